@@ -1,0 +1,156 @@
+//! Configuration in layers: defaults, then a TOML file, then the environment, then `--set key=value`.
+//!
+//! In: a config type with defaults and what the user said. Out: the config, or a [`ConfigError`] that lists everything
+//! that is wrong with what the user said: which key, in which layer, and what was probably meant.
+//!
+//! What keys exist is known from the config type alone: its structs must be `#[serde(deny_unknown_fields, default)]`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+mod layers;
+mod merge;
+
+use layers::Layer;
+
+/// A file larger than this is not a configuration.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Reads a configuration.
+///
+/// `file` is TOML. The environment speaks as `PREFIX__LEARNER__LR=1e-5`, which is `learner.lr = 1e-5`; other variables are
+/// left alone. `sets` are `learner.lr=1e-5`. Values of both are TOML if they can be read as such where they stand, and
+/// text otherwise. Later layers win, key by key; lists are replaced whole.
+///
+/// # Errors
+/// [`ConfigError`] with every problem found, not only the first.
+pub fn load<T: Serialize + DeserializeOwned>(
+    defaults: T,
+    file: Option<&Path>,
+    env_prefix: &str,
+    sets: &[String],
+) -> Result<T, ConfigError> {
+    // Variables that are not Unicode cannot be meant for us.
+    let env = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    load_from(defaults, file, env_prefix, env, sets)
+}
+
+/// [`load`] with an environment that is given rather than the process's.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from<T: Serialize + DeserializeOwned>(
+    defaults: T,
+    file: Option<&Path>,
+    env_prefix: &str,
+    env: impl IntoIterator<Item = (String, String)>,
+    sets: &[String],
+) -> Result<T, ConfigError> {
+    let base = toml::Table::try_from(&defaults).map_err(|error| ConfigError::Defaults(error.to_string()))?;
+    let mut problems = Vec::new();
+    let mut layers = Vec::new();
+    if let Some(path) = file {
+        match read(path) {
+            Ok(table) => layers.push(Layer::file(path, table)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    layers.extend(Layer::env(env_prefix, env));
+    for set in sets {
+        match Layer::set(set) {
+            Ok(layer) => layers.push(layer),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let merged = merge::apply::<T>(base, layers, &mut problems)?;
+    if problems.is_empty() { Ok(merged) } else { Err(ConfigError::Problems(problems)) }
+}
+
+/// The config as TOML text, as a user would write it. Keys without a value are left out.
+///
+/// # Errors
+/// [`ConfigError::Defaults`] when the type cannot be written as TOML.
+pub fn to_toml<T: Serialize>(config: &T) -> Result<String, ConfigError> {
+    toml::to_string_pretty(config).map_err(|error| ConfigError::Defaults(error.to_string()))
+}
+
+/// Writes the config to `path` at once, so that a run can be repeated from it.
+///
+/// # Errors
+/// [`ConfigError::Dump`] when the file cannot be written.
+pub fn dump<T: Serialize>(config: &T, path: &Path) -> Result<(), ConfigError> {
+    let text = to_toml(config)?;
+    crate::atomic::write(path, text.as_bytes()).map_err(|source| ConfigError::Dump { path: path.to_owned(), source })
+}
+
+fn read(path: &Path) -> Result<toml::Table, Problem> {
+    let layer = format!("file {}", path.display());
+    let problem = |message: String| Problem { key: String::new(), layer: layer.clone(), message, suggestion: None };
+    let size = std::fs::metadata(path).map_err(|error| problem(format!("cannot be read: {error}")))?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(problem(format!("has {size} bytes, a configuration has at most {MAX_FILE_BYTES}")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    text.parse::<toml::Table>().map_err(|error| {
+        let line = error.span().map_or(0, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        problem(format!("is not TOML (line {line}): {}", error.message().replace('\n', " ")))
+    })
+}
+
+/// One thing that is wrong with what the user said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Key path with dots, such as `learner.lr`; empty when the layer as a whole is wrong.
+    pub key: String,
+    /// Where it was said: `file run.toml`, `environment HYPEREYES__LEARNER__LR`, `--set learner.lr=x`.
+    pub layer: String,
+    /// What is wrong.
+    pub message: String,
+    /// The key that was probably meant.
+    pub suggestion: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key.is_empty() {
+            write!(f, "{}: {}", self.layer, self.message)?;
+        } else {
+            write!(f, "{} (from {}): {}", self.key, self.layer, self.message)?;
+        }
+        match &self.suggestion {
+            Some(key) => write!(f, "; did you mean {key}?"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The user said something that is wrong; never empty.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | "))]
+    Problems(Vec<Problem>),
+    /// The config type or its defaults cannot be TOML: a mistake in the program.
+    #[error("the configuration type cannot be used: {0}")]
+    Defaults(String),
+    /// The config could not be written.
+    #[error("cannot write the configuration to {path}: {source}")]
+    Dump {
+        /// Where to.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl From<ConfigError> for crate::BadInput {
+    fn from(error: ConfigError) -> Self {
+        crate::BadInput::new(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;

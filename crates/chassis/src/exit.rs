@@ -1,0 +1,97 @@
+//! How processes end: 0 done, 1 failed, 2 the user's input was wrong.
+//!
+//! In: the error that ended a program. Out: one line on stderr and the exit code. Orchestrators must not restart on 2:
+//! the same input will be wrong again.
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::ConfigError;
+
+/// All went well.
+pub const OK: u8 = 0;
+/// Something failed that may work another time.
+pub const FAILURE: u8 = 1;
+/// What the user gave is wrong; trying again is useless.
+pub const BAD_INPUT: u8 = 2;
+
+/// The user gave something that cannot be used: a setting, a path, a file's content.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadInput(String);
+
+impl BadInput {
+    /// `message` says what is wrong, where, and what to do.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+/// The exit code for an error: [`BAD_INPUT`] when the error or one of its causes is a [`BadInput`] or a [`ConfigError`].
+pub fn code_of(error: &(dyn Error + 'static)) -> u8 {
+    let bad_input = chain(error).any(|cause| cause.is::<BadInput>() || cause.is::<ConfigError>());
+    if bad_input { BAD_INPUT } else { FAILURE }
+}
+
+/// The error and its causes on one line, each said once.
+pub fn line_of(error: &(dyn Error + 'static)) -> String {
+    let mut line = String::new();
+    for cause in chain(error) {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        // Many errors already say their cause.
+        if !line.contains(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+    }
+    line
+}
+
+/// Writes `error: ...` to stderr as one line and gives the exit code. The last statement of every `main`.
+pub fn report(error: &(dyn Error + 'static)) -> ExitCode {
+    // Nobody is left to be told if stderr is gone.
+    let _ = writeln!(std::io::stderr(), "error: {}", line_of(error));
+    ExitCode::from(code_of(error))
+}
+
+/// The exit code of a whole program.
+pub fn finish<E: Into<Box<dyn Error + Send + Sync>>>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::from(OK),
+        Err(error) => report(error.into().as_ref()),
+    }
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot start the learner")]
+    struct Outer(#[source] Box<dyn Error + Send + Sync>);
+
+    #[test]
+    fn bad_input_is_2_however_deep_it_lies() {
+        let deep = Outer(Box::new(Outer(Box::new(BadInput::new("--tasks /x: there is no such file")))));
+        assert_eq!(code_of(&deep), BAD_INPUT);
+        assert_eq!(code_of(&Outer(Box::new(std::io::Error::other("disk")))), FAILURE);
+        assert_eq!(code_of(&ConfigError::Defaults("x".into())), BAD_INPUT);
+        assert_eq!(finish(Ok::<(), BadInput>(())), ExitCode::SUCCESS);
+        assert_eq!(finish(Err(BadInput::new("x"))), ExitCode::from(2));
+    }
+
+    #[test]
+    fn an_error_is_one_line_that_says_nothing_twice() {
+        let inner = std::io::Error::other("two\nlines");
+        let repeating = BadInput::new("outer: two lines");
+        assert_eq!(line_of(&Outer(Box::new(inner))), "cannot start the learner: two lines");
+        assert_eq!(line_of(&Outer(Box::new(repeating))), "cannot start the learner: outer: two lines");
+    }
+}

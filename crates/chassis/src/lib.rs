@@ -1,0 +1,26 @@
+//! What every process of hypereyes needs around its work: configuration, logs and metrics, orderly ends, a gRPC server.
+//!
+//! In: a config type and services of the room that uses it. Out: a process that says clearly what is wrong with its
+//! settings, can be watched, and stops when it is told to.
+//!
+//! This crate knows no domain type and no message of the house; any gRPC project could use it.
+
+pub mod atomic;
+pub mod backoff;
+pub mod config;
+pub mod exit;
+pub mod metrics;
+pub mod ready;
+pub mod server;
+pub mod shutdown;
+pub mod telemetry;
+
+mod nearest;
+
+pub use backoff::{BackoffConfig, RetryError, Retryable, retry};
+pub use config::{ConfigError, Problem};
+pub use exit::BadInput;
+pub use ready::Announcement;
+pub use server::{BindError, Health, Server, ServerConfig};
+pub use shutdown::Shutdown;
+pub use telemetry::{Telemetry, TelemetryConfig};

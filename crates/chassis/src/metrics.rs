@@ -1,0 +1,22 @@
+//! Names of this crate's metrics.
+//!
+//! In: nothing. Out: names, and their descriptions for whoever scrapes them.
+
+use ::metrics::{Unit, describe_counter};
+
+/// Counter: calls repeated after an error that may pass. Labels: `op` (what was tried), `reason` (`error`).
+pub const RETRIES: &str = "hypereyes_retries_total";
+/// Counter: calls given up. Labels: `op`, `reason` (`fatal`, `deadline`).
+pub const RETRIES_EXHAUSTED: &str = "hypereyes_retries_exhausted_total";
+/// Counter: tasks or connections that were cut off at a shutdown because their grace had passed. Label: `what`.
+pub const DRAIN_CUT: &str = "hypereyes_drain_cut_total";
+/// Counter: requests of the metrics listener. Label: `outcome` (`served`, `not_found`).
+pub const SCRAPES: &str = "hypereyes_metrics_requests_total";
+
+/// Tells the recorder what the names mean.
+pub(crate) fn describe() {
+    describe_counter!(RETRIES, Unit::Count, "Calls repeated after an error that may pass, by operation and reason.");
+    describe_counter!(RETRIES_EXHAUSTED, Unit::Count, "Calls given up, by operation and reason.");
+    describe_counter!(DRAIN_CUT, Unit::Count, "Tasks and connections cut off at shutdown after their grace.");
+    describe_counter!(SCRAPES, Unit::Count, "Requests to the metrics listener, by outcome.");
+}

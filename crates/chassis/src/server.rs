@@ -1,0 +1,240 @@
+//! A gRPC server with what every server of the house has: health, reflection, limits, keepalive, and an end.
+//!
+//! In: an address and the routes of a room. Out: a served port until shutdown. Message size limits belong to the services
+//! themselves (tonic sets them on the generated type), so the routes come with theirs.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ::metrics::counter;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use crate::Shutdown;
+use crate::metrics::DRAIN_CUT;
+
+/// Health name: the process runs; answers as soon as the port is open and until the end.
+pub const LIVE: &str = "live";
+/// Health name: the process has started and takes calls. The empty name says the same.
+pub const READY: &str = "ready";
+/// Health name: the same as [`READY`], except that it stays once it was reached.
+pub const STARTUP: &str = "startup";
+
+/// Limits of a server.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Longest time in seconds until a call's reply begins; streams may then go on. Default 600: a bound of last resort,
+    /// since callers set their own deadlines.
+    pub timeout_secs: u64,
+    /// Calls in progress per connection; more are refused as `ResourceExhausted`, which callers retry. Default 128: above
+    /// one actor's groups in flight, below what would exhaust memory.
+    pub max_calls_per_connection: usize,
+    /// HTTP/2 streams per connection. Default 256: twice the calls, since open watches count.
+    pub max_streams_per_connection: u32,
+    /// Seconds between pings on a silent connection, so that vanished peers are noticed. Default 20.
+    pub keepalive_secs: u64,
+    /// Seconds that a ping may stay unanswered. Default 20.
+    pub keepalive_timeout_secs: u64,
+    /// Seconds that calls in progress get at shutdown before their connections are cut. Default 5; open watches never end
+    /// on their own.
+    pub grace_secs: u64,
+    /// Whether gRPC reflection is served, so that `grpcurl` works without files. Default true.
+    pub reflection: bool,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            timeout_secs: 600,
+            max_calls_per_connection: 128,
+            max_streams_per_connection: 256,
+            keepalive_secs: 20,
+            keepalive_timeout_secs: 20,
+            grace_secs: 5,
+            reflection: true,
+        }
+    }
+}
+
+/// Nothing can listen at an address.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {what} {addr}: {source}; {advice}")]
+pub struct BindError {
+    /// The address.
+    pub addr: SocketAddr,
+    /// What it is for.
+    pub what: &'static str,
+    /// What the system said.
+    pub source: io::Error,
+    /// What to do.
+    pub advice: String,
+}
+
+impl BindError {
+    pub(crate) fn new(addr: SocketAddr, what: &'static str, source: io::Error) -> Self {
+        let port = addr.port();
+        let advice = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!(
+                    "another process holds port {port} (`ss -ltnp sport = :{port}` names it): stop it, or choose another port; 0 takes any"
+                )
+            }
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address: use 127.0.0.1, or 0.0.0.0 for all".to_owned(),
+            io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose a higher one".to_owned(),
+            _ => "choose another address".to_owned(),
+        };
+        Self { addr, what, source, advice }
+    }
+}
+
+/// The server ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The transport failed.
+    #[error("the gRPC server on {addr} failed: {source}")]
+    Transport {
+        /// Where.
+        addr: SocketAddr,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// A descriptor set is broken: a mistake in the program.
+    #[error("gRPC reflection cannot be served: {0}")]
+    Descriptors(String),
+}
+
+/// Whether the process takes calls, as health checks see it. Clones are one and the same.
+#[derive(Clone, Debug)]
+pub struct Health {
+    reporter: HealthReporter,
+}
+
+impl Health {
+    async fn new() -> Self {
+        let health = Self { reporter: HealthReporter::new() };
+        health.set(&[LIVE], true).await;
+        health.set(&["", READY, STARTUP], false).await;
+        health
+    }
+
+    /// The process takes calls from now on.
+    pub async fn ready(&self) {
+        self.set(&["", READY, STARTUP], true).await;
+    }
+
+    /// The process takes no calls for the moment, or ever again.
+    pub async fn not_ready(&self) {
+        self.set(&["", READY], false).await;
+    }
+
+    async fn set(&self, names: &[&str], serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in names {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// A bound port, not yet served. Callers that come now wait until it is.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    addr: SocketAddr,
+    health: Health,
+    starts_ready: bool,
+    descriptors: Vec<&'static [u8]>,
+}
+
+impl Server {
+    /// Takes the port; 0 takes any free one.
+    ///
+    /// # Errors
+    /// [`BindError`], which says what to do.
+    pub async fn bind(addr: SocketAddr) -> Result<Self, BindError> {
+        let listener = listen(addr, "the gRPC address").await?;
+        let bound = listener.local_addr().map_err(|source| BindError::new(addr, "the gRPC address", source))?;
+        Ok(Self { listener, addr: bound, health: Health::new().await, starts_ready: true, descriptors: Vec::new() })
+    }
+
+    /// The address that was taken.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Adds an encoded file descriptor set to what reflection shows.
+    #[must_use]
+    pub fn describe(mut self, descriptors: &'static [u8]) -> Self {
+        self.descriptors.push(descriptors);
+        self
+    }
+
+    /// Hands readiness to the caller: the process is not ready until [`Health::ready`]. Without this it is ready as soon as
+    /// it is served.
+    pub fn take_health(&mut self) -> Health {
+        self.starts_ready = false;
+        self.health.clone()
+    }
+
+    /// Serves `routes` until `shutdown`; then refuses new connections, says so to health checks, and gives calls in
+    /// progress their grace.
+    ///
+    /// # Errors
+    /// [`ServeError`] when serving fails; being told to stop is not an error.
+    pub async fn serve(self, routes: Routes, shutdown: Shutdown, config: &ServerConfig) -> Result<(), ServeError> {
+        let Self { listener, addr, health, starts_ready, descriptors } = self;
+        let mut routes = routes.add_service(HealthServer::new(HealthService::from_health_reporter(health.reporter.clone())));
+        if config.reflection {
+            let mut builder =
+                tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            for set in descriptors {
+                builder = builder.register_encoded_file_descriptor_set(set);
+            }
+            routes = routes.add_service(builder.build_v1().map_err(|error| ServeError::Descriptors(error.to_string()))?);
+        }
+        let router = tonic::transport::Server::builder()
+            .timeout(Duration::from_secs(config.timeout_secs))
+            .concurrency_limit_per_connection(config.max_calls_per_connection)
+            .load_shed(true)
+            .max_concurrent_streams(config.max_streams_per_connection)
+            .http2_keepalive_interval(Some(Duration::from_secs(config.keepalive_secs)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(config.keepalive_timeout_secs)))
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(8 << 20)
+            .add_routes(routes.prepare());
+        if starts_ready {
+            health.ready().await;
+        }
+        tracing::info!(%addr, "serving gRPC");
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let stopping = shutdown.clone();
+        let leaving = health.clone();
+        let serve = router.serve_with_incoming_shutdown(incoming, async move {
+            stopping.cancelled().await;
+            leaving.not_ready().await;
+        });
+        let out_of_grace = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(config.grace_secs)).await;
+        };
+        tokio::select! {
+            served = serve => served.map_err(|source| ServeError::Transport { addr, source }),
+            () = out_of_grace => {
+                tracing::info!(%addr, grace_secs = config.grace_secs, "connections still open at the end of their grace are cut");
+                counter!(DRAIN_CUT, "what" => "server").increment(1);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Listens at `addr`, or says what to do.
+pub(crate) async fn listen(addr: SocketAddr, what: &'static str) -> Result<TcpListener, BindError> {
+    TcpListener::bind(addr).await.map_err(|source| BindError::new(addr, what, source))
+}

@@ -1,0 +1,27 @@
+//! The vocabulary of hypereyes: what every room speaks of, and nothing else.
+//!
+//! In: nothing. Out: plain types for tasks, calls, trajectories, groups in their stages, scores and references, and the
+//! one port ([`Generate`]) through which text generation is reached.
+//!
+//! This crate knows no async runtime, no tensors, no wire format and no file. A type lives here if two rooms must agree
+//! on its meaning; its documentation is that agreement.
+
+pub mod action;
+pub mod failure;
+pub mod group;
+pub mod ids;
+pub mod ports;
+pub mod reference;
+pub mod score;
+pub mod task;
+pub mod trajectory;
+
+pub use action::{Area, Call};
+pub use failure::Failure;
+pub use group::{InvalidGroup, RolloutGroup, ScoredGroup, TaughtGroup, TeacherLogprobs};
+pub use ids::{ActorId, EntityId, GroupId, PictureId, PolicyVersion, TaskId, TeacherId};
+pub use ports::{Chunk, Generate, GenerateError, Patches, Sampled, Sampling, Sequence, Stop};
+pub use reference::Reference;
+pub use score::{Accuracy, BonusBranch, Route, Score};
+pub use task::{Shown, Task, TaskKind};
+pub use trajectory::{Ending, InvalidTrajectory, Round, Trajectory};

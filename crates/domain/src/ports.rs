@@ -1,0 +1,96 @@
+//! The port through which rollouts reach a policy: tokens in, tokens and log-probs out. Text never crosses it.
+//!
+//! The in-process engine implements it; so can an external server, a recorder or a scripted explorer.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::{Failure, PolicyVersion};
+
+/// A picture cut into the patches that a vision tower reads, in the reference processor's order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patches {
+    /// Patches per column and row of the picture: (height, width), both multiples of the merge size.
+    pub grid: (usize, usize),
+    /// `grid.0 * grid.1` rows of `channels * temporal * patch * patch` normalised values.
+    pub values: Vec<f32>,
+}
+
+/// Tokens to append to a sequence, with the pictures whose placeholder tokens are among them, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// Token ids.
+    pub tokens: Vec<u32>,
+    /// Pictures, shared between siblings.
+    pub pictures: Vec<Arc<Patches>>,
+}
+
+/// How to choose the next token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy; otherwise logits are divided by it.
+    pub temperature: f32,
+    /// Keep the smallest set of tokens with at least this much probability; 1 keeps all.
+    pub top_p: f32,
+}
+
+impl Sampling {
+    /// The most likely token, always.
+    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0 };
+}
+
+/// Why a turn stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The end token was sampled (it is the last of the tokens).
+    EndToken,
+    /// The turn's token limit was reached.
+    Length,
+    /// The sequence's slot is full.
+    ContextFull,
+}
+
+/// One sampled turn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    /// Sampled ids, the end token included.
+    pub tokens: Vec<u32>,
+    /// Log-prob of each at the sampling temperature (1 when greedy), before the distribution is truncated.
+    pub logprobs: Vec<f32>,
+    /// Policy version of each token.
+    pub versions: Vec<PolicyVersion>,
+    /// Why it stopped.
+    pub stop: Stop,
+}
+
+/// A policy gave no tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenerateError {
+    /// Whose fault it is.
+    pub failure: Failure,
+    /// What happened.
+    pub message: String,
+}
+
+impl std::fmt::Display for GenerateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "generation failed ({}): {}", self.failure, self.message)
+    }
+}
+
+impl std::error::Error for GenerateError {}
+
+/// A policy that continues token sequences.
+pub trait Generate: Clone + Send + Sync + 'static {
+    /// A sequence that keeps its place (its KV slot) between turns; dropping it gives the place back.
+    type Sequence: Sequence;
+
+    /// Starts one sequence per seed, all from the same prompt, which is processed once.
+    fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> impl Future<Output = Result<Vec<Self::Sequence>, GenerateError>> + Send;
+}
+
+/// One sequence of a [`Generate`].
+pub trait Sequence: Send + 'static {
+    /// Appends an observation (empty on the first turn), then samples until the end token or `max_tokens`.
+    fn advance(&mut self, observation: Chunk, max_tokens: usize) -> impl Future<Output = Result<Sampled, GenerateError>> + Send;
+}

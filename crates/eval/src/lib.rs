@@ -1,0 +1,16 @@
+//! How good a policy is: accuracy, rounds, searches, tokens and the cost-aware score over a task set (spec 7).
+//!
+//! In: a policy, a judge, tasks with their pictures. Out: a report, as a table for people and as JSON for machines.
+//!
+//! It knows no training and no file. Episodes that failed for a reason outside the policy are counted and left out of
+//! every mean; they are never wrong answers.
+
+pub mod config;
+pub mod metrics;
+pub mod report;
+pub mod run;
+pub mod table;
+
+pub use config::EvalConfig;
+pub use report::{KindReport, Outcome, Report};
+pub use run::{Progress, TaskSet, closed_book, evaluate};

@@ -1,0 +1,232 @@
+//! Runs an evaluation. In: a policy, tasks, a judge. Out: a report. At most a configured number of tasks runs at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream;
+use hypereyes_domain::{Accuracy, Generate, GenerateError, PictureId, Task, Trajectory};
+use hypereyes_pictures::RgbImage;
+use hypereyes_rollout::{Setup, run_group};
+use hypereyes_scoring::{Judge, accuracy_of};
+use metrics::counter;
+
+use crate::config::EvalConfig;
+use crate::metrics::{LEFT_OUT, ROLLOUTS};
+use crate::report::{Outcome, Report};
+
+/// Tasks and the pictures that they name.
+#[derive(Clone, Debug, Default)]
+pub struct TaskSet {
+    /// The tasks.
+    pub tasks: Vec<Task>,
+    /// Their pictures.
+    pub pictures: BTreeMap<PictureId, Arc<RgbImage>>,
+}
+
+/// How far an evaluation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Tasks finished.
+    pub done: usize,
+    /// Tasks in all.
+    pub of: usize,
+    /// Right answers so far.
+    pub right: usize,
+    /// Rollouts with a verdict so far.
+    pub judged: usize,
+}
+
+/// Rolls every task out and sums up. `progress` is called after each task; `seen` gets every trajectory with its verdict.
+///
+/// A task whose rollouts cannot start (no engine, a missing picture) is left out and counted in [`Report::invalid`].
+pub async fn evaluate<G: Generate>(
+    setup: &Setup,
+    generator: &G,
+    judge: &dyn Judge,
+    set: &TaskSet,
+    config: &EvalConfig,
+    progress: impl FnMut(Progress),
+    seen: impl FnMut(&Task, &Trajectory, Accuracy),
+) -> Report {
+    let roll = |index: usize| async move {
+        let task = &set.tasks[index];
+        let pictures = pictures_of(set, task)?;
+        run_group(setup, generator, task, &pictures, &config.seeds(index), config.sampling()).await.map(|rollouts| rollouts.trajectories)
+    };
+    let (outcomes, left_out) = all(set, config, judge, roll, progress, seen).await;
+    Report::new(set.tasks.len(), &outcomes, left_out)
+}
+
+/// Accuracy of the policy without tools, 0..=1: what it knows or guesses.
+pub async fn closed_book<G: Generate>(
+    setup: &Setup,
+    generator: &G,
+    judge: &dyn Judge,
+    set: &TaskSet,
+    config: &EvalConfig,
+    progress: impl FnMut(Progress),
+) -> f64 {
+    let roll = |index: usize| async move {
+        let task = &set.tasks[index];
+        let pictures = pictures_of(set, task)?;
+        hypereyes_rollout::closed_book(setup, generator, task, &pictures, &config.seeds(index), config.sampling()).await
+    };
+    let (outcomes, left_out) = all(set, config, judge, roll, progress, |_, _, _| {}).await;
+    Report::new(set.tasks.len(), &outcomes, left_out).accuracy
+}
+
+/// Runs `roll` for every task, some at a time, and judges what comes out.
+async fn all<F: Future<Output = Result<Vec<Trajectory>, GenerateError>>>(
+    set: &TaskSet,
+    config: &EvalConfig,
+    judge: &dyn Judge,
+    roll: impl Fn(usize) -> F,
+    mut progress: impl FnMut(Progress),
+    mut seen: impl FnMut(&Task, &Trajectory, Accuracy),
+) -> (Vec<Outcome>, usize) {
+    let of = set.tasks.len();
+    let roll = &roll;
+    let mut rolled = stream::iter(0..of).map(|index| async move { (index, roll(index).await) }).buffer_unordered(config.concurrency.max(1));
+    let (mut outcomes, mut left_out, mut done, mut right, mut judged) = (Vec::new(), 0, 0, 0, 0);
+    while let Some((index, result)) = rolled.next().await {
+        let task = &set.tasks[index];
+        match result {
+            Ok(trajectories) => {
+                for trajectory in &trajectories {
+                    let accuracy = accuracy_of(judge, task, trajectory);
+                    counter!(ROLLOUTS, "verdict" => verdict(accuracy)).increment(1);
+                    right += usize::from(accuracy == Accuracy::Correct);
+                    judged += usize::from(!matches!(accuracy, Accuracy::Invalid(_)));
+                    seen(task, trajectory, accuracy);
+                    outcomes.push((index, outcome(task, trajectory, accuracy)));
+                }
+            }
+            Err(error) => {
+                counter!(LEFT_OUT, "reason" => error.failure.label()).increment(1);
+                tracing::warn!(task = %task.id, error = %error, "a task is left out of the evaluation");
+                left_out += 1;
+            }
+        }
+        done += 1;
+        progress(Progress { done, of, right, judged });
+    }
+    // Tasks finish in any order; sums of floats must not depend on it.
+    outcomes.sort_by_key(|(index, _)| *index);
+    (outcomes.into_iter().map(|(_, outcome)| outcome).collect(), left_out)
+}
+
+fn pictures_of(set: &TaskSet, task: &Task) -> Result<Vec<RgbImage>, GenerateError> {
+    let find = |id: &PictureId| {
+        let missing = || GenerateError {
+            failure: hypereyes_domain::Failure::Infrastructure,
+            message: format!("picture {id} of task {} is missing; is the data set folder complete?", task.id),
+        };
+        set.pictures.get(id).map(|picture| RgbImage::clone(picture)).ok_or_else(missing)
+    };
+    task.pictures.iter().map(find).collect()
+}
+
+fn outcome(task: &Task, trajectory: &Trajectory, accuracy: Accuracy) -> Outcome {
+    Outcome { kind: task.kind, accuracy, rounds: trajectory.round_count(), searches: trajectory.searches(), tokens: trajectory.tokens() }
+}
+
+fn verdict(accuracy: Accuracy) -> &'static str {
+    match accuracy {
+        Accuracy::Correct => "correct",
+        Accuracy::Wrong => "wrong",
+        Accuracy::Unparsed => "unparsed",
+        Accuracy::Invalid(_) => "invalid",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hypereyes_chat::{Chat, TinyWords, tiny};
+    use hypereyes_domain::{Chunk, Failure, PolicyVersion, Sampled, Sampling, Sequence, Stop, TaskKind};
+    use hypereyes_rollout::RolloutConfig;
+    use hypereyes_scoring::AliasJudge;
+    use hypereyes_search::{EmbeddedSearch, World};
+
+    use super::*;
+
+    /// Searches once, then answers with the parity of its seed; cannot start when the prompt speaks of Peru.
+    #[derive(Clone)]
+    struct Parity(Arc<Chat>);
+
+    struct Turns {
+        chat: Arc<Chat>,
+        left: Vec<&'static str>,
+    }
+
+    impl Generate for Parity {
+        type Sequence = Turns;
+
+        async fn start(&self, prompt: Chunk, seeds: Vec<u64>, _: Sampling) -> Result<Vec<Turns>, GenerateError> {
+            let prompt = self.0.decode(&prompt.tokens);
+            if prompt.contains("Peru") {
+                return Err(GenerateError { failure: Failure::Infrastructure, message: "as scripted".into() });
+            }
+            let search = r#"<tool_call>{"name":"text_search","arguments":{"input":["Mexico currency","Chad currency"]}}</tool_call>"#;
+            let opened = prompt.ends_with("<answer>");
+            let turns = |seed: u64| match (opened, seed % 2) {
+                (true, _) => vec!["euro</answer>"],
+                (false, 0) => vec!["<answer>peso</answer>", search],
+                (false, _) => vec!["<answer>euro</answer>", search],
+            };
+            Ok(seeds.into_iter().map(|seed| Turns { chat: self.0.clone(), left: turns(seed) }).collect())
+        }
+    }
+
+    impl Sequence for Turns {
+        async fn advance(&mut self, _: Chunk, _: usize) -> Result<Sampled, GenerateError> {
+            let mut tokens = self.chat.encode(self.left.pop().expect("the script is long enough"));
+            tokens.push(self.chat.end_token());
+            let count = tokens.len();
+            Ok(Sampled { tokens, logprobs: vec![-1.0; count], versions: vec![PolicyVersion(0); count], stop: Stop::EndToken })
+        }
+    }
+
+    fn setup() -> Setup {
+        let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let terms = ["Mexico".to_owned(), "peso".to_owned(), "euro".to_owned()];
+        tiny::write(folder.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
+        let chat = Arc::new(Chat::load(folder.path()).expect("what was just written"));
+        Setup { chat, search: Arc::new(EmbeddedSearch::new(world)), config: RolloutConfig::default() }
+    }
+
+    fn task(number: usize, question: &str) -> Task {
+        Task {
+            id: format!("t{number}").as_str().into(),
+            kind: if number.is_multiple_of(3) { TaskKind::TextualConstraints } else { TaskKind::VisualSelect },
+            question: question.into(),
+            answers: vec!["peso".into()],
+            pictures: vec![],
+            layer: 0,
+            shown: vec![],
+            reference: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_policy_is_measured_and_what_cannot_start_is_left_out() {
+        let setup = setup();
+        let mut set =
+            TaskSet { tasks: (0..10).map(|number| task(number, "What is the currency of Mexico?")).collect(), ..TaskSet::default() };
+        set.tasks.push(task(10, "What is the currency of Peru?"));
+        set.tasks.push(Task { pictures: vec!["missing".into()], ..task(11, "Which one?") });
+        let config = EvalConfig { samples: 2, concurrency: 3, ..EvalConfig::default() };
+        let policy = Parity(setup.chat.clone());
+        let (mut last, mut seen) = (None, 0);
+        let report = evaluate(&setup, &policy, &AliasJudge, &set, &config, |now| last = Some(now), |_, _, _| seen += 1).await;
+        assert_eq!((report.tasks, report.rollouts, report.invalid, seen), (12, 20, 2, 20));
+        assert_eq!((report.accuracy, report.rounds, report.searches), (0.5, 1.0, 2.0));
+        assert!(report.kilotokens > 0.02 && report.cas > 0.0);
+        assert_eq!(last, Some(Progress { done: 12, of: 12, right: 10, judged: 20 }));
+        assert_eq!(report.by_kind.len(), 2);
+        let again = evaluate(&setup, &policy, &AliasJudge, &set, &config, |_| {}, |_, _, _| {}).await;
+        assert_eq!(report, again);
+        assert_eq!(closed_book(&setup, &policy, &AliasJudge, &set, &config, |_| {}).await, 0.0);
+    }
+}

@@ -1,0 +1,81 @@
+//! Reports side by side, for people. In: named reports. Out: text with aligned columns.
+
+use std::fmt;
+
+use hypereyes_domain::TaskKind;
+
+use crate::report::{KindReport, Report};
+
+/// The columns, in the order of the JSON keys.
+const HEAD: [&str; 7] = ["", "n", "accuracy %", "rounds", "searches", "ktokens", "CAS"];
+
+impl Report {
+    /// A table with one line per named report, each followed by its kinds of task.
+    pub fn table(rows: &[(&str, &Report)]) -> String {
+        let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
+        for (name, report) in rows {
+            lines.push(report.cells(name));
+            lines.extend(report.by_kind.iter().map(KindReport::cells));
+        }
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+        let render = |line: &Vec<String>| {
+            let cells = line.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+        };
+        lines.iter().map(render).collect()
+    }
+
+    fn cells(&self, name: &str) -> Vec<String> {
+        let percent = |share: f64| format!("{:.1}", share * 100.0);
+        let accuracy =
+            format!("{} [{}, {}]", percent(self.accuracy), percent(self.accuracy_interval.low), percent(self.accuracy_interval.high));
+        let rounds = format!("{:.2} [{:.2}, {:.2}]", self.rounds, self.rounds_interval.low, self.rounds_interval.high);
+        let rest = [format!("{:.2}", self.searches), format!("{:.2}", self.kilotokens), format!("{:.2}", self.cas)];
+        [name.to_owned(), self.rollouts.to_string(), accuracy, rounds].into_iter().chain(rest).collect()
+    }
+}
+
+impl KindReport {
+    fn cells(&self) -> Vec<String> {
+        let numbers = [self.accuracy * 100.0, self.rounds, self.searches, self.kilotokens, self.cas];
+        let decimals = [1, 2, 2, 2, 2];
+        let cells = numbers.iter().zip(decimals).map(|(number, decimals)| format!("{number:.decimals$}"));
+        [format!("  {}", label(self.kind)), self.rollouts.to_string()].into_iter().chain(cells).collect()
+    }
+}
+
+fn label(kind: TaskKind) -> &'static str {
+    match kind {
+        TaskKind::VisualSelect => "visual select",
+        TaskKind::VisualHop => "visual hop",
+        TaskKind::TextualConstraints => "textual",
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Report::table(&[("all", self)]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::outcomes;
+
+    #[test]
+    fn columns_are_aligned_and_reports_stand_side_by_side() {
+        let report = Report::new(5, &outcomes(), 0);
+        let table = Report::table(&[("before", &report), ("after", &report)]);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 7);
+        assert!(lines[1].starts_with("before") && lines[4].starts_with("after"), "{table}");
+        assert!(lines[1].contains("50.0 [15.0, 85.0]"), "{table}");
+
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{table}");
+    }
+}

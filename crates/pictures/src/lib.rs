@@ -1,0 +1,20 @@
+//! Pictures, everything about them that needs no tensor.
+//!
+//! In: encoded bytes from outside, areas that a policy named, a checkpoint's `preprocessor_config.json`. Out: decoded
+//! pictures within limits, crops (spec 1.2), normalised patches in the reference processor's order, and a bounded
+//! content-addressed store. This crate knows no token, no world and no network.
+
+pub mod crop;
+pub mod decode;
+pub mod metrics;
+pub mod patches;
+pub mod processor;
+pub mod resize;
+pub mod store;
+
+pub use crop::crop;
+pub use decode::{Limits, Picture, PictureError, decode, encode_png, picture_id};
+pub use image::RgbImage;
+pub use processor::{Processor, ProcessorError};
+pub use resize::{Filter, resize};
+pub use store::{Store, StoreError};

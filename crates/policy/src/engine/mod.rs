@@ -1,0 +1,122 @@
+//! The engine: continuous batching over one model, reached through a cheap handle.
+//!
+//! In: prompts, observations, new weights. Out: sampled turns with log-probs and versions. One OS thread owns the model
+//! ([`worker`]); handles talk to it by channel. A sequence keeps its cache from turn to turn, so a round costs only its
+//! new tokens; a group's prompt is processed once.
+
+mod cache;
+mod metrics;
+mod sampler;
+mod worker;
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampled, Sampling};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::backend::Cpu;
+use crate::checkpoint::{self, HostWeights};
+use crate::{Error, config::ModelConfig};
+
+/// Sizes of an engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Sequences held at once; further groups wait. Memory is this times [`EngineConfig::max_context`].
+    pub max_sequences: usize,
+    /// Tokens of one sequence, prompt included.
+    pub max_context: usize,
+    /// Rows in one pass: bounds the memory of a pass and how long decoding waits for a long prompt.
+    pub max_rows: usize,
+    /// Token that ends a turn. Set from the tokenizer, not from a file.
+    #[serde(skip)]
+    pub end_token: u32,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { max_sequences: 32, max_context: 768, max_rows: 1024, end_token: 0 }
+    }
+}
+
+pub(crate) enum Command {
+    Start { prompt: Chunk, seeds: Vec<u64>, sampling: Sampling, reply: oneshot::Sender<Result<Vec<u64>, GenerateError>> },
+    Advance { id: u64, observation: Chunk, max_tokens: usize, reply: oneshot::Sender<Result<Sampled, GenerateError>> },
+    Release { id: u64 },
+    Load { weights: HostWeights, version: PolicyVersion, reply: oneshot::Sender<Result<(), String>> },
+}
+
+/// A handle to the engine's thread; the thread ends when the last handle and sequence are dropped.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Engine {
+    /// Loads a model folder and starts its thread on the CPU backend.
+    pub fn load(dir: &Path, config: EngineConfig, version: PolicyVersion) -> Result<Self, Error> {
+        let model_config = ModelConfig::load(dir)?;
+        let weights = checkpoint::read_weights(dir)?;
+        Self::start_from(model_config, &weights, config, version)
+    }
+
+    /// Starts an engine from weights in memory.
+    pub fn start_from(model: ModelConfig, weights: &HostWeights, config: EngineConfig, version: PolicyVersion) -> Result<Self, Error> {
+        let device = Default::default();
+        let built = checkpoint::from_host(crate::model::Qwen3Vl::<Cpu>::init(&model, 0, &device), weights)?;
+        let worker = worker::Worker::new(built, model, config, version, device);
+        let (commands, inbox) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || worker.run(&inbox))
+            .map_err(|source| Error::Io { path: "engine thread".into(), source })?;
+        Ok(Self { commands })
+    }
+
+    /// Puts new weights in between two steps; sequences under way go on with them.
+    pub async fn swap(&self, weights: HostWeights, version: PolicyVersion) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::Input("the engine's thread has ended".into());
+        self.commands.send(Command::Load { weights, version, reply }).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?.map_err(Error::Input)
+    }
+}
+
+fn gone() -> GenerateError {
+    GenerateError { failure: Failure::Infrastructure, message: "the engine's thread has ended".into() }
+}
+
+/// One sequence held by the engine.
+#[derive(Debug)]
+pub struct EngineSequence {
+    id: u64,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Drop for EngineSequence {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Release { id: self.id }); // The thread may be gone, and the slot with it.
+    }
+}
+
+impl Generate for Engine {
+    type Sequence = EngineSequence;
+
+    async fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> Result<Vec<EngineSequence>, GenerateError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Start { prompt, seeds, sampling, reply }).map_err(|_| gone())?;
+        let ids = answer.await.map_err(|_| gone())??;
+        Ok(ids.into_iter().map(|id| EngineSequence { id, commands: self.commands.clone() }).collect())
+    }
+}
+
+impl hypereyes_domain::Sequence for EngineSequence {
+    async fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Result<Sampled, GenerateError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Advance { id: self.id, observation, max_tokens, reply };
+        self.commands.send(command).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}

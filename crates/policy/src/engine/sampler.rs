@@ -1,0 +1,103 @@
+//! Choosing the next token from one row of logits, seeded per sequence: a result does not depend on who shares the batch.
+
+use hypereyes_domain::Sampling;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The random stream of one sequence.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    random: ChaCha8Rng,
+}
+
+impl Sampler {
+    /// A sampler with its own stream.
+    pub fn new(sampling: Sampling, seed: u64) -> Self {
+        Self { sampling, random: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// The token and its log-prob at the sampling temperature (1 when greedy), before top-p.
+    pub fn sample(&mut self, logits: &[f32]) -> (u32, f32) {
+        let greedy = self.sampling.temperature <= 0.0;
+        let temperature = if greedy { 1.0 } else { self.sampling.temperature };
+        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<f64> = logits.iter().map(|logit| f64::from((logit - top) / temperature).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let token = if greedy { argmax(logits) } else { self.draw(&weights, total) };
+        (token as u32, (weights[token] / total).ln() as f32)
+    }
+
+    fn draw(&mut self, weights: &[f64], total: f64) -> usize {
+        let point: f64 = self.random.random();
+        if self.sampling.top_p >= 1.0 {
+            return pick(weights.iter().copied().enumerate(), point * total).unwrap_or_else(|| last_possible(weights));
+        }
+        let mut order: Vec<usize> = (0..weights.len()).collect();
+        order.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b)));
+        let mut kept = 0.0;
+        let mut count = 0;
+        for index in &order {
+            kept += weights[*index];
+            count += 1;
+            if kept >= total * f64::from(self.sampling.top_p) {
+                break;
+            }
+        }
+        let nucleus = &order[..count];
+        pick(nucleus.iter().map(|index| (*index, weights[*index])), point * kept).unwrap_or(nucleus[count - 1])
+    }
+}
+
+fn pick(weights: impl Iterator<Item = (usize, f64)>, mut point: f64) -> Option<usize> {
+    for (index, weight) in weights {
+        if point < weight {
+            return Some(index);
+        }
+        point -= weight;
+    }
+    None
+}
+
+/// The last token that rounding can have left `point` at.
+fn last_possible(weights: &[f64]) -> usize {
+    weights.iter().rposition(|weight| *weight > 0.0).unwrap_or(0)
+}
+
+fn argmax(logits: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = index;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_follow_the_softmax() {
+        let logits = [0.0f32, 1.0, 2.0];
+        let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 1.0 }, 7);
+        let mut counts = [0usize; 3];
+        for _ in 0..20_000 {
+            let (token, logprob) = sampler.sample(&logits);
+            counts[token as usize] += 1;
+            assert!((logprob - (logits[token as usize] - 2.407_606)).abs() < 1e-5);
+        }
+        for (count, share) in counts.iter().zip([0.0900, 0.2447, 0.6652]) {
+            assert!((*count as f64 / 20_000.0 - share).abs() < 0.015);
+        }
+    }
+
+    #[test]
+    fn top_p_drops_the_tail_and_greedy_takes_the_top() {
+        let logits = [3.0f32, 2.0, -1.0];
+        let mut nucleus = Sampler::new(Sampling { temperature: 1.0, top_p: 0.7 }, 1);
+        assert!((0..200).all(|_| nucleus.sample(&logits).0 == 0));
+        assert_eq!(Sampler::new(Sampling::GREEDY, 1).sample(&[0.0, 5.0, 5.0]).0, 1);
+    }
+}

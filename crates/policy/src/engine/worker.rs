@@ -1,0 +1,374 @@
+//! The thread that owns the model: takes commands, and between them runs one step after another.
+//!
+//! Consumes commands of the [`super::Engine`] handles; produces replies. A step feeds, for every sequence that has
+//! tokens to feed, as many as the row budget allows, in one pass of the model; sequences whose feed is used up and whose
+//! turn is open sample their next token. Weights change between steps only. Waits for commands only when idle.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use burn::tensor::{Int, Tensor, TensorData};
+use hypereyes_domain::{Chunk, Failure, GenerateError, Patches, PolicyVersion, Sampled, Stop};
+use tokio::sync::oneshot;
+
+use super::cache::{CacheRow, CachedAttention, KvSlot};
+use super::sampler::Sampler;
+use super::{Command, EngineConfig, metrics};
+use crate::checkpoint;
+use crate::config::ModelConfig;
+use crate::model::{Positions, Qwen3Vl, Rows, VisualTokens, rotary_tables};
+use crate::ops::Kernels;
+
+/// A sampled turn under way.
+struct Turn {
+    reply: oneshot::Sender<Result<Sampled, GenerateError>>,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+    versions: Vec<PolicyVersion>,
+    max_tokens: usize,
+}
+
+/// Pictures whose placeholder tokens are still to be fed.
+struct Pending<B: burn::tensor::backend::Backend> {
+    visual: VisualTokens<B>,
+    /// Merged grids of the pictures, and the next visual row.
+    grids: Vec<(usize, usize)>,
+    next_row: usize,
+    next_picture: usize,
+    rows_into_picture: usize,
+}
+
+struct Sequence<B: burn::tensor::backend::Backend> {
+    slot: KvSlot,
+    positions: Positions,
+    fed: usize,
+    feed: Vec<u32>,
+    pictures: Option<Pending<B>>,
+    sampler: Option<Sampler>,
+    turn: Option<Turn>,
+    /// A prompt being processed for its siblings-to-be.
+    opening: Option<Opening>,
+}
+
+struct Opening {
+    samplers: Vec<Sampler>,
+    last: u32,
+    reply: oneshot::Sender<Result<Vec<u64>, GenerateError>>,
+}
+
+pub(super) struct Worker<B: Kernels> {
+    model: Qwen3Vl<B>,
+    config: ModelConfig,
+    engine: EngineConfig,
+    version: PolicyVersion,
+    device: B::Device,
+    sequences: BTreeMap<u64, Sequence<B>>,
+    next_id: u64,
+    waiting: std::collections::VecDeque<(Chunk, Vec<Sampler>, oneshot::Sender<Result<Vec<u64>, GenerateError>>)>,
+}
+
+impl<B: Kernels> Worker<B> {
+    pub(super) fn new(model: Qwen3Vl<B>, config: ModelConfig, engine: EngineConfig, version: PolicyVersion, device: B::Device) -> Self {
+        Self { model, config, engine, version, device, sequences: BTreeMap::new(), next_id: 0, waiting: Default::default() }
+    }
+
+    /// Runs until every handle is gone.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            loop {
+                let command = if self.has_work() { commands.try_recv() } else { commands.recv().map_err(|_| TryRecvError::Disconnected) };
+                match command {
+                    Ok(command) => self.obey(command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            self.admit();
+            self.step();
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.waiting.is_empty() && self.room() > 0 || self.sequences.values().any(|sequence| sequence.opening.is_some() || sequence.turn.is_some())
+    }
+
+    fn room(&self) -> usize {
+        self.engine.max_sequences.saturating_sub(self.sequences.len())
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Start { prompt, seeds, sampling, reply } => {
+                if seeds.is_empty() || seeds.len() > self.engine.max_sequences {
+                    let message = format!("{} sequences asked for; this engine holds 1 to {}", seeds.len(), self.engine.max_sequences);
+                    return fail(reply, Failure::Policy, message);
+                }
+                let samplers = seeds.into_iter().map(|seed| Sampler::new(sampling, seed)).collect();
+                self.waiting.push_back((prompt, samplers, reply));
+            }
+            Command::Advance { id, observation, max_tokens, reply } => self.advance(id, observation, max_tokens, reply),
+            Command::Release { id } => {
+                self.sequences.remove(&id);
+            }
+            Command::Load { weights, version, reply } => {
+                let loaded = checkpoint::from_host(self.model.clone(), &weights).map(|model| {
+                    self.model = model;
+                    self.version = version;
+                });
+                metrics::weights_loaded(loaded.is_ok());
+                // The sender may have stopped waiting; the weights are in all the same.
+                let _ = reply.send(loaded.map_err(|error| error.to_string()));
+            }
+        }
+    }
+
+    /// Opens waiting groups in order, each as soon as all its siblings have room.
+    fn admit(&mut self) {
+        while let Some((_, samplers, _)) = self.waiting.front() {
+            if samplers.len() > self.room() {
+                return;
+            }
+            let (mut prompt, samplers, reply) = self.waiting.pop_front().expect("just seen");
+            let Some(last) = prompt.tokens.pop() else {
+                fail(reply, Failure::Policy, "the prompt is empty".into());
+                continue;
+            };
+            if prompt.tokens.len() + 2 > self.engine.max_context {
+                let message = format!("the prompt has {} tokens; the context holds {}", prompt.tokens.len() + 1, self.engine.max_context);
+                fail(reply, Failure::Policy, message);
+                continue;
+            }
+            let mut sequence = Sequence {
+                slot: KvSlot::new(&self.config.text, self.engine.max_context),
+                positions: Positions::default(),
+                fed: 0,
+                feed: prompt.tokens,
+                pictures: None,
+                sampler: None,
+                turn: None,
+                opening: None,
+            };
+            if let Err(message) = self.show(&mut sequence, &prompt.pictures) {
+                fail(reply, Failure::Policy, message);
+                continue;
+            }
+            sequence.opening = Some(Opening { samplers, last, reply });
+            let id = self.fresh_id();
+            self.sequences.insert(id, sequence);
+        }
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn advance(&mut self, id: u64, observation: Chunk, max_tokens: usize, reply: oneshot::Sender<Result<Sampled, GenerateError>>) {
+        let Some(mut sequence) = self.sequences.remove(&id) else {
+            return fail(reply, Failure::Infrastructure, format!("sequence {id} is not held by this engine"));
+        };
+        if sequence.fed + sequence.feed.len() + observation.tokens.len() + 1 > self.engine.max_context {
+            let full = Sampled { tokens: vec![], logprobs: vec![], versions: vec![], stop: Stop::ContextFull };
+            let _ = reply.send(Ok(full)); // The asker may be gone; nothing else to tell.
+            self.sequences.insert(id, sequence);
+            return;
+        }
+        if let Err(message) = self.show(&mut sequence, &observation.pictures) {
+            self.sequences.insert(id, sequence);
+            return fail(reply, Failure::Policy, message);
+        }
+        sequence.feed.extend(observation.tokens);
+        sequence.turn = Some(Turn { reply, tokens: vec![], logprobs: vec![], versions: vec![], max_tokens: max_tokens.max(1) });
+        self.sequences.insert(id, sequence);
+    }
+
+    /// Encodes pictures and checks that the feed has exactly their placeholders.
+    fn show(&self, sequence: &mut Sequence<B>, pictures: &[Arc<Patches>]) -> Result<(), String> {
+        if pictures.is_empty() {
+            return Ok(());
+        }
+        let merge = self.config.vision.spatial_merge_size;
+        let wrong = pictures.iter().find(|picture| picture.values.len() != picture.grid.0 * picture.grid.1 * self.config.patch_values());
+        if let Some(picture) = wrong {
+            return Err(format!("a picture of {}x{} patches has {} values", picture.grid.0, picture.grid.1, picture.values.len()));
+        }
+        let seen: Vec<&Patches> = pictures.iter().map(AsRef::as_ref).collect();
+        let visual = self.model.see(&seen, &self.device).expect("there are pictures");
+        let grids = pictures.iter().map(|picture| (picture.grid.0 / merge, picture.grid.1 / merge)).collect();
+        sequence.pictures = Some(Pending { visual, grids, next_row: 0, next_picture: 0, rows_into_picture: 0 });
+        Ok(())
+    }
+
+    /// One pass of the model.
+    fn step(&mut self) {
+        let mut budget = self.engine.max_rows;
+        let mut rows = Rows::default();
+        let mut places = vec![];
+        let mut visuals: Vec<VisualTokens<B>> = vec![];
+        let mut visual_rows = 0;
+        let mut sampling: Vec<(u64, usize)> = vec![];
+        let mut taken: Vec<(u64, Sequence<B>)> = vec![];
+        let busy: Vec<u64> = self
+            .sequences
+            .iter()
+            .filter(|(_, sequence)| sequence.turn.is_some() || sequence.opening.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        let mut broken = vec![];
+        for id in busy {
+            if budget == 0 {
+                break;
+            }
+            let mut sequence = self.sequences.remove(&id).expect("listed");
+            let count = sequence.feed.len().min(budget);
+            budget -= count;
+            let feed: Vec<u32> = sequence.feed.drain(..count).collect();
+            let mut offset = None;
+            for token in feed {
+                let place = if token == self.config.image_token_id {
+                    let Some(pending) = sequence.pictures.as_mut().filter(|pending| pending.next_picture < pending.grids.len()) else {
+                        broken.push(id);
+                        break;
+                    };
+                    let start = *offset.get_or_insert_with(|| {
+                        visuals.push(pending.visual.clone());
+                        visual_rows += pending.visual.embeddings.dims()[0];
+                        visual_rows - pending.visual.embeddings.dims()[0]
+                    });
+                    let grid = pending.grids[pending.next_picture];
+                    rows.visual.push(Some(start + pending.next_row));
+                    pending.next_row += 1;
+                    pending.rows_into_picture += 1;
+                    if pending.rows_into_picture == grid.0 * grid.1 {
+                        pending.next_picture += 1;
+                        pending.rows_into_picture = 0;
+                    }
+                    sequence.positions.visual(grid)
+                } else {
+                    rows.visual.push(None);
+                    sequence.positions.text()
+                };
+                rows.tokens.push(token);
+                rows.positions.push(place);
+                places.push(CacheRow { slot: taken.len(), at: sequence.fed });
+                sequence.fed += 1;
+            }
+            if sequence.feed.is_empty() && sequence.turn.is_some() {
+                sampling.push((id, rows.tokens.len().saturating_sub(1)));
+            }
+            taken.push((id, sequence));
+        }
+        if !rows.tokens.is_empty() {
+            let logits = self.pass(&rows, &places, &mut taken, visuals, &sampling);
+            for ((id, _), logits) in sampling.iter().zip(logits.chunks(self.config.text.vocab_size)) {
+                let (_, sequence) = taken.iter_mut().find(|(taken, _)| taken == id).expect("sampling lists taken sequences");
+                self.choose(sequence, logits);
+            }
+        }
+        for (id, mut sequence) in taken {
+            if broken.contains(&id) {
+                // Its cache can no longer be trusted: tell whoever waits and drop it.
+                let message = || "a picture placeholder has no picture".to_owned();
+                if let Some(turn) = sequence.turn.take() {
+                    fail(turn.reply, Failure::Policy, message());
+                }
+                if let Some(opening) = sequence.opening.take() {
+                    fail(opening.reply, Failure::Policy, message());
+                }
+                continue;
+            }
+            match sequence.opening.take_if(|_| sequence.feed.is_empty()) {
+                Some(opening) => self.open(&sequence, opening),
+                None => {
+                    self.sequences.insert(id, sequence);
+                }
+            }
+        }
+    }
+
+    fn pass(
+        &self,
+        rows: &Rows,
+        places: &[CacheRow],
+        taken: &mut [(u64, Sequence<B>)],
+        visuals: Vec<VisualTokens<B>>,
+        sampling: &[(u64, usize)],
+    ) -> Vec<f32> {
+        metrics::step(rows.tokens.len(), sampling.len());
+        let visual = join(visuals);
+        let rotary = rotary_tables(&self.config.text, &rows.positions, &self.device);
+        let mut slots: Vec<&mut KvSlot> = taken.iter_mut().map(|(_, sequence)| &mut sequence.slot).collect();
+        let mut attend = CachedAttention { slots: &mut slots, rows: places, config: &self.config.text };
+        let hidden = self.model.hidden(rows, &rotary, visual.as_ref(), &mut attend, &self.device);
+        if sampling.is_empty() {
+            return vec![];
+        }
+        let index: Vec<i64> = sampling.iter().map(|(_, row)| *row as i64).collect();
+        let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [sampling.len()]), &self.device);
+        self.model.logits(hidden.select(0, index)).into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")
+    }
+
+    /// The prompt is in: its siblings start from copies of it.
+    fn open(&mut self, prompt: &Sequence<B>, opening: Opening) {
+        let mut ids = vec![];
+        for sampler in opening.samplers {
+            let sequence = Sequence {
+                slot: prompt.slot.fork(&self.config.text, prompt.fed),
+                positions: prompt.positions.clone(),
+                fed: prompt.fed,
+                feed: vec![opening.last],
+                pictures: None,
+                sampler: Some(sampler),
+                turn: None,
+                opening: None,
+            };
+            let id = self.fresh_id();
+            self.sequences.insert(id, sequence);
+            ids.push(id);
+        }
+        if let Err(Ok(ids)) = opening.reply.send(Ok(ids)) {
+            for id in ids {
+                self.sequences.remove(&id);
+            }
+        }
+    }
+
+    fn choose(&self, sequence: &mut Sequence<B>, logits: &[f32]) {
+        let Some(turn) = &mut sequence.turn else { return };
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            let turn = sequence.turn.take().expect("just seen");
+            return fail(turn.reply, Failure::Infrastructure, "the model gave a logit that is not finite".into());
+        }
+        let (token, logprob) = sequence.sampler.as_mut().expect("opened sequences have a sampler").sample(logits);
+        turn.tokens.push(token);
+        turn.logprobs.push(logprob);
+        turn.versions.push(self.version);
+        sequence.feed.push(token);
+        let stop = if token == self.engine.end_token {
+            Some(Stop::EndToken)
+        } else if turn.tokens.len() >= turn.max_tokens {
+            Some(Stop::Length)
+        } else if sequence.fed + sequence.feed.len() >= self.engine.max_context {
+            Some(Stop::ContextFull)
+        } else {
+            None
+        };
+        if let Some(stop) = stop {
+            let turn = sequence.turn.take().expect("just seen");
+            let sampled = Sampled { tokens: turn.tokens, logprobs: turn.logprobs, versions: turn.versions, stop };
+            let _ = turn.reply.send(Ok(sampled)); // The asker may be gone; dropping its handle releases the sequence.
+        }
+    }
+}
+
+fn join<B: Kernels>(visuals: Vec<VisualTokens<B>>) -> Option<VisualTokens<B>> {
+    let taps = visuals.first()?.deepstack.len();
+    let deepstack = (0..taps).map(|tap| Tensor::cat(visuals.iter().map(|visual| visual.deepstack[tap].clone()).collect(), 0)).collect();
+    Some(VisualTokens { embeddings: Tensor::cat(visuals.into_iter().map(|visual| visual.embeddings).collect(), 0), deepstack })
+}
+
+fn fail<T>(reply: oneshot::Sender<Result<T, GenerateError>>, failure: Failure, message: String) {
+    metrics::failed(failure);
+    let _ = reply.send(Err(GenerateError { failure, message })); // The asker may be gone; the failure is counted.
+}

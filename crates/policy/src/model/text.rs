@@ -1,0 +1,158 @@
+//! The decoder: grouped-query attention with QK-norm, interleaved M-RoPE and gated MLPs, on flat rows.
+//!
+//! In: \[n, d\] rows of any number of sequences, with their rotary tables. Out: \[n, d\] final hidden states. Which rows
+//! see which is the business of [`Attend`]: training attends within segments, the engine over its cache.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::layers::{Embedding, Init, Linear, RmsNorm};
+use crate::config::TextConfig;
+use crate::ops::{self, Kernels, Segments};
+
+/// How rows attend.
+pub trait Attend<B: Backend> {
+    /// `q` \[n, h * e\], `k` and `v` \[n, kv * e\], rotated; returns \[n, h * e\].
+    fn attend(&mut self, layer: usize, q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>) -> Tensor<B, 2>;
+}
+
+/// Whole sequences at once.
+impl<B: Kernels> Attend<B> for &Segments {
+    fn attend(&mut self, _: usize, q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>) -> Tensor<B, 2> {
+        ops::attention(q, k, v, self)
+    }
+}
+
+/// Rotary tables of the rows, \[n, e\] each.
+#[derive(Clone, Debug)]
+pub struct Rotary<B: Backend> {
+    /// Cosines.
+    pub cos: Tensor<B, 2>,
+    /// Sines.
+    pub sin: Tensor<B, 2>,
+}
+
+/// Attention block.
+#[derive(Module, Debug)]
+pub struct Attention<B: Backend> {
+    q_proj: Linear<B>,
+    k_proj: Linear<B>,
+    v_proj: Linear<B>,
+    o_proj: Linear<B>,
+    q_norm: RmsNorm<B>,
+    k_norm: RmsNorm<B>,
+    head_dim: usize,
+}
+
+impl<B: Kernels> Attention<B> {
+    fn init(init: &Init<'_, B>, out: &Init<'_, B>, config: &TextConfig) -> Self {
+        let (d, e) = (config.hidden_size, config.head_dim);
+        let (q, kv) = (config.num_attention_heads * e, config.num_key_value_heads * e);
+        Self {
+            q_proj: Linear::init(init, d, q, false),
+            k_proj: Linear::init(init, d, kv, false),
+            v_proj: Linear::init(init, d, kv, false),
+            o_proj: Linear::init(out, q, d, false),
+            q_norm: RmsNorm::init(init, e, config.rms_norm_eps),
+            k_norm: RmsNorm::init(init, e, config.rms_norm_eps),
+            head_dim: e,
+        }
+    }
+
+    fn forward(&self, x: Tensor<B, 2>, rotary: &Rotary<B>, layer: usize, attend: &mut impl Attend<B>) -> Tensor<B, 2> {
+        let q = self.head_norm(&self.q_norm, self.q_proj.forward(x.clone()));
+        let k = self.head_norm(&self.k_norm, self.k_proj.forward(x.clone()));
+        let v = self.v_proj.forward(x);
+        let q = ops::rotate(q, rotary.cos.clone(), rotary.sin.clone());
+        let k = ops::rotate(k, rotary.cos.clone(), rotary.sin.clone());
+        self.o_proj.forward(attend.attend(layer, q, k, v))
+    }
+
+    fn head_norm(&self, norm: &RmsNorm<B>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let [n, width] = x.dims();
+        norm.forward(x.reshape([n * width / self.head_dim, self.head_dim])).reshape([n, width])
+    }
+}
+
+/// Gated MLP.
+#[derive(Module, Debug)]
+pub struct Mlp<B: Backend> {
+    gate_proj: Linear<B>,
+    up_proj: Linear<B>,
+    down_proj: Linear<B>,
+}
+
+impl<B: Kernels> Mlp<B> {
+    fn init(init: &Init<'_, B>, out: &Init<'_, B>, width: usize, inner: usize) -> Self {
+        Self {
+            gate_proj: Linear::init(init, width, inner, false),
+            up_proj: Linear::init(init, width, inner, false),
+            down_proj: Linear::init(out, inner, width, false),
+        }
+    }
+
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.down_proj.forward(ops::swiglu(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
+    }
+}
+
+/// One decoder layer.
+#[derive(Module, Debug)]
+pub struct Layer<B: Backend> {
+    input_layernorm: RmsNorm<B>,
+    self_attn: Attention<B>,
+    post_attention_layernorm: RmsNorm<B>,
+    mlp: Mlp<B>,
+}
+
+/// The decoder without its head.
+#[derive(Module, Debug)]
+pub struct Text<B: Backend> {
+    /// Token embeddings \[vocab, d\].
+    pub embed_tokens: Embedding<B>,
+    layers: Vec<Layer<B>>,
+    norm: RmsNorm<B>,
+}
+
+impl<B: Kernels> Text<B> {
+    /// Fresh weights; projections back into the residual stream are scaled down by the depth.
+    pub fn init(init: &Init<'_, B>, config: &TextConfig) -> Self {
+        let d = config.hidden_size;
+        let out = Init { device: init.device, std: init.std / (2.0 * config.num_hidden_layers as f64).sqrt() };
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| Layer {
+                input_layernorm: RmsNorm::init(init, d, config.rms_norm_eps),
+                self_attn: Attention::init(init, &out, config),
+                post_attention_layernorm: RmsNorm::init(init, d, config.rms_norm_eps),
+                mlp: Mlp::init(init, &out, d, config.intermediate_size),
+            })
+            .collect();
+        Self {
+            embed_tokens: Embedding { weight: init.weight([config.vocab_size, d]) },
+            layers,
+            norm: RmsNorm::init(init, d, config.rms_norm_eps),
+        }
+    }
+
+    /// Runs the layers on embedded rows. `deepstack[i]`, if there, is added after layer `i`.
+    pub fn forward(
+        &self,
+        mut x: Tensor<B, 2>,
+        rotary: &Rotary<B>,
+        deepstack: Vec<Tensor<B, 2>>,
+        attend: &mut impl Attend<B>,
+    ) -> Tensor<B, 2> {
+        let mut deepstack = deepstack.into_iter();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let attended = layer.self_attn.forward(layer.input_layernorm.forward(x.clone()), rotary, index, attend);
+            x = x + attended;
+            let mixed = layer.mlp.forward(layer.post_attention_layernorm.forward(x.clone()));
+            x = x + mixed;
+            if let Some(visual) = deepstack.next() {
+                x = x + visual;
+            }
+        }
+        self.norm.forward(x)
+    }
+}

@@ -1,0 +1,57 @@
+//! The released group bonus (spec 2.3), missing references included (-1). In: reference and rollouts as plain numbers.
+//! Out: one bonus per rollout.
+
+use serde::{Deserialize, Serialize};
+
+use crate::trace::{TraceConfig, ranked};
+
+/// One rollout: accuracy, calls, searches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BonusRollout {
+    /// -0.5 unparsed, at most 0 wrong, above 0 correct.
+    pub acc_reward: f64,
+    /// Tool calls (t).
+    pub count: i64,
+    /// Searches (s).
+    pub total: i64,
+}
+
+/// A group and its reference; -1 in the reference means missing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BonusInput {
+    /// Reference calls.
+    pub sft_tc: i64,
+    /// Reference searches.
+    pub sft_total_search: i64,
+    /// The group.
+    pub rollouts: Vec<BonusRollout>,
+}
+
+/// One bonus per rollout, with the released constants.
+pub fn group_bonus(input: &BonusInput) -> Vec<f64> {
+    let config = TraceConfig::default();
+    let (calls, searches) = (input.sft_tc, input.sft_total_search);
+    let outside = |count: i64| count < calls || count as f64 > (config.gamma * calls as f64).trunc();
+    let ranks = |good: bool| {
+        let member = |rollout: &&BonusRollout| {
+            rollout.acc_reward > 0.0 && rollout.count != 0 && (rollout.count <= calls && rollout.total <= searches) == good
+        };
+        let keys: Vec<_> = input.rollouts.iter().filter(member).map(|rollout| (rollout.count, rollout.total)).collect();
+        ranked(&keys, if good { config.good } else { config.bad }).into_iter()
+    };
+    let (mut good, mut bad) = (ranks(true), ranks(false));
+    let bonus = |rollout: &BonusRollout| {
+        if rollout.acc_reward <= -0.5 {
+            0.0
+        } else if rollout.acc_reward <= 0.0 {
+            if outside(rollout.count) { config.wrong_penalty } else { 0.0 }
+        } else if rollout.count == 0 {
+            0.0
+        } else if rollout.count <= calls && rollout.total <= searches {
+            good.next().expect("one rank per member of the good set")
+        } else {
+            bad.next().expect("one rank per member of the bad set")
+        }
+    };
+    input.rollouts.iter().map(bonus).collect()
+}

@@ -1,0 +1,138 @@
+//! Scores of a group: judge, TRACE, route (spec 2.2, 2.3, 3). In: a task, its rollouts, the reference they are measured
+//! against. Out: one score per rollout, in order.
+//!
+//! Rounds and searches come from what was executed, never from parsing text (resolutions D1, D3). Where the reference
+//! lives, and when it moves, is not known here.
+
+use hypereyes_domain::{Accuracy, Ending, Failure, Reference, RolloutGroup, Route, Score, Task, Trajectory};
+
+use crate::judge::{Judge, Verdict};
+use crate::trace::{TraceConfig, bonuses};
+
+/// Scores a group with a rule judge.
+pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, group: &RolloutGroup, reference: Option<Reference>) -> Vec<Score> {
+    let accuracies: Vec<Accuracy> = group.rollouts.iter().map(|rollout| accuracy_of(judge, task, rollout)).collect();
+    score_accuracies(config, &accuracies, group, reference)
+}
+
+/// The accuracy of one rollout. `Invalid` when the rollout says nothing about the policy: it failed for an outside
+/// reason, or every one of its searches did.
+pub fn accuracy_of(judge: &dyn Judge, task: &Task, rollout: &Trajectory) -> Accuracy {
+    if let Ending::Failed(failure) = rollout.ending {
+        return Accuracy::Invalid(failure);
+    }
+    if rollout.searches_all_failed() {
+        return Accuracy::Invalid(Failure::Tool);
+    }
+    match rollout.answer.as_deref().map(str::trim) {
+        None | Some("") => Accuracy::Unparsed,
+        Some(answer) => match judge.judge(&task.question, answer, &task.answers) {
+            Verdict::Correct => Accuracy::Correct,
+            Verdict::Wrong => Accuracy::Wrong,
+        },
+    }
+}
+
+/// Scores a group whose accuracies are known. `accuracies` must have one entry per rollout; missing ones count as
+/// `Invalid(Judge)`, so that a judge that gave up can never turn into a wrong answer.
+pub fn score_accuracies(config: &TraceConfig, accuracies: &[Accuracy], group: &RolloutGroup, reference: Option<Reference>) -> Vec<Score> {
+    let accuracy = |at: usize| accuracies.get(at).copied().unwrap_or(Accuracy::Invalid(Failure::Judge));
+    let costs = |(at, rollout): (usize, &Trajectory)| (accuracy(at), rollout.round_count(), rollout.searches());
+    let rollouts: Vec<_> = group.rollouts.iter().enumerate().map(costs).collect();
+    let given = bonuses(config, reference, &rollouts);
+    rollouts.into_iter().zip(given).map(|((accuracy, _, _), (bonus, branch))| score(accuracy, bonus, branch)).collect()
+}
+
+fn score(accuracy: Accuracy, bonus: f64, branch: hypereyes_domain::BonusBranch) -> Score {
+    let (reward, route) = match accuracy {
+        Accuracy::Correct => (1.0 + bonus, Route::Reinforce),
+        Accuracy::Wrong => (bonus, Route::Distill),
+        Accuracy::Unparsed => (-0.5, Route::Distill),
+        Accuracy::Invalid(_) => (0.0, Route::Skip),
+    };
+    Score { accuracy, bonus, branch, reward, route }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::judge::AliasJudge;
+    use hypereyes_domain::{BonusBranch, Round, TaskKind};
+
+    pub(crate) fn task() -> Task {
+        Task {
+            id: "t".into(),
+            kind: TaskKind::VisualSelect,
+            question: "Which city?".into(),
+            answers: vec!["Paris".into()],
+            pictures: vec![],
+            layer: 0,
+            shown: vec![],
+            reference: None,
+        }
+    }
+
+    /// A rollout with one entry of `searches` per round.
+    pub(crate) fn rollout(answer: Option<&str>, searches: &[u32]) -> Trajectory {
+        Trajectory {
+            prompt: vec![],
+            response: vec![],
+            mask: vec![],
+            logprobs: vec![],
+            versions: vec![],
+            pictures: vec![],
+            rounds: searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
+            ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
+            answer: answer.map(str::to_owned),
+        }
+    }
+
+    pub(crate) fn group(rollouts: Vec<Trajectory>) -> RolloutGroup {
+        RolloutGroup { id: "t@1".into(), task: "t".into(), actor: "a".into(), rollouts }
+    }
+
+    #[test]
+    fn every_kind_of_rollout_gets_its_reward_and_route() {
+        let mut broken = rollout(Some("Paris"), &[1]);
+        broken.ending = Ending::Failed(Failure::Timeout);
+        let mut blind = rollout(Some("Rome"), &[2]);
+        blind.rounds[0].failed_searches = 2;
+        let rollouts = vec![
+            rollout(Some("paris."), &[2, 1]),
+            rollout(Some("Rome"), &[1, 1]),
+            rollout(None, &[1]),
+            rollout(Some(" "), &[]),
+            broken,
+            blind,
+        ];
+        let reference = Some(Reference { rounds: 2, searches: 4 });
+        let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &group(rollouts), reference);
+        let got: Vec<_> = scores.iter().map(|score| (score.accuracy, score.reward, score.route, score.branch)).collect();
+        assert_eq!(
+            got,
+            [
+                (Accuracy::Correct, 1.2, Route::Reinforce, BonusBranch::Good),
+                (Accuracy::Wrong, 0.0, Route::Distill, BonusBranch::WrongInside),
+                (Accuracy::Unparsed, -0.5, Route::Distill, BonusBranch::None),
+                (Accuracy::Unparsed, -0.5, Route::Distill, BonusBranch::None),
+                (Accuracy::Invalid(Failure::Timeout), 0.0, Route::Skip, BonusBranch::None),
+                (Accuracy::Invalid(Failure::Tool), 0.0, Route::Skip, BonusBranch::None),
+            ]
+        );
+    }
+
+    #[test]
+    fn list_calls_count_every_search() {
+        let wide = rollout(Some("Paris"), &[6]);
+        let narrow = rollout(Some("Paris"), &[1]);
+        let reference = Some(Reference { rounds: 1, searches: 3 });
+        let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &group(vec![wide, narrow]), reference);
+        assert_eq!([scores[0].branch, scores[1].branch], [BonusBranch::Bad, BonusBranch::Good]);
+    }
+
+    #[test]
+    fn a_missing_verdict_is_never_a_wrong_answer() {
+        let scores = score_accuracies(&TraceConfig::default(), &[], &group(vec![rollout(Some("Paris"), &[1])]), None);
+        assert_eq!((scores[0].accuracy, scores[0].route), (Accuracy::Invalid(Failure::Judge), Route::Skip));
+    }
+}

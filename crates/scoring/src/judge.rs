@@ -1,0 +1,139 @@
+//! Is a prediction right? In: question, prediction, the task's right answers. Out: a verdict.
+//!
+//! These judges are rules: they never fail and need no model. A judge that asks a model is slower and can give no
+//! verdict at all; it belongs outside this crate and hands its accuracies to [`crate::score_accuracies`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::normalise::normalise;
+
+/// What a judge says of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Right.
+    Correct,
+    /// Not right.
+    Wrong,
+}
+
+impl Verdict {
+    fn of(correct: bool) -> Self {
+        if correct { Verdict::Correct } else { Verdict::Wrong }
+    }
+}
+
+/// Judges answers by a rule.
+pub trait Judge: Send + Sync {
+    /// Judges `prediction` against every entry of `answers`; one match suffices. Blank answers match nothing.
+    fn judge(&self, question: &str, prediction: &str, answers: &[String]) -> Verdict;
+}
+
+/// Right when the text is the same, blanks around it aside.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExactJudge;
+
+impl Judge for ExactJudge {
+    fn judge(&self, _question: &str, prediction: &str, answers: &[String]) -> Verdict {
+        let prediction = prediction.trim();
+        Verdict::of(!prediction.is_empty() && answers.iter().any(|answer| answer.trim() == prediction))
+    }
+}
+
+/// Right when some alias is the same after normalisation: letter case, accents of Latin letters, articles, punctuation,
+/// blanks, digit grouping ("1,000" is "1000") and the blank before a unit ("5km" is "5 km") do not count.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AliasJudge;
+
+impl Judge for AliasJudge {
+    fn judge(&self, _question: &str, prediction: &str, answers: &[String]) -> Verdict {
+        let prediction = normalise(prediction);
+        Verdict::of(!prediction.is_empty() && answers.iter().any(|answer| normalise(answer) == prediction))
+    }
+}
+
+/// Right when the prediction contains an alias, letter case aside. Lenient (a prediction that names everything is
+/// right); meant for the golden vectors and for verbose policies.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ContainsJudge;
+
+impl Judge for ContainsJudge {
+    fn judge(&self, _question: &str, prediction: &str, answers: &[String]) -> Verdict {
+        let prediction = prediction.to_lowercase();
+        Verdict::of(
+            answers.iter().map(|answer| answer.trim().to_lowercase()).any(|answer| !answer.is_empty() && prediction.contains(&answer)),
+        )
+    }
+}
+
+/// The judge by its name in a configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JudgeKind {
+    /// [`ExactJudge`].
+    Exact,
+    /// [`AliasJudge`]; the default, because tasks carry aliases and policies vary case and articles.
+    #[default]
+    Alias,
+    /// [`ContainsJudge`].
+    Contains,
+}
+
+impl JudgeKind {
+    /// The label used in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            JudgeKind::Exact => "exact",
+            JudgeKind::Alias => "alias",
+            JudgeKind::Contains => "contains",
+        }
+    }
+}
+
+impl Judge for JudgeKind {
+    fn judge(&self, question: &str, prediction: &str, answers: &[String]) -> Verdict {
+        match self {
+            JudgeKind::Exact => ExactJudge.judge(question, prediction, answers),
+            JudgeKind::Alias => AliasJudge.judge(question, prediction, answers),
+            JudgeKind::Contains => ContainsJudge.judge(question, prediction, answers),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn right(judge: JudgeKind, prediction: &str, answers: &[&str]) -> bool {
+        let answers: Vec<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();
+        judge.judge("Which?", prediction, &answers) == Verdict::Correct
+    }
+
+    #[test]
+    fn any_alias_makes_it_right() {
+        assert!(right(JudgeKind::Alias, "the Côte d’Ivoire.", &["Ivory Coast", "Cote d'Ivoire"]));
+        assert!(!right(JudgeKind::Alias, "Ghana", &["Ivory Coast", "Cote d'Ivoire"]));
+        assert!(!right(JudgeKind::Alias, "Ivory Coast and Ghana", &["Ivory Coast"]));
+    }
+
+    #[test]
+    fn exact_means_exact() {
+        assert!(right(JudgeKind::Exact, " Paris\n", &["Paris"]));
+        assert!(!right(JudgeKind::Exact, "paris", &["Paris"]));
+    }
+
+    #[test]
+    fn containment_ignores_case_only() {
+        assert!(right(JudgeKind::Contains, "It is PARIS, France", &["paris"]));
+        assert!(!right(JudgeKind::Contains, "Par is", &["Paris"]));
+    }
+
+    #[test]
+    fn blank_answers_match_nothing() {
+        for judge in [JudgeKind::Exact, JudgeKind::Alias, JudgeKind::Contains] {
+            assert!(!right(judge, "Paris", &["", "  "]));
+            assert!(!right(judge, "", &["", "Paris"]));
+            assert!(!right(judge, "Paris", &[]));
+        }
+    }
+}

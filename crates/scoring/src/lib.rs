@@ -1,0 +1,23 @@
+//! What a rollout is worth.
+//!
+//! In: tasks, finished rollouts, the committed reference. Out: accuracies, TRACE bonuses, rewards, routes, tightened
+//! references, and the numbers of an evaluation (CAS, intervals).
+//!
+//! Everything here is a pure function of its arguments. This crate knows no file, no network, no clock and no
+//! randomness; the reward service gives it durability and a wire.
+
+pub mod cas;
+pub mod compat;
+pub mod group;
+pub mod interval;
+pub mod judge;
+mod normalise;
+pub mod reference;
+pub mod trace;
+
+pub use cas::cas;
+pub use group::{accuracy_of, score_accuracies, score_group};
+pub use interval::{Interval, mean_interval, wilson};
+pub use judge::{AliasJudge, ContainsJudge, ExactJudge, Judge, JudgeKind, Verdict};
+pub use reference::{CommitSummary, Ledger, ReferenceMode, candidate};
+pub use trace::{InvalidTrace, TraceConfig, bonuses};

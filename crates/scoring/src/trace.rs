@@ -1,0 +1,170 @@
+//! TRACE: what efficiency is worth within a group (spec 2.3, resolutions D5, D6). In: a reference and, per rollout,
+//! accuracy, rounds and searches. Out: a bonus per rollout and the rule that gave it.
+//!
+//! It does not know how accuracy was judged nor where the reference comes from.
+
+use hypereyes_domain::{Accuracy, BonusBranch, Reference};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The constants of TRACE.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TraceConfig {
+    /// Off: every bonus is 0 and the reward is the accuracy alone. Default true.
+    pub enabled: bool,
+    /// Bonus `[least, most]` of a success within the reference. Default `[0.05, 0.20]` (spec 2.3).
+    pub good: [f64; 2],
+    /// Bonus `[least, most]` of a success beyond the reference. Default `[-0.10, -0.02]` (spec 2.3).
+    pub bad: [f64; 2],
+    /// Bonus of a wrong answer whose rounds lie outside `t..=trunc(gamma * t)`. Default -0.10 (spec 2.3).
+    pub wrong_penalty: f64,
+    /// Width of the band of plausible rounds of a wrong answer, at least 1. Default 1.5 (spec 2.3).
+    pub gamma: f64,
+    /// Bonus of a wrong answer inside the band. Default 0 as in the released code; the paper's figure suggests a small
+    /// encouragement such as 0.05 (D6).
+    pub wrong_in_band_bonus: f64,
+}
+
+impl Default for TraceConfig {
+    fn default() -> Self {
+        Self { enabled: true, good: [0.05, 0.20], bad: [-0.10, -0.02], wrong_penalty: -0.10, gamma: 1.5, wrong_in_band_bonus: 0.0 }
+    }
+}
+
+/// A TRACE configuration that would not reward what it means to.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("trace.{key} is {value}: {fix}")]
+pub struct InvalidTrace {
+    /// The key.
+    pub key: &'static str,
+    /// What it was set to.
+    pub value: String,
+    /// What would be right.
+    pub fix: &'static str,
+}
+
+impl TraceConfig {
+    /// Checks that numbers are finite, bands ordered and gamma at least 1.
+    pub fn check(&self) -> Result<(), InvalidTrace> {
+        for (key, band) in [("good", self.good), ("bad", self.bad)] {
+            if !(band[0].is_finite() && band[1].is_finite() && band[0] <= band[1]) {
+                return Err(InvalidTrace { key, value: format!("{band:?}"), fix: "give [least, most], both finite" });
+            }
+        }
+        for (key, value) in [("wrong_penalty", self.wrong_penalty), ("wrong_in_band_bonus", self.wrong_in_band_bonus)] {
+            if !value.is_finite() {
+                return Err(InvalidTrace { key, value: value.to_string(), fix: "give a finite number" });
+            }
+        }
+        if !(self.gamma.is_finite() && self.gamma >= 1.0) {
+            return Err(InvalidTrace { key: "gamma", value: self.gamma.to_string(), fix: "give a number of at least 1" });
+        }
+        Ok(())
+    }
+}
+
+/// One bonus per rollout, given as (accuracy, rounds, searches). Without a reference, or with TRACE off, every bonus is
+/// 0 and every branch `None` (D5).
+pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(Accuracy, u32, u32)]) -> Vec<(f64, BonusBranch)> {
+    let reference = match reference {
+        Some(reference) if config.enabled => reference,
+        _ => return vec![(0.0, BonusBranch::None); rollouts.len()],
+    };
+    let branches: Vec<BonusBranch> = rollouts.iter().map(|rollout| branch(config, reference, *rollout)).collect();
+    let keys = |wanted: BonusBranch| -> Vec<(u32, u32)> {
+        let of = |(_, (_, rounds, searches)): (_, &(Accuracy, u32, u32))| (*rounds, *searches);
+        branches.iter().zip(rollouts).filter(|(branch, _)| **branch == wanted).map(of).collect()
+    };
+    let mut good = ranked(&keys(BonusBranch::Good), config.good).into_iter();
+    let mut bad = ranked(&keys(BonusBranch::Bad), config.bad).into_iter();
+    let bonus = |branch: BonusBranch| match branch {
+        BonusBranch::Good => (good.next().expect("one rank per member of the good set"), branch),
+        BonusBranch::Bad => (bad.next().expect("one rank per member of the bad set"), branch),
+        BonusBranch::WrongOutside => (config.wrong_penalty, branch),
+        BonusBranch::WrongInside => (config.wrong_in_band_bonus, branch),
+        BonusBranch::Guess | BonusBranch::None => (0.0, branch),
+    };
+    branches.iter().copied().map(bonus).collect()
+}
+
+fn branch(config: &TraceConfig, reference: Reference, (accuracy, rounds, searches): (Accuracy, u32, u32)) -> BonusBranch {
+    match accuracy {
+        Accuracy::Unparsed | Accuracy::Invalid(_) => BonusBranch::None,
+        Accuracy::Wrong if rounds < reference.rounds || f64::from(rounds) > (config.gamma * f64::from(reference.rounds)).trunc() => {
+            BonusBranch::WrongOutside
+        }
+        Accuracy::Wrong => BonusBranch::WrongInside,
+        Accuracy::Correct if rounds == 0 => BonusBranch::Guess,
+        Accuracy::Correct if rounds <= reference.rounds && searches <= reference.searches => BonusBranch::Good,
+        Accuracy::Correct => BonusBranch::Bad,
+    }
+}
+
+/// Bonuses of one set by dense rank of its keys: the cheapest gets the top of `[low, high]`, the dearest the bottom, ties
+/// share; one distinct key gets the top. Rounded to 4 decimals (spec 2.3).
+pub(crate) fn ranked<K: Ord + Copy>(keys: &[K], [low, high]: [f64; 2]) -> Vec<f64> {
+    let mut distinct = keys.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let bonus = |key: &K| {
+        let rank = distinct.binary_search(key).expect("every key is among the distinct keys");
+        match distinct.len() {
+            1 => high,
+            steps => round4(high - (high - low) * rank as f64 / (steps - 1) as f64),
+        }
+    };
+    keys.iter().map(bonus).collect()
+}
+
+/// The double nearest to `value` rounded to 4 decimals. Formatting rounds the exact binary value (half to even on exact
+/// ties), which scaling by 10000 would not.
+pub(crate) fn round4(value: f64) -> f64 {
+    format!("{value:.4}").parse().expect("a formatted float parses")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hypereyes_domain::Failure;
+
+    const REFERENCE: Option<Reference> = Some(Reference { rounds: 2, searches: 4 });
+
+    #[test]
+    fn cheaper_successes_earn_more() {
+        let group = [(1, 1), (1, 1), (2, 4), (2, 5), (3, 3), (3, 3)].map(|(rounds, searches)| (Accuracy::Correct, rounds, searches));
+        let got: Vec<f64> = bonuses(&TraceConfig::default(), REFERENCE, &group).into_iter().map(|(bonus, _)| bonus).collect();
+        assert_eq!(got, [0.20, 0.20, 0.05, -0.02, -0.10, -0.10]);
+    }
+
+    #[test]
+    fn wrong_answers_are_penalised_outside_the_band_only() {
+        let group = [0, 1, 2, 3, 4].map(|rounds| (Accuracy::Wrong, rounds, rounds));
+        let encouraged = TraceConfig { wrong_in_band_bonus: 0.05, ..TraceConfig::default() };
+        let got: Vec<f64> = bonuses(&encouraged, REFERENCE, &group).into_iter().map(|(bonus, _)| bonus).collect();
+        assert_eq!(got, [-0.1, -0.1, 0.05, 0.05, -0.1]);
+    }
+
+    #[test]
+    fn guesses_and_masked_rollouts_get_nothing() {
+        let group = [(Accuracy::Correct, 0, 0), (Accuracy::Unparsed, 9, 9), (Accuracy::Invalid(Failure::Judge), 1, 1)];
+        let branches: Vec<_> = bonuses(&TraceConfig::default(), REFERENCE, &group);
+        assert_eq!(branches, [(0.0, BonusBranch::Guess), (0.0, BonusBranch::None), (0.0, BonusBranch::None)]);
+    }
+
+    #[test]
+    fn no_reference_and_trace_off_mean_no_bonus() {
+        let group = [(Accuracy::Correct, 1, 1), (Accuracy::Wrong, 9, 9)];
+        let off = TraceConfig { enabled: false, ..TraceConfig::default() };
+        assert_eq!(bonuses(&TraceConfig::default(), None, &group), [(0.0, BonusBranch::None); 2]);
+        assert_eq!(bonuses(&off, REFERENCE, &group), [(0.0, BonusBranch::None); 2]);
+    }
+
+    #[test]
+    fn nonsense_constants_are_refused() {
+        assert!(TraceConfig::default().check().is_ok());
+        assert!(TraceConfig { good: [0.2, 0.1], ..TraceConfig::default() }.check().is_err());
+        assert!(TraceConfig { gamma: 0.5, ..TraceConfig::default() }.check().is_err());
+        assert!(TraceConfig { wrong_penalty: f64::NAN, ..TraceConfig::default() }.check().is_err());
+    }
+}

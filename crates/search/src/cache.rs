@@ -1,0 +1,74 @@
+//! A bounded cache by seed whose values are made once, however many ask at the same moment. Knows nothing of its values.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::metrics::EVICTIONS;
+
+/// Values by seed; the least recently used make room.
+pub(crate) struct Cache<V> {
+    capacity: usize,
+    /// The `what` label of the eviction counter.
+    what: &'static str,
+    inner: Mutex<Inner<V>>,
+}
+
+/// A value that the first who needs it makes.
+type Slot<V> = Arc<OnceLock<V>>;
+
+struct Inner<V> {
+    slots: HashMap<u64, Slot<V>>,
+    /// Seeds, least recently used first.
+    order: VecDeque<u64>,
+}
+
+impl<V: Clone> Cache<V> {
+    pub(crate) fn new(capacity: usize, what: &'static str) -> Self {
+        Self { capacity: capacity.max(1), what, inner: Mutex::new(Inner { slots: HashMap::new(), order: VecDeque::new() }) }
+    }
+
+    /// The value if it has been made; never makes or waits.
+    pub(crate) fn ready(&self, seed: u64) -> Option<V> {
+        self.inner.lock().slots.get(&seed)?.get().cloned()
+    }
+
+    /// The value; made by one caller outside the lock, awaited by the others that want the same one.
+    pub(crate) fn get(&self, seed: u64, make: impl FnOnce() -> V) -> V {
+        let slot = self.slot(seed);
+        slot.get_or_init(make).clone()
+    }
+
+    fn slot(&self, seed: u64) -> Slot<V> {
+        let mut inner = self.inner.lock();
+        if let Some(at) = inner.order.iter().position(|known| *known == seed) {
+            inner.order.remove(at);
+        } else if inner.order.len() >= self.capacity
+            && let Some(oldest) = inner.order.pop_front()
+        {
+            inner.slots.remove(&oldest);
+            metrics::counter!(EVICTIONS, "what" => self.what).increment(1);
+        }
+        inner.order.push_back(seed);
+        inner.slots.entry(seed).or_default().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn a_value_is_made_once_while_it_is_kept() {
+        let cache = Cache::new(2, "layer");
+        let made = AtomicUsize::new(0);
+        let get = |seed| cache.get(seed, || made.fetch_add(1, Ordering::Relaxed));
+        std::thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(|| get(1)))));
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+        let _ = (get(2), get(1), get(3));
+        assert!(cache.ready(1).is_some() && cache.ready(2).is_none());
+        assert_eq!(made.load(Ordering::Relaxed), 3);
+    }
+}

@@ -1,0 +1,116 @@
+//! The embedded search: a world answers by itself, without any service. In: a world; out: a [`Search`]. Indexes of layers
+//! are built when first asked for and kept within a bound. Knows no turn.
+
+use std::sync::Arc;
+
+use hypereyes_pictures::RgbImage;
+
+use crate::backend::{Hit, Search, SearchError, SearchFuture};
+use crate::cache::Cache;
+use crate::image::ImageIndex;
+use crate::text::TextIndex;
+use crate::world::World;
+
+/// Hits that a search gives at most; episodes show fewer.
+const HITS: usize = 10;
+/// Text indexes kept: more than the tasks of one training step have layers.
+const INDEXES_KEPT: usize = 64;
+
+/// A built index, or why it could not be built.
+type Built = Result<Arc<TextIndex>, String>;
+
+/// Searches a world in memory. Cheap to clone.
+#[derive(Clone)]
+pub struct EmbeddedSearch {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    world: Arc<World>,
+    images: ImageIndex,
+    texts: Cache<Built>,
+}
+
+impl EmbeddedSearch {
+    /// Makes a world searchable: describes its pictures now, indexes its layers when asked.
+    pub fn new(world: Arc<World>) -> Self {
+        let images = ImageIndex::new(world.pictures());
+        Self { inner: Arc::new(Inner { world, images, texts: Cache::new(INDEXES_KEPT, "text_index") }) }
+    }
+
+    /// The world searched.
+    pub fn world(&self) -> &Arc<World> {
+        &self.inner.world
+    }
+}
+
+impl Inner {
+    fn index(&self, layer: u64) -> Built {
+        self.texts.get(layer, || TextIndex::new(self.world.layer(layer)).map(Arc::new).map_err(|error| error.to_string()))
+    }
+
+    fn search_image(&self, layer: u64, picture: &RgbImage) -> Vec<Hit> {
+        let layer = self.world.layer(layer);
+        let found = self.images.search(picture, HITS);
+        found
+            .into_iter()
+            .map(|(entity, relevance)| Hit { title: layer.name_at(entity).to_owned(), score: Some(relevance), ..Hit::default() })
+            .collect()
+    }
+}
+
+impl Search for EmbeddedSearch {
+    fn text<'a>(&'a self, layer: u64, query: &'a str) -> SearchFuture<'a> {
+        Box::pin(async move {
+            // A query takes far less than a millisecond; only the first one of a layer, which builds the index, leaves the runtime.
+            let built = match self.inner.texts.ready(layer) {
+                Some(built) => built,
+                None => {
+                    let inner = self.inner.clone();
+                    tokio::task::spawn_blocking(move || inner.index(layer)).await.map_err(|error| failed("text", error))?
+                }
+            };
+            let found = built.map_err(|error| failed("text", error))?.search(query, HITS).map_err(|error| failed("text", error))?;
+            Ok(found
+                .into_iter()
+                .map(|hit| Hit { title: hit.title, content: hit.content, score: Some(hit.relevance), ..Hit::default() })
+                .collect())
+        })
+    }
+
+    fn image(&self, layer: u64, picture: Arc<RgbImage>) -> SearchFuture<'_> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            tokio::task::spawn_blocking(move || inner.search_image(layer, &picture)).await.map_err(|error| failed("image", error))
+        })
+    }
+}
+
+fn failed(tool: &'static str, error: impl std::fmt::Display) -> SearchError {
+    SearchError::Tool { tool, reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pictures_bear_the_names_of_the_layer() {
+        let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
+        let search = EmbeddedSearch::new(world.clone());
+        let picture = Arc::new(world.picture(&"mx".into()).expect("has a picture").clone());
+        for seed in [0, 9] {
+            let hits = search.image(seed, picture.clone()).await.expect("searches");
+            assert_eq!(Some(hits[0].title.as_str()), world.layer(seed).name(&"mx".into()));
+        }
+    }
+
+    #[tokio::test]
+    async fn siblings_that_ask_at_once_share_one_index() {
+        let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
+        let search = EmbeddedSearch::new(world);
+        let all = futures::future::join_all((0..16).map(|_| search.text(4, "peso currency"))).await;
+        let first = all[0].as_ref().expect("searches");
+        assert!(all.iter().all(|hits| hits.as_ref() == Ok(first)) && first.len() == HITS);
+    }
+}

@@ -1,0 +1,308 @@
+//! A data set folder: `tasks.jsonl`, `pictures/<id>.png`, `demonstrations.jsonl`.
+//!
+//! In: tasks, pictures and demonstrations, or such a folder. Out: the other. It knows nothing of how tasks are made.
+//!
+//! Every file is replaced in one step, and `tasks.jsonl` last: whoever reads while a set is replaced gets the old tasks or
+//! the new ones, and in both cases all pictures that they name.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use hypereyes_domain::{PictureId, Task, TaskId, TaskKind, Trajectory};
+use hypereyes_pictures::{Limits, Picture};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::SynthError;
+use crate::config::MAX_TASKS;
+
+/// The tasks' file.
+pub const TASKS: &str = "tasks.jsonl";
+/// The demonstrations' file.
+pub const DEMONSTRATIONS: &str = "demonstrations.jsonl";
+/// The pictures' folder.
+pub const PICTURES: &str = "pictures";
+/// Longest line read, in bytes; a trajectory of 38,000 tokens has about 2 MB.
+const MAX_LINE: usize = 16 << 20;
+
+/// One cold-start example.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Demonstration {
+    /// What it solves.
+    pub task: TaskId,
+    /// How. Log-probs are 0: nobody sampled it.
+    pub trajectory: Trajectory,
+}
+
+/// A data set in memory.
+#[derive(Clone, Debug, Default)]
+pub struct DataSet {
+    /// Tasks in the order of their making.
+    pub tasks: Vec<Task>,
+    /// Pictures that tasks and demonstrations name.
+    pub pictures: BTreeMap<PictureId, Picture>,
+    /// At most one per task.
+    pub demonstrations: Vec<Demonstration>,
+}
+
+/// What a data set holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Tasks.
+    pub tasks: usize,
+    /// Tasks by kind.
+    pub visual_select: usize,
+    /// As above.
+    pub visual_hop: usize,
+    /// As above.
+    pub textual: usize,
+    /// Pictures.
+    pub pictures: usize,
+    /// Demonstrations.
+    pub demonstrations: usize,
+    /// Mean rounds of a demonstration; 0 without any.
+    pub mean_rounds: f64,
+    /// Mean searches of a demonstration.
+    pub mean_searches: f64,
+    /// Mean tokens of a demonstration, prompt included.
+    pub mean_tokens: f64,
+    /// Tokens of the longest demonstration.
+    pub longest: usize,
+    /// Demonstrations by number of rounds; the last entry counts all that have more.
+    pub by_rounds: Vec<usize>,
+}
+
+impl DataSet {
+    /// Writes the set, replacing what was there. Pictures that no longer belong to it are removed at last.
+    pub fn write(&self, folder: &Path) -> Result<(), SynthError> {
+        let pictures = folder.join(PICTURES);
+        fs::create_dir_all(&pictures).map_err(|error| file(&pictures, &error))?;
+        for (id, picture) in &self.pictures {
+            let path = pictures.join(format!("{id}.png"));
+            // Named by content: if it is there it is right.
+            if !path.is_file() {
+                replace(&path, |out| out.write_all(&picture.bytes))?;
+            }
+        }
+        replace(&folder.join(DEMONSTRATIONS), |out| write_lines(out, &self.demonstrations))?;
+        replace(&folder.join(TASKS), |out| write_lines(out, &self.tasks))?;
+        self.sweep(&pictures)
+    }
+
+    /// Reads a set with all its pictures and demonstrations; a folder without demonstrations is one with none.
+    pub fn load(folder: &Path, limits: &Limits) -> Result<Self, SynthError> {
+        let tasks = load_tasks(folder)?;
+        let demonstrations = load_demonstrations(folder)?;
+        let known: HashSet<&TaskId> = tasks.iter().map(|task| &task.id).collect();
+        for (at, demonstration) in demonstrations.iter().enumerate() {
+            if !known.contains(&demonstration.task) {
+                let reason = format!("there is no task {}", demonstration.task);
+                return Err(SynthError::Line { path: folder.join(DEMONSTRATIONS), line: at + 1, reason });
+            }
+        }
+        let mut pictures = BTreeMap::new();
+        let named = tasks.iter().flat_map(|task| &task.pictures).chain(demonstrations.iter().flat_map(|one| &one.trajectory.pictures));
+        for id in named {
+            if !pictures.contains_key(id) {
+                pictures.insert(id.clone(), load_picture(folder, id, limits)?);
+            }
+        }
+        Ok(Self { tasks, pictures, demonstrations })
+    }
+
+    /// Counts.
+    pub fn stats(&self) -> Stats {
+        let kind = |kind: TaskKind| self.tasks.iter().filter(|task| task.kind == kind).count();
+        let mean = |value: &dyn Fn(&Trajectory) -> f64| {
+            let sum: f64 = self.demonstrations.iter().map(|one| value(&one.trajectory)).sum();
+            sum / self.demonstrations.len().max(1) as f64
+        };
+        let mut by_rounds = vec![0; 10];
+        for demonstration in &self.demonstrations {
+            by_rounds[demonstration.trajectory.rounds.len().min(9)] += 1;
+        }
+        Stats {
+            tasks: self.tasks.len(),
+            visual_select: kind(TaskKind::VisualSelect),
+            visual_hop: kind(TaskKind::VisualHop),
+            textual: kind(TaskKind::TextualConstraints),
+            pictures: self.pictures.len(),
+            demonstrations: self.demonstrations.len(),
+            mean_rounds: mean(&|trajectory| f64::from(trajectory.round_count())),
+            mean_searches: mean(&|trajectory| f64::from(trajectory.searches())),
+            mean_tokens: mean(&|trajectory| trajectory.tokens() as f64),
+            longest: self.demonstrations.iter().map(|one| one.trajectory.tokens()).max().unwrap_or(0),
+            by_rounds,
+        }
+    }
+
+    fn sweep(&self, pictures: &Path) -> Result<(), SynthError> {
+        for entry in fs::read_dir(pictures).map_err(|error| file(pictures, &error))? {
+            let path = entry.map_err(|error| file(pictures, &error))?.path();
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let ours = path.extension().is_some_and(|extension| extension == "png") && name.len() == 64;
+            if ours && !self.pictures.contains_key(&PictureId::new(name)) {
+                fs::remove_file(&path).map_err(|error| file(&path, &error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tasks of a folder. Ids must be unique, answers present, pictures plain hex names.
+pub fn load_tasks(folder: &Path) -> Result<Vec<Task>, SynthError> {
+    let path = folder.join(TASKS);
+    let tasks: Vec<Task> = read_lines(&path)?;
+    let mut seen = HashSet::new();
+    for (at, task) in tasks.iter().enumerate() {
+        let reason = if !seen.insert(&task.id) {
+            format!("task {} was there before", task.id)
+        } else if task.answers.iter().all(|answer| answer.trim().is_empty()) {
+            format!("task {} has no answer", task.id)
+        } else if let Some(id) = task.pictures.iter().find(|id| !is_hash(id)) {
+            format!("{id} is no picture id (64 hex digits)")
+        } else {
+            continue;
+        };
+        return Err(SynthError::Line { path, line: at + 1, reason });
+    }
+    Ok(tasks)
+}
+
+/// The demonstrations of a folder; none if it has no such file.
+pub fn load_demonstrations(folder: &Path) -> Result<Vec<Demonstration>, SynthError> {
+    let path = folder.join(DEMONSTRATIONS);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let demonstrations: Vec<Demonstration> = read_lines(&path)?;
+    for (at, demonstration) in demonstrations.iter().enumerate() {
+        let line = |reason: String| SynthError::Line { path: path.clone(), line: at + 1, reason };
+        demonstration.trajectory.check().map_err(|error| line(error.to_string()))?;
+        if let Some(id) = demonstration.trajectory.pictures.iter().find(|id| !is_hash(id)) {
+            return Err(line(format!("{id} is no picture id (64 hex digits)")));
+        }
+    }
+    Ok(demonstrations)
+}
+
+/// One picture of a folder; its bytes must hash to its name.
+pub fn load_picture(folder: &Path, id: &PictureId, limits: &Limits) -> Result<Picture, SynthError> {
+    let path = folder.join(PICTURES).join(format!("{id}.png"));
+    let fault = |reason: String| SynthError::File { path: path.clone(), reason };
+    if !is_hash(id) {
+        return Err(fault("a picture id has 64 hex digits".into()));
+    }
+    let size = fs::metadata(&path).map_err(|error| fault(error.to_string()))?.len();
+    if size > limits.max_bytes as u64 {
+        return Err(fault(format!("{size} bytes; at most {} are read", limits.max_bytes)));
+    }
+    let bytes = fs::read(&path).map_err(|error| fault(error.to_string()))?;
+    let picture = Picture::from_bytes(bytes.into(), limits).map_err(|error| fault(error.to_string()))?;
+    if &picture.id != id {
+        return Err(fault(format!("its content hashes to {}; the file is damaged", picture.id)));
+    }
+    Ok(picture)
+}
+
+fn is_hash(id: &PictureId) -> bool {
+    id.as_str().len() == 64 && id.as_str().bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+fn write_lines<T: Serialize>(out: &mut dyn Write, rows: &[T]) -> std::io::Result<()> {
+    for row in rows {
+        serde_json::to_writer(&mut *out, row)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, SynthError> {
+    let mut input = BufReader::new(File::open(path).map_err(|error| file(path, &error))?);
+    let mut rows = Vec::new();
+    let mut line = Vec::new();
+    for number in 1.. {
+        let fault = |reason: String| SynthError::Line { path: path.to_owned(), line: number, reason };
+        line.clear();
+        let read = input.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line).map_err(|error| file(path, &error))?;
+        if read == 0 {
+            break;
+        }
+        if read > MAX_LINE {
+            return Err(fault(format!("longer than {MAX_LINE} bytes")));
+        }
+        if rows.len() == MAX_TASKS {
+            return Err(fault(format!("more than {MAX_TASKS} rows")));
+        }
+        if !line.trim_ascii().is_empty() {
+            rows.push(serde_json::from_slice(&line).map_err(|error| fault(error.to_string()))?);
+        }
+    }
+    Ok(rows)
+}
+
+fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), SynthError> {
+    let beside: PathBuf = path.with_extension(format!("partial-{}", std::process::id()));
+    let written = File::create(&beside).and_then(|created| {
+        let mut out = BufWriter::new(created);
+        write(&mut out)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&beside, path)
+    });
+    written.map_err(|error| {
+        // What is left of a failed write is of no use to anybody; the error that matters is the first one.
+        let _ = fs::remove_file(&beside);
+        file(path, &error)
+    })
+}
+
+fn file(path: &Path, error: &std::io::Error) -> SynthError {
+    SynthError::File { path: path.to_owned(), reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::workshop;
+    use crate::{Split, synthesise};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_set_is_read_back_as_it_was_written_and_replaced_whole() {
+        let workshop = workshop(8, 4);
+        let train = synthesise(&workshop, 1, Split::Train, |_| {}).await.expect("made");
+        let held_out = synthesise(&workshop, 1, Split::HeldOut, |_| {}).await.expect("made");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        train.write(folder.path()).expect("written");
+        held_out.write(folder.path()).expect("replaced");
+        let read = DataSet::load(folder.path(), &Limits::default()).expect("sound");
+        assert_eq!((&read.tasks, &read.demonstrations), (&held_out.tasks, &held_out.demonstrations));
+        assert_eq!(read.pictures, held_out.pictures);
+        assert_eq!(fs::read_dir(folder.path().join(PICTURES)).expect("a folder").count(), held_out.pictures.len());
+        assert_eq!(read.stats(), held_out.stats());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn damage_is_named_with_its_place() {
+        let set = synthesise(&workshop(6, 0), 2, Split::Train, |_| {}).await.expect("made");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        set.write(folder.path()).expect("written");
+        let id = set.tasks.iter().find_map(|task| task.pictures.first()).expect("a visual task");
+        let other = set.pictures.values().find(|picture| picture.id != *id).expect("another picture");
+        fs::write(folder.path().join(PICTURES).join(format!("{id}.png")), &other.bytes).expect("overwritten");
+        let error = DataSet::load(folder.path(), &Limits::default()).expect_err("a wrong picture").to_string();
+        assert!(error.contains("damaged") && error.contains(id.as_str()), "{error}");
+
+        let mut lines = fs::read_to_string(folder.path().join(TASKS)).expect("written");
+        lines.push_str("{\"id\":\"x\"}\n");
+        fs::write(folder.path().join(TASKS), &lines).expect("overwritten");
+        let error = load_tasks(folder.path()).expect_err("a short row").to_string();
+        assert!(error.contains("line 7"), "{error}");
+        let first = lines.lines().next().expect("a row").to_owned();
+        fs::write(folder.path().join(TASKS), format!("{first}\n{first}\n")).expect("overwritten");
+        assert!(load_tasks(folder.path()).expect_err("twice").to_string().contains("was there before"));
+        assert!(load_picture(folder.path(), &PictureId::new("../../etc/passwd"), &Limits::default()).is_err());
+    }
+}

@@ -1,0 +1,83 @@
+//! A scripted explorer: plays a policy for one task, so that demonstrations come out of the same rollouts as training.
+//!
+//! In: observation tokens, as any policy gets them. Out: turns as tokens. It knows what the question means and where the
+//! pictures are (that is why it can demonstrate), but names and facts it has only from what it reads: a wrong box gives a
+//! wrong name, and a wrong name a wrong answer, which rejection sampling then drops.
+
+mod habit;
+mod mind;
+mod reading;
+
+use std::sync::Arc;
+
+use hypereyes_chat::Chat;
+use hypereyes_domain::{Area, Chunk, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, Stop};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+pub use habit::Habit;
+
+use crate::tasks::{Draft, Puzzle};
+use mind::Mind;
+
+/// An explorer of one task. Cheap to clone.
+#[derive(Clone)]
+pub struct Explorer {
+    chat: Arc<Chat>,
+    plan: Arc<Plan>,
+}
+
+/// What an explorer knows before it looks.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// What the question means.
+    pub(crate) puzzle: Puzzle,
+    /// Where the pictures are.
+    pub(crate) areas: Vec<Area>,
+    /// How it goes about it.
+    pub(crate) habit: Habit,
+}
+
+impl Explorer {
+    /// An explorer of `draft` with a habit, fitted to at most `max_rounds` rounds.
+    pub fn new(chat: Arc<Chat>, draft: &Draft, habit: Habit, max_rounds: u32) -> Self {
+        let areas: Vec<Area> = draft.task.shown.iter().map(|shown| shown.area).collect();
+        let habit = habit.fitted(&draft.puzzle, areas.len(), max_rounds);
+        Self { chat, plan: Arc::new(Plan { puzzle: draft.puzzle.clone(), areas, habit }) }
+    }
+
+    /// The fewest rounds in which this explorer can be right: below it, sampling is a waste.
+    pub fn least_rounds(&self) -> u32 {
+        self.plan.habit.least_rounds(&self.plan.puzzle, self.plan.areas.len())
+    }
+}
+
+impl Generate for Explorer {
+    type Sequence = ExplorerSequence;
+
+    async fn start(&self, _prompt: Chunk, seeds: Vec<u64>, _sampling: Sampling) -> Result<Vec<ExplorerSequence>, GenerateError> {
+        let sequence = |seed| {
+            let mind = Mind::new(self.plan.clone(), ChaCha8Rng::seed_from_u64(seed));
+            ExplorerSequence { chat: self.chat.clone(), mind }
+        };
+        Ok(seeds.into_iter().map(sequence).collect())
+    }
+}
+
+/// One try of an [`Explorer`].
+pub struct ExplorerSequence {
+    chat: Arc<Chat>,
+    mind: Mind,
+}
+
+impl Sequence for ExplorerSequence {
+    async fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Result<Sampled, GenerateError> {
+        let text = self.chat.decode(&observation.tokens);
+        let mut tokens = self.chat.encode(&self.mind.turn(&text));
+        tokens.push(self.chat.end_token());
+        let stop = if tokens.len() > max_tokens { Stop::Length } else { Stop::EndToken };
+        tokens.truncate(max_tokens);
+        let count = tokens.len();
+        Ok(Sampled { tokens, logprobs: vec![0.0; count], versions: vec![PolicyVersion(0); count], stop })
+    }
+}

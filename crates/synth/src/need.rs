@@ -1,0 +1,71 @@
+//! The need-search filter: drops what a policy answers without tools (spec 5.3, step 3).
+//!
+//! In: a policy and how often it may try. Out: a filter for [`crate::synthesise`]. A policy that fails to answer for a
+//! reason of its own machine drops nothing: the filter only removes what is known to be too easy.
+
+use std::sync::Arc;
+
+use hypereyes_domain::{Generate, Task};
+use hypereyes_pictures::RgbImage;
+use hypereyes_rollout::{Setup, closed_book};
+use hypereyes_scoring::{Judge, Verdict};
+
+use crate::NeedSearch;
+
+/// Keeps a task unless the policy answers it without tools in at least `at_most + 1` of `tries` tries.
+pub fn need_search<G: Generate>(setup: Setup, generator: G, judge: Arc<dyn Judge>, tries: u64, at_most: usize) -> NeedSearch {
+    Arc::new(move |task: Arc<Task>, pictures: Vec<RgbImage>| {
+        let (setup, generator, judge) = (setup.clone(), generator.clone(), judge.clone());
+        Box::pin(async move {
+            let seeds: Vec<u64> = (0..tries).collect();
+            let Ok(answers) = closed_book(&setup, &generator, &task, &pictures, &seeds, setup.config.sampling()).await else { return true };
+            let right = |answer: &str| judge.judge(&task.question, answer, &task.answers) == Verdict::Correct;
+            answers.iter().filter_map(|trajectory| trajectory.answer.as_deref()).filter(|answer| right(answer)).count() <= at_most
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hypereyes_domain::{Chunk, Failure, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, Stop};
+    use hypereyes_scoring::AliasJudge;
+
+    use super::*;
+    use crate::testing::workshop;
+    use crate::{Split, synthesise};
+
+    /// Says one thing for ever, or fails.
+    #[derive(Clone)]
+    struct Parrot(Option<Vec<u32>>);
+
+    impl Generate for Parrot {
+        type Sequence = Parrot;
+
+        async fn start(&self, _: Chunk, seeds: Vec<u64>, _: Sampling) -> Result<Vec<Parrot>, GenerateError> {
+            Ok(vec![self.clone(); seeds.len()])
+        }
+    }
+
+    impl Sequence for Parrot {
+        async fn advance(&mut self, _: Chunk, _: usize) -> Result<Sampled, GenerateError> {
+            let tokens = self.0.clone().ok_or_else(|| GenerateError { failure: Failure::Infrastructure, message: "mute".into() })?;
+            let count = tokens.len();
+            Ok(Sampled { tokens, logprobs: vec![0.0; count], versions: vec![PolicyVersion(0); count], stop: Stop::EndToken })
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_what_is_known_without_tools_is_dropped() {
+        let workshop = workshop(1, 0);
+        let set = synthesise(&workshop, 1, Split::Train, |_| {}).await.expect("made");
+        let task = Arc::new(set.tasks[0].clone());
+        let pictures: Vec<RgbImage> = task.pictures.iter().map(|id| set.pictures[id].image.clone()).collect();
+        let says = |text: &str| Parrot(Some(workshop.setup.chat.encode(&format!("{text}</answer>"))));
+        for (policy, at_most, keeps) in
+            [(says(task.answer()), 0, false), (says(task.answer()), 2, true), (says("x"), 0, true), (Parrot(None), 0, true)]
+        {
+            let filter = need_search(workshop.setup.clone(), policy, Arc::new(AliasJudge), 2, at_most);
+            assert_eq!(filter(task.clone(), pictures.clone()).await, keeps);
+        }
+    }
+}

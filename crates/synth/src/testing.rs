@@ -1,0 +1,30 @@
+//! What the tests of this crate share: the embedded world with a tiny tokenizer made of its words.
+
+use std::sync::{Arc, OnceLock};
+
+use hypereyes_chat::{Chat, TinyWords, tiny};
+use hypereyes_rollout::{RolloutConfig, Setup};
+use hypereyes_search::{EmbeddedSearch, World};
+
+use crate::{SynthConfig, Workshop};
+
+/// A workshop for small sets; the world is loaded once per test binary.
+pub fn workshop(tasks: usize, held_out: usize) -> Workshop {
+    static PARTS: OnceLock<(Arc<World>, Setup)> = OnceLock::new();
+    let (world, setup) = PARTS.get_or_init(|| {
+        let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
+        let terms: Vec<String> = world.terms().into_iter().map(str::to_owned).collect();
+        let relations: Vec<String> = world.relations().iter().map(|relation| relation.label.clone()).collect();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let summary = tiny::write(folder.path(), TinyWords { terms: &terms, relations: &relations }).expect("sound words");
+        eprintln!("tiny vocabulary of the embedded world: {}", summary.vocab_size);
+        let chat = Arc::new(Chat::load(folder.path()).expect("what was just written"));
+        let setup = Setup { chat, search: Arc::new(EmbeddedSearch::new(world.clone())), config: RolloutConfig::default() };
+        (world, setup)
+    });
+    let mut config = SynthConfig { tasks, held_out, ..SynthConfig::default() };
+    // Few layers: each costs an index.
+    config.layers.count = 4;
+    config.held_out_layers.count = 2;
+    Workshop { world: world.clone(), setup: setup.clone(), config, need_search: None }
+}

@@ -1,0 +1,32 @@
+//! How a policy version travels from the learner to whoever samples from it.
+//!
+//! In: host weights and a version number. Out: a [`Snapshot`] that a [`Publisher`] serves in chunks, and on the other side
+//! the same weights, bit for bit, or an error and nothing. What arrives is checked against its header, the header against
+//! the policy that the receiver knows, and the whole against its digest, before anybody sees a value.
+//!
+//! It knows no optimizer and no engine. Protobuf types are in [`grpc`] only.
+
+pub mod assembly;
+pub mod error;
+pub mod grpc;
+pub mod metrics;
+pub mod publisher;
+pub mod snapshot;
+
+pub use assembly::{Fetched, Shapes};
+pub use blake3::Hash as Digest;
+pub use error::WeightsError;
+pub use grpc::{Versions, fetch, newest, watch};
+pub use publisher::{Published, Publisher};
+pub use snapshot::{Snapshot, TensorPlace};
+
+/// Payload bytes of one chunk.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// Largest payload that is received from a peer about whose policy nothing is known: above any policy that one actor can hold.
+pub const MAX_PAYLOAD_BYTES: u64 = 64 << 30;
+/// Most tensors of a policy: far above any published model.
+pub const MAX_TENSORS: usize = 1 << 16;
+/// Longest tensor name in bytes.
+pub const MAX_NAME_BYTES: usize = 512;
+/// Most dimensions of a tensor.
+pub const MAX_DIMENSIONS: usize = 8;

@@ -1,0 +1,126 @@
+//! The newest snapshots of a learner, for many readers. In: snapshots. Out: the newest, a watch on it, and those before it
+//! within a bound. There is always a newest: the learner starts with one.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hypereyes_domain::PolicyVersion;
+use metrics::{counter, gauge};
+use tokio::sync::watch;
+
+use crate::metrics::{DROPPED, NEWEST, PUBLISHED};
+use crate::{Digest, Snapshot};
+
+/// A published version by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its number.
+    pub version: PolicyVersion,
+    /// BLAKE3 of its payload. With a learner that went back to a checkpoint the same number may name other weights.
+    pub digest: Digest,
+}
+
+impl From<&Snapshot> for Published {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self { version: snapshot.version, digest: snapshot.digest }
+    }
+}
+
+/// Holds and announces snapshots. Clones are one and the same.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    keep: usize,
+    /// Oldest first; never empty.
+    held: Mutex<VecDeque<Arc<Snapshot>>>,
+    newest: watch::Sender<Published>,
+}
+
+impl Publisher {
+    /// Announces `first` and holds the newest `keep` snapshots (at least one). Two are enough: a reader that was told of a
+    /// version finds it even if the next is published meanwhile; streams under way keep what they serve.
+    pub fn new(first: Snapshot, keep: usize) -> Self {
+        counter!(PUBLISHED).increment(1);
+        gauge!(NEWEST).set(first.version.0 as f64);
+        let newest = watch::Sender::new(Published::from(&first));
+        Self { inner: Arc::new(Inner { keep: keep.max(1), held: Mutex::new([Arc::new(first)].into()), newest }) }
+    }
+
+    /// Makes `snapshot` the newest. One of the same version is replaced.
+    pub fn publish(&self, snapshot: Snapshot) {
+        let published = Published::from(&snapshot);
+        {
+            let mut held = self.held();
+            held.retain(|old| old.version != snapshot.version);
+            held.push_back(Arc::new(snapshot));
+            while held.len() > self.inner.keep {
+                held.pop_front();
+                counter!(DROPPED).increment(1);
+            }
+            // Inside the lock, so that two publishers announce in the order in which they are held.
+            self.inner.newest.send_replace(published);
+        }
+        counter!(PUBLISHED).increment(1);
+        gauge!(NEWEST).set(published.version.0 as f64);
+        tracing::debug!(version = published.version.0, digest = %published.digest, "published");
+    }
+
+    /// The newest.
+    pub fn newest(&self) -> Arc<Snapshot> {
+        self.held().back().expect("it starts with one and keeps at least one").clone()
+    }
+
+    /// A version that is still held.
+    pub fn get(&self, version: PolicyVersion) -> Option<Arc<Snapshot>> {
+        self.held().iter().find(|snapshot| snapshot.version == version).cloned()
+    }
+
+    /// The newest by name, now and whenever it changes; a slow reader misses versions in between, never the last.
+    pub fn subscribe(&self) -> watch::Receiver<Published> {
+        self.inner.newest.subscribe()
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Snapshot>>> {
+        self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
+
+    fn snapshot(version: u64, value: f32) -> Snapshot {
+        let tensor = HostTensor { shape: vec![1], values: vec![value] };
+        Snapshot::new(&HostWeights::from([("w".to_owned(), tensor)]), PolicyVersion(version))
+    }
+
+    #[tokio::test]
+    async fn readers_see_the_last_and_may_miss_what_was_between() {
+        let publisher = Publisher::new(snapshot(0, 0.0), 2);
+        let mut reader = publisher.subscribe();
+        assert_eq!(reader.borrow_and_update().version, PolicyVersion(0));
+        for version in 1..=5 {
+            publisher.publish(snapshot(version, version as f32));
+        }
+        reader.changed().await.expect("the publisher lives");
+        assert_eq!(*reader.borrow_and_update(), Published::from(publisher.newest().as_ref()));
+        assert_eq!(publisher.newest().version, PolicyVersion(5));
+        assert!(!reader.has_changed().expect("the publisher lives"));
+    }
+
+    #[test]
+    fn only_the_newest_are_held_and_a_version_is_held_once() {
+        let publisher = Publisher::new(snapshot(0, 0.0), 2);
+        publisher.publish(snapshot(1, 1.0));
+        publisher.publish(snapshot(1, 1.5));
+        assert_eq!(publisher.get(PolicyVersion(1)), Some(Arc::new(snapshot(1, 1.5))));
+        publisher.publish(snapshot(2, 2.0));
+        assert_eq!(publisher.get(PolicyVersion(0)), None);
+        assert!(publisher.get(PolicyVersion(1)).is_some());
+    }
+}

@@ -1,0 +1,200 @@
+//! Weights over a real connection on the loopback: what arrives is what was published, or nothing.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hypereyes_domain::PolicyVersion;
+use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
+use hypereyes_proto::client::LearnerClient;
+use hypereyes_proto::v1::learner_server::Learner;
+use hypereyes_proto::v1::weights_part::Part;
+use hypereyes_proto::{client, server, v1};
+use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
+use hypereyes_weights::{Published, Publisher, Shapes, Snapshot, WeightsError, fetch, newest, watch};
+use tokio::time::Instant;
+use tokio_stream::StreamExt;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Changes a part on its way, or drops it.
+type Saboteur = Box<dyn Fn(v1::WeightsPart) -> Option<v1::WeightsPart> + Send + Sync>;
+
+struct Serving {
+    publisher: Publisher,
+    saboteur: Arc<Mutex<Option<Arc<Saboteur>>>>,
+}
+
+#[tonic::async_trait]
+impl Learner for Serving {
+    type WatchPolicyVersionsStream = VersionStream;
+    type FetchWeightsStream = WeightsStream;
+    type GetPicturesStream = tokio_stream::Empty<Result<v1::Picture, Status>>;
+
+    async fn get_policy_version(&self, _: Request<v1::GetPolicyVersionRequest>) -> Result<Response<v1::PolicyVersion>, Status> {
+        Ok(Response::new(grpc::get_policy_version(&self.publisher)))
+    }
+
+    async fn watch_policy_versions(&self, _: Request<v1::WatchPolicyVersionsRequest>) -> Result<Response<VersionStream>, Status> {
+        Ok(Response::new(grpc::watch_policy_versions(&self.publisher)))
+    }
+
+    async fn fetch_weights(&self, request: Request<v1::FetchWeightsRequest>) -> Result<Response<WeightsStream>, Status> {
+        let stream = grpc::fetch_weights(&self.publisher, request.into_inner())?;
+        let saboteur = self.saboteur.lock().expect("no test panics with it").clone();
+        Ok(Response::new(match saboteur {
+            None => stream,
+            Some(change) => Box::pin(stream.filter_map(move |part| part.map(|part| change(part)).transpose())),
+        }))
+    }
+
+    async fn lease_task(&self, _: Request<v1::LeaseRequest>) -> Result<Response<v1::LeaseReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn submit(&self, _: Request<v1::TaughtGroup>) -> Result<Response<v1::Receipt>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn heartbeat(&self, _: Request<v1::HeartbeatRequest>) -> Result<Response<v1::HeartbeatReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn abandon(&self, _: Request<v1::AbandonRequest>) -> Result<Response<v1::AbandonReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn get_pictures(&self, _: Request<v1::PicturesRequest>) -> Result<Response<Self::GetPicturesStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn put_pictures(&self, _: Request<Streaming<v1::Picture>>) -> Result<Response<v1::PutPicturesReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::LearnerStatus>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn stop(&self, _: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// Two and a half chunks, so that borders lie inside a tensor.
+fn weights(seed: u32) -> HostWeights {
+    let tensor = |shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        let values = (0..count as u32).map(|at| f32::from_bits(0x3f00_0000 | (at.wrapping_mul(2_654_435_761) ^ seed) >> 9)).collect();
+        HostTensor { shape: shape.to_vec(), values }
+    };
+    HostWeights::from([("embed".to_owned(), tensor(&[700, 900])), ("norm".to_owned(), tensor(&[17])), ("scale".to_owned(), tensor(&[]))])
+}
+
+struct Start {
+    client: LearnerClient,
+    publisher: Publisher,
+    saboteur: Arc<Mutex<Option<Arc<Saboteur>>>>,
+}
+
+async fn start() -> Start {
+    let publisher = Publisher::new(Snapshot::new(&weights(0), PolicyVersion(0)), 2);
+    let saboteur = Arc::new(Mutex::new(None));
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let address = incoming.local_addr().expect("it is bound").to_string();
+    let serving = Serving { publisher: publisher.clone(), saboteur: saboteur.clone() };
+    tokio::spawn(tonic::transport::Server::builder().add_service(server::learner(serving)).serve_with_incoming(incoming));
+    Start { client: client::learner(&address).expect("a good address"), publisher, saboteur }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+#[tokio::test]
+async fn fetched_weights_are_the_published_ones_bit_by_bit() {
+    let Start { mut client, publisher, .. } = start().await;
+    let known = Shapes::of(&weights(0));
+    let first = fetch(&mut client, PolicyVersion(0), Some(&known), soon()).await.expect("fetches");
+    assert_eq!((first.version, &first.weights), (PolicyVersion(0), &weights(0)));
+    publisher.publish(Snapshot::new(&weights(7), PolicyVersion(1)));
+    let named = newest(&mut client, soon()).await.expect("answers");
+    let second = fetch(&mut client, named.version, None, soon()).await.expect("fetches");
+    assert_eq!((second.version, second.digest, second.weights), (named.version, named.digest, weights(7)));
+    let newest = fetch(&mut client, PolicyVersion(0), None, soon()).await.expect("fetches");
+    assert_eq!(newest.version, PolicyVersion(1), "0 asks for the newest");
+}
+
+#[tokio::test]
+async fn watchers_hear_of_the_present_and_of_every_last_version() {
+    let Start { mut client, publisher, .. } = start().await;
+    let mut versions = watch(&mut client, soon()).await.expect("listens");
+    let first = versions.next().await.expect("goes on").expect("a version");
+    assert_eq!(first, Published::from(publisher.newest().as_ref()));
+    for version in 1..=4 {
+        publisher.publish(Snapshot::new(&weights(version), PolicyVersion(version.into())));
+    }
+    let last = async {
+        loop {
+            let heard = versions.next().await.expect("goes on").expect("a version");
+            if heard.version == PolicyVersion(4) {
+                return heard;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), last).await.expect("in time").digest, publisher.newest().digest);
+}
+
+#[tokio::test]
+async fn broken_streams_are_refused_and_give_nothing() {
+    let Start { mut client, saboteur, .. } = start().await;
+    let on_chunk = |at: u64, change: fn(&mut v1::WeightsChunk)| -> Saboteur {
+        Box::new(move |mut part| {
+            if let Some(Part::Chunk(chunk)) = &mut part.part
+                && chunk.offset == at
+            {
+                change(chunk);
+            }
+            Some(part)
+        })
+    };
+    let on_header = |change: fn(&mut v1::WeightsHeader)| -> Saboteur {
+        Box::new(move |mut part| {
+            if let Some(Part::Header(header)) = &mut part.part {
+                change(header);
+            }
+            Some(part)
+        })
+    };
+    let flip = |chunk: &mut v1::WeightsChunk| {
+        let mut data = chunk.data.to_vec();
+        data[12_345] ^= 1;
+        chunk.data = data.into();
+    };
+    let cases: Vec<(&str, Saboteur)> = vec![
+        ("digest", on_chunk(1 << 20, flip)),
+        ("digest", on_header(|header| header.digest = "0".repeat(64))),
+        ("chunk", on_chunk(1 << 20, |chunk| chunk.offset += 4)),
+        ("chunk", on_chunk(0, |chunk| chunk.data = Default::default())),
+        ("chunk", on_chunk(2 << 20, |chunk| chunk.data = vec![0; 1 << 20].into())),
+        ("short", on_chunk(2 << 20, |chunk| chunk.data = chunk.data.slice(..chunk.data.len() - 4))),
+        ("chunk", Box::new(|part| (!matches!(&part.part, Some(Part::Chunk(chunk)) if chunk.offset == 0)).then_some(part))),
+        ("header", Box::new(|part| (!matches!(&part.part, Some(Part::Header(_)))).then_some(part))),
+        ("header", on_header(|header| header.total_bytes = u64::MAX)),
+        ("header", on_header(|header| header.digest = "no digest".into())),
+        ("header", on_header(|header| header.tensors[0].dtype = v1::WeightDtype::Bf16.into())),
+        ("shape", on_header(|header| header.tensors[0].name = "other".into())),
+        ("chunk", Box::new(|_| Some(v1::WeightsPart::default()))),
+        ("short", Box::new(|_| None)),
+    ];
+    let known = Shapes::of(&weights(0));
+    for (label, change) in cases {
+        *saboteur.lock().expect("no test panics with it") = Some(Arc::new(change));
+        let error = fetch(&mut client, PolicyVersion(0), Some(&known), soon()).await.expect_err(label);
+        assert_eq!(error.label(), label, "{error}");
+    }
+    *saboteur.lock().expect("no test panics with it") = None;
+    assert!(fetch(&mut client, PolicyVersion(0), Some(&known), soon()).await.is_ok(), "the connection is as good as before");
+}
+
+#[tokio::test]
+async fn versions_that_are_gone_and_peers_that_are_slow_are_errors_of_their_own() {
+    let Start { mut client, publisher, .. } = start().await;
+    let gone = fetch(&mut client, PolicyVersion(99), None, soon()).await.expect_err("never published");
+    assert!(matches!(&gone, WeightsError::Call { message, .. } if message.contains("99")), "{gone}");
+    publisher.publish(Snapshot::new(&weights(1), PolicyVersion(1)));
+    let late = fetch(&mut client, PolicyVersion(1), None, Instant::now()).await.expect_err("no time at all");
+    assert!(matches!(late, WeightsError::Deadline { .. }), "{late}");
+}

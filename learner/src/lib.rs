@@ -1,0 +1,4 @@
+//! The learner: groups in, policy versions out.
+pub mod optim;
+pub mod sft;
+pub mod trainer;

@@ -1,0 +1,211 @@
+//! Cold start: supervised training on demonstrations.
+//!
+//! In: samples whose trained tokens carry weights. Out: weights after each step, through a callback. The loss is the
+//! weighted mean negative log-prob; the rate warms up linearly and decays by a cosine.
+
+use std::sync::Arc;
+
+use hypereyes_domain::{Call, Patches, Trajectory};
+use hypereyes_policy::Error;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::trainer::{Sample, Trainer};
+
+/// Settings of the cold start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SftConfig {
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Tokens per step, about.
+    pub batch_tokens: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Learning rate at the end, as a share of the peak.
+    pub final_lr: f64,
+    /// Steps of linear warm-up.
+    pub warmup: usize,
+    /// Weight of observation tokens in the loss; 0 trains the agent's own tokens only. Observations repeat questions and
+    /// names, so predicting them teaches copying and look-up long before answers do.
+    pub observation_weight: f64,
+    /// First steps that train without pictures: they are cut from the prompts, and turns that search them are not
+    /// trained. Reading and choosing are then learned from what searches found, before looking is.
+    pub blind_steps: usize,
+    /// Tokens of one pass; a step is several passes. Small enough that a pass stays in the caches.
+    pub micro_tokens: usize,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self {
+            steps: 2000,
+            batch_tokens: 2048,
+            lr: 2e-3,
+            final_lr: 0.05,
+            warmup: 30,
+            observation_weight: 0.1,
+            blind_steps: 250,
+            micro_tokens: 2048,
+        }
+    }
+}
+
+/// What one step measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SftStep {
+    /// Steps done.
+    pub step: usize,
+    /// Weighted mean negative log-prob.
+    pub loss: f64,
+    /// Share of the agent's tokens that are more likely than not, a cheap stand-in for accuracy.
+    pub likely: f64,
+    /// Gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Learning rate used.
+    pub lr: f64,
+    /// Tokens in the step.
+    pub tokens: usize,
+    /// Whether the step trained without pictures.
+    pub blind: bool,
+}
+
+/// A demonstration ready for training.
+#[derive(Clone, Debug)]
+pub struct Example {
+    sample: Sample,
+    /// Per trained token: who wrote it.
+    authors: Vec<Author>,
+}
+
+/// Who wrote a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Author {
+    /// The agent, in a turn that searches a picture.
+    Looking,
+    /// The agent, in any other turn.
+    Agent,
+    /// The environment.
+    Environment,
+}
+
+impl Author {
+    fn weight(self, config: &SftConfig, blind: bool) -> f32 {
+        match self {
+            Author::Looking if blind => 0.0,
+            Author::Looking | Author::Agent => 1.0,
+            Author::Environment => config.observation_weight as f32,
+        }
+    }
+}
+
+impl Example {
+    /// Takes a demonstration and its pictures, in order of appearance.
+    pub fn new(trajectory: &Trajectory, pictures: Vec<Arc<Patches>>) -> Self {
+        let start = trajectory.prompt.len();
+        let tokens: Vec<u32> = trajectory.prompt.iter().chain(&trajectory.response).copied().collect();
+        let (mut authors, mut turn) = (vec![], 0);
+        let mut before = false;
+        for sampled in &trajectory.mask {
+            // Turns are the runs of sampled tokens; turn i made round i, and the last one answered.
+            turn += usize::from(before && !sampled);
+            before = *sampled;
+            let looks = trajectory.rounds.get(turn).is_some_and(|round| matches!(round.call, Some(Call::ImageSearch { .. })));
+            authors.push(match (sampled, looks) {
+                (true, true) => Author::Looking,
+                (true, false) => Author::Agent,
+                (false, _) => Author::Environment,
+            });
+        }
+        let trained = (start..tokens.len()).collect();
+        Self { sample: Sample { tokens, pictures, trained }, authors }
+    }
+
+    /// Tokens, pictures cut away if blind, and the weight of each trained token.
+    fn view(&self, config: &SftConfig, image_tokens: [u32; 3], blind: bool) -> (Sample, Vec<f32>) {
+        let weights = |authors: &[Author]| authors.iter().map(|author| author.weight(config, blind)).collect();
+        if !blind || self.sample.pictures.is_empty() {
+            return (self.sample.clone(), weights(&self.authors));
+        }
+        let mut sample = Sample { tokens: vec![], pictures: vec![], trained: vec![] };
+        let mut authors = vec![];
+        let start = self.sample.trained[0];
+        for (at, token) in self.sample.tokens.iter().enumerate() {
+            if image_tokens.contains(token) {
+                continue;
+            }
+            if at >= start {
+                sample.trained.push(sample.tokens.len());
+                authors.push(self.authors[at - start]);
+            }
+            sample.tokens.push(*token);
+        }
+        (sample, weights(&authors))
+    }
+}
+
+/// Learning rate of a step under linear warm-up and cosine decay.
+pub fn learning_rate(config: &SftConfig, step: usize) -> f64 {
+    if step < config.warmup {
+        return config.lr * (step + 1) as f64 / config.warmup as f64;
+    }
+    let share = (step - config.warmup) as f64 / (config.steps.saturating_sub(config.warmup)).max(1) as f64;
+    let floor = config.lr * config.final_lr;
+    floor + (config.lr - floor) * 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos())
+}
+
+/// Trains for `config.steps`; `report` sees every step and may stop by returning false.
+pub fn train(
+    trainer: &mut Trainer,
+    examples: &[Example],
+    config: &SftConfig,
+    seed: u64,
+    mut report: impl FnMut(&Trainer, SftStep) -> bool,
+) -> Result<(), Error> {
+    if examples.is_empty() {
+        return Err(Error::Input("there are no demonstrations to train on".into()));
+    }
+    let model = trainer.config();
+    let image_tokens = [model.image_token_id, model.vision_start_token_id, model.vision_end_token_id];
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut order: Vec<usize> = vec![];
+    for step in 0..config.steps {
+        let blind = step < config.blind_steps;
+        let (mut samples, mut weights, mut tokens) = (vec![], vec![], 0);
+        while tokens < config.batch_tokens {
+            let Some(index) = order.pop() else {
+                order = (0..examples.len()).collect();
+                order.shuffle(&mut random);
+                continue;
+            };
+            let (sample, weight) = examples[index].view(config, image_tokens, blind);
+            tokens += sample.tokens.len();
+            samples.push(sample);
+            weights.push(weight);
+        }
+        let total: f32 = weights.iter().flat_map(|weights| weights.iter()).sum();
+        let (mut loss, mut likely, mut own) = (0.0f64, 0usize, 0usize);
+        trainer.accumulate(&samples, 1.0, |indices, logprobs| {
+            let coefficients = |(index, logprobs): (&usize, &Vec<f32>)| -> Vec<f32> {
+                for (logprob, weight) in logprobs.iter().zip(&weights[*index]) {
+                    loss -= f64::from(logprob * weight / total);
+                    if *weight == 1.0 {
+                        own += 1;
+                        likely += usize::from(*logprob > -std::f32::consts::LN_2);
+                    }
+                }
+                weights[*index].iter().map(|weight| -weight / total).collect()
+            };
+            indices.iter().zip(logprobs).map(coefficients).collect()
+        })?;
+        let lr = learning_rate(config, step);
+        let grad_norm = trainer.step(lr)?;
+        let measured = SftStep { step: step + 1, loss, likely: likely as f64 / own.max(1) as f64, grad_norm, lr, tokens, blind };
+        if !report(trainer, measured) {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Clients that connect when first used, and again whenever the connection is gone.
+//!
+//! In: an address (`host:port` or an `http://` URL). Out: tonic clients with message limits, a connect timeout and
+//! keepalive, so that a peer that vanished is noticed. They do not retry: the caller knows its deadline.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+use crate::limits::MAX_MESSAGE_BYTES;
+use crate::v1;
+
+/// A learner client on a lazily opened channel.
+pub type LearnerClient = v1::learner_client::LearnerClient<Channel>;
+/// A reward client on a lazily opened channel.
+pub type RewardClient = v1::reward_client::RewardClient<Channel>;
+/// A teacher client on a lazily opened channel.
+pub type TeacherClient = v1::teacher_client::TeacherClient<Channel>;
+
+/// How channels are opened and kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClientConfig {
+    /// How long one attempt to connect may take. Default 5 s: far above any network that training runs on.
+    pub connect_timeout: Duration,
+    /// Longest wait for the head of any reply. Default 600 s: a bound of last resort, above the slowest honest call.
+    pub request_timeout: Duration,
+    /// Pause between pings on a silent connection. Default 10 s.
+    pub keepalive: Duration,
+    /// How long a ping may stay unanswered before the connection counts as gone. Default 20 s.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(600),
+            keepalive: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// An address that no client can be made from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{address:?} is not an address of a service ({reason}): write host:port or http://host:port")]
+pub struct BadAddress {
+    /// What was given.
+    pub address: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// A channel to `address` that connects when first used. Must be called inside a tokio runtime.
+pub fn channel(address: &str, config: &ClientConfig) -> Result<Channel, BadAddress> {
+    let bad = |reason: String| BadAddress { address: address.to_owned(), reason };
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    if !url.starts_with("http://") {
+        return Err(bad("only http:// is spoken".into()));
+    }
+    let endpoint = Endpoint::from_shared(url).map_err(|error| bad(error.to_string()))?;
+    if endpoint.uri().host().is_none_or(str::is_empty) || endpoint.uri().port_u16().is_none_or(|port| port == 0) {
+        return Err(bad("a host and a port above 0 are needed".into()));
+    }
+    Ok(endpoint
+        .connect_timeout(config.connect_timeout)
+        .timeout(config.request_timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(config.keepalive)
+        .keep_alive_timeout(config.keepalive_timeout)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .connect_lazy())
+}
+
+/// A client of the learner. Must be called inside a tokio runtime.
+pub fn learner(address: &str) -> Result<LearnerClient, BadAddress> {
+    let client = LearnerClient::new(channel(address, &ClientConfig::default())?);
+    Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// A client of the reward service. Must be called inside a tokio runtime.
+pub fn reward(address: &str) -> Result<RewardClient, BadAddress> {
+    let client = RewardClient::new(channel(address, &ClientConfig::default())?);
+    Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// A client of the teacher service. Must be called inside a tokio runtime.
+pub fn teacher(address: &str) -> Result<TeacherClient, BadAddress> {
+    let client = TeacherClient::new(channel(address, &ClientConfig::default())?);
+    Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn addresses_are_checked_before_anything_is_sent() {
+        assert!(learner("127.0.0.1:7000").is_ok());
+        assert!(reward("http://learner-0.learner.rl.svc:7000").is_ok());
+        assert!(teacher("[::1]:7000").is_ok());
+        for bad in ["", "localhost", "https://x:1", "unix:///tmp/x", "127.0.0.1:0", "a b:1"] {
+            let error = learner(bad).expect_err(bad);
+            assert!(error.to_string().contains("host:port"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_at_home_is_an_error_of_the_call_not_of_the_constructor() {
+        let mut client = learner("127.0.0.1:1").expect("the address is well formed");
+        let status = client.status(v1::StatusRequest {}).await.expect_err("nobody listens on port 1");
+        assert_eq!(crate::failure::from_status(&status).0, hypereyes_domain::Failure::Infrastructure);
+    }
+}

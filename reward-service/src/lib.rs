@@ -1,0 +1,161 @@
+//! The reward service: accuracy, TRACE bonus and route for groups of rollouts, and the keeper of the TRACE references.
+//!
+//! In: groups with their tasks, over gRPC; epoch commits; references of a checkpoint. Out: scores that name the reference
+//! and epoch they were computed against. It is request and reply: it holds no group, and can be restarted at any moment
+//! without losing a reference that it has acknowledged.
+//!
+//! It knows no tensor, no actor and no learner.
+
+pub mod log;
+pub mod metrics;
+pub mod references;
+pub mod scorer;
+pub mod service;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hypereyes_chassis::ready::{AnnounceError, announce};
+use hypereyes_chassis::server::ServeError;
+use hypereyes_chassis::{Announcement, BadInput, BindError, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
+use hypereyes_scoring::{InvalidTrace, JudgeKind, ReferenceMode, TraceConfig};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tonic::service::Routes;
+
+use crate::log::StoreError;
+use crate::references::References;
+use crate::scorer::Scorer;
+use crate::service::Service;
+
+/// Settings of the reward service.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where gRPC is served; port 0 takes any free port. Default 127.0.0.1:7001: only this machine, until somebody decides
+    /// otherwise.
+    pub listen: SocketAddr,
+    /// Where `/metrics` is served. Default none: a parent process may serve its own.
+    pub metrics: Option<SocketAddr>,
+    /// File in which the addresses taken are announced. Default none: with a fixed port nobody needs to be told.
+    pub announce: Option<PathBuf>,
+    /// Who judges answers: `exact`, `alias` or `contains`. Default `alias`: tasks carry aliases.
+    pub judge: JudgeKind,
+    /// Constants of the efficiency bonus.
+    pub trace: TraceConfig,
+    /// When a cheaper success becomes the reference: `epoch`, `immediate` or `static`. Default `epoch`, so that scoring
+    /// within an epoch is a pure function.
+    pub references: ReferenceMode,
+    /// Folder in which references are kept. Default none: they live as long as the process.
+    pub store: Option<PathBuf>,
+    /// Groups whose scores are remembered, so that a repeated call gets the same answer. Default 4096: far more than are in
+    /// flight, a few MiB.
+    pub remember_groups: usize,
+    /// Groups scored at the same moment; others wait. Default 16: scoring is short, and the disk is one.
+    pub in_flight: usize,
+    /// Limits of the gRPC server.
+    pub server: ServerConfig,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7001)),
+            metrics: None,
+            announce: None,
+            judge: JudgeKind::default(),
+            trace: TraceConfig::default(),
+            references: ReferenceMode::default(),
+            store: None,
+            remember_groups: 4096,
+            in_flight: 16,
+            server: ServerConfig::default(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+/// Why the service ended without being told to.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A setting cannot be used.
+    #[error("the reward service cannot start: {0}")]
+    Input(#[from] BadInput),
+    /// No port.
+    #[error("the reward service cannot start: {0}")]
+    Bind(#[from] BindError),
+    /// The references cannot be read.
+    #[error("the reward service cannot start: {0}")]
+    Store(#[from] StoreError),
+    /// The addresses cannot be announced.
+    #[error("the reward service cannot start: {0}")]
+    Announce(#[from] AnnounceError),
+    /// Serving failed.
+    #[error("the reward service ended: {0}")]
+    Serve(#[from] ServeError),
+}
+
+impl From<InvalidTrace> for RunError {
+    fn from(error: InvalidTrace) -> Self {
+        Self::Input(BadInput::new(error.to_string()))
+    }
+}
+
+/// Serves until `shutdown`. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// [`RunError`]; being told to stop is not an error.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+    let telemetry = telemetry::init(&config.telemetry)?;
+    metrics::describe();
+    config.trace.check()?;
+    // The port comes first: whoever calls while the references are read waits instead of being refused.
+    let server = Server::bind(config.listen).await?.describe(hypereyes_proto::v1::FILE_DESCRIPTOR_SET);
+    let metrics = match config.metrics {
+        Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
+        None => None,
+    };
+    let (mode, store) = (config.references, config.store.clone());
+    let opened = tokio::task::spawn_blocking(move || References::open(mode, store.as_deref())).await;
+    let references = Arc::new(opened.expect("reading the store does not panic").map_err(damage_is_input)?);
+    let scorer = Arc::new(Scorer::new(config.judge, config.trace, references.clone(), config.remember_groups));
+    let service = Service::new(scorer, references, config.in_flight);
+    if let Some(path) = &config.announce {
+        announce(path, &Announcement::new(server.addr(), metrics))?;
+    }
+    tracing::info!(addr = %server.addr(), judge = config.judge.label(), references = ?config.references, store = ?config.store, "reward service up");
+    server.serve(Routes::new(hypereyes_proto::server::reward(service)), shutdown, &config.server).await?;
+    Ok(())
+}
+
+/// A damaged store stays damaged, so an orchestrator must not try again.
+fn damage_is_input(error: StoreError) -> RunError {
+    match error {
+        StoreError::Damaged { .. } => BadInput::new(error.to_string()).into(),
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_config_survives_json_and_refuses_unknown_keys() {
+        let text = serde_json::to_string(&Config::default()).expect("a config is plain data");
+        assert_eq!(serde_json::from_str::<Config>(&text).expect("reads back"), Config::default());
+        assert!(serde_json::from_str::<Config>(r#"{"judg":"alias"}"#).is_err());
+        assert!(serde_json::from_str::<Config>(r#"{"trace":{"gama":1}}"#).is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn bad_constants_end_as_bad_input_before_a_port_is_taken() {
+        let config = Config { trace: TraceConfig { gamma: 0.0, ..TraceConfig::default() }, ..Config::default() };
+        let error = run(config, Shutdown::new()).await.expect_err("gamma 0");
+        assert_eq!(hypereyes_chassis::exit::code_of(&error), hypereyes_chassis::exit::BAD_INPUT);
+        assert!(error.to_string().contains("trace.gamma"), "{error}");
+    }
+}

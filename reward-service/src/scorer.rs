@@ -1,0 +1,260 @@
+//! Scoring a group: judge, TRACE, route, then remember what was seen. In: a task and its rollouts. Out: scores with the
+//! reference and epoch that they were computed against.
+//!
+//! A group id has one answer: asking again gives the same scores even if a commit fell in between, for as long as the
+//! bounded memory reaches. It blocks (on the disk, when a reference tightens) and knows no wire.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use hypereyes_domain::{Accuracy, GroupId, Reference, RolloutGroup, Score, Task, TaskId};
+use hypereyes_scoring::{JudgeKind, TraceConfig, candidate, score_group};
+use metrics::{counter, histogram};
+use thiserror::Error;
+
+use crate::log::StoreError;
+use crate::metrics as names;
+use crate::references::References;
+
+/// Bytes of all right answers of a task together. Every answer is normalised once per rollout, so a flood here would be
+/// multiplied by the group size.
+const MAX_ANSWERS_BYTES: usize = 64 << 10;
+
+/// The scores of a group and what they were measured against.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// One per rollout.
+    pub scores: Vec<Score>,
+    /// The reference used.
+    pub reference: Option<Reference>,
+    /// The epoch that it belongs to.
+    pub epoch: u64,
+}
+
+/// A group cannot be scored.
+#[derive(Debug, Error)]
+pub enum ScoreError {
+    /// Group and task do not belong together.
+    #[error("group {group} rolls out task {of}, but task {given} was sent with it; send the group's own task")]
+    OtherTask {
+        /// The group.
+        group: GroupId,
+        /// Its task.
+        of: TaskId,
+        /// The task that was sent.
+        given: TaskId,
+    },
+    /// The right answers are too long.
+    #[error("the right answers of task {task} have {bytes} bytes, over the limit of {MAX_ANSWERS_BYTES}; drop aliases")]
+    LongAnswers {
+        /// The task.
+        task: TaskId,
+        /// Their size.
+        bytes: usize,
+    },
+    /// What was seen could not be made durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Scores groups.
+#[derive(Debug)]
+pub struct Scorer {
+    judge: JudgeKind,
+    trace: TraceConfig,
+    references: Arc<References>,
+    recent: Mutex<Recent>,
+}
+
+impl Scorer {
+    /// `remember` is how many groups' answers are kept for repeats.
+    pub fn new(judge: JudgeKind, trace: TraceConfig, references: Arc<References>, remember: usize) -> Self {
+        Self { judge, trace, references, recent: Mutex::new(Recent { capacity: remember, ..Recent::default() }) }
+    }
+
+    /// Scores a group; what it shows of its task's reference is durable when this returns.
+    pub fn score(&self, task: &Task, group: &RolloutGroup) -> Result<Arc<Scored>, ScoreError> {
+        let start = Instant::now();
+        if group.task != task.id {
+            return Err(ScoreError::OtherTask { group: group.id.clone(), of: group.task.clone(), given: task.id.clone() });
+        }
+        let bytes = task.answers.iter().map(String::len).sum();
+        if bytes > MAX_ANSWERS_BYTES {
+            return Err(ScoreError::LongAnswers { task: task.id.clone(), bytes });
+        }
+        let print = fingerprint(task, group);
+        if let Some(known) = self.recent().get(&group.id, print) {
+            counter!(names::REPEATS).increment(1);
+            return Ok(known);
+        }
+        let (reference, epoch) = self.references.for_task(task);
+        let scores = score_group(&self.trace, &self.judge, task, group, reference);
+        if let Some(seen) = candidate(&scores, &group.rollouts) {
+            self.references.observe(&task.id, seen)?;
+        }
+        let (scored, first) = self.recent().insert(&group.id, print, Scored { scores, reference, epoch });
+        if first {
+            count(&scored.scores);
+        }
+        histogram!(names::SCORE_SECONDS).record(start.elapsed().as_secs_f64());
+        Ok(scored)
+    }
+
+    /// Poison is ignored: the worst that a panic leaves is a forgotten result.
+    fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(scores: &[Score]) {
+    counter!(names::GROUPS).increment(1);
+    for score in scores {
+        let accuracy = match score.accuracy {
+            Accuracy::Correct => "correct",
+            Accuracy::Wrong => "wrong",
+            Accuracy::Unparsed => "unparsed",
+            Accuracy::Invalid(failure) => {
+                counter!(names::MASKED, "reason" => failure.label()).increment(1);
+                "invalid"
+            }
+        };
+        counter!(names::ROLLOUTS, "accuracy" => accuracy).increment(1);
+        counter!(names::BONUSES, "branch" => score.branch.label()).increment(1);
+    }
+}
+
+/// A hash of all that the scores depend on, the committed reference aside.
+fn fingerprint(task: &Task, group: &RolloutGroup) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&task.question, &task.answers, task.reference).hash(&mut hasher);
+    for rollout in &group.rollouts {
+        (rollout.ending, &rollout.answer).hash(&mut hasher);
+        for round in &rollout.rounds {
+            (round.searches, round.failed_searches).hash(&mut hasher);
+        }
+        rollout.rounds.len().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// The newest results, by group.
+#[derive(Debug, Default)]
+struct Recent {
+    capacity: usize,
+    results: HashMap<GroupId, (u64, Arc<Scored>)>,
+    order: VecDeque<GroupId>,
+}
+
+impl Recent {
+    fn get(&self, group: &GroupId, print: u64) -> Option<Arc<Scored>> {
+        self.results.get(group).filter(|(known, _)| *known == print).map(|(_, scored)| scored.clone())
+    }
+
+    /// The result that stands for the group, and whether it is this one: of two calls that race, the first decides.
+    fn insert(&mut self, group: &GroupId, print: u64, scored: Scored) -> (Arc<Scored>, bool) {
+        if let Some(known) = self.get(group, print) {
+            return (known, false);
+        }
+        let scored = Arc::new(scored);
+        if self.capacity == 0 {
+            return (scored, true);
+        }
+        if self.results.insert(group.clone(), (print, scored.clone())).is_some() {
+            // An id names one lease, so other rollouts under it mean a confused caller. Its scores are right either way.
+            counter!(names::CONFLICTS).increment(1);
+            tracing::warn!(%group, "scored before with other rollouts; the newer ones count");
+            return (scored, true);
+        }
+        self.order.push_back(group.clone());
+        if self.order.len() > self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.results.remove(&oldest);
+            counter!(names::FORGOTTEN).increment(1);
+        }
+        (scored, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hypereyes_domain::{Ending, Round, TaskKind, Trajectory};
+    use hypereyes_scoring::ReferenceMode;
+
+    fn task(id: &str) -> Task {
+        Task {
+            id: id.into(),
+            kind: TaskKind::VisualSelect,
+            question: "Which?".into(),
+            answers: vec!["Paris".into()],
+            pictures: vec![],
+            layer: 0,
+            shown: vec![],
+            reference: None,
+        }
+    }
+
+    fn group(id: &str, task: &str, rounds: usize) -> RolloutGroup {
+        let rollout = Trajectory {
+            prompt: vec![],
+            response: vec![],
+            mask: vec![],
+            logprobs: vec![],
+            versions: vec![],
+            pictures: vec![],
+            rounds: vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds],
+            ending: Ending::Answered,
+            answer: Some("paris".into()),
+        };
+        RolloutGroup { id: id.into(), task: task.into(), actor: "a".into(), rollouts: vec![rollout] }
+    }
+
+    fn scorer(mode: ReferenceMode, remember: usize) -> Scorer {
+        let references = Arc::new(References::open(mode, None).expect("memory needs no disk"));
+        Scorer::new(JudgeKind::Alias, TraceConfig::default(), references, remember)
+    }
+
+    #[test]
+    fn a_repeat_gives_the_same_scores_across_a_commit() {
+        let scorer = scorer(ReferenceMode::Epoch, 8);
+        let first = scorer.score(&task("t"), &group("t@1", "t", 2)).expect("scores");
+        scorer.references.commit(1).expect("commits");
+        let repeat = scorer.score(&task("t"), &group("t@1", "t", 2)).expect("scores");
+        let next = scorer.score(&task("t"), &group("t@2", "t", 2)).expect("scores");
+        assert_eq!(first, repeat);
+        assert_eq!((first.reference, first.epoch), (None, 0));
+        assert_eq!((next.reference, next.epoch), (Some(Reference { rounds: 2, searches: 2 }), 1));
+    }
+
+    #[test]
+    fn the_memory_of_results_is_bounded() {
+        let scorer = scorer(ReferenceMode::Immediate, 2);
+        for lease in 0..10 {
+            scorer.score(&task("t"), &group(&format!("t@{lease}"), "t", 1)).expect("scores");
+        }
+        let recent = scorer.recent();
+        assert_eq!((recent.results.len(), recent.order.len()), (2, 2));
+    }
+
+    #[test]
+    fn other_rollouts_under_one_id_are_scored_for_what_they_are() {
+        let scorer = scorer(ReferenceMode::Static, 8);
+        let with_reference = Task { reference: Some(Reference { rounds: 1, searches: 1 }), ..task("t") };
+        let good = scorer.score(&with_reference, &group("t@1", "t", 1)).expect("scores");
+        let bad = scorer.score(&with_reference, &group("t@1", "t", 3)).expect("scores");
+        assert_eq!([good.scores[0].reward, bad.scores[0].reward], [1.2, 0.98]);
+    }
+
+    #[test]
+    fn a_group_is_scored_against_its_own_task_only() {
+        let scorer = scorer(ReferenceMode::Epoch, 8);
+        let error = scorer.score(&task("u"), &group("t@1", "t", 1)).expect_err("another task");
+        assert!(matches!(error, ScoreError::OtherTask { .. }));
+        let long = Task { answers: vec!["x".repeat(MAX_ANSWERS_BYTES + 1)], ..task("t") };
+        assert!(matches!(scorer.score(&long, &group("t@1", "t", 1)), Err(ScoreError::LongAnswers { .. })));
+    }
+}

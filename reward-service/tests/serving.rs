@@ -1,0 +1,237 @@
+//! The service as its callers see it: over a real connection on the loopback, across restarts.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hypereyes_chassis::ready::await_announcement;
+use hypereyes_chassis::{Shutdown, TelemetryConfig};
+use hypereyes_domain::{
+    Accuracy, BonusBranch, Ending, PolicyVersion, Reference, RolloutGroup, Round, Route, ScoredGroup, Task, TaskKind, Trajectory,
+};
+use hypereyes_proto::client::RewardClient;
+use hypereyes_proto::{convert, v1};
+use hypereyes_reward_service::{Config, RunError, run};
+use hypereyes_scoring::ReferenceMode;
+use tokio::task::JoinHandle;
+use tonic::Code;
+
+/// Longest wait for anything in these tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Running {
+    client: RewardClient,
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl Running {
+    async fn start(folder: &Path, config: Config) -> Self {
+        let announce: PathBuf = folder.join("ready.json");
+        hypereyes_chassis::ready::clear(&announce).expect("the folder is writable");
+        let listen = "127.0.0.1:0".parse().expect("an address");
+        let shutdown = Shutdown::new();
+        let task = tokio::spawn(run(Config { listen, announce: Some(announce.clone()), telemetry: quiet(), ..config }, shutdown.clone()));
+        let said = await_announcement(&announce, tokio::time::Instant::now() + PATIENCE).await.expect("the service comes up");
+        Self { client: hypereyes_proto::client::reward(&said.addr.to_string()).expect("an address"), shutdown, task }
+    }
+
+    async fn stop(self) {
+        drop(self.client);
+        self.shutdown.trigger();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it stops in time").expect("no panic").expect("an orderly end");
+    }
+
+    async fn score(&mut self, group: &RolloutGroup) -> ScoredGroup {
+        let request = v1::ScoreGroupRequest { group: Some(group.clone().into()), task: Some(task().into()) };
+        let reply = self.client.score_group(request).await.expect("scores").into_inner();
+        convert::join(group.clone(), reply).expect("the reply fits the group")
+    }
+
+    async fn commit(&mut self, epoch: u64) -> v1::CommitEpochReply {
+        self.client.commit_epoch(v1::CommitEpochRequest { epoch }).await.expect("commits").into_inner()
+    }
+
+    async fn reference(&mut self) -> (Option<Reference>, u64) {
+        let reply = self.client.get_reference(v1::GetReferenceRequest { task_id: "t".into() }).await.expect("answers").into_inner();
+        (reply.reference.map(|reference| Reference::try_from(reference).expect("sound")), reply.epoch)
+    }
+}
+
+fn quiet() -> TelemetryConfig {
+    TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() }
+}
+
+fn kept(folder: &Path) -> Config {
+    Config { store: Some(folder.join("store")), ..Config::default() }
+}
+
+fn task() -> Task {
+    Task {
+        id: "t".into(),
+        kind: TaskKind::VisualSelect,
+        question: "Which city?".into(),
+        answers: vec!["Paris".into(), "Paname".into()],
+        pictures: vec![],
+        layer: 0,
+        shown: vec![],
+        reference: None,
+    }
+}
+
+fn rollout(answer: Option<&str>, searches: &[u32]) -> Trajectory {
+    Trajectory {
+        prompt: vec![1],
+        response: vec![2],
+        mask: vec![true],
+        logprobs: vec![-0.5],
+        versions: vec![PolicyVersion(0)],
+        pictures: vec![],
+        rounds: searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
+        ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
+        answer: answer.map(str::to_owned),
+    }
+}
+
+fn group(lease: u32, rollouts: Vec<Trajectory>) -> RolloutGroup {
+    RolloutGroup { id: format!("t@{lease}").as_str().into(), task: "t".into(), actor: "a".into(), rollouts }
+}
+
+fn mixed(lease: u32) -> RolloutGroup {
+    group(
+        lease,
+        vec![rollout(Some("the paris"), &[3, 1]), rollout(Some("Paname"), &[1, 1, 1]), rollout(Some("Rome"), &[1]), rollout(None, &[])],
+    )
+}
+
+const TIGHT: Reference = Reference { rounds: 2, searches: 4 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_scored_and_its_success_counts_from_the_next_epoch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    let first = service.score(&mixed(1)).await;
+    assert_eq!((first.reference, first.reference_epoch), (None, 0));
+    let seen: Vec<_> = first.scores.iter().map(|score| (score.accuracy, score.reward, score.route, score.branch)).collect();
+    assert_eq!(
+        seen,
+        [
+            (Accuracy::Correct, 1.0, Route::Reinforce, BonusBranch::None),
+            (Accuracy::Correct, 1.0, Route::Reinforce, BonusBranch::None),
+            (Accuracy::Wrong, 0.0, Route::Distill, BonusBranch::None),
+            (Accuracy::Unparsed, -0.5, Route::Distill, BonusBranch::None),
+        ]
+    );
+    assert_eq!(service.reference().await, (None, 0));
+    let commit = service.commit(1).await;
+    assert_eq!(
+        (commit.epoch, commit.tightened, commit.references, commit.reference_mean_rounds, commit.reference_mean_searches),
+        (1, 1, 1, 2.0, 4.0)
+    );
+    let second = service.score(&mixed(2)).await;
+    assert_eq!((second.reference, second.reference_epoch), (Some(TIGHT), 1));
+    let rewards: Vec<f64> = second.scores.iter().map(|score| score.reward).collect();
+    assert_eq!(rewards, [1.2, 0.98, -0.1, -0.5]);
+    assert_eq!(service.score(&mixed(1)).await, first, "a repeat gets the first answer");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_keeps_committed_and_waiting_references() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    service.score(&mixed(1)).await;
+    service.commit(1).await;
+    service.score(&group(2, vec![rollout(Some("Paris"), &[1])])).await;
+    service.stop().await;
+
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    assert_eq!(service.reference().await, (Some(TIGHT), 1));
+    assert_eq!(service.commit(2).await.tightened, 1);
+    assert_eq!(service.reference().await, (Some(Reference { rounds: 1, searches: 1 }), 2));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_repeated_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    service.score(&mixed(1)).await;
+    let first = service.commit(1).await;
+    service.score(&group(2, vec![rollout(Some("Paris"), &[1])])).await;
+    for stale in [1, 0, 1] {
+        let repeat = service.commit(stale).await;
+        assert_eq!(repeat, v1::CommitEpochReply { tightened: 0, ..first });
+    }
+    service.stop().await;
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    assert_eq!(service.commit(1).await.tightened, 0, "nor after a restart");
+    assert_eq!(service.reference().await, (Some(TIGHT), 1));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exported_references_can_be_imported_and_only_tighten() {
+    let (from, to) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let mut source = Running::start(from.path(), Config { references: ReferenceMode::Immediate, ..Config::default() }).await;
+    source.score(&mixed(1)).await;
+    source.commit(3).await;
+    let mut batches = Vec::new();
+    let mut stream = source.client.export_references(v1::ExportReferencesRequest {}).await.expect("exports").into_inner();
+    while let Some(batch) = stream.message().await.expect("a batch") {
+        batches.push(batch);
+    }
+    drop(stream);
+    source.stop().await;
+
+    let mut target = Running::start(to.path(), kept(to.path())).await;
+    let mut loose = batches.clone();
+    loose[0].references[0].reference = Some(v1::Reference { rounds: 9, searches: 9 });
+    let first = target.client.import_references(tokio_stream::iter(batches)).await.expect("imports").into_inner();
+    let second = target.client.import_references(tokio_stream::iter(loose)).await.expect("imports").into_inner();
+    assert_eq!([(first.received, first.tightened), (second.received, second.tightened)], [(1, 1), (1, 0)]);
+    target.stop().await;
+    let mut target = Running::start(to.path(), kept(to.path())).await;
+    assert_eq!(target.reference().await, (Some(TIGHT), 3));
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_is_refused_and_the_service_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut service = Running::start(folder.path(), Config::default()).await;
+    let good = mixed(1);
+    let other = RolloutGroup { task: "u".into(), ..good.clone() };
+    for (group, task) in [(None, Some(task())), (Some(good.clone()), None), (Some(other), Some(task()))] {
+        let request = v1::ScoreGroupRequest { group: group.map(Into::into), task: task.map(Into::into) };
+        assert_eq!(service.client.score_group(request).await.expect_err("refused").code(), Code::InvalidArgument);
+    }
+    let zero = v1::TaskReference { task_id: "t".into(), reference: Some(v1::Reference { rounds: 0, searches: 0 }) };
+    let batch = v1::ReferenceBatch { epoch: 0, references: vec![zero] };
+    let refused = service.client.import_references(tokio_stream::iter(vec![batch])).await.expect_err("a reference of no rounds");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(service.score(&good).await.scores.len(), 4);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_scored_at_the_same_moment_leave_the_tightest_reference() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    let calls = (1..=24u32).map(|lease| {
+        let mut client = service.client.clone();
+        tokio::spawn(async move {
+            let rounds = vec![1; (1 + lease * 7 % 12) as usize];
+            let request = v1::ScoreGroupRequest {
+                group: Some(group(lease, vec![rollout(Some("Paris"), &rounds)]).into()),
+                task: Some(task().into()),
+            };
+            client.score_group(request).await.expect("scores");
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        tokio::time::timeout(PATIENCE, call).await.expect("in time").expect("no panic");
+    }
+    service.commit(1).await;
+    assert_eq!(service.reference().await, (Some(Reference { rounds: 1, searches: 1 }), 1));
+    service.stop().await;
+}
