@@ -1,1 +1,164 @@
-//! .
+//! An actor: leases tasks, rolls them out on its own engine, has them scored and taught, and hands them to the learner.
+//!
+//! In: a policy folder, a world, the addresses of the peers. Out: groups, each owned by this actor from its lease to the
+//! learner's receipt. Leases are pulled; peers that are away are waited for; an actor that dies loses only what was in flight.
+//!
+//! It knows no gradient and no reward formula. Protobuf messages are in [`service`] only.
+
+pub mod config;
+pub mod heartbeat;
+pub mod leases;
+pub mod leasing;
+pub mod metrics;
+pub mod pictures;
+pub mod service;
+pub mod teaching;
+pub mod weights;
+pub mod worker;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hypereyes_chassis::ready::announce;
+use hypereyes_chassis::{Announcement, BadInput, Shutdown, telemetry};
+use hypereyes_chat::Chat;
+use hypereyes_domain::PolicyVersion;
+use hypereyes_pictures::{Limits, Store};
+use hypereyes_policy::checkpoint;
+use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::engine::Engine;
+use hypereyes_rollout::{RolloutConfig, Setup};
+use hypereyes_search::{EmbeddedSearch, Limited, World};
+use hypereyes_weights::{Published, Shapes, Snapshot};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::config::Config;
+use crate::leases::Leases;
+use crate::service::Peers;
+use crate::weights::Follower;
+use crate::worker::Worker;
+
+/// Works until the learner says that the run is over, or `shutdown`. Must be called inside a multi-threaded tokio runtime.
+///
+/// # Errors
+/// [`BadInput`] when a setting, the policy or the world cannot be used; other errors when the metrics port cannot be taken. A peer
+/// that is away is not an error.
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let telemetry = telemetry::init(&config.telemetry)?;
+    metrics::describe();
+    hypereyes_rollout::metrics::describe();
+    hypereyes_weights::metrics::describe();
+    hypereyes_pictures::metrics::describe();
+    // A pool that is there already is as good.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
+    let metrics = match config.metrics_listen {
+        Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
+        None => None,
+    };
+    let id = format!("{}-{}-{:08x}", config.id, std::process::id(), RandomState::new().hash_one(&config.id) as u32);
+    let peers = Peers::new(&id, &config.learner, &config.reward, config.teacher.as_deref())?;
+    let loading = config.clone();
+    let loaded = tokio::task::spawn_blocking(move || Loaded::new(&loading)).await;
+    let Loaded { setup, engine, shapes, held } = loaded.expect("loading does not panic")?;
+    if let Some(path) = &config.announce {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        announce(path, &Announcement::new(metrics.unwrap_or(nowhere), metrics))?;
+    }
+    tracing::info!(id, learner = config.learner, reward = config.reward, teacher = config.teacher, "actor up");
+
+    let (over, stop_now) = (shutdown.child(), CancellationToken::new());
+    let leases = Leases::default();
+    let (installed, installed_now) = watch::channel(None);
+    let follower = Follower {
+        learner: peers.learner(),
+        engine: engine.clone(),
+        shapes,
+        held,
+        patience: Duration::from_millis(config.fetch_ms),
+        backoff: config.backoff.clone(),
+        installed,
+    };
+    let worker = Arc::new(Worker {
+        peers: peers.clone(),
+        setup,
+        engine,
+        store: Arc::new(Store::new(config.pictures_bytes, Limits::default())),
+        installed: installed_now,
+        teacher: Duration::from_millis(config.teacher_ms),
+        backoff: config.backoff.clone(),
+        stop_now: stop_now.clone(),
+    });
+    // Heartbeats and weights go on while groups in flight get their grace.
+    tokio::select! {
+        () = leasing::lease(&worker, &leases, config.groups_in_flight, config.grace(), &over, &shutdown) => {}
+        never = heartbeat::beat(&peers, &leases, config.heartbeat(), &over, &stop_now) => match never {},
+        never = follower.follow() => match never {},
+    }
+    tracing::info!("actor done");
+    Ok(())
+}
+
+/// What is read from disk before the first lease.
+struct Loaded {
+    setup: Setup,
+    engine: Engine,
+    shapes: Shapes,
+    held: Published,
+}
+
+impl Loaded {
+    fn new(config: &Config) -> Result<Self, BadInput> {
+        let bad = |what: &str, error: &dyn std::fmt::Display| BadInput::new(format!("{what}: {error}"));
+        let chat = Chat::load(&config.policy).map_err(|error| bad("policy", &error))?;
+        let model = ModelConfig::load(&config.policy).map_err(|error| bad("policy", &error))?;
+        if chat.vocab_size() > model.text.vocab_size || chat.image_pad() != model.image_token_id {
+            let folder = config.policy.display();
+            return Err(BadInput::new(format!("policy: tokenizer and config.json of {folder} do not belong together")));
+        }
+        let world = match &config.world {
+            Some(folder) => World::load(folder),
+            None => World::embedded(),
+        };
+        let world = Arc::new(world.map_err(|error| bad("world", &error))?);
+        let weights = checkpoint::read_weights(&config.policy).map_err(|error| bad("policy", &error))?;
+        let (version, shapes) = (PolicyVersion(0), Shapes::of(&weights));
+        let held = Published::from(&Snapshot::new(&weights, version));
+        let mut sizes = config.engine.clone();
+        sizes.end_token = chat.end_token();
+        let context = config.rollout.max_context_tokens.min(sizes.max_context);
+        let engine = Engine::start_from(model, &weights, sizes, version).map_err(|error| bad("policy", &error))?;
+        let setup = Setup {
+            chat: Arc::new(chat),
+            search: Arc::new(Limited::new(EmbeddedSearch::new(world), &config.search)),
+            // An episode that knows of the engine's limit ends as `context_full`; one that runs into it would be masked.
+            config: RolloutConfig { max_context_tokens: context, ..config.rollout.clone() },
+        };
+        Ok(Self { setup, engine, shapes, held })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_config_survives_json_and_refuses_unknown_keys() {
+        let text = serde_json::to_string(&Config::default()).expect("a config is plain data");
+        assert_eq!(serde_json::from_str::<Config>(&text).expect("reads back"), Config::default());
+        assert!(serde_json::from_str::<Config>(r#"{"groups_in_fligt":1}"#).is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_policy_or_an_address_that_is_wrong_is_bad_input() {
+        let nowhere = Config { policy: "/nowhere/policy".into(), ..Config::default() };
+        let addressless = Config { learner: "learner".into(), ..Config::default() };
+        for (config, part) in [(nowhere, "/nowhere/policy"), (addressless, "host:port")] {
+            let error = run(config, Shutdown::new()).await.expect_err(part);
+            assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT);
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hypereyes_domain::{Call, Patches, Trajectory};
 use hypereyes_policy::Error;
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -28,9 +28,15 @@ pub struct SftConfig {
     pub final_lr: f64,
     /// Steps of linear warm-up.
     pub warmup: usize,
-    /// Weight of observation tokens in the loss; 0 trains the agent's own tokens only. Observations repeat questions and
-    /// names, so predicting them teaches copying and look-up long before answers do.
+    /// Weight of observation tokens in the loss. Default 0: the agent's own tokens only. What searches find cannot be
+    /// predicted, and weight spent on it was seen to slow everything else.
     pub observation_weight: f64,
+    /// Share of look-up drills among the sequences of the blind steps.
+    pub blind_drills: f64,
+    /// Share of look-up drills afterwards.
+    pub drills: f64,
+    /// Share of picture tasks that are shown without their picture afterwards, so that reading is not forgotten.
+    pub blind_share: f64,
     /// First steps that train without pictures: they are cut from the prompts, and turns that search them are not
     /// trained. Reading and choosing are then learned from what searches found, before looking is.
     pub blind_steps: usize,
@@ -46,8 +52,11 @@ impl Default for SftConfig {
             lr: 2e-3,
             final_lr: 0.05,
             warmup: 30,
-            observation_weight: 0.1,
-            blind_steps: 250,
+            observation_weight: 0.0,
+            blind_drills: 0.5,
+            drills: 0.08,
+            blind_share: 0.15,
+            blind_steps: 430,
             micro_tokens: 2048,
         }
     }
@@ -160,6 +169,7 @@ pub fn learning_rate(config: &SftConfig, step: usize) -> f64 {
 pub fn train(
     trainer: &mut Trainer,
     examples: &[Example],
+    drills: &[Example],
     config: &SftConfig,
     seed: u64,
     mut report: impl FnMut(&Trainer, SftStep) -> bool,
@@ -175,12 +185,19 @@ pub fn train(
         let blind = step < config.blind_steps;
         let (mut samples, mut weights, mut tokens) = (vec![], vec![], 0);
         while tokens < config.batch_tokens {
-            let Some(index) = order.pop() else {
-                order = (0..examples.len()).collect();
-                order.shuffle(&mut random);
-                continue;
+            let share = if blind { config.blind_drills } else { config.drills };
+            let example = if !drills.is_empty() && random.random_bool(share) {
+                &drills[random.random_range(0..drills.len())]
+            } else {
+                let Some(index) = order.pop() else {
+                    order = (0..examples.len()).collect();
+                    order.shuffle(&mut random);
+                    continue;
+                };
+                &examples[index]
             };
-            let (sample, weight) = examples[index].view(config, image_tokens, blind);
+            let hide = blind || random.random_bool(config.blind_share);
+            let (sample, weight) = example.view(config, image_tokens, hide);
             tokens += sample.tokens.len();
             samples.push(sample);
             weights.push(weight);

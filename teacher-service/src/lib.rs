@@ -1,1 +1,149 @@
-//! .
+//! The teacher service: log-probs of given tokens under a model that can be swapped while it serves.
+//!
+//! In: token sequences and pictures, over gRPC; model folders to load, promote and retire. Out: one log-prob per response
+//! token, always with the name of the one model that gave them. It is request and reply: it holds no group and can be
+//! restarted at any moment; callers then put their pictures again.
+//!
+//! It knows no reward, no actor and no learner.
+
+pub mod deadline;
+pub mod error;
+pub mod metrics;
+pub mod model;
+pub mod patches;
+pub mod registry;
+pub mod scorer;
+pub mod service;
+pub mod vocabulary;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hypereyes_chassis::ready::announce;
+use hypereyes_chassis::{Announcement, BadInput, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
+use hypereyes_domain::TeacherId;
+use hypereyes_pictures::{Limits, Store};
+use serde::{Deserialize, Serialize};
+use tonic::service::Routes;
+
+use crate::model::ModelLimits;
+use crate::registry::Registry;
+use crate::service::Service;
+
+/// Settings of the teacher service.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where gRPC is served; port 0 takes any free port. Default 127.0.0.1:7002: only this machine, until somebody decides
+    /// otherwise.
+    pub listen: SocketAddr,
+    /// Where `/metrics` is served. Default none: a parent process may serve its own.
+    pub metrics_listen: Option<SocketAddr>,
+    /// File in which the addresses taken are announced, once the first model is active. Default none.
+    pub announce: Option<PathBuf>,
+    /// Folder of the first model, in Hugging Face layout. Default `teacher`.
+    pub model: PathBuf,
+    /// The name that the first model goes by. Default `teacher`.
+    pub id: String,
+    /// Threads that compute; 0 takes all cores. Default 0. Has no effect where the process has set its pool up before.
+    pub threads: usize,
+    /// Tokens of one pass of a model, and of its longest sequence. Default 8192: it bounds memory, and more tokens in one pass
+    /// do not make a CPU faster.
+    pub max_batch_tokens: usize,
+    /// Calls that wait for each model; more wait in front. Default 64: above the groups in flight of an actor.
+    pub max_waiting: usize,
+    /// Bytes of pictures held, encoded and decoded. Default 256 MiB: hundreds of mosaics.
+    pub pictures_bytes: usize,
+    /// Bytes of pictures held as patches, for each model. Default 256 MiB.
+    pub patches_bytes: usize,
+    /// Limits of the gRPC server.
+    pub server: ServerConfig,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7002)),
+            metrics_listen: None,
+            announce: None,
+            model: PathBuf::from("teacher"),
+            id: "teacher".into(),
+            threads: 0,
+            max_batch_tokens: 8192,
+            max_waiting: 64,
+            pictures_bytes: 256 << 20,
+            patches_bytes: 256 << 20,
+            server: ServerConfig::default(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+/// Serves until `shutdown`. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// [`BadInput`] when a setting or the model folder cannot be used; other errors when a port cannot be taken or serving fails.
+/// Being told to stop is not an error.
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let telemetry = telemetry::init(&config.telemetry)?;
+    metrics::describe();
+    hypereyes_pictures::metrics::describe();
+    if config.max_batch_tokens < 2 {
+        return Err(BadInput::new(format!("max_batch_tokens is {}; a sequence has at least 2 tokens", config.max_batch_tokens)).into());
+    }
+    // A pool that is there already is as good.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
+    // The port comes first: whoever calls while the model is read waits instead of being refused.
+    let mut server = Server::bind(config.listen).await?.describe(hypereyes_proto::v1::FILE_DESCRIPTOR_SET);
+    let health = server.take_health();
+    let metrics = match config.metrics_listen {
+        Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
+        None => None,
+    };
+    let limits =
+        ModelLimits { max_batch_tokens: config.max_batch_tokens, max_waiting: config.max_waiting, patches_bytes: config.patches_bytes };
+    let registry = Arc::new(Registry::new(limits));
+    let id = hypereyes_proto::convert::ids::teacher("id", config.id.clone()).map_err(|invalid| BadInput::new(invalid.to_string()))?;
+    let Some(first) = shutdown.race(first(&registry, id, config.model.clone())).await else { return Ok(()) };
+    first?;
+    if let Some(path) = &config.announce {
+        announce(path, &Announcement::new(server.addr(), metrics))?;
+    }
+    tracing::info!(addr = %server.addr(), model = %config.model.display(), id = config.id, "teacher service up");
+    health.ready().await;
+    let store = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
+    let routes = Routes::new(hypereyes_proto::server::teacher(Service::new(registry, store)));
+    server.serve(routes, shutdown, &config.server).await?;
+    Ok(())
+}
+
+/// Loads and promotes the model of the configuration. It will be as wrong at the next try, so failing is bad input.
+async fn first(registry: &Arc<Registry>, id: TeacherId, path: PathBuf) -> Result<(), BadInput> {
+    let bad = |error: registry::RegistryError| BadInput::new(format!("the teacher service cannot start: {error}"));
+    registry.load(id.clone(), path).await.map_err(bad)?;
+    registry.promote(&id).map(|_| ()).map_err(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_config_survives_json_and_refuses_unknown_keys() {
+        let text = serde_json::to_string(&Config::default()).expect("a config is plain data");
+        assert_eq!(serde_json::from_str::<Config>(&text).expect("reads back"), Config::default());
+        assert!(serde_json::from_str::<Config>(r#"{"modell":"x"}"#).is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_model_that_is_not_there_is_bad_input() {
+        let listen = "127.0.0.1:0".parse().expect("an address");
+        let error =
+            run(Config { listen, model: "/nowhere/teacher".into(), ..Config::default() }, Shutdown::new()).await.expect_err("no model");
+        assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT);
+        assert!(error.to_string().contains("/nowhere/teacher"), "{error}");
+    }
+}

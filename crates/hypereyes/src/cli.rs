@@ -1,17 +1,24 @@
 //! The command line: parse, load the configuration, run one command.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use hypereyes_chassis::{BadInput, config};
+use hypereyes_chassis::config;
 
-use crate::commands::{sft, synth};
+use crate::commands::{ask, doctor, eval, loss, report, room, score, sft, status, synth, up};
 use crate::config::Config;
+
+/// Variables `HYPEREYES__LEARNER__LR=1e-4` say the same as `--set learner.lr=1e-4`.
+pub const ENV_PREFIX: &str = "HYPEREYES";
 
 /// Train parallel multimodal search agents: search wider, not longer.
 #[derive(Parser, Debug)]
 #[command(name = "hypereyes", version, about, long_about = None)]
+#[command(after_help = "Start here:\n  hypereyes up                      train an agent on this machine, watch it, get a report\n  \
+    hypereyes ask mosaic.png \"Which one has currency sol?\"\n\n\
+    Every setting has a key: `hypereyes up --dry-run` prints them all. Exit codes: 0 done, 1 failed, 2 wrong input.")]
 pub struct Cli {
     /// Settings file (TOML).
     #[arg(long, global = true, value_name = "FILE")]
@@ -30,18 +37,111 @@ pub struct Cli {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Train an agent on this machine: all rooms as processes, before and after, a report.
+    Up(up::UpArgs),
     /// Make tasks and cold-start demonstrations from a world pack.
     Synth(synth::SynthArgs),
     /// Train a policy on demonstrations (cold start).
     Sft(sft::SftArgs),
+    /// Measure a policy: accuracy, rounds, searches, tokens, CAS, closed book.
+    Eval(eval::EvalArgs),
+    /// Ask a trained agent one question about a picture and see every round.
+    Ask(ask::AskArgs),
+    /// Show what a run is doing, or what became of it.
+    Status(status::StatusArgs),
+    /// Make the report of a finished run again.
+    Report(report::ReportArgs),
+    /// Check what would go wrong later: settings, models, ports, folders, cores, memory.
+    Doctor(doctor::DoctorArgs),
+    /// Score groups of rollouts offline, as the reward service does.
+    Score(score::ScoreArgs),
+    /// Evaluate the policy-gradient objective on cases of log-probs and rewards.
+    Loss(loss::LossArgs),
+    /// Run one room; `up` starts its rooms with it.
+    #[command(hide = true)]
+    Room(room::RoomArgs),
+}
+
+impl Cli {
+    /// Parses the process's command line; wrong ones end the process with usage and exit code 2.
+    pub fn of_process() -> Self {
+        Self::parse_from(sets_behind_command(std::env::args_os().collect()))
+    }
+
+    /// The settings that this command line asks for.
+    ///
+    /// # Errors
+    /// A [`hypereyes_chassis::ConfigError`], which is bad input.
+    pub fn settings(&self) -> Result<Config> {
+        Ok(config::load(Config::default(), self.config.as_deref(), ENV_PREFIX, &self.sets)?)
+    }
+}
+
+/// Moves every `--set` that stands before the command behind it: clap forgets the earlier ones when both places have some.
+fn sets_behind_command(arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut arguments = arguments.into_iter();
+    let (mut front, mut sets): (Vec<OsString>, Vec<OsString>) = (arguments.next().into_iter().collect(), Vec::new());
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy().into_owned();
+        if text == "--set" {
+            sets.push(argument);
+            sets.extend(arguments.next());
+        } else if text.starts_with("--set=") {
+            sets.push(argument);
+        } else {
+            front.push(argument);
+            if text == "--config" {
+                front.extend(arguments.next());
+            } else if !text.starts_with('-') {
+                break;
+            }
+        }
+    }
+    front.into_iter().chain(sets).chain(arguments).collect()
 }
 
 /// Runs a parsed command line.
 pub fn run(cli: &Cli) -> Result<()> {
-    let config: Config = config::load(Config::default(), cli.config.as_deref(), "HYPEREYES", &cli.sets)
-        .map_err(|error| BadInput::new(error.to_string()))?;
     match &cli.command {
-        Command::Synth(args) => synth::run(&config, args, cli.json),
-        Command::Sft(args) => sft::run(&config, args, cli.json),
+        Command::Room(args) => room::run(cli, args),
+        Command::Up(args) => up::run(cli, args),
+        Command::Synth(args) => synth::run(&cli.settings()?, args, cli.json),
+        Command::Sft(args) => sft::run(&cli.settings()?, args, cli.json),
+        Command::Eval(args) => eval::run(&cli.settings()?, args, cli.json),
+        Command::Ask(args) => ask::run(&cli.settings()?, args, cli.json),
+        Command::Status(args) => status::run(&cli.settings()?, args, cli.json),
+        Command::Report(args) => report::run(args, cli.json),
+        Command::Doctor(args) => doctor::run(cli, args),
+        Command::Score(args) => score::run(&cli.settings()?, args),
+        Command::Loss(args) => loss::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_can_be_said_before_and_after_the_command() {
+        let line = ["hypereyes", "--set", "seed=3", "--set=world=w", "up", "--set", "up.actors=1", "--json", "--set", "world="];
+        let cli = Cli::parse_from(sets_behind_command(line.map(OsString::from).to_vec()));
+        assert_eq!(cli.sets, ["seed=3", "world=w", "up.actors=1", "world="], "later ones win");
+        let config = cli.settings().expect("sound");
+        assert_eq!((config.seed, config.up.actors, cli.json), (3, 1, true));
+    }
+
+    #[test]
+    fn an_unknown_key_is_bad_input() {
+        let cli = Cli::parse_from(["hypereyes", "up", "--set", "sead=3"]);
+        let error = cli.settings().expect_err("no such key");
+        assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT);
+        assert!(error.to_string().contains("did you mean seed?"), "{error}");
     }
 }

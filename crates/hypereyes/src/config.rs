@@ -16,6 +16,8 @@ use hypereyes_search::EnvConfig;
 use hypereyes_synth::SynthConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::supervise::RestartConfig;
+
 /// Settings of all commands; each command reads the parts it needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -46,6 +48,65 @@ pub struct Config {
     pub engine: EngineConfig,
     /// Evaluation.
     pub eval: EvalConfig,
+    /// What `up` starts and how it watches.
+    pub up: UpConfig,
+    /// The learner of `up`. Addresses, paths and the seed in it are set by `up`.
+    pub learner: hypereyes_learner::rl::Config,
+    /// The actors of `up`. Addresses, paths, the id and `rollout` in it are set by `up`.
+    pub actor: hypereyes_actor::Config,
+    /// The reward service of `up`. Addresses and paths in it are set by `up`; `judge` and `trace` also serve `eval` and `score`.
+    pub reward_service: hypereyes_reward_service::Config,
+    /// The teacher service of `up`. Addresses and paths in it are set by `up`.
+    pub teacher_service: hypereyes_teacher_service::Config,
+}
+
+/// What `up` starts and how it watches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpConfig {
+    /// Actor processes. Default 2: while one waits for weights the other samples.
+    pub actors: usize,
+    /// Whether failed rollouts are distilled from the teacher. Default true; without, no teacher is started.
+    pub distill: bool,
+    /// Loopback ports of the rooms. Default 0 each: any free one.
+    pub ports: Ports,
+    /// Restarts of rooms that die.
+    pub restarts: RestartConfig,
+    /// Seconds that a room may take to come up. Default 120: a large model loads for a while.
+    pub start_timeout_s: u64,
+    /// Seconds without an optimiser step after which the run is ended. Default 900.
+    pub stall_timeout_s: u64,
+    /// Seconds that actors and services get to stop. Default 10.
+    pub grace_s: u64,
+    /// Seconds that the learner gets to stop: a step and a checkpoint. Default 120.
+    pub learner_grace_s: u64,
+}
+
+impl Default for UpConfig {
+    fn default() -> Self {
+        Self {
+            actors: 2,
+            distill: true,
+            ports: Ports::default(),
+            restarts: RestartConfig::default(),
+            start_timeout_s: 120,
+            stall_timeout_s: 900,
+            grace_s: 10,
+            learner_grace_s: 120,
+        }
+    }
+}
+
+/// Loopback ports; 0 is any free one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ports {
+    /// The learner's.
+    pub learner: u16,
+    /// The reward service's.
+    pub reward: u16,
+    /// The teacher service's.
+    pub teacher: u16,
 }
 
 impl Default for Config {
@@ -71,6 +132,35 @@ impl Default for Config {
             sft_optim: OptimConfig { beta2: 0.95, weight_decay: 0.05, ..OptimConfig::default() },
             engine: EngineConfig { max_sequences: 64, ..EngineConfig::default() },
             eval: EvalConfig::default(),
+            up: UpConfig::default(),
+            learner: hypereyes_learner::rl::Config::default(),
+            actor: hypereyes_actor::Config::default(),
+            reward_service: hypereyes_reward_service::Config::default(),
+            teacher_service: hypereyes_teacher_service::Config::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_survive_a_file() {
+        let text = hypereyes_chassis::config::to_toml(&Config::default()).expect("TOML");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).expect("written");
+        let read = hypereyes_chassis::config::load_from(Config::default(), Some(&path), "X", [], &[]).expect("ours");
+        // What is not written (the engine's end token) is set from the tokenizer.
+        assert_eq!(read, Config::default());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_with_what_was_meant() {
+        let load = |set: &str| hypereyes_chassis::config::load_from(Config::default(), None, "X", [], &[set.to_owned()]);
+        let error = load("learner.step=5").expect_err("no such key").to_string();
+        assert!(error.contains("did you mean learner.steps?"), "{error}");
+        assert_eq!(load("up.actors=3").expect("there is").up.actors, 3);
     }
 }

@@ -1,8 +1,25 @@
 //! The front door: every command of `hypereyes`.
+//!
+//! In: a command line, settings. Out: results for people or as JSON, and an exit code. It is the only crate that knows every
+//! room; it starts them and asks them, and does none of their work.
 
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod follow;
+pub mod held_out;
+pub mod ledger;
+pub mod lines;
+pub mod metrics;
+pub mod outcome;
 pub mod output;
 pub mod parts;
+pub mod ports;
 pub mod progress;
+pub mod report;
+pub mod rooms;
+pub mod run_folder;
+pub mod service;
+pub mod shipped;
+pub mod supervise;
+pub mod transcript;

@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use hypereyes::cli::{self, Cli};
+use hypereyes_chassis::exit;
 
 fn main() -> ExitCode {
-    hypereyes_chassis::exit::finish(cli::run(&Cli::parse()))
+    match cli::run(&Cli::of_process()) {
+        Ok(()) => ExitCode::from(exit::OK),
+        // By reference: boxed, the error would hide its kind, and with it the exit code.
+        Err(error) => exit::report(error.as_ref()),
+    }
 }

@@ -4,8 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::BadInput;
+use hypereyes_chassis::{BadInput, TelemetryConfig, telemetry};
 use hypereyes_chat::Chat;
+use hypereyes_domain::PolicyVersion;
+use hypereyes_policy::backend::Cpu;
+use hypereyes_policy::checkpoint;
+use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::engine::{Engine, EngineConfig};
 use hypereyes_rollout::Setup;
 use hypereyes_search::{EmbeddedSearch, World};
 
@@ -25,6 +30,29 @@ pub fn chat(model: &Path) -> Result<Arc<Chat>> {
 /// What episodes of this process run with.
 pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Setup {
     Setup { chat, search: Arc::new(EmbeddedSearch::new(world.clone())), config: config.rollout.clone() }
+}
+
+/// A policy in this process, and what its episodes run with.
+pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
+    let chat = chat(model)?;
+    let sizes = EngineConfig { end_token: chat.end_token(), ..config.engine.clone() };
+    let engine = Engine::load(model, sizes, version).map_err(|error| BadInput::new(error.to_string()))?;
+    Ok((setup(config, world, chat), engine))
+}
+
+/// Reads a whole model folder and forgets it: what is wrong with it is said before anything else is done.
+pub fn check_model(model: &Path) -> Result<ModelConfig> {
+    let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
+    chat(model)?;
+    let (config, _) = checkpoint::load::<Cpu>(model, &Default::default()).map_err(bad)?;
+    Ok(config)
+}
+
+/// Logs of this process (warnings and worse) and metrics; the rooms have their own.
+pub fn telemetry() -> Result<()> {
+    telemetry::init(&TelemetryConfig { filter: "warn".into(), ..TelemetryConfig::default() })?;
+    crate::metrics::describe();
+    Ok(())
 }
 
 /// A tokio runtime for commands that are not services.

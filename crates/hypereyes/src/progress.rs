@@ -23,7 +23,7 @@ impl Bar {
     pub fn new(name: &'static str, unit: &str) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let bar = if plain { ProgressBar::hidden() } else { ProgressBar::new(0) };
-        let template = format!("{name} {{bar:30}} {{pos}}/{{len}} {unit} {{elapsed}} eta {{eta}} {{msg}}");
+        let template = format!("{name} {{bar:30}} {{pos}}/{{len}} {unit} {{elapsed}} eta {{eta}} {{wide_msg}}");
         bar.set_style(ProgressStyle::with_template(&template).expect("a fixed template"));
         Self { bar, name, plain, last: Mutex::new(None) }
     }
@@ -37,8 +37,17 @@ impl Bar {
             let mut last = self.last.lock().expect("never poisoned: nothing inside panics");
             if done == of || last.is_none_or(|last| last.elapsed() >= EVERY) {
                 *last = Some(Instant::now());
-                eprintln!("{} {done}/{of} {text}", self.name);
+                crate::output::note(&format!("{} {done}/{of} {text}", self.name));
             }
+        }
+    }
+
+    /// Says a line above the bar.
+    pub fn note(&self, text: &str) {
+        if self.plain {
+            crate::output::note(text);
+        } else {
+            self.bar.println(text);
         }
     }
 

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
 use hypereyes_chassis::exit::BAD_INPUT;
 use serde::{Deserialize, Serialize};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +61,7 @@ pub type MakeCommand = Box<dyn FnMut(u32) -> Result<Command> + Send>;
 pub struct Plan {
     /// Unique name.
     pub name: String,
-    /// How to start it; called again before each restart, because some processes must not come back under their old name.
+    /// How to start it; called again before each restart, so that what it prepares is prepared again.
     pub command: MakeCommand,
     /// What its exit means.
     pub on_exit: OnExit,
@@ -146,7 +146,7 @@ struct Kept {
     task: JoinHandle<()>,
 }
 
-/// Keeps processes. Dropping it stops none of them in order; the pipes close and they end by themselves.
+/// Keeps processes. Dropping it stops none of them: that happens when the runtime ends, which kills them out of order.
 pub struct Supervisor {
     config: RestartConfig,
     kept: BTreeMap<String, Kept>,
@@ -206,11 +206,13 @@ impl Keeper {
         for restart in 0.. {
             let how = match running {
                 Ok(mut child) => {
+                    // Waiting for a child closes its stdin, which is our way to stop it: so it is held apart.
+                    let leash = child.stdin.take();
                     self.tell(Event::Started { name: self.name(), pid: child.id().unwrap_or(0), restart });
                     let began = Instant::now();
                     let ended = tokio::select! {
                         ended = child.wait() => ended,
-                        () = self.stop.cancelled() => return self.end(child).await,
+                        () = self.stop.cancelled() => return self.end(child, leash).await,
                     };
                     if began.elapsed() >= WINDOW {
                         backoff.reset();
@@ -241,8 +243,8 @@ impl Keeper {
     }
 
     /// Closes the child's stdin, waits for its grace, kills it.
-    async fn end(self, mut child: Child) {
-        drop(child.stdin.take());
+    async fn end(self, mut child: Child, leash: Option<ChildStdin>) {
+        drop(leash);
         let killed = tokio::time::timeout(self.plan.grace, child.wait()).await.is_err();
         if killed {
             // It may just have ended by itself, which is as good.
@@ -264,8 +266,9 @@ impl Keeper {
         let _ = self.events.send(event);
     }
 
+    /// Adds the last line of the log, unless somebody else ended the process: then it had nothing to say of it.
     fn with_last_words(&self, how: String) -> String {
-        match last_words(&self.plan.log) {
+        match last_words(&self.plan.log).filter(|_| !how.starts_with("signal")) {
             Some(words) => format!("{how}; its last words: {words}"),
             None => how,
         }
@@ -277,7 +280,8 @@ fn spawn(plan: &mut Plan, number: u32) -> Result<Child> {
     let log = log.with_context(|| format!("cannot write the log {}", plan.log.display()))?;
     let errors = log.try_clone().with_context(|| format!("cannot write the log {}", plan.log.display()))?;
     let mut command = (plan.command)(number)?;
-    command.stdin(Stdio::piped()).stdout(log).stderr(errors).process_group(0).kill_on_drop(true);
+    // Logs are files: no colours.
+    command.env("NO_COLOR", "1").stdin(Stdio::piped()).stdout(log).stderr(errors).process_group(0).kill_on_drop(true);
     command.spawn().with_context(|| format!("cannot start {}", plan.name))
 }
 
@@ -294,7 +298,7 @@ pub fn last_words(log: &Path) -> Option<String> {
     let tail = tail(log).ok()?;
     let lines: Vec<&str> = tail.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = lines.iter().rev().find(|line| line.starts_with("error:")).or(lines.last())?;
-    Some(last.chars().take(400).collect())
+    Some(last.chars().filter(|character| !character.is_control()).take(400).collect())
 }
 
 fn tail(log: &Path) -> io::Result<String> {
@@ -391,6 +395,8 @@ mod tests {
             let (mut supervisor, mut inbox) = Supervisor::new(quick());
             supervisor.start(plan(folder.path(), OnExit::Restart, script)).expect("starts");
             assert!(matches!(next(&mut inbox).await, Event::Started { .. }));
+            let quiet = tokio::time::timeout(Duration::from_millis(200), inbox.recv()).await;
+            assert!(quiet.is_err(), "nothing happens until it is asked to stop: {quiet:?}");
             supervisor.stop(&["room".into(), "nobody".into()]).await;
             assert_eq!(next(&mut inbox).await, Event::Stopped { name: "room".into(), killed: want }, "{script}");
         }

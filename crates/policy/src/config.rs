@@ -277,7 +277,7 @@ pub struct TinyConfig {
 
 impl Default for TinyConfig {
     fn default() -> Self {
-        Self { width: 128, layers: 4, heads: 4, inner: 384, vision_width: 96, vision_depth: 2 }
+        Self { width: 128, layers: 4, heads: 4, inner: 384, vision_width: 96, vision_depth: 3 }
     }
 }
 

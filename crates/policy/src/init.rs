@@ -50,6 +50,8 @@ pub fn fresh(config: &ModelConfig, init: &InitConfig, seed: u64) -> HostWeights 
         } else if tensor.shape.len() >= 2 {
             let std = match name {
                 name if name.contains("embed_tokens") || name.contains("pos_embed") => init.embedding_std,
+                // Visual tokens enter the residual stream at about the size of embeddings, not far above it.
+                name if name.contains("merger") && name.ends_with("linear_fc2.weight") => init.std / 3.0,
                 name if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => init.std * back,
                 _ => init.std,
             };

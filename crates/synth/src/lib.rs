@@ -9,6 +9,7 @@
 pub mod compose;
 pub mod config;
 pub mod dataset;
+pub mod drill;
 pub mod error;
 pub mod explorer;
 pub mod metrics;

@@ -105,7 +105,8 @@ impl Assembly {
     pub(crate) fn add(&mut self, offset: u64, data: &[u8]) -> Result<(), WeightsError> {
         let expected = self.received();
         if offset != expected || data.is_empty() || data.len() > CHUNK_BYTES || expected + data.len() as u64 > self.total {
-            let reason = format!("a chunk of {} bytes at {offset}; expected at most {CHUNK_BYTES} at {expected} of {}", data.len(), self.total);
+            let reason =
+                format!("a chunk of {} bytes at {offset}; expected at most {CHUNK_BYTES} at {expected} of {}", data.len(), self.total);
             return Err(WeightsError::Broken { version: self.version, label: "chunk", reason });
         }
         self.payload.extend_from_slice(data);

@@ -1,4 +1,13 @@
 //! One file per command.
 
+pub mod ask;
+pub mod doctor;
+pub mod eval;
+pub mod loss;
+pub mod report;
+pub mod room;
+pub mod score;
 pub mod sft;
+pub mod status;
 pub mod synth;
+pub mod up;

@@ -19,6 +19,9 @@ use crate::config::Config;
 use crate::parts;
 use crate::progress::Bar;
 
+/// Distinct look-up drills; far more than are used twice.
+const DRILLS: usize = 4000;
+
 /// Arguments of `sft`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  hypereyes sft --data data/train --out policies/cold\n  \
@@ -60,6 +63,9 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         let pictures = pictures.with_context(|| format!("task {}: a picture is not in the data set", demonstration.task))?;
         examples.push(Example::new(&demonstration.trajectory, pictures));
     }
+    let chat = parts::chat(tokenizer)?;
+    let drills = hypereyes_synth::drill::drills(&*parts::world(config)?, &chat, &config.rollout.system_prompt, DRILLS, config.seed);
+    let drills: Vec<Example> = drills.iter().map(|drill| Example::new(drill, vec![])).collect();
     let mut trainer = Trainer::new(model.clone(), weights, config.sft_optim.clone(), config.sft.micro_tokens)?;
     let store = if args.bf16 { StoredDtype::Bf16 } else { StoredDtype::F32 };
     let save = |folder: &Path, weights: &HostWeights| -> Result<()> {
@@ -69,7 +75,7 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
     let bar = Bar::new("sft", "steps");
     let (began, mut tokens, mut failed) = (Instant::now(), 0usize, None);
     let mut last = None;
-    sft::train(&mut trainer, &examples, &config.sft, config.seed, |trainer, step| {
+    sft::train(&mut trainer, &examples, &drills, &config.sft, config.seed, |trainer, step| {
         tokens += step.tokens;
         let speed = tokens as f64 / began.elapsed().as_secs_f64();
         let text = format!(

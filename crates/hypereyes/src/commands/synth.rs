@@ -51,13 +51,18 @@ pub fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
 
 /// Makes a set in memory. Demonstrations are tokenised with the tokenizer of the world's own words.
 pub fn make(config: &Config, split: Split) -> Result<DataSet> {
+    parts::runtime()?.block_on(make_here(config, split))
+}
+
+/// [`make`] inside a runtime.
+pub async fn make_here(config: &Config, split: Split) -> Result<DataSet> {
     let world = parts::world(config)?;
     let folder = tempfile::tempdir()?;
     write_tokenizer(&world, folder.path())?;
     let setup = parts::setup(config, &world, parts::chat(folder.path())?);
     let workshop = Workshop { world, setup, config: config.synth.clone(), need_search: None };
     let bar = Bar::new("synth", "tasks");
-    let made = parts::runtime()?.block_on(synthesise(&workshop, config.seed, split, |progress| bar.at(progress.done, progress.of, "")));
+    let made = synthesise(&workshop, config.seed, split, |progress| bar.at(progress.done, progress.of, "")).await;
     bar.done();
     Ok(made.map_err(|error| BadInput::new(error.to_string()))?)
 }

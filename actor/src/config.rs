@@ -1,0 +1,97 @@
+//! Settings of an actor. In: what a file says. Out: values with defaults. Knows no peer and opens nothing.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hypereyes_chassis::{BackoffConfig, TelemetryConfig};
+use hypereyes_policy::engine::EngineConfig;
+use hypereyes_rollout::RolloutConfig;
+use hypereyes_search::LimitsConfig;
+use serde::{Deserialize, Serialize};
+
+/// Settings of an actor.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What the actor is called in logs and ledgers. A suffix of the process is added, so that a restarted actor is a new one
+    /// and a zombie is never mistaken for its heir. Default `actor`.
+    pub id: String,
+    /// The learner's address. Default 127.0.0.1:7000.
+    pub learner: String,
+    /// The reward service's address. Default 127.0.0.1:7001.
+    pub reward: String,
+    /// The teacher service's address. Default none: failed rollouts are then trained by their reward alone.
+    pub teacher: Option<String>,
+    /// Model folder in Hugging Face layout: shape, tokenizer, and weights to start from. Default `policy`.
+    pub policy: PathBuf,
+    /// Folder of the world pack that is searched. Default none: the embedded one.
+    pub world: Option<PathBuf>,
+    /// Limits and wording of episodes. Temperature and nucleus come with each lease; the context is at most the engine's.
+    pub rollout: RolloutConfig,
+    /// Sizes of the engine.
+    pub engine: EngineConfig,
+    /// Bounds of searching.
+    pub search: LimitsConfig,
+    /// Groups rolled out at the same moment. Default 2: one samples while the other searches or is scored.
+    pub groups_in_flight: usize,
+    /// Threads that compute; 0 takes all cores. Default 0. Has no effect where the process has set its pool up before.
+    pub threads: usize,
+    /// Milliseconds between heartbeats. Default 2000: several fit into any sensible lease.
+    pub heartbeat_ms: u64,
+    /// Longest time in milliseconds to fetch one version of the weights. Default 600000: gigabytes over a shared network.
+    pub fetch_ms: u64,
+    /// Longest time in milliseconds for the teacher's word on one group. Default 60000; after it the group goes on without.
+    pub teacher_ms: u64,
+    /// Milliseconds that groups in flight get at the end before they are given back. Default 5000: most are better re-leased
+    /// than waited for.
+    pub grace_ms: u64,
+    /// Bytes of task pictures held, encoded and decoded. Default 256 MiB: hundreds of mosaics.
+    pub pictures_bytes: usize,
+    /// How calls to peers that are away are repeated.
+    pub backoff: BackoffConfig,
+    /// Where `/metrics` is served. Default none.
+    pub metrics_listen: Option<SocketAddr>,
+    /// File in which the start is announced, once the policy is loaded. An actor serves no gRPC: the address in it is that of
+    /// the metrics, or 0.0.0.0:0. Default none.
+    pub announce: Option<PathBuf>,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            id: "actor".into(),
+            learner: "127.0.0.1:7000".into(),
+            reward: "127.0.0.1:7001".into(),
+            teacher: None,
+            policy: PathBuf::from("policy"),
+            world: None,
+            rollout: RolloutConfig::default(),
+            engine: EngineConfig::default(),
+            search: LimitsConfig::default(),
+            groups_in_flight: 2,
+            threads: 0,
+            heartbeat_ms: 2000,
+            fetch_ms: 600_000,
+            teacher_ms: 60_000,
+            grace_ms: 5000,
+            pictures_bytes: 256 << 20,
+            backoff: BackoffConfig::default(),
+            metrics_listen: None,
+            announce: None,
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms.max(1))
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms)
+    }
+}

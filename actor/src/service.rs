@@ -1,0 +1,365 @@
+//! The peers, spoken to in domain types. In: requests of this actor. Out: answers that were checked, or a [`CallError`]. Every
+//! call has a deadline of its own. The only file here that knows protobuf messages and `Status`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hypereyes_chassis::{BadInput, Retryable};
+use hypereyes_domain::{
+    ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
+};
+use hypereyes_proto::client::{LearnerClient, RewardClient, TeacherClient};
+use hypereyes_proto::convert::{self, Invalid, ids};
+use hypereyes_proto::limits::{MAX_GROUP_SIZE, MAX_PICTURE_BYTES};
+use hypereyes_proto::{ScoreSequence, client, failure, v1};
+use tokio::time::timeout;
+use tonic::{Code, Request, Status};
+
+/// Longest wait for a small answer.
+const SMALL: Duration = Duration::from_secs(10);
+/// Longest wait for an answer to a group or for pictures.
+const LARGE: Duration = Duration::from_secs(120);
+
+/// Why a call brought nothing.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{op} failed ({failure}): {message}")]
+pub struct CallError {
+    /// What was called.
+    pub op: &'static str,
+    /// Whose fault it is.
+    pub failure: Failure,
+    /// What happened.
+    pub message: String,
+    /// Pictures that the peer lacks.
+    pub missing: Vec<PictureId>,
+    /// The peer understood and refused, or its answer is nonsense: calling again is of no use.
+    pub refused: bool,
+}
+
+impl Retryable for CallError {
+    fn is_retryable(&self) -> bool {
+        !self.refused
+    }
+}
+
+impl CallError {
+    fn of(op: &'static str, status: &Status) -> Self {
+        let (failure, message, missing) = failure::from_status(status);
+        // Everything else may pass: peers restart, overload and time out in many ways.
+        let refused = matches!(
+            status.code(),
+            Code::InvalidArgument
+                | Code::NotFound
+                | Code::AlreadyExists
+                | Code::PermissionDenied
+                | Code::FailedPrecondition
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::Unauthenticated
+        );
+        Self { op, failure, message, missing, refused }
+    }
+
+    fn late(op: &'static str, after: Duration) -> Self {
+        Self { op, failure: Failure::Timeout, message: format!("no answer within {after:?}"), missing: vec![], refused: false }
+    }
+
+    fn nonsense(op: &'static str, reason: impl ToString) -> Self {
+        Self { op, failure: Failure::Infrastructure, message: reason.to_string(), missing: vec![], refused: true }
+    }
+}
+
+/// A lease: what to roll out, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// Its name.
+    pub group: GroupId,
+    /// The task.
+    pub task: Task,
+    /// Rollouts to make, 1..=[`MAX_GROUP_SIZE`].
+    pub size: usize,
+    /// How to sample.
+    pub sampling: Sampling,
+    /// Seed of the group.
+    pub seed: u64,
+    /// Oldest version that may sample a token of it.
+    pub min_version: PolicyVersion,
+}
+
+/// The learner's answer to a request for work.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Leased {
+    /// Work.
+    Lease(Box<Lease>),
+    /// None now.
+    Wait {
+        /// When to ask again.
+        after: Duration,
+        /// Why; a counter's label.
+        reason: &'static str,
+    },
+    /// None ever again.
+    Finished,
+}
+
+/// What became of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// It will be trained on.
+    Accepted,
+    /// It was handed in before.
+    Duplicate,
+    /// It is too old.
+    Stale,
+    /// The lease had expired.
+    Expired,
+    /// It does not fit together.
+    Invalid,
+}
+
+impl Receipt {
+    /// The counter's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// The learner's answer to a heartbeat.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beat {
+    /// Of the groups asked about, those that are still ours.
+    pub still: HashSet<GroupId>,
+    /// The run is over.
+    pub finished: bool,
+}
+
+/// Clients of all peers. Cheap to clone; they connect when first used and again whenever the connection is gone.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    actor: ActorId,
+    learner: LearnerClient,
+    reward: RewardClient,
+    teacher: Option<TeacherClient>,
+}
+
+impl Peers {
+    /// Clients for these addresses. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When one is no address, or the actor's name is none.
+    pub fn new(actor: &str, learner: &str, reward: &str, teacher: Option<&str>) -> Result<Self, BadInput> {
+        let bad = |error: &dyn std::fmt::Display| BadInput::new(error.to_string());
+        Ok(Self {
+            actor: ids::actor("id", actor.to_owned()).map_err(|error| bad(&error))?,
+            learner: client::learner(learner).map_err(|error| bad(&error))?,
+            reward: client::reward(reward).map_err(|error| bad(&error))?,
+            teacher: teacher.map(client::teacher).transpose().map_err(|error| bad(&error))?,
+        })
+    }
+
+    /// The name that the peers know this actor by.
+    pub fn actor(&self) -> &ActorId {
+        &self.actor
+    }
+
+    /// The learner's client, for the weight transport.
+    pub fn learner(&self) -> LearnerClient {
+        self.learner.clone()
+    }
+
+    /// Whether there is a teacher.
+    pub fn has_teacher(&self) -> bool {
+        self.teacher.is_some()
+    }
+
+    /// Asks for work.
+    pub async fn lease(&self, known: Option<PolicyVersion>) -> Result<Leased, CallError> {
+        const OP: &str = "lease";
+        let request = v1::LeaseRequest { actor_id: self.actor.as_str().to_owned(), known_version: known.map(|version| version.0) };
+        let reply = within(OP, SMALL, self.learner.clone().lease_task(request)).await?;
+        match reply.outcome {
+            Some(v1::lease_reply::Outcome::Lease(lease)) => {
+                let id = lease.group_id.clone();
+                let lease = lease_of(lease).map_err(|invalid| CallError::nonsense(OP, format!("lease {id:?}: {invalid}")))?;
+                Ok(Leased::Lease(Box::new(lease)))
+            }
+            Some(v1::lease_reply::Outcome::Wait(wait)) => {
+                let reason = match wait.reason() {
+                    v1::WaitReason::Backpressure => "backpressure",
+                    v1::WaitReason::EpochEnd => "epoch_end",
+                    v1::WaitReason::Paused => "paused",
+                    v1::WaitReason::Unspecified => "unsaid",
+                };
+                Ok(Leased::Wait { after: Duration::from_millis(wait.retry_after_ms), reason })
+            }
+            Some(v1::lease_reply::Outcome::Finished(_)) => Ok(Leased::Finished),
+            None => Err(CallError::nonsense(OP, "the reply is empty")),
+        }
+    }
+
+    /// Says that this actor lives and works on `groups`.
+    pub async fn heartbeat(&self, groups: &[GroupId]) -> Result<Beat, CallError> {
+        const OP: &str = "heartbeat";
+        let group_ids = groups.iter().map(|id| id.as_str().to_owned()).collect();
+        let request = v1::HeartbeatRequest { actor_id: self.actor.as_str().to_owned(), group_ids };
+        let reply = within(OP, SMALL, self.learner.clone().heartbeat(request)).await?;
+        Ok(Beat { still: reply.still_yours.into_iter().map(GroupId::new).collect(), finished: reply.finished })
+    }
+
+    /// Gives a lease back.
+    pub async fn abandon(&self, group: &GroupId, failure: Failure, detail: &str) -> Result<(), CallError> {
+        let request = v1::AbandonRequest {
+            group_id: group.as_str().to_owned(),
+            actor_id: self.actor.as_str().to_owned(),
+            failure: v1::FailureKind::from(failure).into(),
+            detail: detail[..detail.floor_char_boundary(hypereyes_proto::limits::MAX_DETAIL_BYTES)].to_owned(),
+        };
+        within("abandon", SMALL, self.learner.clone().abandon(request)).await.map(|_| ())
+    }
+
+    /// Fetches pictures of a task; the bytes are not looked into.
+    pub async fn get_pictures(&self, wanted: &[PictureId]) -> Result<Vec<Bytes>, CallError> {
+        const OP: &str = "get_pictures";
+        let request = v1::PicturesRequest { ids: wanted.iter().map(|id| id.as_str().to_owned()).collect() };
+        let mut learner = self.learner.clone();
+        let receive = async move {
+            let mut stream = learner.get_pictures(request).await?.into_inner();
+            let mut pictures = Vec::with_capacity(wanted.len());
+            while let Some(picture) = stream.message().await? {
+                if pictures.len() == wanted.len() || picture.data.len() > MAX_PICTURE_BYTES {
+                    return Err(Status::invalid_argument("more or larger pictures came than were asked for"));
+                }
+                pictures.push(picture.data);
+            }
+            Ok(pictures)
+        };
+        timeout(LARGE, receive).await.map_err(|_| CallError::late(OP, LARGE))?.map_err(|status| CallError::of(OP, &status))
+    }
+
+    /// Puts pictures that rollouts saw where the learner finds them.
+    pub async fn put_to_learner(&self, pictures: Vec<(PictureId, Bytes)>) -> Result<(), CallError> {
+        let stream = tokio_stream::iter(messages(pictures));
+        within("put_to_learner", LARGE, self.learner.clone().put_pictures(stream)).await.map(|_| ())
+    }
+
+    /// Hands a group in.
+    pub async fn submit(&self, taught: &TaughtGroup) -> Result<Receipt, CallError> {
+        const OP: &str = "submit";
+        let receipt = within(OP, LARGE, self.learner.clone().submit(v1::TaughtGroup::from(taught.clone()))).await?;
+        match receipt.outcome() {
+            v1::ReceiptOutcome::Accepted => Ok(Receipt::Accepted),
+            v1::ReceiptOutcome::Duplicate => Ok(Receipt::Duplicate),
+            v1::ReceiptOutcome::Stale => Ok(Receipt::Stale),
+            v1::ReceiptOutcome::Expired => Ok(Receipt::Expired),
+            v1::ReceiptOutcome::Invalid => {
+                tracing::warn!(group = %taught.scored.group.id, detail = receipt.detail, "the learner finds a group invalid");
+                Ok(Receipt::Invalid)
+            }
+            v1::ReceiptOutcome::Unspecified => Err(CallError::nonsense(OP, "the receipt says nothing")),
+        }
+    }
+
+    /// Has a group scored.
+    pub async fn score(&self, group: &RolloutGroup, task: &Task) -> Result<ScoredGroup, CallError> {
+        const OP: &str = "score_group";
+        let request = v1::ScoreGroupRequest { group: Some(group.clone().into()), task: Some(task.clone().into()) };
+        let reply = within(OP, LARGE, self.reward.clone().score_group(request)).await?;
+        convert::join(group.clone(), reply).map_err(|invalid| CallError::nonsense(OP, invalid))
+    }
+
+    /// Asks the teacher about rollouts, within `patience`, which the teacher is told.
+    pub async fn teach(&self, scored: &ScoredGroup, rollouts: &[usize], patience: Duration) -> Result<Vec<TeacherLogprobs>, CallError> {
+        const OP: &str = "score_tokens";
+        let mut teacher = self.teacher.clone().ok_or_else(|| CallError::nonsense(OP, "no teacher is configured"))?;
+        let asked: Vec<ScoreSequence> = rollouts.iter().map(|at| ScoreSequence::from(&scored.group.rollouts[*at])).collect();
+        let mut request = Request::new(v1::ScoreTokensRequest {
+            group_id: scored.group.id.as_str().to_owned(),
+            sequences: asked.iter().cloned().map(Into::into).collect(),
+            teacher_id: None,
+        });
+        request.set_timeout(patience);
+        let reply = within(OP, patience, teacher.score_tokens(request)).await?;
+        convert::teacher_answers(&asked, reply).map_err(|invalid| CallError::nonsense(OP, invalid))
+    }
+
+    /// Puts pictures where the teacher finds them.
+    pub async fn put_to_teacher(&self, pictures: Vec<(PictureId, Bytes)>, patience: Duration) -> Result<(), CallError> {
+        const OP: &str = "put_to_teacher";
+        let mut teacher = self.teacher.clone().ok_or_else(|| CallError::nonsense(OP, "no teacher is configured"))?;
+        within(OP, patience, teacher.put_pictures(tokio_stream::iter(messages(pictures)))).await.map(|_| ())
+    }
+}
+
+async fn within<T>(
+    op: &'static str,
+    patience: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, CallError> {
+    let reply = timeout(patience, call).await.map_err(|_| CallError::late(op, patience))?;
+    reply.map(tonic::Response::into_inner).map_err(|status| CallError::of(op, &status))
+}
+
+fn messages(pictures: Vec<(PictureId, Bytes)>) -> Vec<v1::Picture> {
+    pictures.into_iter().map(|(id, data)| v1::Picture { id: id.as_str().to_owned(), data }).collect()
+}
+
+fn lease_of(lease: v1::Lease) -> Result<Lease, Invalid> {
+    let size = lease.group_size as usize;
+    if size == 0 || size > MAX_GROUP_SIZE {
+        return Err(Invalid::new("group_size", format!("is {size}; 1..={MAX_GROUP_SIZE} are rolled out")));
+    }
+    let sampling = Sampling { temperature: lease.temperature, top_p: lease.top_p };
+    if !(0.0..=100.0).contains(&sampling.temperature) || !(0.0..=1.0).contains(&sampling.top_p) {
+        return Err(Invalid::new("sampling", format!("is {sampling:?}; temperatures 0..=100 and top_p 0..=1 are known")));
+    }
+    Ok(Lease {
+        group: ids::group("group_id", lease.group_id)?,
+        task: Task::try_from(lease.task.ok_or_else(|| Invalid::new("task", "is missing"))?)?,
+        size,
+        sampling,
+        seed: lease.seed,
+        min_version: PolicyVersion(lease.min_version),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_that_are_away_are_called_again_and_those_that_refuse_are_not() {
+        for code in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::Aborted, Code::DeadlineExceeded, Code::Unknown] {
+            assert!(CallError::of("x", &Status::new(code, "")).is_retryable(), "{code:?}");
+        }
+        for code in [Code::InvalidArgument, Code::Unimplemented, Code::FailedPrecondition, Code::OutOfRange] {
+            assert!(!CallError::of("x", &Status::new(code, "")).is_retryable(), "{code:?}");
+        }
+        assert!(CallError::of("x", &failure::to_status(Failure::Judge, "no verdict")).is_retryable());
+    }
+
+    #[test]
+    fn leases_that_cannot_be_rolled_out_are_named() {
+        let task = v1::Task { id: "t".into(), kind: 1, question: "q".into(), answers: vec!["a".into()], ..v1::Task::default() };
+        let good =
+            v1::Lease { group_id: "t@1".into(), task: Some(task), group_size: 2, temperature: 1.0, top_p: 1.0, ..v1::Lease::default() };
+        assert!(lease_of(good.clone()).is_ok());
+        let cases = [
+            ("group_size", v1::Lease { group_size: 0, ..good.clone() }),
+            ("group_size", v1::Lease { group_size: u32::MAX, ..good.clone() }),
+            ("sampling", v1::Lease { temperature: f32::NAN, ..good.clone() }),
+            ("sampling", v1::Lease { top_p: -0.5, ..good.clone() }),
+            ("task", v1::Lease { task: None, ..good.clone() }),
+            ("group_id", v1::Lease { group_id: String::new(), ..good }),
+        ];
+        for (what, lease) in cases {
+            assert_eq!(lease_of(lease).expect_err(what).what, what);
+        }
+    }
+}

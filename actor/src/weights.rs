@@ -1,0 +1,101 @@
+//! Keeps the engine's weights the newest. In: the learner's announcements. Out: swapped weights, and a watch on the version that
+//! the engine holds, which is empty until the engine is known to hold what the learner published. Runs for ever; who drops it
+//! stops it.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use hypereyes_chassis::BackoffConfig;
+use hypereyes_chassis::backoff::Backoff;
+use hypereyes_domain::PolicyVersion;
+use hypereyes_policy::engine::Engine;
+use hypereyes_proto::client::LearnerClient;
+use hypereyes_weights::{Published, Shapes, Versions, fetch, watch};
+use metrics::{counter, gauge};
+use tokio::sync::watch::Sender;
+use tokio::time::Instant;
+
+use crate::metrics::{RECONNECTS, VERSION};
+
+/// Longest wait for the announcements to begin.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// What the engine holds, and how to get more.
+pub struct Follower {
+    /// The learner.
+    pub learner: LearnerClient,
+    /// The engine.
+    pub engine: Engine,
+    /// The policy's tensors; nothing else is installed.
+    pub shapes: Shapes,
+    /// What the engine holds.
+    pub held: Published,
+    /// Longest time for one fetch.
+    pub patience: Duration,
+    /// Pauses after errors.
+    pub backoff: BackoffConfig,
+    /// Told what the engine holds.
+    pub installed: Sender<Option<PolicyVersion>>,
+}
+
+impl Follower {
+    /// Follows the learner; while it is away, the engine goes on with what it has.
+    pub async fn follow(mut self) -> Infallible {
+        let mut backoff = Backoff::new(&self.backoff);
+        loop {
+            match watch(&mut self.learner, Instant::now() + OPENING).await {
+                Ok(mut versions) => self.listen(&mut versions, &mut backoff).await,
+                Err(error) => {
+                    counter!(RECONNECTS, "op" => "watch").increment(1);
+                    tracing::debug!(%error, "the learner announces nothing");
+                }
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    /// Installs what is announced until the stream ends or something fails; a new stream begins with the newest version.
+    async fn listen(&mut self, versions: &mut Versions, backoff: &mut Backoff) {
+        loop {
+            let published = match versions.next().await {
+                Ok(Some(published)) => published,
+                Ok(None) => return,
+                Err(error) => {
+                    counter!(RECONNECTS, "op" => "watch").increment(1);
+                    tracing::debug!(%error, "the announcements broke off");
+                    return;
+                }
+            };
+            if !self.install(published).await {
+                return;
+            }
+            backoff.reset();
+        }
+    }
+
+    /// Puts a version into the engine, unless it is there. A learner that went back to a checkpoint publishes old numbers again:
+    /// what counts is what it says now.
+    async fn install(&mut self, published: Published) -> bool {
+        if published != self.held {
+            let fetched = match fetch(&mut self.learner, published.version, Some(&self.shapes), Instant::now() + self.patience).await {
+                Ok(fetched) => fetched,
+                Err(error) => {
+                    counter!(RECONNECTS, "op" => "fetch").increment(1);
+                    tracing::warn!(version = published.version.0, %error, "weights did not arrive");
+                    return false;
+                }
+            };
+            let arrived = Published { version: fetched.version, digest: fetched.digest };
+            if let Err(error) = self.engine.swap(fetched.weights, arrived.version).await {
+                counter!(RECONNECTS, "op" => "swap").increment(1);
+                tracing::error!(version = arrived.version.0, %error, "the engine refuses weights");
+                return false;
+            }
+            tracing::info!(version = arrived.version.0, "new weights");
+            self.held = arrived;
+        }
+        gauge!(VERSION).set(self.held.version.0 as f64);
+        self.installed.send_replace(Some(self.held.version));
+        true
+    }
+}

@@ -1,0 +1,165 @@
+//! `hypereyes doctor`: what would go wrong later, found now. Every check is one line; none leaves anything behind.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use hypereyes_chassis::BadInput;
+use serde::Serialize;
+
+use crate::cli::Cli;
+use crate::config::Config;
+use crate::run_folder::RUNS;
+use crate::shipped::Shipped;
+use crate::{output, parts, ports};
+
+/// Memory below which a run of the tiny policy gets tight, in MiB.
+const ENOUGH_MEMORY_MIB: u64 = 3 * 1024;
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  hypereyes doctor\n  hypereyes doctor --config my.toml --set policy=policies/cold --json")]
+pub struct DoctorArgs {}
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Good,
+    Slow,
+    Bad,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    verdict: Verdict,
+    detail: String,
+}
+
+impl Check {
+    fn of(check: &'static str, result: Result<String>) -> Self {
+        match result {
+            Ok(detail) => Self { check, verdict: Verdict::Good, detail },
+            Err(error) => Self { check, verdict: Verdict::Bad, detail: format!("{error:#}") },
+        }
+    }
+}
+
+/// Checks and prints; bad input when something would fail.
+pub fn run(cli: &Cli, _args: &DoctorArgs) -> Result<()> {
+    let checks = match cli.settings() {
+        Ok(config) => all(&config)?,
+        Err(error) => vec![Check::of("settings", Err(error))],
+    };
+    if cli.json {
+        output::json(&checks);
+    } else {
+        for check in &checks {
+            let mark = match check.verdict {
+                Verdict::Good => "ok  ",
+                Verdict::Slow => "slow",
+                Verdict::Bad => "BAD ",
+            };
+            output::say(&format!("{mark} {:<12} {}", check.check, check.detail));
+        }
+    }
+    let bad = checks.iter().filter(|check| check.verdict == Verdict::Bad).count();
+    if bad > 0 {
+        return Err(BadInput::new(format!("{bad} of {} checks failed; `hypereyes up` would, too", checks.len())).into());
+    }
+    Ok(())
+}
+
+fn all(config: &Config) -> Result<Vec<Check>> {
+    let runtime = parts::runtime()?;
+    let wishes = [config.up.ports.learner, config.up.ports.reward, config.up.ports.teacher];
+    Ok(vec![
+        Check::of("settings", settings(config)),
+        Check::of("world", parts::world(config).map(|world| format!("{}: {} entities", world.name(), world.entities().len()))),
+        Check::of("policy", model(&config.policy, Shipped::Policy)),
+        Check::of("teacher", if config.up.distill { model(&config.teacher, Shipped::Teacher) } else { Ok("not needed: up.distill is off".into()) }),
+        Check::of("ports", runtime.block_on(ports::resolve(&wishes)).map(|found| format!("{found:?} are free"))),
+        Check::of("run folder", writable(config)),
+        Check::of("program", std::env::current_exe().map(|path| path.display().to_string()).map_err(|error| anyhow!("cannot find itself: {error}"))),
+        cores(),
+        memory(),
+    ])
+}
+
+fn settings(config: &Config) -> Result<String> {
+    config.synth.check()?;
+    config.reward_service.trace.check()?;
+    let room = (config.rollout.max_context_tokens, config.engine.max_context);
+    anyhow::ensure!(room.0 <= room.1, "rollout.max_context_tokens is {}, more than engine.max_context, {}", room.0, room.1);
+    anyhow::ensure!(config.up.actors > 0, "up.actors is 0: nobody would roll out");
+    Ok(format!("seed {}, {} steps of {} groups of {}", config.seed, config.learner.steps, config.learner.groups_per_step, config.learner.group_size))
+}
+
+fn model(folder: &Path, shipped: Shipped) -> Result<String> {
+    let scratch = tempfile::tempdir()?;
+    let (folder, name) = if folder.as_os_str().is_empty() {
+        shipped.unpack(scratch.path())?;
+        (scratch.path(), "shipped".to_owned())
+    } else {
+        (folder, folder.display().to_string())
+    };
+    let config = parts::check_model(folder)?;
+    Ok(format!("{name}: width {}, {} layers, {} tokens", config.text.hidden_size, config.text.num_hidden_layers, config.text.vocab_size))
+}
+
+/// Tries to write where the run would: in `run_dir`, or the nearest folder above it that exists.
+fn writable(config: &Config) -> Result<String> {
+    let wanted = if config.run_dir.as_os_str().is_empty() { Path::new(RUNS) } else { &config.run_dir };
+    let wanted = std::path::absolute(wanted)?;
+    let there = wanted.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let tried = tempfile::Builder::new().prefix(".hypereyes-doctor").tempfile_in(there);
+    tried.map_err(|error| anyhow!("cannot write into {}: {error}", there.display()))?;
+    Ok(format!("{} can be written", wanted.display()))
+}
+
+fn cores() -> Check {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let verdict = if cores >= 2 { Verdict::Good } else { Verdict::Slow };
+    Check { check: "cores", verdict, detail: format!("{cores}; the rooms share them, two or more are wanted") }
+}
+
+fn memory() -> Check {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let Some(mib) = available_mib(&text) else {
+        return Check { check: "memory", verdict: Verdict::Good, detail: "this system does not say how much is free".into() };
+    };
+    let verdict = if mib >= ENOUGH_MEMORY_MIB { Verdict::Good } else { Verdict::Slow };
+    Check { check: "memory", verdict, detail: format!("{mib} MiB free; {ENOUGH_MEMORY_MIB} are wanted for the default run") }
+}
+
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_as_the_kernel_writes_it() {
+        assert_eq!(available_mib("MemTotal:       24576000 kB\nMemAvailable:   2048000 kB\n"), Some(2000));
+        assert_eq!(available_mib("nonsense"), None);
+    }
+
+    #[test]
+    fn what_would_fail_is_found() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut config = Config { world: folder.path().join("none"), policy: folder.path().to_owned(), ..Config::default() };
+        config.up.actors = 0;
+        let checks = all(&config).expect("checks run");
+        let verdict = |name: &str| checks.iter().find(|check| check.check == name).map(|check| check.verdict);
+        for bad in ["settings", "world", "policy"] {
+            assert_eq!(verdict(bad), Some(Verdict::Bad), "{bad}");
+        }
+        assert_eq!(verdict("ports"), Some(Verdict::Good));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("there").count(), 0, "nothing is left behind");
+    }
+}

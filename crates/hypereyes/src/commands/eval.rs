@@ -1,0 +1,75 @@
+//! `hypereyes eval`: what a policy is worth on held-out tasks, with and without tools.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use hypereyes_eval::Report;
+use hypereyes_synth::Split;
+use serde::Serialize;
+
+use crate::commands::synth;
+use crate::config::Config;
+use crate::shipped::Shipped;
+use crate::{held_out, output, parts, report};
+
+/// Arguments of `eval`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  hypereyes eval                                        the shipped policy on fresh held-out tasks\n  \
+    hypereyes eval --model runs/my-run/learner/policy --tasks runs/my-run/tasks/held_out\n  \
+    hypereyes eval --model policies/cold --set synth.held_out=500 --set eval.samples=4 --json")]
+pub struct EvalArgs {
+    /// Policy folder (Hugging Face layout). Default: `policy` of the settings, else the shipped one.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Task set folder. Default: held-out tasks made on the spot from the settings' world and seed.
+    #[arg(long)]
+    pub tasks: Option<PathBuf>,
+    /// Also write every rollout to this file, one JSON line each.
+    #[arg(long, value_name = "FILE")]
+    pub rollouts: Option<PathBuf>,
+}
+
+/// What `--json` prints: the keys of a report, then where they come from.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    closed_book_accuracy: f64,
+    model: String,
+    seed: u64,
+}
+
+/// Measures and prints.
+pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
+    parts::telemetry()?;
+    let world = parts::world(config)?;
+    let scratch = tempfile::tempdir()?;
+    let configured = args.model.clone().or_else(|| Some(config.policy.clone()).filter(|path| !path.as_os_str().is_empty()));
+    let (model, name) = match configured {
+        Some(model) => (model.clone(), model.display().to_string()),
+        None => {
+            Shipped::Policy.unpack(scratch.path())?;
+            (scratch.path().to_owned(), "shipped".to_owned())
+        }
+    };
+    let runtime = parts::runtime()?;
+    let measured = runtime.block_on(async {
+        let set = match &args.tasks {
+            Some(folder) => held_out::load(folder)?,
+            None => held_out::of(synth::make_here(config, Split::HeldOut).await?),
+        };
+        held_out::measure(config, &world, &model, &set, "eval").await
+    })?;
+    if let Some(path) = &args.rollouts {
+        report::write_played(path, &measured.played)?;
+    }
+    if json {
+        let closed_book_accuracy = measured.closed_book_accuracy;
+        output::json(&Answer { report: &measured.report, closed_book_accuracy, model: name, seed: config.eval.seed });
+    } else {
+        output::say(Report::table(&[("all", &measured.report)]).trim_end());
+        output::say(&format!("without tools {:.1} % right; brackets are 95 % intervals; policy {name}", measured.closed_book_accuracy * 100.0));
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! `hypereyes score`: accuracy, TRACE bonus, reward and route of groups, offline, as the reward service computes them; and
+//! with `--compat` the released reward, number by number.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use hypereyes_chassis::BadInput;
+use hypereyes_domain::{Reference, RolloutGroup, Score, Task, Trajectory};
+use hypereyes_scoring::compat::{Family, Sample, reward_func, run_case};
+use hypereyes_scoring::{JudgeKind, TraceConfig, score_group};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::lines;
+
+/// Arguments of `score`.
+#[derive(Args, Debug)]
+#[command(after_help = "Without --compat a value is {\"task\": {..}, \"group\": {..}, \"reference\": {\"rounds\": 2, \"searches\": 5}}, where the group is as the\n\
+    learner records it (trajectories.jsonl) or a bare list \"rollouts\", and the reference defaults to the group's, then the task's.\n\
+    The answer is {\"task\", \"reference\", \"scores\": [{accuracy, bonus, branch, reward, route}, ..]}.\n\n\
+    With --compat a value is a case of the released reward; without --family its keys tell which:\n  \
+    {\"samples\": [{\"response\", \"label\", \"metadata\"}, ..]}            reward_func\n  \
+    {\"completion\": text}                                          extract_completion\n  \
+    {\"input\": {\"sft_tc\", \"sft_total_search\", \"rollouts\": [..]}}    group_bonus\n\n\
+    Examples:\n  hypereyes score runs/my-run/learner/trajectories.jsonl\n  hypereyes score --compat < groups.jsonl\n  \
+    hypereyes score --family extract_completion < completions.jsonl")]
+pub struct ScoreArgs {
+    /// Groups or cases, one JSON object each. Default: stdin.
+    pub file: Option<PathBuf>,
+    /// The released reward with all its habits, instead of ours.
+    #[arg(long)]
+    pub compat: bool,
+    /// Which part of the released reward: group_bonus, extract_completion, reward_func, cache_sequences,
+    /// best_rollout_baseline or group_normalisation. Implies --compat.
+    #[arg(long)]
+    pub family: Option<Family>,
+    /// Who judges answers: exact, alias or contains. Default: `reward_service.judge` of the settings; with --compat contains.
+    #[arg(long, value_parser = judge)]
+    pub judge: Option<JudgeKind>,
+}
+
+fn judge(text: &str) -> Result<JudgeKind, String> {
+    serde_json::from_value(text.into()).map_err(|_| "choose exact, alias or contains".to_owned())
+}
+
+/// What comes out for a group.
+#[derive(Serialize)]
+struct Scored {
+    task: String,
+    reference: Option<Reference>,
+    scores: Vec<Score>,
+}
+
+/// Prints one line per group or case.
+pub fn run(config: &Config, args: &ScoreArgs) -> Result<()> {
+    let trace = &config.reward_service.trace;
+    trace.check().map_err(|error| BadInput::new(error.to_string()))?;
+    lines::each(args.file.as_deref(), |value| {
+        if args.compat || args.family.is_some() {
+            return compat(value, args.family, args.judge.unwrap_or(JudgeKind::Contains));
+        }
+        native(value, trace, args.judge.unwrap_or(config.reward_service.judge))
+    })
+}
+
+/// Scores a group of ours.
+fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value> {
+    let part = |key: &'static str| value.get(key).with_context(|| format!("{key:?} is missing; cases of the released reward need --compat"));
+    let task: Task = serde_json::from_value(part("task")?.clone()).context("\"task\" cannot be read")?;
+    // As recorded, a group lies within a scored one, and that within a taught one.
+    let mut group = value.get("group").or_else(|| value.get("trajectory")).unwrap_or(value);
+    let mut reference = value.get("reference");
+    while let Some(inner) = group.get("scored").or_else(|| group.get("group").filter(|inner| inner.is_object())) {
+        reference = reference.or_else(|| inner.get("reference"));
+        group = inner;
+    }
+    let rollouts: Vec<Trajectory> = match group.get("rollouts") {
+        Some(rollouts) => serde_json::from_value(rollouts.clone()).context("\"rollouts\" cannot be read")?,
+        None => vec![serde_json::from_value(group.clone()).context("neither \"rollouts\" nor one trajectory is there")?],
+    };
+    let reference: Option<Reference> = match reference.filter(|reference| !reference.is_null()) {
+        Some(reference) => Some(serde_json::from_value(reference.clone()).context("\"reference\" cannot be read")?),
+        None => task.reference,
+    };
+    let group = RolloutGroup { id: "offline".into(), task: task.id.clone(), actor: "offline".into(), rollouts };
+    let scores = score_group(trace, &judge, &task, &group, reference);
+    Ok(serde_json::to_value(Scored { task: task.id.to_string(), reference, scores })?)
+}
+
+/// Runs a case of the released reward.
+fn compat(value: &Value, family: Option<Family>, judge: JudgeKind) -> Result<Value> {
+    // A case may come wrapped with its family, as golden files have it.
+    let named = value.get("family").and_then(Value::as_str).map(str::parse::<Family>).transpose()?;
+    let case = value.get("case").filter(|_| named.is_some()).unwrap_or(value);
+    let family = family.or(named).or_else(|| guess(case)).context("its keys tell no family; say which with --family")?;
+    if family == Family::RewardFunc && judge != JudgeKind::Contains {
+        let samples = case.get("samples").context("\"samples\" is missing")?;
+        let samples: Vec<Sample> = serde_json::from_value(samples.clone()).context("\"samples\" cannot be read")?;
+        return Ok(serde_json::to_value(reward_func(&samples, &judge))?);
+    }
+    Ok(run_case(family, case)?)
+}
+
+fn guess(case: &Value) -> Option<Family> {
+    let has = |key: &str| case.get(key).is_some();
+    match case.get("input") {
+        _ if has("samples") => Some(Family::RewardFunc),
+        _ if has("completion") => Some(Family::ExtractCompletion),
+        _ if has("ops") => Some(Family::CacheSequences),
+        _ if has("rewards") => Some(Family::GroupNormalisation),
+        Some(Value::Object(_)) => Some(Family::GroupBonus),
+        Some(Value::Array(_)) => Some(Family::BestRolloutBaseline),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn cases_are_told_by_their_keys_or_their_wrapping() {
+        let bonus = json!({"input": {"sft_tc": 2, "sft_total_search": 4, "rollouts": [
+            {"acc_reward": 1.0, "count": 2, "total": 4}, {"acc_reward": -0.5, "count": 0, "total": 0}]}});
+        let want = json!([0.2, 0.0]);
+        assert_eq!(compat(&bonus, None, JudgeKind::Contains).expect("runs"), want);
+        assert_eq!(compat(&json!({"family": "group_bonus", "case": bonus}), None, JudgeKind::Contains).expect("runs"), want);
+        let read = compat(&json!({"completion": "<answer>x</answer>"}), None, JudgeKind::Contains).expect("runs");
+        assert_eq!(read["final_answer"], "x");
+        let error = compat(&json!({"x": 1}), None, JudgeKind::Contains).expect_err("no family").to_string();
+        assert!(error.contains("--family"), "{error}");
+    }
+
+    #[test]
+    fn groups_are_scored_as_they_are_recorded() {
+        let task = json!({"id": "t", "kind": "visual_select", "question": "q", "answers": ["Peru"], "reference": {"rounds": 2, "searches": 4}});
+        let rollout = |answer: &str| {
+            json!({"prompt": [1], "response": [], "mask": [], "logprobs": [], "versions": [], "pictures": [],
+                "rounds": [{"call": null, "searches": 2, "failed_searches": 0}, {"call": null, "searches": 2, "failed_searches": 0}],
+                "ending": "answered", "answer": answer})
+        };
+        let group = json!({"id": "t@0", "task": "t", "actor": "a", "rollouts": [rollout("peru"), rollout("Chile")]});
+        let plain = json!({"task": task, "group": group});
+        let taught = json!({"step": 1, "task": task, "group": {"scored": {"group": group, "scores": [], "reference": {"rounds": 1, "searches": 1}}}});
+        let score = |value: &Value| native(value, &TraceConfig::default(), JudgeKind::Alias).expect("scores");
+        let scored = score(&plain);
+        assert_eq!(scored["scores"][0]["reward"], 1.2);
+        assert_eq!(scored["scores"][1]["route"], "distill");
+        assert_eq!(score(&taught)["reference"], json!({"rounds": 1, "searches": 1}));
+        assert_eq!(score(&json!({"task": task, "trajectory": rollout("Peru")}))["scores"].as_array().map(Vec::len), Some(1));
+        assert!(native(&json!({"samples": []}), &TraceConfig::default(), JudgeKind::Alias).expect_err("a case").to_string().contains("--compat"));
+    }
+}

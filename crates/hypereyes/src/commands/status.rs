@@ -1,0 +1,132 @@
+//! `hypereyes status`: what a run is doing, or what became of it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use hypereyes_chassis::{Announcement, BadInput};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::run_folder::{Addresses, RUNS, RunFolder, State, read_json};
+use crate::service::{self, LearnerState};
+use crate::{follow, output, parts, report};
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  hypereyes status\n  hypereyes status runs/20251122-094207-0 --json")]
+pub struct StatusArgs {
+    /// Run folder. Default: `run_dir` of the settings, else the newest under `runs/`.
+    pub run: Option<PathBuf>,
+}
+
+/// What a room announced.
+#[derive(Serialize)]
+struct Room {
+    name: String,
+    addr: String,
+    metrics: Option<String>,
+    pid: u32,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Status {
+    run_dir: PathBuf,
+    /// `running`, `stopped`, `finished` or `broken` (held by `up`, but the learner does not answer).
+    state: &'static str,
+    step: Option<u64>,
+    accuracy: Option<f64>,
+    rounds: Option<f64>,
+    learner: Option<LearnerState>,
+    trouble: Option<String>,
+    rooms: Vec<Room>,
+}
+
+/// Looks and prints.
+pub fn run(config: &Config, args: &StatusArgs, json: bool) -> Result<()> {
+    let named = args.run.clone().or_else(|| Some(config.run_dir.clone()).filter(|path| !path.as_os_str().is_empty()));
+    let folder = match named {
+        Some(run) => RunFolder::new(run),
+        None => RunFolder::newest(Path::new(RUNS), |_| true)
+            .ok_or_else(|| BadInput::new(format!("no run under {RUNS}/: start one with `hypereyes up`")))?,
+    };
+    if !matches!(folder.state(), State::Unfinished | State::Finished) {
+        return Err(BadInput::new(format!("{} holds no run", folder.root().display())).into());
+    }
+    let status = look(&folder)?;
+    if json {
+        output::json(&status);
+        return Ok(());
+    }
+    output::say(&format!("{}: {}", folder.root().display(), status.state));
+    if let Some(step) = follow::read_all(&folder.metrics()).unwrap_or_default().last() {
+        output::say(&format!("step {}  {}", step.step, step.line()));
+    }
+    if let Some(learner) = &status.learner {
+        output::say(&format!(
+            "learner: version {}, epoch {}, groups {} trained, {} dropped, {} under way",
+            learner.version, learner.epoch, learner.groups_trained, learner.groups_dropped, learner.groups_outstanding
+        ));
+    }
+    for room in &status.rooms {
+        let metrics = room.metrics.as_ref().map(|at| format!(", metrics at http://{at}/metrics")).unwrap_or_default();
+        output::say(&format!("{}: {} (process {}){metrics}", room.name, room.addr, room.pid));
+    }
+    match status.state {
+        "finished" => {
+            if let Ok(outcome) = report::outcome(&folder) {
+                let (before, after) = (&outcome.summary.before, &outcome.summary.after);
+                let (was, is) = (before.accuracy * 100.0, after.accuracy * 100.0);
+                output::say(&format!("accuracy {was:.1} % to {is:.1} %, rounds {:.2} to {:.2}", before.rounds, after.rounds));
+            }
+            output::say(&format!("report: {}", folder.report().display()));
+        }
+        "stopped" => output::say(&format!("go on with: hypereyes up --resume --set run_dir={}", folder.root().display())),
+        _ => {}
+    }
+    if let Some(trouble) = &status.trouble {
+        output::say(&format!("the learner does not answer: {trouble}; see {}", folder.logs().display()));
+    }
+    Ok(())
+}
+
+fn look(folder: &RunFolder) -> Result<Status> {
+    let last = follow::read_all(&folder.metrics()).unwrap_or_default().pop().unwrap_or_default();
+    let held = folder.is_held();
+    let mut status = Status {
+        run_dir: folder.root().to_owned(),
+        state: if folder.state() == State::Finished { "finished" } else { "stopped" },
+        step: Some(last.step).filter(|step| *step > 0),
+        accuracy: last.accuracy,
+        rounds: last.rounds,
+        learner: None,
+        trouble: None,
+        rooms: Vec::new(),
+    };
+    if !held {
+        return Ok(status);
+    }
+    status.state = "running";
+    // Before training and after it nobody listens, which is no trouble: there are no addresses then.
+    let Ok(addresses) = read_json::<Addresses>(&folder.addresses()) else { return Ok(status) };
+    match parts::runtime()?.block_on(service::learner(addresses.learner)) {
+        Ok(learner) => status.learner = Some(learner),
+        Err(trouble) => (status.state, status.trouble) = ("broken", Some(trouble)),
+    }
+    status.rooms = rooms(folder);
+    Ok(status)
+}
+
+fn rooms(folder: &RunFolder) -> Vec<Room> {
+    let Ok(entries) = std::fs::read_dir(folder.rooms()) else { return Vec::new() };
+    let room = |path: PathBuf| {
+        let name = path.file_stem()?.to_str()?.to_owned();
+        let announced: Announcement = read_json(&path).ok()?;
+        Some(Room { name, addr: announced.addr.to_string(), metrics: announced.metrics.map(|at| at.to_string()), pid: announced.pid })
+    };
+    let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let mut rooms: Vec<Room> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_json).filter_map(room).collect();
+    rooms.sort_by(|a, b| a.name.cmp(&b.name));
+    rooms
+}

@@ -1,0 +1,80 @@
+//! Measures a policy on held-out tasks, in this process. In: a model folder, tasks. Out: a report, the accuracy without
+//! tools, and every rollout. The same tasks and the same seeds give the same rollouts, whoever asks.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use hypereyes_chassis::BadInput;
+use hypereyes_domain::{PolicyVersion, TaskId};
+use hypereyes_eval::{Progress, Report, TaskSet, closed_book, evaluate};
+use hypereyes_pictures::Limits;
+use hypereyes_search::World;
+use hypereyes_synth::DataSet;
+use hypereyes_synth::dataset::{load_picture, load_tasks};
+
+use crate::config::Config;
+use crate::parts;
+use crate::progress::Bar;
+use crate::report::Played;
+
+/// What a policy is worth.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// With tools.
+    pub report: Report,
+    /// Accuracy without tools, 0..=1.
+    pub closed_book_accuracy: f64,
+    /// Rollouts in the order of the tasks.
+    pub played: Vec<Played>,
+}
+
+/// The tasks of a folder with their pictures.
+///
+/// # Errors
+/// [`BadInput`] that names the file.
+pub fn load(folder: &Path) -> Result<TaskSet> {
+    let bad = |error: hypereyes_synth::SynthError| BadInput::new(format!("{error}; `hypereyes synth --held-out` makes a task set"));
+    let tasks = load_tasks(folder).map_err(bad)?;
+    let mut pictures = BTreeMap::new();
+    for id in tasks.iter().flat_map(|task| &task.pictures) {
+        if !pictures.contains_key(id) {
+            let picture = load_picture(folder, id, &Limits::default()).map_err(bad)?;
+            pictures.insert(id.clone(), Arc::new(picture.image));
+        }
+    }
+    Ok(TaskSet { tasks, pictures })
+}
+
+/// The tasks of a set in memory.
+pub fn of(set: DataSet) -> TaskSet {
+    let pictures = set.pictures.into_iter().map(|(id, picture)| (id, Arc::new(picture.image))).collect();
+    TaskSet { tasks: set.tasks, pictures }
+}
+
+/// Measures the policy in `model`. `name` is what the progress bar is called.
+///
+/// # Errors
+/// When the policy cannot be loaded; single tasks that fail are counted in the report.
+pub async fn measure(config: &Config, world: &Arc<World>, model: &Path, set: &TaskSet, name: &'static str) -> Result<Measured> {
+    let (setup, engine) = parts::engine(config, world, model, PolicyVersion(0))?;
+    let judge = config.reward_service.judge;
+    let bar = Bar::new(name, "tasks");
+    let show = |progress: Progress| {
+        let right = if progress.judged == 0 { String::new() } else { format!("right {:.0} %", 100.0 * progress.right as f64 / progress.judged as f64) };
+        bar.at(progress.done, progress.of, &right);
+    };
+    let mut played = Vec::new();
+    let report = evaluate(&setup, &engine, &judge, set, &config.eval, show, |task, trajectory, accuracy| {
+        played.push(Played { task: task.clone(), trajectory: trajectory.clone(), accuracy });
+    })
+    .await;
+    let without = |progress: Progress| bar.at(progress.done, progress.of, "without tools");
+    let closed_book_accuracy = closed_book(&setup, &engine, &judge, set, &config.eval, without).await;
+    bar.done();
+    // Rollouts end in any order; files must not depend on it.
+    let order: BTreeMap<&TaskId, usize> = set.tasks.iter().enumerate().map(|(at, task)| (&task.id, at)).collect();
+    played.sort_by_key(|one| order.get(&one.task.id).copied());
+    Ok(Measured { report, closed_book_accuracy, played })
+}

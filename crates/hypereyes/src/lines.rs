@@ -1,0 +1,96 @@
+//! JSON values in, JSON lines out: the shape of `score` and `loss`.
+//!
+//! In: a file or stdin with one JSON value after the other, on lines of their own or not. Out: one line on stdout per value.
+//! A value that cannot be used ends the command as bad input and says which one it was.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use hypereyes_chassis::BadInput;
+use serde_json::Value;
+
+/// Most bytes of input.
+const MAX_BYTES: u64 = 4 << 30;
+
+/// Calls `work` for each value of `input` (stdin without a path, or with `-`) and prints what it gives.
+///
+/// # Errors
+/// [`BadInput`] for an input that cannot be read or used.
+pub fn each(input: Option<&Path>, work: impl FnMut(&Value) -> Result<Value>) -> Result<()> {
+    match input.filter(|path| path.as_os_str() != "-") {
+        Some(path) => {
+            let file = File::open(path).map_err(|error| BadInput::new(format!("cannot read {}: {error}", path.display())))?;
+            between(BufReader::new(file), io::stdout().lock(), &path.display().to_string(), work)
+        }
+        None => between(io::stdin().lock(), io::stdout().lock(), "stdin", work),
+    }
+}
+
+/// [`each`] between any two ends.
+///
+/// # Errors
+/// As [`each`].
+pub fn between(input: impl Read, output: impl Write, name: &str, mut work: impl FnMut(&Value) -> Result<Value>) -> Result<()> {
+    let mut output = BufWriter::new(output);
+    let values = serde_json::Deserializer::from_reader(input.take(MAX_BYTES)).into_iter::<Value>();
+    for (at, value) in values.enumerate() {
+        let number = at + 1;
+        let value = value.map_err(|error| BadInput::new(format!("value {number} of {name} is not JSON: {error}")));
+        let answer = value.map_err(anyhow::Error::from).and_then(|value| {
+            work(&value).map_err(|error| BadInput::new(format!("value {number} of {name}: {error:#}")).into())
+        });
+        match answer {
+            Ok(answer) => {
+                let written = serde_json::to_writer(&mut output, &answer).map_err(io::Error::from).and_then(|()| output.write_all(b"\n"));
+                match written {
+                    // Whoever reads has read enough.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                    written => written.context("cannot write the results")?,
+                }
+            }
+            Err(error) => {
+                // The results before the bad value stand.
+                output.flush().context("cannot write the results")?;
+                return Err(error);
+            }
+        }
+    }
+    match output.flush() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the results"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn double(input: &str) -> (Result<()>, String) {
+        let mut output = Vec::new();
+        let result = between(input.as_bytes(), &mut output, "test", |value| {
+            let number = value.as_i64().context("not a number")?;
+            Ok((number * 2).into())
+        });
+        (result, String::from_utf8(output).expect("JSON is UTF-8"))
+    }
+
+    #[test]
+    fn each_value_gives_a_line_however_it_is_laid_out() {
+        let (result, output) = double("1\n\n 2 3\n");
+        result.expect("numbers");
+        assert_eq!(output, "2\n4\n6\n");
+        assert_eq!(double("").1, "");
+    }
+
+    #[test]
+    fn a_bad_value_is_named_and_results_before_it_stand() {
+        for bad in ["1 2 \"x\" 4", "1 2 {"] {
+            let (result, output) = double(bad);
+            let error = result.expect_err("the third value is bad");
+            assert!(error.is::<BadInput>() && error.to_string().contains("value 3 of test"), "{error}");
+            assert_eq!(output, "2\n4\n");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Curves as inline SVG. In: one or two series over steps. Out: an SVG with axes, a smoothed line over the faint raw one,
+//! and a title with the numbers under every step. It knows no metric.
+
+use std::fmt::Write as _;
+
+use super::html::{escape, number};
+
+const WIDTH: f64 = 360.0;
+const HEIGHT: f64 = 170.0;
+const LEFT: f64 = 52.0;
+const RIGHT: f64 = 10.0;
+const TOP: f64 = 10.0;
+const BOTTOM: f64 = 24.0;
+/// Most points that are drawn; longer runs are averaged in runs of neighbouring steps.
+const MAX_POINTS: usize = 240;
+
+/// One line.
+pub struct Series {
+    /// What it is, for the legend and the titles.
+    pub name: &'static str,
+    /// One value per step.
+    pub values: Vec<Option<f64>>,
+}
+
+/// What a chart shows.
+pub struct Chart {
+    /// Heading.
+    pub title: &'static str,
+    /// One sentence on how to read it.
+    pub note: &'static str,
+    /// Decimals of numbers in titles and at the axis.
+    pub decimals: usize,
+    /// True when the axis must begin at 0.
+    pub from_zero: bool,
+    /// Lines; the second one is drawn dashed.
+    pub series: Vec<Series>,
+}
+
+impl Chart {
+    /// The chart as a `<figure>`; empty when no series has two values.
+    pub fn figure(&self, steps: &[u64]) -> String {
+        let steps = thin(&steps.iter().map(|step| Some(*step as f64)).collect::<Vec<_>>());
+        let lines: Vec<(&str, Vec<Option<f64>>)> = self.series.iter().map(|series| (series.name, thin(&series.values))).collect();
+        let lines: Vec<_> = lines.into_iter().filter(|(_, values)| values.iter().flatten().count() >= 2).collect();
+        if lines.is_empty() {
+            return String::new();
+        }
+        let smoothed: Vec<Vec<Option<f64>>> = lines.iter().map(|(_, values)| smooth(values)).collect();
+        let ticks = self.ticks(lines.iter().flat_map(|(_, values)| values.iter().flatten().copied()));
+        let (low, high) = (ticks[0], ticks[ticks.len() - 1]);
+        let first = steps.iter().flatten().next().copied().unwrap_or(0.0);
+        let last = steps.iter().flatten().next_back().copied().unwrap_or(1.0).max(first + 1.0);
+        let x = |step: f64| LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT);
+        let y = |value: f64| TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM);
+
+        let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(self.title));
+        for tick in &ticks {
+            let (at, label) = (y(*tick), number(Some(*tick), tick_decimals(&ticks)));
+            let right = WIDTH - RIGHT;
+            put(&mut svg, format_args!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>"));
+            put(&mut svg, format_args!("<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, at + 3.5));
+        }
+        for (step, anchor) in [(first, "start"), ((first + last) / 2.0, "middle"), (last, "end")] {
+            let (at, bottom) = (x(step), HEIGHT - 7.0);
+            put(&mut svg, format_args!("<text class=\"tick\" x=\"{at:.1}\" y=\"{bottom}\" text-anchor=\"{anchor}\">{step:.0}</text>"));
+        }
+        for (number, ((_, raw), smoothed)) in lines.iter().zip(&smoothed).enumerate() {
+            put(&mut svg, format_args!("<path class=\"raw s{number}\" d=\"{}\"/>", path(&steps, raw, &x, &y)));
+            put(&mut svg, format_args!("<path class=\"line s{number}\" d=\"{}\"/>", path(&steps, smoothed, &x, &y)));
+        }
+        let width = (WIDTH - LEFT - RIGHT) / steps.len() as f64;
+        for (at, step) in steps.iter().enumerate() {
+            let Some(step) = step else { continue };
+            let mut title = format!("step {step:.0}");
+            for ((name, raw), smoothed) in lines.iter().zip(&smoothed) {
+                let (raw, smoothed) = (number(raw[at], self.decimals), number(smoothed[at], self.decimals));
+                put(&mut title, format_args!("\n{name} {raw} (smoothed {smoothed})"));
+            }
+            let (left, height) = (x(*step) - width / 2.0, HEIGHT - TOP - BOTTOM);
+            put(
+                &mut svg,
+                format_args!(
+                    "<rect class=\"hit\" x=\"{left:.1}\" y=\"{TOP}\" width=\"{width:.2}\" height=\"{height}\"><title>{}</title></rect>",
+                    escape(&title)
+                ),
+            );
+        }
+        svg.push_str("</svg>");
+        let key = |(number, (name, raw)): (usize, &(&str, Vec<Option<f64>>))| {
+            let end = number_of_end(&smoothed[number], raw);
+            format!("<span class=\"key s{number}\">{}<b>{}</b></span>", escape(name), self::number(end, self.decimals))
+        };
+        let keys: String = lines.iter().enumerate().map(key).collect();
+        format!(
+            "<figure class=\"chart\"><figcaption><h3>{}</h3><div class=\"keys\">{keys}</div></figcaption>{svg}<p>{}</p></figure>",
+            escape(self.title),
+            escape(self.note)
+        )
+    }
+
+    /// Round numbers that enclose all values, at least two.
+    fn ticks(&self, values: impl Iterator<Item = f64>) -> Vec<f64> {
+        let (mut low, mut high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+        if self.from_zero {
+            (low, high) = (low.min(0.0), high.max(0.0));
+        }
+        let span = (high - low).max(high.abs().max(low.abs()) * 0.02).max(1e-9);
+        let rough = span / 3.0;
+        let unit = 10f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|factor| factor * unit).find(|step| *step >= rough * 0.999).unwrap_or(unit * 10.0);
+        let (first, last) = ((low / step + 1e-9).floor(), (high / step - 1e-9).ceil());
+        let last = last.max(first + 1.0);
+        (0..=(last - first) as usize).map(|at| (first + at as f64) * step).collect()
+    }
+}
+
+/// As many decimals as the distance between ticks needs.
+fn tick_decimals(ticks: &[f64]) -> usize {
+    let step = ticks[1] - ticks[0];
+    (0..6).find(|decimals| (step * 10f64.powi(*decimals)).fract().min(1.0 - (step * 10f64.powi(*decimals)).fract()) < 1e-6).unwrap_or(6) as usize
+}
+
+/// The last smoothed value.
+fn number_of_end(smoothed: &[Option<f64>], raw: &[Option<f64>]) -> Option<f64> {
+    smoothed.iter().rev().flatten().next().or(raw.iter().rev().flatten().next()).copied()
+}
+
+fn path(steps: &[Option<f64>], values: &[Option<f64>], x: &dyn Fn(f64) -> f64, y: &dyn Fn(f64) -> f64) -> String {
+    let mut path = String::new();
+    let mut pen_down = false;
+    for (step, value) in steps.iter().zip(values) {
+        match (step, value) {
+            (Some(step), Some(value)) => {
+                put(&mut path, format_args!("{}{:.1} {:.1}", if pen_down { "L" } else { "M" }, x(*step), y(*value)));
+                pen_down = true;
+            }
+            // Unknown steps are bridged: a gap would hide short curves altogether.
+            _ => continue,
+        }
+    }
+    path
+}
+
+/// An exponential mean with about a twelfth of the run in its window, corrected for its start.
+fn smooth(values: &[Option<f64>]) -> Vec<Option<f64>> {
+    let keep = 1.0 - 1.0 / (values.len() as f64 / 12.0).max(1.5);
+    let (mut sum, mut weight) = (0.0, 0.0);
+    let next = |value: &Option<f64>| {
+        let value = (*value)?;
+        (sum, weight) = (sum * keep + value, weight * keep + 1.0);
+        Some(sum / weight)
+    };
+    values.iter().map(next).collect()
+}
+
+/// At most [`MAX_POINTS`] means of neighbouring values; what is not finite is unknown.
+fn thin(values: &[Option<f64>]) -> Vec<Option<f64>> {
+    let run = values.len().div_ceil(MAX_POINTS).max(1);
+    let mean = |values: &[Option<f64>]| {
+        let known: Vec<f64> = values.iter().flatten().copied().filter(|value| value.is_finite()).collect();
+        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+    };
+    values.chunks(run).map(mean).collect()
+}
+
+fn put(into: &mut String, arguments: std::fmt::Arguments<'_>) {
+    into.write_fmt(arguments).expect("memory takes every text");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(values: Vec<Option<f64>>) -> Chart {
+        Chart { title: "Rounds", note: "fewer <is> better", decimals: 2, from_zero: true, series: vec![Series { name: "rounds", values }] }
+    }
+
+    #[test]
+    fn ticks_are_round_and_enclose_the_values() {
+        let ticks = |values: &[f64], from_zero: bool| {
+            let chart = Chart { from_zero, ..chart(vec![]) };
+            chart.ticks(values.iter().copied())
+        };
+        assert_eq!(ticks(&[0.4, 3.7], true), [0.0, 2.0, 4.0]);
+        assert_eq!(ticks(&[0.5, 0.5], true), [0.0, 0.2, 0.4, 0.6000000000000001]);
+        let flat = ticks(&[7.0, 7.0], false);
+        assert!(flat.len() >= 2 && flat[0] <= 7.0 && flat[flat.len() - 1] >= 7.0, "{flat:?}");
+        let negative = ticks(&[-0.3, 0.9], false);
+        assert!(negative[0] <= -0.3 && negative[negative.len() - 1] >= 0.9, "{negative:?}");
+        assert_eq!(tick_decimals(&[0.0, 0.25]), 2);
+        assert_eq!(tick_decimals(&[0.0, 2.0]), 0);
+    }
+
+    #[test]
+    fn every_step_can_be_hovered_and_unknown_ones_do_not_break_the_line() {
+        let values: Vec<Option<f64>> = (0..30).map(|at| (at != 7).then_some(4.0 - f64::from(at) / 10.0)).collect();
+        let figure = chart(values).figure(&(1..=30).collect::<Vec<_>>());
+        assert_eq!(figure.matches("<title>").count(), 30);
+        assert!(figure.contains("step 8\nrounds – (smoothed –)"));
+        assert!(figure.contains("fewer &lt;is&gt; better"));
+        assert!(!figure.contains("NaN") && !figure.contains("inf"));
+    }
+
+    #[test]
+    fn long_runs_are_thinned_and_empty_ones_leave_no_chart() {
+        let figure = chart((0..100_000).map(|at| Some(f64::from(at))).collect()).figure(&(0..100_000).collect::<Vec<_>>());
+        assert!(figure.len() < 60_000, "{} bytes", figure.len());
+        assert_eq!(chart(vec![None; 30]).figure(&(0..30).collect::<Vec<_>>()), "");
+        assert_eq!(chart(vec![Some(f64::NAN), Some(1.0)]).figure(&[1, 2]), "");
+    }
+
+    #[test]
+    fn smoothing_starts_at_the_first_value_and_keeps_constants() {
+        assert!(smooth(&[Some(2.0); 40]).iter().all(|value| value.is_some_and(|value| (value - 2.0).abs() < 1e-12)));
+        let ramp: Vec<Option<f64>> = (0..40).map(|at| Some(f64::from(at))).collect();
+        assert_eq!(smooth(&ramp)[0], Some(0.0));
+    }
+}

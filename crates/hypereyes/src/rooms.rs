@@ -1,0 +1,202 @@
+//! The rooms of a run on one machine: their settings files, and how to start them as processes.
+//!
+//! In: settings, addresses, model folders, a run folder. Out: `rooms/<room>.toml` and plans for the supervisor. It knows
+//! every room's settings and no room's work.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hypereyes_chassis::{config, ready};
+use tokio::process::Command;
+
+use crate::config::Config;
+use crate::run_folder::{Addresses, RunFolder};
+use crate::supervise::{MakeCommand, OnExit, Plan};
+
+/// The learner's name.
+pub const LEARNER: &str = "learner";
+/// The reward service's name.
+pub const REWARD: &str = "reward";
+/// The teacher service's name.
+pub const TEACHER: &str = "teacher";
+
+/// The name of an actor.
+pub fn actor(number: usize) -> String {
+    format!("actor-{number}")
+}
+
+/// Everything that decides how rooms are started.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    /// Settings of the run.
+    pub config: Config,
+    /// Where things lie; an absolute path.
+    pub folder: RunFolder,
+    /// Where rooms listen.
+    pub addresses: Addresses,
+    /// The start policy.
+    pub policy: PathBuf,
+    /// The teacher; `None` without distillation.
+    pub teacher: Option<PathBuf>,
+    /// The program that has the `room` command.
+    pub program: PathBuf,
+}
+
+impl Rooms {
+    /// Names in the order in which they are started. They are stopped in the order of the flow: [`Rooms::stop_order`].
+    pub fn names(&self) -> Vec<String> {
+        let services = [Some(REWARD), self.teacher.as_ref().map(|_| TEACHER), Some(LEARNER)];
+        services.into_iter().flatten().map(str::to_owned).chain(self.actors()).collect()
+    }
+
+    /// Who stops first: what sends stops before what it sends to, so that nothing is sent into the void.
+    pub fn stop_order(&self) -> Vec<Vec<String>> {
+        vec![self.actors(), vec![REWARD.into()], vec![TEACHER.into()], vec![LEARNER.into()]]
+    }
+
+    fn actors(&self) -> Vec<String> {
+        (0..self.config.up.actors).map(actor).collect()
+    }
+
+    /// Writes the settings file of a room and forgets what an earlier process announced.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn write(&self, name: &str) -> Result<()> {
+        let path = self.folder.room_config(name);
+        let announce = self.folder.announcement(name);
+        ready::clear(&announce)?;
+        let announce = Some(announce);
+        let addresses = &self.addresses;
+        let metrics = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        match name {
+            REWARD => {
+                let base = self.config.reward_service.clone();
+                let store = Some(self.folder.reward());
+                config::dump(&hypereyes_reward_service::Config { listen: addresses.reward, metrics, announce, store, ..base }, &path)?;
+            }
+            TEACHER => {
+                let base = self.config.teacher_service.clone();
+                let listen = addresses.teacher.context("a teacher has an address")?;
+                let model = self.teacher.clone().context("a teacher has a model")?;
+                config::dump(&hypereyes_teacher_service::Config { listen, metrics_listen: metrics, announce, model, ..base }, &path)?;
+            }
+            LEARNER => {
+                let base = self.config.learner.clone();
+                let learner = hypereyes_learner::rl::Config {
+                    listen: addresses.learner,
+                    metrics_listen: metrics,
+                    announce,
+                    reward: addresses.reward.to_string(),
+                    policy: self.policy.clone(),
+                    tasks: self.folder.train(),
+                    out: self.folder.learner(),
+                    seed: self.config.seed,
+                    ..base
+                };
+                config::dump(&learner, &path)?;
+            }
+            actor => {
+                let base = self.config.actor.clone();
+                let world = &self.config.world;
+                let actor = hypereyes_actor::Config {
+                    // Each process adds its own suffix: what a dead actor leased is not its heir's.
+                    id: actor.to_owned(),
+                    learner: addresses.learner.to_string(),
+                    reward: addresses.reward.to_string(),
+                    teacher: addresses.teacher.map(|address| address.to_string()),
+                    policy: self.policy.clone(),
+                    world: if world.as_os_str().is_empty() { None } else { Some(absolute(world)?) },
+                    rollout: self.config.rollout.clone(),
+                    metrics_listen: metrics,
+                    announce,
+                    ..base
+                };
+                config::dump(&actor, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How a room is started and what its exit means.
+    pub fn plan(&self, name: &str) -> Plan {
+        let up = &self.config.up;
+        let (on_exit, grace) = match name {
+            REWARD | TEACHER => (OnExit::Restart, up.grace_s),
+            LEARNER => (OnExit::DoneOnSuccess, up.learner_grace_s),
+            _ => (OnExit::DoneOnSuccess, up.grace_s),
+        };
+        let (rooms, room) = (self.clone(), name.to_owned());
+        let command: MakeCommand = Box::new(move |_| {
+            rooms.write(&room)?;
+            let mut command = Command::new(&rooms.program);
+            command.args(["room", kind(&room), "--leash", "--config"]).arg(rooms.folder.room_config(&room));
+            Ok(command)
+        });
+        Plan { name: name.to_owned(), command, on_exit, grace: Duration::from_secs(grace), log: self.folder.log(name) }
+    }
+}
+
+/// The word of the `room` command for a room.
+fn kind(name: &str) -> &str {
+    if matches!(name, REWARD | TEACHER | LEARNER) { name } else { "actor" }
+}
+
+/// A path that means the same in every process.
+///
+/// # Errors
+/// When the current folder is gone.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot tell where {} is", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rooms(root: &Path) -> Rooms {
+        let folder = RunFolder::new(root);
+        folder.hold().expect("made");
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let config = Config { seed: 5, ..Config::default() };
+        Rooms {
+            config,
+            folder,
+            addresses: Addresses { learner: at(1), reward: at(2), teacher: Some(at(3)) },
+            policy: "/p".into(),
+            teacher: Some("/t".into()),
+            program: "hypereyes".into(),
+        }
+    }
+
+    #[test]
+    fn settings_files_say_what_the_rooms_need_of_each_other() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let rooms = rooms(root.path());
+        for name in rooms.names() {
+            rooms.write(&name).expect("written");
+        }
+        let read = |name: &str| std::fs::read_to_string(rooms.folder.room_config(name)).expect("written");
+        let learner: hypereyes_learner::rl::Config = toml::from_str(&read(LEARNER)).expect("the learner reads it");
+        assert_eq!((learner.seed, learner.reward.as_str(), learner.out), (5, "127.0.0.1:2", rooms.folder.learner()));
+        let actor: hypereyes_actor::Config = toml::from_str(&read("actor-1")).expect("an actor reads it");
+        assert_eq!((actor.id.as_str(), actor.learner.as_str(), actor.teacher.as_deref()), ("actor-1", "127.0.0.1:1", Some("127.0.0.1:3")));
+        assert_eq!(actor.rollout, rooms.config.rollout);
+        let reward: hypereyes_reward_service::Config = toml::from_str(&read(REWARD)).expect("the reward service reads it");
+        assert_eq!(reward.store, Some(rooms.folder.reward()));
+        let teacher: hypereyes_teacher_service::Config = toml::from_str(&read(TEACHER)).expect("the teacher service reads it");
+        assert_eq!(teacher.listen.port(), 3);
+    }
+
+    #[test]
+    fn rooms_stop_along_the_flow_and_the_learner_last() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let rooms = rooms(root.path());
+        let order = rooms.stop_order().concat();
+        assert_eq!(order, ["actor-0", "actor-1", "reward", "teacher", "learner"]);
+        assert_eq!(rooms.names(), ["reward", "teacher", "learner", "actor-0", "actor-1"]);
+        assert_eq!(Rooms { teacher: None, ..rooms }.names(), ["reward", "learner", "actor-0", "actor-1"]);
+    }
+}

@@ -1,0 +1,422 @@
+//! Leases and finished groups: which task is whose, what became of every group, and what waits to be trained.
+//!
+//! In: requests of actors, the clock, steps of the trainer. Out: leases, receipts, batches, and a ledger line for every
+//! event. A group has one fate: it is trained, or dropped for a reason; a lease that expires or is given back goes to the
+//! next who asks, under a new group id. Pure state: it knows no network and no tensor. Time is monotonic and passed in.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use hypereyes_domain::{ActorId, Failure, GroupId, PolicyVersion, TaskId, TaughtGroup};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{Event, Ledger};
+
+/// Bounds of the intake.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds {
+    /// Groups of one step.
+    pub groups_per_step: usize,
+    /// Versions that the worst token of a group may lag behind the policy it trains.
+    pub max_staleness: u64,
+    /// How long a lease lives without a heartbeat.
+    pub lease: Duration,
+}
+
+/// What an actor gets when it asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Work.
+    Lease(Lease),
+    /// Enough is outstanding.
+    Backpressure,
+    /// The epoch's last groups are out.
+    EpochEnd,
+    /// No more work, ever.
+    Finished,
+}
+
+/// One leased task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// Name of the lease.
+    pub group: GroupId,
+    /// The task.
+    pub task: TaskId,
+    /// Seed of its rollouts.
+    pub seed: u64,
+    /// Oldest policy version that may sample for it.
+    pub min_version: PolicyVersion,
+}
+
+/// What became of a submitted group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// It will be trained.
+    Accepted,
+    /// It was handed in before.
+    Duplicate,
+    /// Too old.
+    Stale,
+    /// Not leased (any more) to this actor.
+    Expired,
+    /// Its parts do not fit.
+    Invalid,
+}
+
+struct Held {
+    task: TaskId,
+    actor: ActorId,
+    expires: Instant,
+}
+
+/// What a checkpoint keeps of the intake. Leases are not kept: their tasks are simply leased again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    /// Passes over the tasks begun, from 0.
+    pub epoch: u64,
+    /// Tasks of the epoch still to be trained, in order.
+    pub remaining: Vec<TaskId>,
+    /// Leases handed out so far; names stay unique over restarts.
+    pub leases: u64,
+    /// Groups trained so far.
+    pub trained: u64,
+    /// Groups dropped so far.
+    pub dropped: u64,
+}
+
+/// The intake.
+pub struct Intake {
+    bounds: Bounds,
+    tasks: Vec<TaskId>,
+    seed: u64,
+    epoch: u64,
+    order: VecDeque<TaskId>,
+    held: HashMap<GroupId, Held>,
+    settled: HashSet<GroupId>,
+    ready: VecDeque<TaughtGroup>,
+    leases: u64,
+    trained: u64,
+    dropped: u64,
+    version: PolicyVersion,
+    finished: bool,
+    ledger: Ledger,
+}
+
+impl Intake {
+    /// Starts at the beginning of epoch 0, or where a checkpoint stopped.
+    pub fn new(bounds: Bounds, tasks: Vec<TaskId>, seed: u64, cursor: Option<Cursor>, version: PolicyVersion, ledger: Ledger) -> Self {
+        let mut intake = Self {
+            bounds,
+            tasks,
+            seed,
+            epoch: 0,
+            order: VecDeque::new(),
+            held: HashMap::new(),
+            settled: HashSet::new(),
+            ready: VecDeque::new(),
+            leases: 0,
+            trained: 0,
+            dropped: 0,
+            version,
+            finished: false,
+            ledger,
+        };
+        match cursor {
+            Some(cursor) => {
+                intake.epoch = cursor.epoch;
+                intake.order = cursor.remaining.into();
+                (intake.leases, intake.trained, intake.dropped) = (cursor.leases, cursor.trained, cursor.dropped);
+            }
+            None => intake.order = intake.shuffled(0),
+        }
+        intake
+    }
+
+    fn shuffled(&self, epoch: u64) -> VecDeque<TaskId> {
+        let mut order = self.tasks.clone();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(epoch)));
+        order.into()
+    }
+
+    /// Someone asks for work.
+    pub fn lease(&mut self, actor: &ActorId, now: Instant) -> Answer {
+        self.expire(now);
+        if self.finished {
+            return Answer::Finished;
+        }
+        let most = self.bounds.groups_per_step * (1 + usize::try_from(self.bounds.max_staleness).unwrap_or(usize::MAX >> 8));
+        if self.held.len() + self.ready.len() >= most {
+            return Answer::Backpressure;
+        }
+        let Some(task) = self.order.pop_front() else { return Answer::EpochEnd };
+        self.leases += 1;
+        let group = GroupId::new(format!("{task}@{}.{}", self.epoch, self.leases));
+        let seed = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.leases);
+        self.ledger.write(&Event::Leased { group: &group, actor, epoch: self.epoch });
+        self.held.insert(group.clone(), Held { task: task.clone(), actor: actor.clone(), expires: now + self.bounds.lease });
+        let min_version = PolicyVersion(self.version.0.saturating_sub(self.bounds.max_staleness));
+        Answer::Lease(Lease { group, task, seed, min_version })
+    }
+
+    /// A finished group comes in.
+    pub fn submit(&mut self, group: TaughtGroup, now: Instant) -> Receipt {
+        self.expire(now);
+        let id = group.scored.group.id.clone();
+        if self.settled.contains(&id) {
+            return Receipt::Duplicate;
+        }
+        let owned = self.held.get(&id).is_some_and(|held| held.actor == group.scored.group.actor && held.task == group.scored.group.task);
+        if !owned {
+            return Receipt::Expired;
+        }
+        let held = self.held.remove(&id).expect("just found");
+        self.settled.insert(id.clone());
+        if let Err(error) = group.check() {
+            self.drop_group(&id, "invalid", &error.reason);
+            // The task itself is sound: someone may do better.
+            self.order.push_back(held.task);
+            return Receipt::Invalid;
+        }
+        if self.is_stale(&group) {
+            self.drop_group(&id, "stale", "");
+            self.order.push_back(held.task);
+            return Receipt::Stale;
+        }
+        self.ledger.write(&Event::Submitted { group: &id });
+        self.ready.push_back(group);
+        Receipt::Accepted
+    }
+
+    fn is_stale(&self, group: &TaughtGroup) -> bool {
+        let oldest = group.scored.group.oldest_version().unwrap_or(self.version);
+        self.version.staleness_of(oldest) > self.bounds.max_staleness
+    }
+
+    fn drop_group(&mut self, id: &GroupId, reason: &'static str, detail: &str) {
+        self.dropped += 1;
+        metrics::counter!(crate::metrics::GROUPS_DROPPED, "reason" => reason).increment(1);
+        self.ledger.write(&Event::Dropped { group: id, reason, detail });
+    }
+
+    /// A lease is given back.
+    pub fn abandon(&mut self, id: &GroupId, actor: &ActorId, failure: Failure) -> bool {
+        if self.held.get(id).is_none_or(|held| held.actor != *actor) {
+            return false;
+        }
+        self.release(id.clone(), failure.label());
+        true
+    }
+
+    /// Renews the actor's leases; says which are still its own.
+    pub fn heartbeat(&mut self, actor: &ActorId, groups: &[GroupId], now: Instant) -> Vec<GroupId> {
+        self.expire(now);
+        let mut yours = vec![];
+        for id in groups {
+            if let Some(held) = self.held.get_mut(id).filter(|held| held.actor == *actor) {
+                held.expires = now + self.bounds.lease;
+                yours.push(id.clone());
+            }
+        }
+        yours
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let late: Vec<GroupId> = self.held.iter().filter(|(_, held)| held.expires <= now).map(|(id, _)| id.clone()).collect();
+        for id in late {
+            self.release(id, "expired");
+        }
+    }
+
+    fn release(&mut self, id: GroupId, reason: &'static str) {
+        let held = self.held.remove(&id).expect("callers have seen it");
+        metrics::counter!(crate::metrics::LEASES_RELEASED, "reason" => reason).increment(1);
+        self.ledger.write(&Event::Released { group: &id, reason });
+        self.order.push_front(held.task);
+    }
+
+    /// The next batch, if there is one. At an epoch's end a smaller one is taken rather than none.
+    pub fn take_batch(&mut self) -> Option<Vec<TaughtGroup>> {
+        let last_of_epoch = self.order.is_empty() && self.held.is_empty() && !self.ready.is_empty();
+        if self.ready.len() < self.bounds.groups_per_step && !last_of_epoch {
+            return None;
+        }
+        let count = self.ready.len().min(self.bounds.groups_per_step);
+        let mut batch = vec![];
+        for group in self.ready.drain(..count).collect::<Vec<_>>() {
+            if self.is_stale(&group) {
+                let (id, task) = (group.scored.group.id, group.scored.group.task);
+                self.drop_group(&id, "stale", "while queued");
+                self.order.push_back(task);
+            } else {
+                batch.push(group);
+            }
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    /// A batch has become a policy version.
+    pub fn trained(&mut self, groups: &[TaughtGroup], version: PolicyVersion, step: u64) {
+        self.version = version;
+        self.trained += groups.len() as u64;
+        for group in groups {
+            self.ledger.write(&Event::Trained { group: &group.scored.group.id, step });
+        }
+    }
+
+    /// True when every task of the epoch is trained: the moment to commit references.
+    pub fn epoch_is_over(&self) -> bool {
+        self.order.is_empty() && self.held.is_empty() && self.ready.is_empty()
+    }
+
+    /// Begins the next epoch; returns the number of the one that ended.
+    pub fn next_epoch(&mut self) -> u64 {
+        let ended = self.epoch;
+        self.epoch += 1;
+        self.order = self.shuffled(self.epoch);
+        ended
+    }
+
+    /// Adds a line to the ledger.
+    pub fn note(&mut self, event: &Event<'_>) {
+        self.ledger.write(event);
+    }
+
+    /// No more leases.
+    pub fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// Whether [`Intake::finish`] was called.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Where to go on after a restart: what is leased or queued but not trained is to be done again.
+    pub fn cursor(&self) -> Cursor {
+        let queued = self.ready.iter().map(|group| group.scored.group.task.clone());
+        let mut held: Vec<TaskId> = self.held.values().map(|held| held.task.clone()).collect();
+        held.sort();
+        let remaining = queued.chain(held).chain(self.order.iter().cloned()).collect();
+        Cursor { epoch: self.epoch, remaining, leases: self.leases, trained: self.trained, dropped: self.dropped }
+    }
+
+    /// (trained, dropped, leased or queued, epoch).
+    pub fn counts(&self) -> (u64, u64, u64, u64) {
+        (self.trained, self.dropped, (self.held.len() + self.ready.len()) as u64, self.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hypereyes_domain::{Accuracy, BonusBranch, Ending, RolloutGroup, Route, Score, ScoredGroup, Trajectory};
+
+    fn intake(tasks: usize, groups_per_step: usize, max_staleness: u64) -> Intake {
+        let bounds = Bounds { groups_per_step, max_staleness, lease: Duration::from_secs(10) };
+        let tasks = (0..tasks).map(|n| TaskId::new(format!("t{n}"))).collect();
+        Intake::new(bounds, tasks, 1, None, PolicyVersion(0), Ledger::nowhere())
+    }
+
+    fn leased(intake: &mut Intake, actor: &str, now: Instant) -> Lease {
+        match intake.lease(&actor.into(), now) {
+            Answer::Lease(lease) => lease,
+            other => panic!("no lease but {other:?}"),
+        }
+    }
+
+    fn group(lease: &Lease, actor: &str, version: u64) -> TaughtGroup {
+        let trajectory = Trajectory {
+            prompt: vec![1],
+            response: vec![2],
+            mask: vec![true],
+            logprobs: vec![-0.5],
+            versions: vec![PolicyVersion(version)],
+            pictures: vec![],
+            rounds: vec![],
+            ending: Ending::NoAction,
+            answer: None,
+        };
+        let score = Score { accuracy: Accuracy::Unparsed, bonus: 0.0, branch: BonusBranch::None, reward: -0.5, route: Route::Distill };
+        let group = RolloutGroup { id: lease.group.clone(), task: lease.task.clone(), actor: actor.into(), rollouts: vec![trajectory] };
+        TaughtGroup::new(ScoredGroup::new(group, vec![score], None, 0).unwrap(), vec![None]).unwrap()
+    }
+
+    #[test]
+    fn submitting_twice_counts_once() {
+        let now = Instant::now();
+        let mut intake = intake(4, 1, 1);
+        let lease = leased(&mut intake, "a", now);
+        assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Accepted);
+        assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Duplicate);
+        assert_eq!(intake.take_batch().unwrap().len(), 1);
+        assert!(intake.take_batch().is_none());
+    }
+
+    #[test]
+    fn a_lost_lease_is_leased_again_and_its_zombie_refused() {
+        let now = Instant::now();
+        let mut intake = intake(1, 1, 1);
+        let first = leased(&mut intake, "a", now);
+        assert_eq!(intake.lease(&"b".into(), now), Answer::EpochEnd);
+        let later = now + Duration::from_secs(11);
+        let second = leased(&mut intake, "b", later);
+        assert_eq!(first.task, second.task);
+        assert_ne!(first.group, second.group);
+        assert_eq!(intake.submit(group(&first, "a", 0), later), Receipt::Expired);
+        assert_eq!(intake.submit(group(&second, "b", 0), later), Receipt::Accepted);
+    }
+
+    #[test]
+    fn heartbeats_keep_leases_and_tell_losers() {
+        let now = Instant::now();
+        let mut intake = intake(2, 1, 4);
+        let lease = leased(&mut intake, "a", now);
+        let soon = now + Duration::from_secs(9);
+        assert_eq!(intake.heartbeat(&"a".into(), &[lease.group.clone()], soon), vec![lease.group.clone()]);
+        assert!(intake.heartbeat(&"b".into(), &[lease.group.clone()], soon).is_empty());
+        assert_eq!(intake.heartbeat(&"a".into(), &[lease.group.clone()], soon + Duration::from_secs(9)).len(), 1);
+    }
+
+    #[test]
+    fn outstanding_groups_are_bounded() {
+        let now = Instant::now();
+        let mut intake = intake(10, 2, 1);
+        let leases: Vec<_> = (0..4).map(|_| leased(&mut intake, "a", now)).collect();
+        assert_eq!(intake.lease(&"a".into(), now), Answer::Backpressure);
+        assert!(intake.abandon(&leases[0].group, &"a".into(), Failure::Cancelled));
+        assert_eq!(leased(&mut intake, "b", now).task, leases[0].task);
+    }
+
+    #[test]
+    fn stale_groups_are_dropped_and_their_tasks_done_again() {
+        let now = Instant::now();
+        let mut intake = intake(3, 1, 1);
+        let (first, second) = (leased(&mut intake, "a", now), leased(&mut intake, "a", now));
+        assert_eq!(intake.submit(group(&first, "a", 0), now), Receipt::Accepted);
+        let batch = intake.take_batch().unwrap();
+        intake.trained(&batch, PolicyVersion(2), 2);
+        assert_eq!(intake.submit(group(&second, "a", 0), now), Receipt::Stale);
+        let seen: Vec<_> = (0..2).map(|_| leased(&mut intake, "a", now).task).collect();
+        assert!(seen.contains(&second.task));
+        assert_eq!(intake.counts(), (1, 1, 2, 0));
+    }
+
+    #[test]
+    fn a_resumed_intake_forgets_no_task() {
+        let now = Instant::now();
+        let mut before = intake(6, 1, 3);
+        let leases: Vec<_> = (0..3).map(|_| leased(&mut before, "a", now)).collect();
+        before.submit(group(&leases[0], "a", 0), now);
+        let batch = before.take_batch().unwrap();
+        before.trained(&batch, PolicyVersion(1), 1);
+        before.submit(group(&leases[1], "a", 0), now);
+        let cursor = before.cursor();
+        assert_eq!(cursor.remaining.len(), 5);
+        assert!(!cursor.remaining.contains(&leases[0].task));
+    }
+}

@@ -1,0 +1,411 @@
+//! The reinforcement-learning loop.
+//!
+//! Consumes taught groups from the [`intake`](crate::intake); produces policy versions, references committed at epoch
+//! ends, metrics and checkpoints. Waits for a full batch; is unblocked by the service's bell. The model lives on one
+//! thread; the async side only moves batches to it and versions back.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use hypereyes_chassis::ready::announce;
+use hypereyes_chassis::{Announcement, BadInput, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
+use hypereyes_domain::{PolicyVersion, Reference, Task, TaskId, TaughtGroup};
+use hypereyes_objective::Options;
+use hypereyes_pictures::{Limits, Processor, Store};
+use hypereyes_policy::checkpoint::{self as model_files, StoredDtype};
+use hypereyes_policy::config::ModelConfig;
+use hypereyes_weights::{Publisher, Snapshot};
+use serde::{Deserialize, Serialize};
+use tonic::service::Routes;
+
+use crate::checkpoint::{self, State};
+use crate::intake::{Bounds, Intake};
+use crate::ledger::{Event, Ledger};
+use crate::optim::OptimConfig;
+use crate::service::{FILE_DESCRIPTOR_SET, GroupPlan, ReferenceKeeper, Service, Shared};
+use crate::step::{self, Measured, Pictures};
+use crate::tasks::Tasks;
+use crate::trainer::Trainer;
+
+/// Settings of the learner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where gRPC is served. Default 127.0.0.1:7003.
+    pub listen: SocketAddr,
+    /// Where `/metrics` is served. Default none.
+    pub metrics_listen: Option<SocketAddr>,
+    /// File that announces the addresses. Default none.
+    pub announce: Option<PathBuf>,
+    /// Address of the reward service, which commits references at epoch ends.
+    pub reward: String,
+    /// Policy folder to start from.
+    pub policy: PathBuf,
+    /// Data set folder to train on.
+    pub tasks: PathBuf,
+    /// Folder for metrics, ledger, trajectories, checkpoint and the newest policy.
+    pub out: PathBuf,
+    /// Optimiser steps of the run.
+    pub steps: u64,
+    /// Seconds of training after which the run ends even if steps are left; 0 is no limit. Default 0.
+    pub time_limit_s: u64,
+    /// Groups per step. Default 8.
+    pub groups_per_step: usize,
+    /// Rollouts per group. Default 8, as in the paper.
+    pub group_size: u32,
+    /// Versions that the oldest token of a group may lag behind. Default 1: actors sample while the learner trains.
+    pub max_staleness: u64,
+    /// Seconds that a lease lives without a heartbeat. Default 20.
+    pub lease_s: u64,
+    /// Sampling temperature. Default 1: the distillation's KL is defined there, so nothing else is accepted with it.
+    pub temperature: f32,
+    /// Nucleus. Default 1: a truncated distribution has other log-probs than the ones corrected for.
+    pub top_p: f32,
+    /// Learning rate after warm-up. Default 3e-4 for the tiny policy (the paper's 30B takes 1e-6).
+    pub lr: f64,
+    /// Steps of linear warm-up. Default 5.
+    pub warmup: u64,
+    /// Share of the learning rate left at the last step, reached linearly. Default 0.3.
+    pub final_lr: f64,
+    /// The objective: advantages, clipping, importance correction, aggregation, distillation.
+    pub objective: Options,
+    /// Optimiser.
+    pub optim: OptimConfig,
+    /// Tokens of one pass. Default 2048.
+    pub micro_tokens: usize,
+    /// Steps between checkpoints; one is always written at the end. Default 20.
+    pub checkpoint_every: u64,
+    /// Steps between recorded batches in `trajectories.jsonl`. Default 20.
+    pub record_every: u64,
+    /// Bytes of pictures held beside those of the tasks. Default 256 MiB.
+    pub pictures_bytes: usize,
+    /// Threads of the pool that computes; 0 takes all cores. Default 0.
+    pub threads: usize,
+    /// Seed of task order and rollouts.
+    pub seed: u64,
+    /// Limits of the gRPC server.
+    pub server: ServerConfig,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7003)),
+            metrics_listen: None,
+            announce: None,
+            reward: "127.0.0.1:7001".into(),
+            policy: PathBuf::new(),
+            tasks: PathBuf::new(),
+            out: PathBuf::new(),
+            steps: 100,
+            time_limit_s: 0,
+            groups_per_step: 8,
+            group_size: 8,
+            max_staleness: 1,
+            lease_s: 20,
+            temperature: 1.0,
+            top_p: 1.0,
+            lr: 3e-4,
+            warmup: 5,
+            final_lr: 0.3,
+            objective: Options::default(),
+            optim: OptimConfig { weight_decay: 0.0, ..OptimConfig::default() },
+            micro_tokens: 2048,
+            checkpoint_every: 20,
+            record_every: 20,
+            pictures_bytes: 256 << 20,
+            threads: 0,
+            seed: 0,
+            server: ServerConfig::default(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<(), BadInput> {
+        let refuse = |text: &str| Err(BadInput::new(text.to_owned()));
+        if self.groups_per_step == 0 || self.group_size == 0 || self.steps == 0 {
+            return refuse("groups_per_step, group_size and steps must be at least 1");
+        }
+        if self.objective.opd_coef != 0.0 && self.temperature != 1.0 {
+            return refuse("distillation compares log-probs at temperature 1: set temperature = 1 or objective.opd_coef = 0");
+        }
+        self.objective.check().map_err(|error| BadInput::new(format!("objective: {error}")))
+    }
+
+    fn rate(&self, step: u64) -> f64 {
+        let warm = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
+        let done = step as f64 / self.steps.max(1) as f64;
+        self.lr * warm * (1.0 - (1.0 - self.final_lr) * done)
+    }
+}
+
+/// What a step needs that stays on the training thread.
+struct Bench {
+    trainer: Trainer,
+    processor: Processor,
+    options: Options,
+    temperature: f64,
+}
+
+/// Trains until the steps or the time are used up, or until `shutdown`, and leaves a checkpoint either way.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
+    let telemetry = telemetry::init(&config.telemetry)?;
+    crate::metrics::describe();
+    config.check()?;
+    if config.threads > 0 {
+        // Fails only if a pool exists already, as when rooms share a process; then that pool is used.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
+    }
+    let server = Server::bind(config.listen).await?.describe(FILE_DESCRIPTOR_SET);
+    std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
+    let tasks = Tasks::load(&config.tasks)?;
+    let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
+    let model = ModelConfig::load(&config.policy).map_err(bad)?;
+    let resumed = checkpoint::load(&config.out.join("checkpoint"))?;
+    let weights = match &resumed {
+        Some(state) => state.weights.clone(),
+        None => model_files::read_weights(&config.policy).map_err(bad)?,
+    };
+    let mut trainer = Trainer::new(model, weights, config.optim.clone(), config.micro_tokens).map_err(bad)?;
+    let mut ledger = Ledger::open(&config.out.join("groups.jsonl")).context("cannot open groups.jsonl")?;
+    let (mut step, mut version, mut before) = (0, PolicyVersion(0), 0.0);
+    let mut references: BTreeMap<TaskId, Reference> =
+        tasks.all().filter_map(|task| task.reference.map(|reference| (task.id.clone(), reference))).collect();
+    let mut cursor = None;
+    if let Some(state) = resumed {
+        (step, version, before) = (state.step, state.version, state.seconds);
+        trainer.optimiser = state.optimiser;
+        // A reference only ever tightens: the checkpoint's joins the task set's.
+        for (task, reference) in state.references {
+            references.entry(task).and_modify(|known| *known = (*known).min(reference)).or_insert(reference);
+        }
+        cursor = Some(state.cursor);
+        tracing::info!(step, %version, "resumed");
+    }
+    ledger.write(&Event::Started { step });
+    let bounds =
+        Bounds { groups_per_step: config.groups_per_step, max_staleness: config.max_staleness, lease: Duration::from_secs(config.lease_s) };
+    let intake = Intake::new(bounds, tasks.ids(), config.seed, cursor, version, ledger);
+    let plan = GroupPlan {
+        size: config.group_size,
+        temperature: config.temperature,
+        top_p: config.top_p,
+        lease: Duration::from_secs(config.lease_s),
+    };
+    let shared = Arc::new(Shared {
+        intake: Mutex::new(intake),
+        bell: tokio::sync::Notify::new(),
+        tasks,
+        pictures: Store::new(config.pictures_bytes, Limits::default()),
+        publisher: Publisher::new(Snapshot::new(trainer.weights(), version), 3),
+        plan,
+        shutdown: shutdown.clone(),
+    });
+    // The service outlives the loop by a moment, so that actors hear of the end.
+    let serving = Shutdown::new();
+    let metrics_at = match config.metrics_listen {
+        Some(addr) => Some(telemetry.metrics_listener(addr, serving.clone()).await?),
+        None => None,
+    };
+    if let Some(path) = &config.announce {
+        announce(path, &Announcement::new(server.addr(), metrics_at))?;
+    }
+    let routes = Routes::new(hypereyes_proto::server::learner(Service::new(shared.clone())));
+    let limits = config.server.clone();
+    let stop_serving = serving.clone();
+    let served = tokio::spawn(async move { server.serve(routes, stop_serving, &limits).await });
+    let keeper = ReferenceKeeper::new(&config.reward)?;
+    let mut references = match shutdown.race(keeper.import(&references)).await {
+        Some(known) => known?,
+        None => references,
+    };
+    let bench = Bench {
+        trainer,
+        processor: Processor::load(&config.policy).map_err(|error| BadInput::new(error.to_string()))?,
+        options: config.objective.clone(),
+        temperature: f64::from(config.temperature),
+    };
+    let mut run = Loop { config: &config, shared: &shared, keeper: &keeper, bench: Some(bench), step, version, began: Instant::now(), before };
+    let ended = run.steps(&mut references, &shutdown).await;
+    shared.intake().finish();
+    let saved = run.save(&references);
+    // Actors ask for leases every fraction of a second; give them the time to hear that it is over.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    serving.trigger();
+    served.await.context("the server died")??;
+    ended.and(saved)
+}
+
+struct Loop<'a> {
+    config: &'a Config,
+    shared: &'a Arc<Shared>,
+    keeper: &'a ReferenceKeeper,
+    /// Away while a step runs on its thread.
+    bench: Option<Bench>,
+    step: u64,
+    version: PolicyVersion,
+    began: Instant,
+    before: f64,
+}
+
+impl Loop<'_> {
+    async fn steps(&mut self, references: &mut BTreeMap<TaskId, Reference>, shutdown: &Shutdown) -> Result<()> {
+        let mut metrics = open(&self.config.out.join("metrics.jsonl"))?;
+        let mut waiting = Instant::now();
+        let pass = |limit: u64, seconds: f64| limit > 0 && seconds >= limit as f64;
+        while self.step < self.config.steps && !pass(self.config.time_limit_s, self.seconds()) {
+            let (batch, over, drained) = {
+                let mut intake = self.shared.intake();
+                let batch = intake.take_batch();
+                let over = batch.is_none() && intake.epoch_is_over();
+                (batch, over, intake.is_finished() && intake.counts().2 == 0)
+            };
+            if let Some(batch) = batch {
+                let starved = waiting.elapsed().as_secs_f64();
+                metrics::counter!(crate::metrics::STARVED).increment(starved.round() as u64);
+                let mut measured = self.train(batch).await?;
+                measured.starved_seconds = starved;
+                write_line(&mut metrics, &measured)?;
+                tracing::info!(step = self.step, accuracy = measured.accuracy, rounds = measured.rounds, "step");
+                if self.step % self.config.checkpoint_every.max(1) == 0 {
+                    self.save(references)?;
+                }
+                waiting = Instant::now();
+            } else if over && !drained {
+                self.commit(references, shutdown).await?;
+            } else if drained {
+                break;
+            } else {
+                // The bell rings for groups; the timeout is for leases that expire in silence and for the time limit.
+                let bell = tokio::time::timeout(Duration::from_millis(500), self.shared.bell.notified());
+                if shutdown.race(bell).await.is_none() {
+                    break;
+                }
+            }
+            if shutdown.is_triggered() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before + self.began.elapsed().as_secs_f64()
+    }
+
+    async fn train(&mut self, batch: Vec<TaughtGroup>) -> Result<Measured> {
+        let mut bench = self.bench.take().expect("one step at a time");
+        let (shared, version, lr) = (self.shared.clone(), self.version, self.config.rate(self.step));
+        let step = tokio::task::spawn_blocking(move || {
+            let pictures = gather(&shared, &bench.processor, &batch)?;
+            let measured =
+                step::train(&mut bench.trainer, &batch, &pictures, &bench.options, bench.temperature, lr, version).map_err(anyhow::Error::from);
+            measured.map(|measured| (bench, batch, measured))
+        });
+        let (bench, batch, mut measured) = step.await.context("the training thread died")??;
+        self.step += 1;
+        self.version = self.version.next();
+        self.shared.publisher.publish(Snapshot::new(bench.trainer.weights(), self.version));
+        self.bench = Some(bench);
+        {
+            let mut intake = self.shared.intake();
+            intake.trained(&batch, self.version, self.step);
+            (measured.groups_trained, measured.groups_dropped, _, measured.epoch) = intake.counts();
+        }
+        (measured.step, measured.version, measured.seconds) = (self.step, self.version.0, self.seconds());
+        if self.step % self.config.record_every.max(1) == 0 || self.step == 1 {
+            self.record(&batch)?;
+        }
+        Ok(measured)
+    }
+
+    /// Writes some trajectories of a step with their tasks, for people and for the report.
+    fn record(&self, batch: &[TaughtGroup]) -> Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            step: u64,
+            task: &'a Task,
+            group: &'a TaughtGroup,
+        }
+        let mut file = open(&self.config.out.join("trajectories.jsonl"))?;
+        for group in batch {
+            let Some(task) = self.shared.tasks.get(&group.scored.group.task) else { continue };
+            write_line(&mut file, &Line { step: self.step, task, group })?;
+        }
+        Ok(())
+    }
+
+    /// The epoch is over: references are tightened, the next epoch begins.
+    async fn commit(&mut self, references: &mut BTreeMap<TaskId, Reference>, shutdown: &Shutdown) -> Result<()> {
+        let epoch = self.shared.intake().counts().3;
+        let Some(committed) = shutdown.race(self.keeper.commit(epoch)).await else { return Ok(()) };
+        let tightened = committed?;
+        tracing::info!(epoch, tightened, "references committed");
+        *references = self.keeper.export().await?;
+        let mut intake = self.shared.intake();
+        intake.next_epoch();
+        intake.note(&Event::Committed { epoch, tightened });
+        Ok(())
+    }
+
+    /// Checkpoint and newest policy.
+    fn save(&self, references: &BTreeMap<TaskId, Reference>) -> Result<()> {
+        let bench = self.bench.as_ref().context("a step died, the last checkpoint stays in force")?;
+        let state = State {
+            step: self.step,
+            version: self.version,
+            weights: bench.trainer.weights().clone(),
+            optimiser: bench.trainer.optimiser.clone(),
+            cursor: self.shared.intake().cursor(),
+            references: references.clone(),
+            seconds: self.seconds(),
+        };
+        checkpoint::save(&self.config.out.join("checkpoint"), &state)?;
+        let policy = self.config.out.join("policy");
+        model_files::save(&policy, bench.trainer.config(), bench.trainer.weights(), StoredDtype::F32)?;
+        for file in std::fs::read_dir(&self.config.policy)?.flatten() {
+            let name = file.file_name();
+            if name != "config.json" && name != "model.safetensors" && file.path().is_file() {
+                std::fs::copy(file.path(), policy.join(name)).context("cannot copy the tokenizer files")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pictures of a batch as patches, each once.
+fn gather(shared: &Shared, processor: &Processor, batch: &[TaughtGroup]) -> Result<Pictures> {
+    let mut pictures = Pictures::new();
+    let seen = batch.iter().flat_map(|group| &group.scored.group.rollouts).flat_map(|rollout| &rollout.pictures);
+    for id in seen {
+        if pictures.contains_key(id) {
+            continue;
+        }
+        let patches = match shared.pictures.get(id) {
+            Some(picture) => processor.patches(&picture.image),
+            None => processor.patches(&shared.tasks.picture(id).map_err(anyhow::Error::msg)?.image),
+        };
+        pictures.insert(id.clone(), Arc::new(patches));
+    }
+    Ok(pictures)
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::options().create(true).append(true).open(path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+fn write_line<T: Serialize>(file: &mut File, value: &T) -> Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(file.write_all(&line)?)
+}

@@ -1,0 +1,222 @@
+//! One optimiser step: taught groups in, a gradient step and what it measured out.
+//!
+//! Rewards become group advantages over the whole batch; then, micro-batch by micro-batch, the objective turns log-probs
+//! into derivatives (`hypereyes-objective`) and the trainer back-propagates them. One update per batch: the old policy is
+//! the one whose forward pass is being differentiated, so the ratio is 1 and its derivative is what counts; the distance to
+//! the policy that sampled is corrected by truncated importance weights.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hypereyes_domain::{Accuracy, Patches, PictureId, PolicyVersion, Route, TaughtGroup};
+use hypereyes_objective::{self as objective, Credit, Options, Sequence, Totals};
+use hypereyes_policy::Error;
+use serde::Serialize;
+
+use crate::trainer::{Sample, Trainer};
+
+/// Pictures of a batch as patches.
+pub type Pictures = HashMap<PictureId, Arc<Patches>>;
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Measured {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Version that the step made.
+    pub version: u64,
+    /// Pass over the tasks.
+    pub epoch: u64,
+    /// Seconds since the learner started.
+    pub seconds: f64,
+    /// Seconds in the step itself.
+    pub step_seconds: f64,
+    /// Seconds that the learner waited for the batch.
+    pub starved_seconds: f64,
+    /// The objective's value.
+    pub loss: f64,
+    /// Gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Mean reward of judged rollouts.
+    pub reward: Option<f64>,
+    /// Share of judged rollouts that are right.
+    pub accuracy: Option<f64>,
+    /// Mean tool rounds.
+    pub rounds: f64,
+    /// Mean searches.
+    pub searches: f64,
+    /// Mean thousand tokens of a rollout.
+    pub kilotokens: f64,
+    /// Cost-aware score of the batch's means.
+    pub cas: Option<f64>,
+    /// Mean rounds of the references the batch was scored against.
+    pub reference_rounds: Option<f64>,
+    /// Mean searches of those.
+    pub reference_searches: Option<f64>,
+    /// Mean log-prob gap to the teacher over distilled tokens.
+    pub opd_reverse_kl: Option<f64>,
+    /// Share of rollouts that the teacher's word shaped.
+    pub distilled: f64,
+    /// Share of rollouts routed to the teacher without an answer from it.
+    pub untaught: f64,
+    /// Share of clipped tokens.
+    pub clip_fraction: f64,
+    /// Mean importance weight before truncation.
+    pub tis_mean: f64,
+    /// Mean absolute log-prob gap between learner and sampler.
+    pub train_rollout_logprob_abs_diff: f64,
+    /// Groups whose rewards are all equal: they teach nothing but what the teacher says.
+    pub zero_variance_groups: usize,
+    /// Mean versions between sampling and training.
+    pub staleness: f64,
+    /// Worst of those.
+    pub staleness_max: u64,
+    /// Tokens passed through the model.
+    pub tokens: usize,
+    /// Tokens trained per second of the step.
+    pub tokens_per_second: f64,
+    /// Groups trained so far.
+    pub groups_trained: u64,
+    /// Groups dropped so far.
+    pub groups_dropped: u64,
+}
+
+/// Trains on a batch; `version` is the policy's before the step.
+pub fn train(
+    trainer: &mut Trainer,
+    groups: &[TaughtGroup],
+    pictures: &Pictures,
+    options: &Options,
+    temperature: f64,
+    lr: f64,
+    version: PolicyVersion,
+) -> Result<Measured, Error> {
+    let began = Instant::now();
+    let (samples, mut sequences) = lay_out(groups, pictures)?;
+    let owners: Vec<u64> = sequences.iter().map(|sequence| sequence.group).collect();
+    let rewards: Vec<Option<f64>> = sequences
+        .iter()
+        .map(|sequence| match sequence.credit {
+            Credit::Reward(reward) => reward,
+            Credit::Advantage(_) => None,
+        })
+        .collect();
+    let invalid = |error: objective::ObjectiveError| Error::Input(error.to_string());
+    let advantages = objective::group_advantages(&owners, &rewards, options.normalisation).map_err(invalid)?;
+    for (sequence, advantage) in sequences.iter_mut().zip(&advantages.values) {
+        sequence.credit = Credit::Advantage(*advantage);
+    }
+    let totals = Totals::of(&sequences);
+    let mut sums = objective::Metrics::default();
+    let (mut loss, mut failure) = (0.0, None);
+    trainer.accumulate(&samples, temperature, |indices, logprobs| {
+        let part: Vec<Sequence> = indices
+            .iter()
+            .zip(logprobs)
+            .map(|(index, logprobs)| {
+                let now: Vec<f64> = logprobs.iter().map(|value| f64::from(*value)).collect();
+                Sequence { new: now.clone(), old: now, ..sequences[*index].clone() }
+            })
+            .collect();
+        match objective::evaluate_part(&part, &totals, options) {
+            Ok(output) => {
+                loss += output.loss;
+                sums.absorb(&output.metrics);
+                output.gradients.into_iter().map(|list| list.into_iter().map(|value| value as f32).collect()).collect()
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+                logprobs.iter().map(|list| vec![0.0; list.len()]).collect()
+            }
+        }
+    })?;
+    if let Some(error) = failure {
+        return Err(invalid(error));
+    }
+    let grad_norm = trainer.step(lr)?;
+    if !grad_norm.is_finite() {
+        metrics::counter!(crate::metrics::STEPS_SKIPPED).increment(1);
+    }
+    let mut measured = describe(groups, version);
+    measured.zero_variance_groups = advantages.zero_variance_groups;
+    let n = sequences.len() as f64;
+    measured.loss = loss;
+    measured.grad_norm = grad_norm;
+    measured.lr = lr;
+    measured.opd_reverse_kl = sums.opd_reverse_kl;
+    measured.distilled = sums.distilled_sequences as f64 / n;
+    measured.untaught = sums.untaught_sequences as f64 / n;
+    measured.clip_fraction = sums.pg_clipfrac;
+    measured.tis_mean = sums.tis;
+    measured.train_rollout_logprob_abs_diff = sums.train_rollout_logprob_abs_diff;
+    measured.step_seconds = began.elapsed().as_secs_f64();
+    measured.tokens_per_second = measured.tokens as f64 / measured.step_seconds.max(1e-9);
+    metrics::gauge!(crate::metrics::STEP_SECONDS).set(measured.step_seconds);
+    metrics::counter!(crate::metrics::GROUPS_TRAINED).increment(groups.len() as u64);
+    Ok(measured)
+}
+
+/// Token sequences for the trainer and, beside them, what the objective needs; only sampled tokens are listed.
+fn lay_out(groups: &[TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, Vec<Sequence>), Error> {
+    let (mut samples, mut sequences) = (vec![], vec![]);
+    for (number, group) in groups.iter().enumerate() {
+        let scored = &group.scored;
+        for ((rollout, score), teacher) in scored.group.rollouts.iter().zip(&scored.scores).zip(&group.teacher) {
+            let start = rollout.prompt.len();
+            let at: Vec<usize> = rollout.mask.iter().enumerate().filter(|(_, sampled)| **sampled).map(|(at, _)| at).collect();
+            let pick = |list: &[f32]| -> Vec<f64> { at.iter().map(|at| f64::from(list[*at])).collect() };
+            let seen = rollout.pictures.iter().map(|id| pictures.get(id).cloned().ok_or(id)).collect::<Result<Vec<_>, _>>();
+            samples.push(Sample {
+                tokens: rollout.prompt.iter().chain(&rollout.response).copied().collect(),
+                pictures: seen.map_err(|id| Error::Input(format!("group {}: picture {id} is not here", scored.group.id)))?,
+                trained: at.iter().map(|at| start + at).collect(),
+            });
+            let judged = score.route != Route::Skip;
+            sequences.push(Sequence {
+                group: number as u64,
+                credit: Credit::Reward(judged.then_some(score.reward)),
+                valid: judged,
+                mask: vec![true; at.len()],
+                new: vec![0.0; at.len()],
+                old: vec![0.0; at.len()],
+                rollout: pick(&rollout.logprobs),
+                teacher: teacher.as_ref().map(|teacher| pick(&teacher.logprobs)),
+                distill: score.route == Route::Distill,
+            });
+        }
+    }
+    Ok((samples, sequences))
+}
+
+/// What a batch looks like before any training.
+fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Measured {
+    let rollouts: Vec<_> =
+        groups.iter().flat_map(|group| group.scored.group.rollouts.iter().zip(&group.scored.scores)).collect();
+    let n = rollouts.len().max(1) as f64;
+    let mean = |of: &dyn Fn(&(&hypereyes_domain::Trajectory, &hypereyes_domain::Score)) -> f64| rollouts.iter().map(of).sum::<f64>() / n;
+    let judged: Vec<_> = rollouts.iter().filter(|(_, score)| score.route != Route::Skip).collect();
+    let of_judged = |value: f64| (!judged.is_empty()).then(|| value / judged.len() as f64);
+    let right = judged.iter().filter(|(_, score)| score.accuracy == Accuracy::Correct).count();
+    let references: Vec<_> = groups.iter().filter_map(|group| group.scored.reference).collect();
+    let of_references = |sum: u32| (!references.is_empty()).then(|| f64::from(sum) / references.len() as f64);
+    let lag: Vec<u64> = rollouts.iter().filter_map(|(rollout, _)| rollout.oldest_version()).map(|old| version.staleness_of(old)).collect();
+    let accuracy = of_judged(right as f64);
+    let (rounds, kilotokens) = (mean(&|(rollout, _)| f64::from(rollout.round_count())), mean(&|(rollout, _)| rollout.tokens() as f64) / 1000.0);
+    Measured {
+        reward: of_judged(judged.iter().map(|(_, score)| score.reward).sum()),
+        accuracy,
+        rounds,
+        searches: mean(&|(rollout, _)| f64::from(rollout.searches())),
+        kilotokens,
+        cas: accuracy.map(|accuracy| accuracy * accuracy * 100.0 / (kilotokens + 2.0 * rounds + 1.0)),
+        reference_rounds: of_references(references.iter().map(|reference| reference.rounds).sum()),
+        reference_searches: of_references(references.iter().map(|reference| reference.searches).sum()),
+        staleness: lag.iter().sum::<u64>() as f64 / lag.len().max(1) as f64,
+        staleness_max: lag.iter().copied().max().unwrap_or(0),
+        tokens: rollouts.iter().map(|(rollout, _)| rollout.tokens()).sum(),
+        ..Measured::default()
+    }
+}

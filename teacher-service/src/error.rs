@@ -1,0 +1,68 @@
+//! Why a call got no log-probs. In: what went wrong. Out: a text for people and a label for the counter.
+
+use hypereyes_domain::{PictureId, TeacherId};
+
+/// Why a call got no log-probs. None of these is a policy's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScoreError {
+    /// Pictures that are not here: the caller puts them and calls again.
+    #[error("{} pictures are not here: put them and call again", .0.len())]
+    MissingPictures(Vec<PictureId>),
+    /// A sequence that does not fit the model: a token outside its vocabulary, placeholders without pictures, no prompt.
+    #[error("sequence {index} does not fit model {model}: {reason}; are policy and teacher of one family?")]
+    Misfit {
+        /// The model.
+        model: TeacherId,
+        /// Which sequence of the call.
+        index: usize,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A sequence longer than a pass may be.
+    #[error("sequence {index} has {tokens} tokens, this service takes {limit}; raise max_batch_tokens")]
+    TooLong {
+        /// Which sequence of the call.
+        index: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The model gave something that is no number.
+    #[error("model {model} gave {value} for response token {at} of sequence {index}; its weights may be damaged")]
+    NotFinite {
+        /// The model.
+        model: TeacherId,
+        /// Which sequence of the call.
+        index: usize,
+        /// Which response token.
+        at: usize,
+        /// What it gave.
+        value: String,
+    },
+    /// The caller's deadline passed.
+    #[error("not scored before the deadline; raise it, or give the service more threads")]
+    Deadline,
+    /// The model's thread or a pass of it failed.
+    #[error("model {model} could not score: {reason}; see the log of the service")]
+    Broken {
+        /// The model.
+        model: TeacherId,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl ScoreError {
+    /// The `outcome` label of the counter.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::MissingPictures(_) => "missing_pictures",
+            Self::Misfit { .. } => "misfit",
+            Self::TooLong { .. } => "too_long",
+            Self::NotFinite { .. } => "not_finite",
+            Self::Deadline => "deadline",
+            Self::Broken { .. } => "broken",
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Architecture, as tests: floors hold, the reward service is light, protobuf stays at the doors, `unsafe` has its places.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hypereyes_tests::root;
+use serde_json::Value;
+
+/// Every crate's floor; arrows point to lower numbers only.
+const FLOORS: &[(u8, &[&str])] = &[
+    (1, &["hypereyes-domain"]),
+    (2, &["hypereyes-pictures", "hypereyes-chassis"]),
+    (
+        3,
+        &["hypereyes-policy", "hypereyes-proto", "hypereyes-search", "hypereyes-chat", "hypereyes-scoring", "hypereyes-objective"],
+    ),
+    (4, &["hypereyes-rollout", "hypereyes-weights", "hypereyes-reward-service", "hypereyes-teacher-service"]),
+    (5, &["hypereyes-actor", "hypereyes-learner", "hypereyes-synth", "hypereyes-eval"]),
+    (6, &["hypereyes"]),
+    (7, &["hypereyes-tests"]),
+];
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--locked"]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Normal and build dependencies of every package, by package name.
+fn edges(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let names: BTreeMap<&str, &str> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
+        .collect();
+    let mut edges = BTreeMap::<String, BTreeSet<String>>::new();
+    for node in metadata["resolve"]["nodes"].as_array().unwrap() {
+        let targets = edges.entry(names[node["id"].as_str().unwrap()].to_owned()).or_default();
+        for dependency in node["deps"].as_array().unwrap() {
+            let normal = dependency["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"] != "dev");
+            if normal {
+                targets.insert(names[dependency["pkg"].as_str().unwrap()].to_owned());
+            }
+        }
+    }
+    edges
+}
+
+#[test]
+fn floors_hold() {
+    let floor: BTreeMap<&str, u8> = FLOORS.iter().flat_map(|(floor, crates)| crates.iter().map(move |name| (*name, *floor))).collect();
+    let edges = edges(&metadata());
+    let house: Vec<_> = edges.keys().filter(|name| name.starts_with("hypereyes")).collect();
+    assert_eq!(house.len(), floor.len(), "every crate has a floor: {house:?}");
+    for (from, targets) in edges.iter().filter(|(name, _)| name.starts_with("hypereyes")) {
+        for to in targets.iter().filter(|name| name.starts_with("hypereyes")) {
+            assert!(floor[from.as_str()] > floor[to.as_str()], "{from} (floor {}) uses {to} (floor {})", floor[from.as_str()], floor[to.as_str()]);
+        }
+    }
+}
+
+#[test]
+fn the_reward_service_has_no_tensor_library_in_its_tree() {
+    let edges = edges(&metadata());
+    let (mut seen, mut todo) = (BTreeSet::new(), vec!["hypereyes-reward-service".to_owned()]);
+    while let Some(name) = todo.pop() {
+        if seen.insert(name.clone()) {
+            todo.extend(edges.get(&name).into_iter().flatten().cloned());
+        }
+    }
+    assert!(seen.len() > 10);
+    assert!(!seen.iter().any(|name| name.starts_with("burn") || name.starts_with("cubecl")), "burn reaches the reward service");
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            let name = entry.file_name();
+            if path.is_dir() && name != "target" && name != ".git" && name != "runs" {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = vec![];
+    walk(&root(), &mut found);
+    assert!(found.len() > 100);
+    found
+}
+
+/// Lines of code before the tests, without comments.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split("#[cfg(test)]").next().unwrap_or("").lines().map(str::trim_start).filter(|line| !line.starts_with("//"))
+}
+
+#[test]
+fn protobuf_types_stay_at_the_doors() {
+    for (path, text) in sources() {
+        let relative = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+        let test = relative.contains("/tests/") || relative.starts_with("tests/") || relative.contains("/examples/");
+        let door = relative.starts_with("proto/")
+            || relative == "crates/weights/src/grpc.rs"
+            || relative.ends_with("/service.rs")
+            || DOORS.contains(&relative.as_str());
+        if !test && !door {
+            let leak = code(&text).find(|line| line.contains("hypereyes_proto::v1") || line.contains(" v1::") || line.contains("(v1::"));
+            assert!(leak.is_none(), "{relative} speaks protobuf: {}", leak.unwrap_or_default());
+        }
+    }
+}
+
+/// Clients' doors: where a room calls another room.
+const DOORS: &[&str] = &[];
+
+#[test]
+fn unsafe_code_has_no_place_yet() {
+    for (path, text) in sources() {
+        let found = code(&text).find(|line| line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl"));
+        assert!(found.is_none(), "{}: {}", path.display(), found.unwrap_or_default());
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for (path, text) in sources() {
+        assert!(text.starts_with("//!"), "{} does not open with what it is for", path.display());
+    }
+}
