@@ -33,6 +33,10 @@ pub async fn lease(worker: &Arc<Worker>, leases: &Leases, slots: usize, grace: D
     let _ = over.race(installed.wait_for(Option::is_some)).await;
     while let Some(slot) = over.race(slots.clone().acquire_owned()).await {
         let slot = slot.expect("the semaphore is never closed");
+        // A slot may become free at the very end.
+        if over.is_triggered() {
+            break;
+        }
         let known = *worker.installed.borrow();
         // Not raced: a lease that was granted must be known, or it would block the learner until it expires.
         let pause = match worker.peers.lease(known).await {

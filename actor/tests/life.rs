@@ -65,10 +65,12 @@ async fn a_lease_becomes_a_taught_group_and_the_end_of_the_run_ends_the_actor() 
         let verdicts: Vec<Accuracy> = taught.scored.scores.iter().map(|score| score.accuracy).collect();
         assert_eq!(verdicts, [Accuracy::Correct, Accuracy::Wrong, Accuracy::Correct, Accuracy::Wrong], "a silent judge is no verdict");
         for (at, (rollout, answer)) in group.rollouts.iter().zip(&taught.teacher).enumerate() {
-            assert!(rollout.sampled_tokens() > 0 && rollout.pictures[0] == picture().id);
-            assert_eq!(rollout.prompt, group.rollouts[0].prompt);
-            assert_eq!(answer.is_some(), at % 2 == 1, "the teacher is asked about failures only");
+            assert_eq!((&rollout.prompt, &rollout.pictures[0]), (&group.rollouts[0].prompt, &picture().id));
+            // An untrained policy may also sample what no policy may, such as a picture's placeholder; that is masked.
+            let asked = at % 2 == 1 && rollout.sampled_tokens() > 0;
+            assert_eq!(answer.is_some(), asked, "the teacher is asked about failures only");
         }
+        assert!(taught.teacher.iter().any(Option::is_some));
         let different: HashSet<&[u32]> = group.rollouts.iter().map(|rollout| rollout.response.as_slice()).collect();
         assert!(different.len() > 1, "siblings have seeds of their own");
     }

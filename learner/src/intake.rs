@@ -26,6 +26,15 @@ pub struct Bounds {
     pub lease: Duration,
 }
 
+impl Bounds {
+    /// Groups that may be leased or queued: those of the step under way and, for each version that a group may lag, those
+    /// of one more step. One version is kept in reserve for the short batches of an epoch's end.
+    fn most_outstanding(&self) -> usize {
+        let ahead = usize::try_from(self.max_staleness.max(1)).unwrap_or(usize::MAX);
+        self.groups_per_step.saturating_mul(ahead)
+    }
+}
+
 /// What an actor gets when it asks.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
@@ -149,8 +158,7 @@ impl Intake {
         if self.finished {
             return Answer::Finished;
         }
-        let most = self.bounds.groups_per_step * (1 + usize::try_from(self.bounds.max_staleness).unwrap_or(usize::MAX >> 8));
-        if self.held.len() + self.ready.len() >= most {
+        if self.held.len() + self.ready.len() >= self.bounds.most_outstanding() {
             return Answer::Backpressure;
         }
         let Some(task) = self.order.pop_front() else { return Answer::EpochEnd };
@@ -159,8 +167,8 @@ impl Intake {
         let seed = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.leases);
         self.ledger.write(&Event::Leased { group: &group, actor, epoch: self.epoch });
         self.held.insert(group.clone(), Held { task: task.clone(), actor: actor.clone(), expires: now + self.bounds.lease });
-        let min_version = PolicyVersion(self.version.0.saturating_sub(self.bounds.max_staleness));
-        Answer::Lease(Lease { group, task, seed, min_version })
+        // Sampling starts with the newest policy; what is outstanding then bounds how far it can fall behind.
+        Answer::Lease(Lease { group, task, seed, min_version: self.version })
     }
 
     /// A finished group comes in.
@@ -385,7 +393,7 @@ mod tests {
     #[test]
     fn outstanding_groups_are_bounded() {
         let now = Instant::now();
-        let mut intake = intake(10, 2, 1);
+        let mut intake = intake(10, 2, 2);
         let leases: Vec<_> = (0..4).map(|_| leased(&mut intake, "a", now)).collect();
         assert_eq!(intake.lease(&"a".into(), now), Answer::Backpressure);
         assert!(intake.abandon(&leases[0].group, &"a".into(), Failure::Cancelled));
@@ -395,11 +403,11 @@ mod tests {
     #[test]
     fn stale_groups_are_dropped_and_their_tasks_done_again() {
         let now = Instant::now();
-        let mut intake = intake(3, 1, 1);
+        let mut intake = intake(3, 1, 2);
         let (first, second) = (leased(&mut intake, "a", now), leased(&mut intake, "a", now));
         assert_eq!(intake.submit(group(&first, "a", 0), now), Receipt::Accepted);
         let batch = intake.take_batch().unwrap();
-        intake.trained(&batch, PolicyVersion(2), 2);
+        intake.trained(&batch, PolicyVersion(3), 3);
         assert_eq!(intake.submit(group(&second, "a", 0), now), Receipt::Stale);
         let seen: Vec<_> = (0..2).map(|_| leased(&mut intake, "a", now).task).collect();
         assert!(seen.contains(&second.task));

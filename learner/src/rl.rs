@@ -33,6 +33,9 @@ use crate::step::{self, Measured, Pictures};
 use crate::tasks::Tasks;
 use crate::trainer::Trainer;
 
+/// How long the service outlives training: above an actor's pause between heartbeats.
+const LINGER: Duration = Duration::from_millis(2500);
+
 /// Settings of the learner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -59,7 +62,8 @@ pub struct Config {
     pub groups_per_step: usize,
     /// Rollouts per group. Default 8, as in the paper.
     pub group_size: u32,
-    /// Versions that the oldest token of a group may lag behind. Default 1: actors sample while the learner trains.
+    /// Versions that the oldest token of a group may lag behind. Default 2: actors sample one step ahead while the learner
+    /// trains, and the short batches of an epoch's end drop nothing.
     pub max_staleness: u64,
     /// Seconds that a lease lives without a heartbeat. Default 20.
     pub lease_s: u64,
@@ -109,7 +113,7 @@ impl Default for Config {
             time_limit_s: 0,
             groups_per_step: 8,
             group_size: 8,
-            max_staleness: 1,
+            max_staleness: 2,
             lease_s: 20,
             temperature: 1.0,
             top_p: 1.0,
@@ -239,8 +243,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let ended = run.steps(&mut references, &shutdown).await;
     shared.intake().finish();
     let saved = run.save(&references);
-    // Actors ask for leases every fraction of a second; give them the time to hear that it is over.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Idle actors hear of the end with their next request for a lease, busy ones with their next heartbeat.
+    tokio::time::sleep(LINGER).await;
     serving.trigger();
     served.await.context("the server died")??;
     ended.and(saved)

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Call, Patches, Trajectory};
+use hypereyes_domain::{Call, Trajectory};
+use hypereyes_pictures::{Processor, RgbImage};
 use hypereyes_policy::Error;
 use rand::{Rng, SeedableRng};
 use rand::seq::SliceRandom;
@@ -81,10 +82,12 @@ pub struct SftStep {
     pub blind: bool,
 }
 
-/// A demonstration ready for training.
+/// A demonstration ready for training. Pictures stay pixels until a step needs them: as patches they are eight times as
+/// large, and a data set has thousands.
 #[derive(Clone, Debug)]
 pub struct Example {
     sample: Sample,
+    pictures: Vec<Arc<RgbImage>>,
     /// Per trained token: who wrote it.
     authors: Vec<Author>,
 }
@@ -112,7 +115,7 @@ impl Author {
 
 impl Example {
     /// Takes a demonstration and its pictures, in order of appearance.
-    pub fn new(trajectory: &Trajectory, pictures: Vec<Arc<Patches>>) -> Self {
+    pub fn new(trajectory: &Trajectory, pictures: Vec<Arc<RgbImage>>) -> Self {
         let start = trajectory.prompt.len();
         let tokens: Vec<u32> = trajectory.prompt.iter().chain(&trajectory.response).copied().collect();
         let (mut authors, mut turn) = (vec![], 0);
@@ -129,14 +132,15 @@ impl Example {
             });
         }
         let trained = (start..tokens.len()).collect();
-        Self { sample: Sample { tokens, pictures, trained }, authors }
+        Self { sample: Sample { tokens, pictures: vec![], trained }, pictures, authors }
     }
 
     /// Tokens, pictures cut away if blind, and the weight of each trained token.
-    fn view(&self, config: &SftConfig, image_tokens: [u32; 3], blind: bool) -> (Sample, Vec<f32>) {
+    fn view(&self, config: &SftConfig, processor: &Processor, image_tokens: [u32; 3], blind: bool) -> (Sample, Vec<f32>) {
         let weights = |authors: &[Author]| authors.iter().map(|author| author.weight(config, blind)).collect();
-        if !blind || self.sample.pictures.is_empty() {
-            return (self.sample.clone(), weights(&self.authors));
+        if !blind || self.pictures.is_empty() {
+            let pictures = self.pictures.iter().map(|picture| Arc::new(processor.patches(picture))).collect();
+            return (Sample { pictures, ..self.sample.clone() }, weights(&self.authors));
         }
         let mut sample = Sample { tokens: vec![], pictures: vec![], trained: vec![] };
         let mut authors = vec![];
@@ -170,6 +174,7 @@ pub fn train(
     trainer: &mut Trainer,
     examples: &[Example],
     drills: &[Example],
+    processor: &Processor,
     config: &SftConfig,
     seed: u64,
     mut report: impl FnMut(&Trainer, SftStep) -> bool,
@@ -197,7 +202,7 @@ pub fn train(
                 &examples[index]
             };
             let hide = blind || random.random_bool(config.blind_share);
-            let (sample, weight) = example.view(config, image_tokens, hide);
+            let (sample, weight) = example.view(config, processor, image_tokens, hide);
             tokens += sample.tokens.len();
             samples.push(sample);
             weights.push(weight);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{Shutdown, TelemetryConfig};
 use hypereyes_chat::{Chat, TinyWords, tiny};
-use hypereyes_domain::{Chunk, Failure, Generate, PolicyVersion, Sampling, Sequence as _};
+use hypereyes_domain::{Chunk, Failure, Generate, PolicyVersion, Sampled, Sampling, Sequence as _};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, StoredDtype};
 use hypereyes_policy::config::TinyConfig;
@@ -104,16 +104,21 @@ async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Ve
     let chunk = Chunk { tokens: prompt.clone(), pictures: vec![patches[0].clone()] };
     let sampling = Sampling { temperature: 1.0, top_p: 1.0 };
     let mut all = Vec::new();
-    for mut sequence in engine.start(chunk, vec![1, 2, 3], sampling).await.expect("starts") {
-        let first = sequence.advance(Chunk::default(), 12).await.expect("samples");
+    for mut sequence in engine.start(chunk, (1..=12).collect(), sampling).await.expect("starts") {
+        // An untrained policy samples anything, a picture's placeholder as well: such a sequence has no meaning.
+        let sound = |turn: &Sampled| !turn.tokens.contains(&chat.image_pad());
+        let Some(first) = sequence.advance(Chunk::default(), 12).await.ok().filter(sound) else { continue };
         let observed = chat.observation("Peru: Lima", &[patches[1].grid]);
-        let second = sequence.advance(Chunk { tokens: observed.clone(), pictures: vec![patches[1].clone()] }, 9).await.expect("samples");
+        let chunk = Chunk { tokens: observed.clone(), pictures: vec![patches[1].clone()] };
+        let Some(second) = sequence.advance(chunk, 9).await.ok().filter(sound) else { continue };
         let response = [&first.tokens[..], &observed, &second.tokens].concat();
         let mask = [vec![true; first.tokens.len()], vec![false; observed.len()], vec![true; second.tokens.len()]].concat();
         let logprobs = [first.logprobs, vec![0.0; observed.len()], second.logprobs].concat();
         let ids = pictures.iter().map(|picture| picture.id.clone()).collect();
         all.push((ScoreSequence { prompt: prompt.clone(), response, mask, pictures: ids }, logprobs));
+        all.truncate(3);
     }
+    assert_eq!(all.len(), 3, "some of twelve sequences are sound");
     all
 }
 

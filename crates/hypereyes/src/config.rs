@@ -32,7 +32,7 @@ pub struct Config {
     pub policy: PathBuf,
     /// Teacher (Hugging Face folder of the same family). Empty: the shipped one.
     pub teacher: PathBuf,
-    /// Tasks and demonstrations.
+    /// Tasks and demonstrations. Default 192 training tasks: an epoch, after which references tighten, is then 24 steps.
     pub synth: SynthConfig,
     /// Episodes.
     pub rollout: RolloutConfig,
@@ -117,7 +117,7 @@ impl Default for Config {
             world: PathBuf::new(),
             policy: PathBuf::new(),
             teacher: PathBuf::new(),
-            synth: SynthConfig::default(),
+            synth: SynthConfig { tasks: 192, ..SynthConfig::default() },
             rollout: RolloutConfig {
                 max_turn_tokens: 128,
                 max_context_tokens: 768,
@@ -134,9 +134,9 @@ impl Default for Config {
             eval: EvalConfig::default(),
             up: UpConfig::default(),
             learner: hypereyes_learner::rl::Config::default(),
-            actor: hypereyes_actor::Config::default(),
+            actor: hypereyes_actor::Config { threads: 1, ..hypereyes_actor::Config::default() },
             reward_service: hypereyes_reward_service::Config::default(),
-            teacher_service: hypereyes_teacher_service::Config::default(),
+            teacher_service: hypereyes_teacher_service::Config { threads: 1, ..hypereyes_teacher_service::Config::default() },
         }
     }
 }

@@ -10,6 +10,8 @@ use hypereyes_chassis::BadInput;
 use hypereyes_domain::{PolicyVersion, TaskId};
 use hypereyes_eval::{Progress, Report, TaskSet, closed_book, evaluate};
 use hypereyes_pictures::Limits;
+use hypereyes_policy::engine::Engine;
+use hypereyes_rollout::Setup;
 use hypereyes_search::World;
 use hypereyes_synth::DataSet;
 use hypereyes_synth::dataset::{load_picture, load_tasks};
@@ -53,28 +55,37 @@ pub fn of(set: DataSet) -> TaskSet {
     TaskSet { tasks: set.tasks, pictures }
 }
 
-/// Measures the policy in `model`. `name` is what the progress bar is called.
+/// Measures the policy in `model`.
 ///
 /// # Errors
-/// When the policy cannot be loaded; single tasks that fail are counted in the report.
+/// When the policy cannot be loaded.
 pub async fn measure(config: &Config, world: &Arc<World>, model: &Path, set: &TaskSet, name: &'static str) -> Result<Measured> {
     let (setup, engine) = parts::engine(config, world, model, PolicyVersion(0))?;
+    Ok(measure_loaded(config, &setup, &engine, set, name).await)
+}
+
+/// Measures a policy that is loaded. `name` is what the progress bar is called. Tasks that fail are counted in the report.
+pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set: &TaskSet, name: &'static str) -> Measured {
     let judge = config.reward_service.judge;
     let bar = Bar::new(name, "tasks");
     let show = |progress: Progress| {
-        let right = if progress.judged == 0 { String::new() } else { format!("right {:.0} %", 100.0 * progress.right as f64 / progress.judged as f64) };
+        let right = if progress.judged == 0 {
+            String::new()
+        } else {
+            format!("right {:.0} %", 100.0 * progress.right as f64 / progress.judged as f64)
+        };
         bar.at(progress.done, progress.of, &right);
     };
     let mut played = Vec::new();
-    let report = evaluate(&setup, &engine, &judge, set, &config.eval, show, |task, trajectory, accuracy| {
+    let report = evaluate(setup, engine, &judge, set, &config.eval, show, |task, trajectory, accuracy| {
         played.push(Played { task: task.clone(), trajectory: trajectory.clone(), accuracy });
     })
     .await;
     let without = |progress: Progress| bar.at(progress.done, progress.of, "without tools");
-    let closed_book_accuracy = closed_book(&setup, &engine, &judge, set, &config.eval, without).await;
+    let closed_book_accuracy = closed_book(setup, engine, &judge, set, &config.eval, without).await;
     bar.done();
     // Rollouts end in any order; files must not depend on it.
     let order: BTreeMap<&TaskId, usize> = set.tasks.iter().enumerate().map(|(at, task)| (&task.id, at)).collect();
     played.sort_by_key(|one| order.get(&one.task.id).copied());
-    Ok(Measured { report, closed_book_accuracy, played })
+    Measured { report, closed_book_accuracy, played }
 }

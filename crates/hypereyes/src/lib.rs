@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod follow;
 pub mod held_out;
+pub mod job;
 pub mod ledger;
 pub mod lines;
 pub mod metrics;

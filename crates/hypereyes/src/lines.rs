@@ -38,9 +38,9 @@ pub fn between(input: impl Read, output: impl Write, name: &str, mut work: impl 
     for (at, value) in values.enumerate() {
         let number = at + 1;
         let value = value.map_err(|error| BadInput::new(format!("value {number} of {name} is not JSON: {error}")));
-        let answer = value.map_err(anyhow::Error::from).and_then(|value| {
-            work(&value).map_err(|error| BadInput::new(format!("value {number} of {name}: {error:#}")).into())
-        });
+        let answer = value
+            .map_err(anyhow::Error::from)
+            .and_then(|value| work(&value).map_err(|error| BadInput::new(format!("value {number} of {name}: {error:#}")).into()));
         match answer {
             Ok(answer) => {
                 let written = serde_json::to_writer(&mut output, &answer).map_err(io::Error::from).and_then(|()| output.write_all(b"\n"));

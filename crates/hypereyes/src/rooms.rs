@@ -84,7 +84,10 @@ impl Rooms {
                 config::dump(&hypereyes_teacher_service::Config { listen, metrics_listen: metrics, announce, model, ..base }, &path)?;
             }
             LEARNER => {
-                let base = self.config.learner.clone();
+                let mut base = self.config.learner.clone();
+                if self.teacher.is_none() {
+                    base.objective.opd_coef = 0.0;
+                }
                 let learner = hypereyes_learner::rl::Config {
                     listen: addresses.learner,
                     metrics_listen: metrics,

@@ -87,7 +87,11 @@ impl RunFolder {
     pub fn newest(runs: &Path, wanted: impl Fn(&RunFolder) -> bool) -> Option<Self> {
         let began = |folder: &RunFolder| fs::metadata(folder.config()).and_then(|meta| meta.modified()).ok();
         let folders = fs::read_dir(runs).ok()?.filter_map(|entry| Some(RunFolder::new(entry.ok()?.path())));
-        folders.filter_map(|folder| Some((began(&folder)?, folder))).filter(|(_, folder)| wanted(folder)).max_by(|a, b| a.0.cmp(&b.0)).map(|it| it.1)
+        folders
+            .filter_map(|folder| Some((began(&folder)?, folder)))
+            .filter(|(_, folder)| wanted(folder))
+            .max_by(|a, b| a.0.cmp(&b.0))
+            .map(|it| it.1)
     }
 
     /// The folder itself.
@@ -194,7 +198,8 @@ impl RunFolder {
         match lock.try_lock() {
             Ok(()) => Ok(Held { _lock: lock }),
             Err(TryLockError::WouldBlock) => {
-                let message = format!("another `hypereyes up` is running in {}: stop it first, or choose another run_dir", self.root.display());
+                let message =
+                    format!("another `hypereyes up` is running in {}: stop it first, or choose another run_dir", self.root.display());
                 Err(BadInput::new(message).into())
             }
             Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),

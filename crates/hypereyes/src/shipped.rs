@@ -60,9 +60,8 @@ impl Shipped {
     pub fn check(self) -> Result<()> {
         if !self.is_there() {
             let label = self.label();
-            let message = format!(
-                "no {label} is shipped in this build: run `hypereyes sft` first and name its folder with --set {label}=FOLDER"
-            );
+            let message =
+                format!("no {label} is shipped in this build: run `hypereyes sft` first and name its folder with --set {label}=FOLDER");
             return Err(BadInput::new(message).into());
         }
         Ok(())

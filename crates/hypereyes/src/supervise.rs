@@ -168,7 +168,8 @@ impl Supervisor {
     pub fn start(&mut self, mut plan: Plan) -> Result<()> {
         let child = spawn(&mut plan, 0)?;
         let stop = CancellationToken::new();
-        let (name, keeper) = (plan.name.clone(), Keeper { plan, config: self.config.clone(), stop: stop.clone(), events: self.events.clone() });
+        let (name, keeper) =
+            (plan.name.clone(), Keeper { plan, config: self.config.clone(), stop: stop.clone(), events: self.events.clone() });
         let task = tokio::spawn(keeper.keep(child));
         self.kept.insert(name, Kept { stop, task });
         Ok(())

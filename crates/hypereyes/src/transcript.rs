@@ -296,7 +296,9 @@ pub(crate) mod tests {
         let mut canvas = RgbImage::new(128, 48);
         for (at, entity) in ["mx", "pe"].into_iter().enumerate() {
             let flag = world.picture(&entity.into()).expect("has a picture");
-            flag.enumerate_pixels().filter(|(x, y, _)| *x < 64 && *y < 48).for_each(|(x, y, pixel)| canvas.put_pixel(x + 64 * at as u32, y, *pixel));
+            flag.enumerate_pixels()
+                .filter(|(x, y, _)| *x < 64 && *y < 48)
+                .for_each(|(x, y, pixel)| canvas.put_pixel(x + 64 * at as u32, y, *pixel));
         }
         canvas
     }
@@ -325,7 +327,17 @@ pub(crate) mod tests {
         }
         let count = response.len();
         let logprobs = vec![0.0; count];
-        Trajectory { prompt: vec![1], response, mask, logprobs, versions: vec![PolicyVersion(0); count], pictures: vec![], rounds, ending, answer }
+        Trajectory {
+            prompt: vec![1],
+            response,
+            mask,
+            logprobs,
+            versions: vec![PolicyVersion(0); count],
+            pictures: vec![],
+            rounds,
+            ending,
+            answer,
+        }
     }
 
     pub(crate) const PARALLEL: [&str; 3] = [

@@ -157,7 +157,8 @@ fn answer<'a>(trajectory: &'a Trajectory, episode: &Episode, model: String, laye
 
 fn tell(episode: &Episode) {
     let found = |found: &Found| {
-        let hits: Vec<String> = found.hits.iter().map(|hit| format!("{} ({:.2})", hit.text, hit.relevance)).chain(found.note.clone()).collect();
+        let hits: Vec<String> =
+            found.hits.iter().map(|hit| format!("{} ({:.2})", hit.text, hit.relevance)).chain(found.note.clone()).collect();
         hits.join("; ")
     };
     let mut round = 0;
@@ -170,7 +171,8 @@ fn tell(episode: &Episode) {
                 round += 1;
                 output::say(&format!("round {round}  image_search of {} on {on}, at once", count(shots.len(), "area", "areas")));
                 for shot in shots {
-                    let place = shot.area.map_or("whole".into(), |area| format!("[{:.2} {:.2} {:.2} {:.2}]", area.x1, area.y1, area.x2, area.y2));
+                    let place =
+                        shot.area.map_or("whole".into(), |area| format!("[{:.2} {:.2} {:.2} {:.2}]", area.x1, area.y1, area.x2, area.y2));
                     output::say(&format!("         {}  {place}  {}", shot.number + 1, found(&shot.found)));
                 }
             }

@@ -79,10 +79,16 @@ fn all(config: &Config) -> Result<Vec<Check>> {
         Check::of("settings", settings(config)),
         Check::of("world", parts::world(config).map(|world| format!("{}: {} entities", world.name(), world.entities().len()))),
         Check::of("policy", model(&config.policy, Shipped::Policy)),
-        Check::of("teacher", if config.up.distill { model(&config.teacher, Shipped::Teacher) } else { Ok("not needed: up.distill is off".into()) }),
+        Check::of(
+            "teacher",
+            if config.up.distill { model(&config.teacher, Shipped::Teacher) } else { Ok("not needed: up.distill is off".into()) },
+        ),
         Check::of("ports", runtime.block_on(ports::resolve(&wishes)).map(|found| format!("{found:?} are free"))),
         Check::of("run folder", writable(config)),
-        Check::of("program", std::env::current_exe().map(|path| path.display().to_string()).map_err(|error| anyhow!("cannot find itself: {error}"))),
+        Check::of(
+            "program",
+            std::env::current_exe().map(|path| path.display().to_string()).map_err(|error| anyhow!("cannot find itself: {error}")),
+        ),
         cores(),
         memory(),
     ])
@@ -94,7 +100,10 @@ fn settings(config: &Config) -> Result<String> {
     let room = (config.rollout.max_context_tokens, config.engine.max_context);
     anyhow::ensure!(room.0 <= room.1, "rollout.max_context_tokens is {}, more than engine.max_context, {}", room.0, room.1);
     anyhow::ensure!(config.up.actors > 0, "up.actors is 0: nobody would roll out");
-    Ok(format!("seed {}, {} steps of {} groups of {}", config.seed, config.learner.steps, config.learner.groups_per_step, config.learner.group_size))
+    Ok(format!(
+        "seed {}, {} steps of {} groups of {}",
+        config.seed, config.learner.steps, config.learner.groups_per_step, config.learner.group_size
+    ))
 }
 
 fn model(folder: &Path, shipped: Shipped) -> Result<String> {

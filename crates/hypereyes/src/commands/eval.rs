@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use hypereyes_domain::PolicyVersion;
 use hypereyes_eval::Report;
 use hypereyes_synth::Split;
 use serde::Serialize;
@@ -53,13 +54,14 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
             (scratch.path().to_owned(), "shipped".to_owned())
         }
     };
-    let runtime = parts::runtime()?;
-    let measured = runtime.block_on(async {
+    // The policy first: what is wrong with it is said before tasks are made.
+    let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0))?;
+    let measured = parts::runtime()?.block_on(async {
         let set = match &args.tasks {
             Some(folder) => held_out::load(folder)?,
             None => held_out::of(synth::make_here(config, Split::HeldOut).await?),
         };
-        held_out::measure(config, &world, &model, &set, "eval").await
+        anyhow::Ok(held_out::measure_loaded(config, &setup, &engine, &set, "eval").await)
     })?;
     if let Some(path) = &args.rollouts {
         report::write_played(path, &measured.played)?;
@@ -69,7 +71,10 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
         output::json(&Answer { report: &measured.report, closed_book_accuracy, model: name, seed: config.eval.seed });
     } else {
         output::say(Report::table(&[("all", &measured.report)]).trim_end());
-        output::say(&format!("without tools {:.1} % right; brackets are 95 % intervals; policy {name}", measured.closed_book_accuracy * 100.0));
+        output::say(&format!(
+            "without tools {:.1} % right; brackets are 95 % intervals; policy {name}",
+            measured.closed_book_accuracy * 100.0
+        ));
     }
     Ok(())
 }

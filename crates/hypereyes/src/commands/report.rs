@@ -25,7 +25,9 @@ pub fn run(args: &ReportArgs, json: bool) -> Result<()> {
             .ok_or_else(|| BadInput::new(format!("no finished run under {RUNS}/: name a run folder, or start with `hypereyes up`")))?,
     };
     if folder.state() != State::Finished {
-        return Err(BadInput::new(format!("{} holds no finished run: there is no {}", folder.root().display(), folder.result().display())).into());
+        return Err(
+            BadInput::new(format!("{} holds no finished run: there is no {}", folder.root().display(), folder.result().display())).into()
+        );
     }
     report::write(&folder)?;
     if json {

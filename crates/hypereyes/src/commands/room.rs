@@ -43,7 +43,9 @@ pub fn run(cli: &Cli, args: &RoomArgs) -> Result<()> {
         }
         let (file, sets) = (cli.config.as_deref(), cli.sets.as_slice());
         match args.kind {
-            Kind::Actor => hypereyes_actor::run(config::load(hypereyes_actor::Config::default(), file, "HYPEREYES_ACTOR", sets)?, shutdown).await,
+            Kind::Actor => {
+                hypereyes_actor::run(config::load(hypereyes_actor::Config::default(), file, "HYPEREYES_ACTOR", sets)?, shutdown).await
+            }
             Kind::Learner => {
                 let config = config::load(hypereyes_learner::rl::Config::default(), file, "HYPEREYES_LEARNER", sets)?;
                 hypereyes_learner::rl::run(config, shutdown).await

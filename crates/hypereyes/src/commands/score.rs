@@ -17,7 +17,8 @@ use crate::lines;
 
 /// Arguments of `score`.
 #[derive(Args, Debug)]
-#[command(after_help = "Without --compat a value is {\"task\": {..}, \"group\": {..}, \"reference\": {\"rounds\": 2, \"searches\": 5}}, where the group is as the\n\
+#[command(
+    after_help = "Without --compat a value is {\"task\": {..}, \"group\": {..}, \"reference\": {\"rounds\": 2, \"searches\": 5}}, where the group is as the\n\
     learner records it (trajectories.jsonl) or a bare list \"rollouts\", and the reference defaults to the group's, then the task's.\n\
     The answer is {\"task\", \"reference\", \"scores\": [{accuracy, bonus, branch, reward, route}, ..]}.\n\n\
     With --compat a value is a case of the released reward; without --family its keys tell which:\n  \
@@ -25,7 +26,8 @@ use crate::lines;
     {\"completion\": text}                                          extract_completion\n  \
     {\"input\": {\"sft_tc\", \"sft_total_search\", \"rollouts\": [..]}}    group_bonus\n\n\
     Examples:\n  hypereyes score runs/my-run/learner/trajectories.jsonl\n  hypereyes score --compat < groups.jsonl\n  \
-    hypereyes score --family extract_completion < completions.jsonl")]
+    hypereyes score --family extract_completion < completions.jsonl"
+)]
 pub struct ScoreArgs {
     /// Groups or cases, one JSON object each. Default: stdin.
     pub file: Option<PathBuf>,
@@ -67,7 +69,8 @@ pub fn run(config: &Config, args: &ScoreArgs) -> Result<()> {
 
 /// Scores a group of ours.
 fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value> {
-    let part = |key: &'static str| value.get(key).with_context(|| format!("{key:?} is missing; cases of the released reward need --compat"));
+    let part =
+        |key: &'static str| value.get(key).with_context(|| format!("{key:?} is missing; cases of the released reward need --compat"));
     let task: Task = serde_json::from_value(part("task")?.clone()).context("\"task\" cannot be read")?;
     // As recorded, a group lies within a scored one, and that within a taught one.
     let mut group = value.get("group").or_else(|| value.get("trajectory")).unwrap_or(value);
@@ -137,7 +140,8 @@ mod tests {
 
     #[test]
     fn groups_are_scored_as_they_are_recorded() {
-        let task = json!({"id": "t", "kind": "visual_select", "question": "q", "answers": ["Peru"], "reference": {"rounds": 2, "searches": 4}});
+        let task =
+            json!({"id": "t", "kind": "visual_select", "question": "q", "answers": ["Peru"], "reference": {"rounds": 2, "searches": 4}});
         let rollout = |answer: &str| {
             json!({"prompt": [1], "response": [], "mask": [], "logprobs": [], "versions": [], "pictures": [],
                 "rounds": [{"call": null, "searches": 2, "failed_searches": 0}, {"call": null, "searches": 2, "failed_searches": 0}],
@@ -152,6 +156,11 @@ mod tests {
         assert_eq!(scored["scores"][1]["route"], "distill");
         assert_eq!(score(&taught)["reference"], json!({"rounds": 1, "searches": 1}));
         assert_eq!(score(&json!({"task": task, "trajectory": rollout("Peru")}))["scores"].as_array().map(Vec::len), Some(1));
-        assert!(native(&json!({"samples": []}), &TraceConfig::default(), JudgeKind::Alias).expect_err("a case").to_string().contains("--compat"));
+        assert!(
+            native(&json!({"samples": []}), &TraceConfig::default(), JudgeKind::Alias)
+                .expect_err("a case")
+                .to_string()
+                .contains("--compat")
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! `hypereyes sft`: cold start. Demonstrations in, a policy folder out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -53,13 +55,10 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
     let (model, weights) = start(config, args.model.as_deref(), scratch.path())?;
     let tokenizer = args.model.as_deref().unwrap_or(scratch.path());
     let processor = Processor::load(tokenizer).map_err(|error| bad(&error))?;
-    let mut patches = std::collections::BTreeMap::new();
-    for (id, picture) in &set.pictures {
-        patches.insert(id.clone(), std::sync::Arc::new(processor.patches(&picture.image)));
-    }
+    let images: BTreeMap<_, _> = set.pictures.into_iter().map(|(id, picture)| (id, Arc::new(picture.image))).collect();
     let mut examples = vec![];
     for demonstration in &set.demonstrations {
-        let pictures = demonstration.trajectory.pictures.iter().map(|id| patches.get(id).cloned()).collect::<Option<Vec<_>>>();
+        let pictures = demonstration.trajectory.pictures.iter().map(|id| images.get(id).cloned()).collect::<Option<Vec<_>>>();
         let pictures = pictures.with_context(|| format!("task {}: a picture is not in the data set", demonstration.task))?;
         examples.push(Example::new(&demonstration.trajectory, pictures));
     }
@@ -75,7 +74,7 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
     let bar = Bar::new("sft", "steps");
     let (began, mut tokens, mut failed) = (Instant::now(), 0usize, None);
     let mut last = None;
-    sft::train(&mut trainer, &examples, &drills, &config.sft, config.seed, |trainer, step| {
+    sft::train(&mut trainer, &examples, &drills, &processor, &config.sft, config.seed, |trainer, step| {
         tokens += step.tokens;
         let speed = tokens as f64 / began.elapsed().as_secs_f64();
         let text = format!(

@@ -58,7 +58,10 @@ impl Chart {
             let (at, label) = (y(*tick), number(Some(*tick), tick_decimals(&ticks)));
             let right = WIDTH - RIGHT;
             put(&mut svg, format_args!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>"));
-            put(&mut svg, format_args!("<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, at + 3.5));
+            put(
+                &mut svg,
+                format_args!("<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, at + 3.5),
+            );
         }
         for (step, anchor) in [(first, "start"), ((first + last) / 2.0, "middle"), (last, "end")] {
             let (at, bottom) = (x(step), HEIGHT - 7.0);
@@ -107,7 +110,8 @@ impl Chart {
         let span = (high - low).max(high.abs().max(low.abs()) * 0.02).max(1e-9);
         let rough = span / 3.0;
         let unit = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|factor| factor * unit).find(|step| *step >= rough * 0.999).unwrap_or(unit * 10.0);
+        let step =
+            [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|factor| factor * unit).find(|step| *step >= rough * 0.999).unwrap_or(unit * 10.0);
         let (first, last) = ((low / step + 1e-9).floor(), (high / step - 1e-9).ceil());
         let last = last.max(first + 1.0);
         (0..=(last - first) as usize).map(|at| (first + at as f64) * step).collect()
@@ -117,7 +121,8 @@ impl Chart {
 /// As many decimals as the distance between ticks needs.
 fn tick_decimals(ticks: &[f64]) -> usize {
     let step = ticks[1] - ticks[0];
-    (0..6).find(|decimals| (step * 10f64.powi(*decimals)).fract().min(1.0 - (step * 10f64.powi(*decimals)).fract()) < 1e-6).unwrap_or(6) as usize
+    (0..6).find(|decimals| (step * 10f64.powi(*decimals)).fract().min(1.0 - (step * 10f64.powi(*decimals)).fract()) < 1e-6).unwrap_or(6)
+        as usize
 }
 
 /// The last smoothed value.

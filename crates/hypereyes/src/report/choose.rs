@@ -51,7 +51,9 @@ fn choose(before: &BTreeMap<TaskId, Played>, after: &BTreeMap<TaskId, Played>, i
     // The best by gain; ties by the most pictures, then by id, so that a report can be made again.
     let best = |wanted: &dyn Fn(&Played) -> bool, taken: &[TaskId]| {
         let candidates = after.values().filter(|played| wanted(played) && !taken.contains(&played.task.id));
-        candidates.max_by_key(|played| (gain(played), played.task.shown.len(), std::cmp::Reverse(&played.task.id))).map(|played| played.task.id.clone())
+        candidates
+            .max_by_key(|played| (gain(played), played.task.shown.len(), std::cmp::Reverse(&played.task.id)))
+            .map(|played| played.task.id.clone())
     };
     let mut chosen = Vec::new();
     let parallel: BTreeSet<&TaskId> = after.values().filter(|played| is_parallel(played)).map(|played| &played.task.id).collect();

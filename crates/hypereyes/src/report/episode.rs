@@ -42,7 +42,10 @@ pub fn card(task: &Task, picture: Option<&RgbImage>, after: &Told, before: Optio
     );
     html.push_str(&body(task, picture, after));
     if let Some(before) = before {
-        put(&mut html, format_args!("<details><summary>The same task before training: {} {}</summary>", badge(before.accuracy), escape(&cost(before))));
+        put(
+            &mut html,
+            format_args!("<details><summary>The same task before training: {} {}</summary>", badge(before.accuracy), escape(&cost(before))),
+        );
         html.push_str(&body(task, picture, before));
         html.push_str("</details>");
     }
@@ -64,7 +67,14 @@ fn body(task: &Task, picture: Option<&RgbImage>, told: &Told) -> String {
         html.push_str(&turn_item(task, told, turn, round));
     }
     if !matches!(told.episode.turns.last().map(|turn| &turn.step), Some(Step::Answer { .. } | Step::Nothing { .. })) {
-        put(&mut html, format_args!("<li class=\"end\"><p class=\"dim\">Ended without an answer: {}.</p>{}</li>", ending(told.episode.ending), truth(task)));
+        put(
+            &mut html,
+            format_args!(
+                "<li class=\"end\"><p class=\"dim\">Ended without an answer: {}.</p>{}</li>",
+                ending(told.episode.ending),
+                truth(task)
+            ),
+        );
     }
     html.push_str("</ol></div>");
     html
@@ -108,7 +118,8 @@ fn turn_item(task: &Task, told: &Told, turn: &Turn, round: usize) -> String {
     let reason = reason.map(|reason| format!("<p class=\"reason\">{}</p>", escape(&cut(reason)))).unwrap_or_default();
     let (class, head, inner) = match &turn.step {
         Step::Images { on, shots } => {
-            let head = format!("Round {round} · <code>image_search</code> · {} at once on {}", plural(shots.len(), "area", "areas"), escape(on));
+            let head =
+                format!("Round {round} · <code>image_search</code> · {} at once on {}", plural(shots.len(), "area", "areas"), escape(on));
             ("call", head, format!("<div class=\"shots\">{}</div>", shots.iter().map(shot_html).collect::<String>()))
         }
         Step::Texts { asked } => {
@@ -119,8 +130,12 @@ fn turn_item(task: &Task, told: &Told, turn: &Turn, round: usize) -> String {
             let inner = format!("<pre>{}</pre><p class=\"dim\">{}</p>", escape(&cut(wanted)), escape(&cut(told)));
             ("call bad", format!("Round {round} · a call that could not be run"), inner)
         }
-        Step::Answer { text } => ("answer", "Answer".to_owned(), format!("<p><b>{}</b> {}</p>{}", escape(&cut(text)), badge(told.accuracy), truth(task))),
-        Step::Nothing { text } => ("answer bad", "Neither a call nor an answer".to_owned(), format!("<pre>{}</pre>{}", escape(&cut(text)), truth(task))),
+        Step::Answer { text } => {
+            ("answer", "Answer".to_owned(), format!("<p><b>{}</b> {}</p>{}", escape(&cut(text)), badge(told.accuracy), truth(task)))
+        }
+        Step::Nothing { text } => {
+            ("answer bad", "Neither a call nor an answer".to_owned(), format!("<pre>{}</pre>{}", escape(&cut(text)), truth(task)))
+        }
     };
     format!("<li class=\"{class}\"><h4>{head}</h4>{reason}{inner}</li>")
 }
@@ -142,7 +157,9 @@ fn asked_html(asked: &Asked) -> String {
 }
 
 fn found_html(found: &Found) -> String {
-    let hit = |hit: &crate::transcript::Hit| format!("<span class=\"hit-text\">{} <small>{:.2}</small></span>", escape(&cut(&hit.text)), hit.relevance);
+    let hit = |hit: &crate::transcript::Hit| {
+        format!("<span class=\"hit-text\">{} <small>{:.2}</small></span>", escape(&cut(&hit.text)), hit.relevance)
+    };
     let mut html: String = found.hits.iter().map(hit).collect();
     if let Some(note) = &found.note {
         put(&mut html, format_args!("<span class=\"dim\">{}</span>", escape(&cut(note))));
@@ -247,7 +264,15 @@ mod tests {
         };
         let html = card(&task("Which one has currency sol?"), Some(&picture()), &told(&PARALLEL), Some(&told(&PARALLEL[1..])));
         assert_eq!(html.matches("class=\"box\"").count(), 2, "one box per area");
-        for want in ["2 areas at once", "2 queries at once", "2 rounds, 4 searches", "class=\"badge good\"", "Mexico", "currency Peru", "before training"] {
+        for want in [
+            "2 areas at once",
+            "2 queries at once",
+            "2 rounds, 4 searches",
+            "class=\"badge good\"",
+            "Mexico",
+            "currency Peru",
+            "before training",
+        ] {
             assert!(html.contains(want), "{want} is missing");
         }
     }

@@ -105,7 +105,8 @@ pub fn write(folder: &RunFolder) -> Result<()> {
     let page = page::render(&gather(folder)?);
     let path = folder.report();
     let temporary = path.with_extension("html.part");
-    let written = File::create(&temporary).and_then(|mut file| file.write_all(page.as_bytes())).and_then(|()| std::fs::rename(&temporary, &path));
+    let written =
+        File::create(&temporary).and_then(|mut file| file.write_all(page.as_bytes())).and_then(|()| std::fs::rename(&temporary, &path));
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -116,7 +117,9 @@ pub fn write(folder: &RunFolder) -> Result<()> {
 pub fn gather(folder: &RunFolder) -> Result<Material> {
     let outcome: Outcome = run_folder::read_json(&folder.result())?;
     let mut settings = String::new();
-    File::open(folder.config()).and_then(|file| file.take(MAX_SETTINGS).read_to_string(&mut settings)).context("cannot read the run's settings")?;
+    File::open(folder.config())
+        .and_then(|file| file.take(MAX_SETTINGS).read_to_string(&mut settings))
+        .context("cannot read the run's settings")?;
     let steps = follow::read_all(&folder.metrics()).context("cannot read the run's metrics")?;
     let chat = Chat::load(&outcome.details.policy).context("cannot read the trained policy's tokenizer")?;
     let (before, after) = (read_played(&folder.held_out_before())?, read_played(&folder.held_out_after())?);
@@ -127,7 +130,11 @@ pub fn gather(folder: &RunFolder) -> Result<Material> {
 /// A held-out task's pictures; a missing one leaves the task without.
 fn pictures(folder: &RunFolder, task: &Task) -> Vec<RgbImage> {
     let load = |id| dataset::load_picture(&folder.held_out(), id, &Limits::default());
-    task.pictures.iter().filter_map(|id| load(id).map_err(|error| tracing::warn!(%error, "a picture is missing from the report")).ok()).map(|picture| picture.image).collect()
+    task.pictures
+        .iter()
+        .filter_map(|id| load(id).map_err(|error| tracing::warn!(%error, "a picture is missing from the report")).ok())
+        .map(|picture| picture.image)
+        .collect()
 }
 
 /// The outcome of a finished run.

@@ -16,7 +16,9 @@ const STYLE: &str = include_str!("style.css");
 pub fn render(material: &Material) -> String {
     let summary = &material.outcome.summary;
     let mut html = String::from("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
-    html.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">");
+    html.push_str(
+        "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">",
+    );
     put(&mut html, format_args!("<title>hypereyes run, seed {}</title><style>{STYLE}</style></head><body><main>", summary.seed));
     html.push_str(&headline(material));
     html.push_str(&table(material));
@@ -50,12 +52,22 @@ fn headline(material: &Material) -> String {
     );
     let mut card = |name: &str, value: String, change: String, better: bool| {
         let class = if better { "up" } else { "down" };
-        put(&mut html, format_args!("<div class=\"stat\"><span>{name}</span><b>{value}</b><small><span class=\"{class}\">{change}</span></small></div>"));
+        put(
+            &mut html,
+            format_args!(
+                "<div class=\"stat\"><span>{name}</span><b>{value}</b><small><span class=\"{class}\">{change}</span></small></div>"
+            ),
+        );
     };
     card("Accuracy", format!("{:.1} %", after.accuracy * 100.0), format!("{points:+.1} points"), points >= 0.0);
     let mut relative = |name: &str, was: f64, is: f64, decimals: usize, less_is_better: bool| {
         let share = if was.abs() > 1e-12 { (is - was) / was * 100.0 } else { 0.0 };
-        card(name, format!("{is:.decimals$}"), format!("{share:+.0} % from {was:.decimals$}"), (share <= 0.0) == less_is_better || share == 0.0);
+        card(
+            name,
+            format!("{is:.decimals$}"),
+            format!("{share:+.0} % from {was:.decimals$}"),
+            (share <= 0.0) == less_is_better || share == 0.0,
+        );
     };
     relative("Tool rounds", before.rounds, after.rounds, 2, true);
     relative("Searches", before.searches, after.searches, 2, true);
@@ -103,7 +115,9 @@ fn table(material: &Material) -> String {
     };
     side("Before", &details.before);
     side("After", &details.after);
-    html.push_str("</table></div><p class=\"dim\">Small figures are 95 % intervals. CAS is accuracy² · 100 / (thousand tokens + 2 · rounds + 1).</p>");
+    html.push_str(
+        "</table></div><p class=\"dim\">Small figures are 95 % intervals. CAS is accuracy² · 100 / (thousand tokens + 2 · rounds + 1).</p>",
+    );
     html
 }
 
@@ -120,7 +134,13 @@ fn curves(steps: &[Step]) -> String {
     let chart = |title, note, decimals, from_zero, series| Chart { title, note, decimals, from_zero, series };
     let percent = |share: Option<f64>| share.map(|share| share * 100.0);
     let main = [
-        chart("Accuracy, %", "Right answers among the rollouts of a step.", 1, false, vec![series("rollouts", &|step| percent(step.accuracy))]),
+        chart(
+            "Accuracy, %",
+            "Right answers among the rollouts of a step.",
+            1,
+            false,
+            vec![series("rollouts", &|step| percent(step.accuracy))],
+        ),
         chart(
             "Tool rounds",
             "Mean of the rollouts, and of the references that they are rewarded against.",
@@ -162,8 +182,20 @@ fn curves(steps: &[Step]) -> String {
     let more = [
         chart("Loss", "Of the policy-gradient objective.", 4, false, vec![series("loss", &|step| step.loss)]),
         chart("Gradient norm", "Before clipping.", 3, true, vec![series("norm", &|step| step.grad_norm)]),
-        chart("Clipped, %", "Tokens whose ratio left the trust region.", 2, true, vec![series("tokens", &|step| percent(step.clip_fraction))]),
-        chart("Importance weight", "Mean correction between sampler and trainer; 1 is none.", 3, false, vec![series("weight", &|step| step.tis_mean)]),
+        chart(
+            "Clipped, %",
+            "Tokens whose ratio left the trust region.",
+            2,
+            true,
+            vec![series("tokens", &|step| percent(step.clip_fraction))],
+        ),
+        chart(
+            "Importance weight",
+            "Mean correction between sampler and trainer; 1 is none.",
+            3,
+            false,
+            vec![series("weight", &|step| step.tis_mean)],
+        ),
         chart("Thousand tokens", "Per episode, prompt included.", 3, true, vec![series("tokens", &|step| step.kilotokens)]),
         chart("Tokens per second", "Trained.", 0, true, vec![series("tokens/s", &|step| step.tokens_per_second)]),
         chart("Learning rate", "", 7, true, vec![series("rate", &|step| step.lr)]),
@@ -174,7 +206,8 @@ fn curves(steps: &[Step]) -> String {
     if main.is_empty() {
         return "<h2>Training</h2><p>The run has too few steps for curves.</p>".into();
     }
-    let more = if more.is_empty() { more } else { format!("<details><summary>More curves</summary><div class=\"charts\">{more}</div></details>") };
+    let more =
+        if more.is_empty() { more } else { format!("<details><summary>More curves</summary><div class=\"charts\">{more}</div></details>") };
     format!(
         "<h2>Training</h2><p>Each point is one optimiser step; bold lines are smoothed, hover for the numbers.</p>\
          <div class=\"charts\">{main}</div>{more}"
@@ -202,7 +235,8 @@ fn examples(material: &Material) -> String {
 
 fn facts(material: &Material) -> String {
     let (summary, details) = (&material.outcome.summary, &material.outcome.details);
-    let restarts: Vec<String> = details.restarts.iter().filter(|(_, count)| **count > 0).map(|(room, count)| format!("{room} {count}")).collect();
+    let restarts: Vec<String> =
+        details.restarts.iter().filter(|(_, count)| **count > 0).map(|(room, count)| format!("{room} {count}")).collect();
     let restarts = if restarts.is_empty() { "none".to_owned() } else { restarts.join(", ") };
     let ledger = &details.ledger;
     let others: Vec<String> = ledger.others.iter().map(|(what, count)| format!("{count} {what}")).collect();
@@ -220,8 +254,18 @@ fn facts(material: &Material) -> String {
         ("groups", format!("{} trained, {} dropped", summary.groups_trained, summary.groups_dropped)),
         ("ledger", ledger),
         ("restarts of rooms", restarts),
-        ("closed book", format!("{} % before, {} % after", number(Some(summary.closed_book_accuracy * 100.0), 1), number(Some(details.closed_book_after * 100.0), 1))),
-        ("left out", format!("{} rollouts before, {} after, for reasons outside the policy", details.before.invalid, details.after.invalid)),
+        (
+            "closed book",
+            format!(
+                "{} % before, {} % after",
+                number(Some(summary.closed_book_accuracy * 100.0), 1),
+                number(Some(details.closed_book_after * 100.0), 1)
+            ),
+        ),
+        (
+            "left out",
+            format!("{} rollouts before, {} after, for reasons outside the policy", details.before.invalid, details.after.invalid),
+        ),
         ("policy", details.policy.display().to_string()),
     ];
     let rows: String = rows.iter().map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>", escape(value))).collect();
@@ -299,7 +343,9 @@ mod tests {
     #[test]
     fn the_page_shows_numbers_curves_settings_and_an_episode() {
         let page = render(&material());
-        for want in ["50.0 %", "-60 % from 5.00", "Tool rounds", "reference", "&lt;sol&gt;", "run_dir = &quot;&lt;x&gt;&quot;", "reward 1", "13 s"] {
+        for want in
+            ["50.0 %", "-60 % from 5.00", "Tool rounds", "reference", "&lt;sol&gt;", "run_dir = &quot;&lt;x&gt;&quot;", "reward 1", "13 s"]
+        {
             assert!(page.contains(want), "{want} is missing");
         }
         assert!(page.matches("<figure class=\"chart\">").count() >= 3);

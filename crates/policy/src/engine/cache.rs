@@ -39,11 +39,6 @@ impl KvSlot {
         }
         copy
     }
-
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        (self.keys.len() + self.values.len()) * size_of::<f32>()
-    }
 }
 
 /// One row of a step: which of the step's slots it belongs to, and its index in that sequence.

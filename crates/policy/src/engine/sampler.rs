@@ -9,22 +9,26 @@ use rand_chacha::ChaCha8Rng;
 pub struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
+    /// A token that only the environment may write: the placeholder of pictures.
+    banned: usize,
 }
 
 impl Sampler {
-    /// A sampler with its own stream.
-    pub fn new(sampling: Sampling, seed: u64) -> Self {
-        Self { sampling, random: ChaCha8Rng::seed_from_u64(seed) }
+    /// A sampler with its own stream that never gives `banned`.
+    pub fn new(sampling: Sampling, seed: u64, banned: u32) -> Self {
+        Self { sampling, random: ChaCha8Rng::seed_from_u64(seed), banned: banned as usize }
     }
 
-    /// The token and its log-prob at the sampling temperature (1 when greedy), before top-p.
+    /// The token and its log-prob at the sampling temperature (1 when greedy), before top-p and the ban: what the learner
+    /// computes for it.
     pub fn sample(&mut self, logits: &[f32]) -> (u32, f32) {
         let greedy = self.sampling.temperature <= 0.0;
         let temperature = if greedy { 1.0 } else { self.sampling.temperature };
         let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weights: Vec<f64> = logits.iter().map(|logit| f64::from((logit - top) / temperature).exp()).collect();
+        let mut weights: Vec<f64> = logits.iter().map(|logit| f64::from((logit - top) / temperature).exp()).collect();
         let total: f64 = weights.iter().sum();
-        let token = if greedy { argmax(logits) } else { self.draw(&weights, total) };
+        let forbidden = weights.get_mut(self.banned).map_or(0.0, std::mem::take);
+        let token = if greedy { argmax(&weights) } else { self.draw(&weights, total - forbidden) };
         (token as u32, (weights[token] / total).ln() as f32)
     }
 
@@ -64,10 +68,10 @@ fn last_possible(weights: &[f64]) -> usize {
     weights.iter().rposition(|weight| *weight > 0.0).unwrap_or(0)
 }
 
-fn argmax(logits: &[f32]) -> usize {
+fn argmax(weights: &[f64]) -> usize {
     let mut best = 0;
-    for (index, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
+    for (index, weight) in weights.iter().enumerate() {
+        if *weight > weights[best] {
             best = index;
         }
     }
@@ -81,7 +85,7 @@ mod tests {
     #[test]
     fn samples_follow_the_softmax() {
         let logits = [0.0f32, 1.0, 2.0];
-        let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 1.0 }, 7);
+        let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 1.0 }, 7, 99);
         let mut counts = [0usize; 3];
         for _ in 0..20_000 {
             let (token, logprob) = sampler.sample(&logits);
@@ -96,8 +100,21 @@ mod tests {
     #[test]
     fn top_p_drops_the_tail_and_greedy_takes_the_top() {
         let logits = [3.0f32, 2.0, -1.0];
-        let mut nucleus = Sampler::new(Sampling { temperature: 1.0, top_p: 0.7 }, 1);
+        let mut nucleus = Sampler::new(Sampling { temperature: 1.0, top_p: 0.7 }, 1, 99);
         assert!((0..200).all(|_| nucleus.sample(&logits).0 == 0));
-        assert_eq!(Sampler::new(Sampling::GREEDY, 1).sample(&[0.0, 5.0, 5.0]).0, 1);
+        assert_eq!(Sampler::new(Sampling::GREEDY, 1, 99).sample(&[0.0, 5.0, 5.0]).0, 1);
+    }
+
+    #[test]
+    fn the_banned_token_is_never_given_and_costs_nobody_log_prob() {
+        let logits = [1.0f32, 9.0, 1.0];
+        for sampling in [Sampling { temperature: 1.0, top_p: 1.0 }, Sampling { temperature: 1.0, top_p: 0.5 }, Sampling::GREEDY] {
+            let mut sampler = Sampler::new(sampling, 3, 1);
+            for _ in 0..200 {
+                let (token, logprob) = sampler.sample(&logits);
+                assert_ne!(token, 1);
+                assert!((logprob - (1.0 - 9.000_67)).abs() < 1e-3);
+            }
+        }
     }
 }

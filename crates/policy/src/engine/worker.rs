@@ -104,7 +104,7 @@ impl<B: Kernels> Worker<B> {
                     let message = format!("{} sequences asked for; this engine holds 1 to {}", seeds.len(), self.engine.max_sequences);
                     return fail(reply, Failure::Policy, message);
                 }
-                let samplers = seeds.into_iter().map(|seed| Sampler::new(sampling, seed)).collect();
+                let samplers = seeds.into_iter().map(|seed| Sampler::new(sampling, seed, self.config.image_token_id)).collect();
                 self.waiting.push_back((prompt, samplers, reply));
             }
             Command::Advance { id, observation, max_tokens, reply } => self.advance(id, observation, max_tokens, reply),

@@ -1,0 +1,138 @@
+//! The kernels' definition: chains of Burn operations, for any backend.
+//!
+//! In and out: as the trait says. Fused versions are tested against these, and backends without any use them.
+
+use std::ops::Range;
+
+use burn::tensor::activation::{sigmoid, softmax};
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorData};
+
+use super::{Segments, unwrap, wrap};
+
+/// [`Kernels::rms_norm`](super::Kernels::rms_norm).
+pub fn rms_norm<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
+    let x = wrap::<B, 2>(x);
+    let inverse = (x.clone().powi_scalar(2).mean_dim(1) + eps).sqrt().recip();
+    unwrap(x * inverse * wrap::<B, 1>(weight).unsqueeze())
+}
+
+/// [`Kernels::rms_norm_backward`](super::Kernels::rms_norm_backward).
+pub fn rms_norm_backward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64, grad: FloatTensor<B>) -> [FloatTensor<B>; 2] {
+    let (x, grad, weight) = (wrap::<B, 2>(x), wrap::<B, 2>(grad), wrap::<B, 1>(weight));
+    let inverse = (x.clone().powi_scalar(2).mean_dim(1) + eps).sqrt().recip();
+    let normed = x * inverse.clone();
+    let scaled = grad.clone() * weight.unsqueeze();
+    let along = (scaled.clone() * normed.clone()).mean_dim(1);
+    let dx = (scaled - normed.clone() * along) * inverse;
+    let dweight = (grad * normed).sum_dim(0).squeeze::<1>();
+    [unwrap(dx), unwrap(dweight)]
+}
+
+/// [`Kernels::rotate`](super::Kernels::rotate).
+pub fn rotate<B: Backend>(x: FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTensor<B>) -> FloatTensor<B> {
+    let (x, cos, sin) = (wrap::<B, 2>(x), wrap::<B, 2>(cos), wrap::<B, 2>(sin));
+    let [n, width] = x.dims();
+    let e = cos.dims()[1];
+    let x = x.reshape([n, width / e, e]);
+    let (low, high) = (x.clone().narrow(2, 0, e / 2), x.clone().narrow(2, e / 2, e / 2));
+    let turned = Tensor::cat(vec![high.neg(), low], 2);
+    unwrap((x * cos.reshape([n, 1, e]) + turned * sin.reshape([n, 1, e])).reshape([n, width]))
+}
+
+/// [`Kernels::swiglu`](super::Kernels::swiglu).
+pub fn swiglu<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+    let (gate, up) = (wrap::<B, 2>(gate), wrap::<B, 2>(up));
+    unwrap(gate.clone() * sigmoid(gate) * up)
+}
+
+/// [`Kernels::swiglu_backward`](super::Kernels::swiglu_backward).
+pub fn swiglu_backward<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>, grad: FloatTensor<B>) -> [FloatTensor<B>; 2] {
+    let (gate, up, grad) = (wrap::<B, 2>(gate), wrap::<B, 2>(up), wrap::<B, 2>(grad));
+    let sig = sigmoid(gate.clone());
+    let dup = grad.clone() * gate.clone() * sig.clone();
+    let dgate = grad * up * sig.clone() * (gate * (sig.neg() + 1.0) + 1.0);
+    [unwrap(dgate), unwrap(dup)]
+}
+
+/// [`Kernels::segment_attention`](super::Kernels::segment_attention).
+pub fn segment_attention<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, segments: &Segments) -> FloatTensor<B> {
+    let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
+    let e = q.dims()[1] / segments.heads;
+    let parts = segments
+        .ranges
+        .iter()
+        .map(|range| {
+            let (q, k, v) = heads_of(&q, &k, &v, range, segments);
+            let p = probabilities(q, k, segments.causal);
+            merge_heads(p.matmul(v), e, segments.heads)
+        })
+        .collect();
+    unwrap(Tensor::cat(parts, 0))
+}
+
+/// [`Kernels::segment_attention_backward`](super::Kernels::segment_attention_backward).
+pub fn segment_attention_backward<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, segments: &Segments, grad: FloatTensor<B>) -> [FloatTensor<B>; 3] {
+    let (q, k, v, grad) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v), wrap::<B, 2>(grad));
+    let e = q.dims()[1] / segments.heads;
+    let scale = (e as f64).powf(-0.5);
+    let share = segments.heads / segments.kv_heads;
+    let (mut dqs, mut dks, mut dvs) = (vec![], vec![], vec![]);
+    for range in &segments.ranges {
+        let t = range.len();
+        let (q, k, v) = heads_of(&q, &k, &v, range, segments);
+        let dout = split_heads(grad.clone().narrow(0, range.start, t), e);
+        let p = probabilities(q.clone(), k.clone(), segments.causal);
+        let dv = p.clone().transpose().matmul(dout.clone());
+        let dp = dout.matmul(v.transpose());
+        let ds = (dp.clone() - (dp * p.clone()).sum_dim(2)) * p * scale;
+        let dk = ds.clone().transpose().matmul(q);
+        dqs.push(merge_heads(ds.matmul(k), e, segments.heads));
+        let fold = |x: Tensor<B, 3>| x.reshape([segments.kv_heads, share, t, e]).sum_dim(1).reshape([segments.kv_heads, t, e]);
+        dks.push(merge_heads(fold(dk), e, segments.kv_heads));
+        dvs.push(merge_heads(fold(dv), e, segments.kv_heads));
+    }
+    [unwrap(Tensor::cat(dqs, 0)), unwrap(Tensor::cat(dks, 0)), unwrap(Tensor::cat(dvs, 0))]
+}
+
+fn split_heads<B: Backend>(x: Tensor<B, 2>, e: usize) -> Tensor<B, 3> {
+    let [t, width] = x.dims();
+    x.reshape([t, width / e, e]).swap_dims(0, 1)
+}
+
+fn merge_heads<B: Backend>(x: Tensor<B, 3>, e: usize, heads: usize) -> Tensor<B, 2> {
+    let t = x.dims()[1];
+    x.swap_dims(0, 1).reshape([t, heads * e])
+}
+
+/// One segment's heads: q, k, v as \[h, t, e\], key and value heads repeated for the query heads that share them.
+fn heads_of<B: Backend>(
+    q: &Tensor<B, 2>,
+    k: &Tensor<B, 2>,
+    v: &Tensor<B, 2>,
+    range: &Range<usize>,
+    segments: &Segments,
+) -> (Tensor<B, 3>, Tensor<B, 3>, Tensor<B, 3>) {
+    let t = range.len();
+    let e = q.dims()[1] / segments.heads;
+    let share = segments.heads / segments.kv_heads;
+    let repeat = |x: Tensor<B, 3>| -> Tensor<B, 3> {
+        x.reshape([segments.kv_heads, 1, t, e]).expand([segments.kv_heads, share, t, e]).reshape([segments.heads, t, e])
+    };
+    let take = |x: &Tensor<B, 2>| split_heads(x.clone().narrow(0, range.start, t), e);
+    (take(q), repeat(take(k)), repeat(take(v)))
+}
+
+fn probabilities<B: Backend>(q: Tensor<B, 3>, k: Tensor<B, 3>, causal: bool) -> Tensor<B, 3> {
+    let [h, t, e] = q.dims();
+    let device = q.device();
+    let mut scores = q.matmul(k.transpose()) * (e as f64).powf(-0.5);
+    if causal {
+        let future: Vec<bool> = (0..t * t).map(|at| at % t > at / t).collect();
+        let future = Tensor::<B, 3, burn::tensor::Bool>::from_data(TensorData::new(future, [1, t, t]), &device);
+        scores = scores.mask_fill(future.expand([h, t, t]), f32::NEG_INFINITY);
+    }
+    softmax(scores, 2)
+}
+
