@@ -22,7 +22,10 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    exit::finish(start(Arguments::parse()).await)
+    match start(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(error.as_ref()),
+    }
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use hypereyes_eval::EvalConfig;
 use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::sft::SftConfig;
+use hypereyes_objective::Options;
 use hypereyes_policy::config::TinyConfig;
 use hypereyes_policy::engine::EngineConfig;
 use hypereyes_policy::init::InitConfig;
@@ -50,7 +51,8 @@ pub struct Config {
     pub eval: EvalConfig,
     /// What `up` starts and how it watches.
     pub up: UpConfig,
-    /// The learner of `up`. Addresses, paths and the seed in it are set by `up`.
+    /// The learner of `up`. Default 120 steps, about five minutes on two cores, and `objective.opd_coef` 0.2: a tiny policy
+    /// has a hundred sampled tokens per rollout, not thousands, so each may weigh more than the paper's 0.05. Addresses, paths and the seed in it are set by `up`.
     pub learner: hypereyes_learner::rl::Config,
     /// The actors of `up`. Addresses, paths, the id and `rollout` in it are set by `up`.
     pub actor: hypereyes_actor::Config,
@@ -133,7 +135,11 @@ impl Default for Config {
             engine: EngineConfig { max_sequences: 64, ..EngineConfig::default() },
             eval: EvalConfig::default(),
             up: UpConfig::default(),
-            learner: hypereyes_learner::rl::Config::default(),
+            learner: hypereyes_learner::rl::Config {
+                steps: 120,
+                objective: Options { opd_coef: 0.2, ..Options::default() },
+                ..hypereyes_learner::rl::Config::default()
+            },
             actor: hypereyes_actor::Config { threads: 1, ..hypereyes_actor::Config::default() },
             reward_service: hypereyes_reward_service::Config::default(),
             teacher_service: hypereyes_teacher_service::Config { threads: 1, ..hypereyes_teacher_service::Config::default() },

@@ -30,7 +30,9 @@ pub fn card(task: &Task, picture: Option<&RgbImage>, after: &Told, before: Optio
         TaskKind::VisualHop => "visual, hop",
         TaskKind::TextualConstraints => "textual constraints",
     };
-    let change = before.map(|before| format!("<span class=\"dim\">before training: {}</span>", escape(&cost(before)))).unwrap_or_default();
+    let change = before
+        .map(|before| format!("<span class=\"dim\">before training {} {}</span>", badge(before.accuracy), escape(&cost(before))))
+        .unwrap_or_default();
     put(
         &mut html,
         format_args!(

@@ -178,6 +178,7 @@ fn curves(steps: &[Step]) -> String {
             true,
             vec![series("mean", &|step| step.staleness), series("most", &|step| step.staleness_max)],
         ),
+        chart("Tokens per second", "Trained.", 0, true, vec![series("tokens/s", &|step| step.tokens_per_second)]),
     ];
     let more = [
         chart("Loss", "Of the policy-gradient objective.", 4, false, vec![series("loss", &|step| step.loss)]),
@@ -197,7 +198,6 @@ fn curves(steps: &[Step]) -> String {
             vec![series("weight", &|step| step.tis_mean)],
         ),
         chart("Thousand tokens", "Per episode, prompt included.", 3, true, vec![series("tokens", &|step| step.kilotokens)]),
-        chart("Tokens per second", "Trained.", 0, true, vec![series("tokens/s", &|step| step.tokens_per_second)]),
         chart("Learning rate", "", 7, true, vec![series("rate", &|step| step.lr)]),
     ];
     let numbers: Vec<u64> = steps.iter().map(|step| step.step).collect();
