@@ -68,7 +68,8 @@ impl AdamW {
         let rate = (lr / c1) as f32;
         let (c2, eps) = (c2 as f32, config.eps as f32);
         for (name, gradient) in gradients {
-            let (Some(weight), Some(first), Some(second)) = (weights.get_mut(name), self.first.get_mut(name), self.second.get_mut(name)) else {
+            let (Some(weight), Some(first), Some(second)) = (weights.get_mut(name), self.first.get_mut(name), self.second.get_mut(name))
+            else {
                 continue;
             };
             let keep = if decays(name, weight) { 1.0 - (lr * config.weight_decay) as f32 } else { 1.0 };

@@ -239,7 +239,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         options: config.objective.clone(),
         temperature: f64::from(config.temperature),
     };
-    let mut run = Loop { config: &config, shared: &shared, keeper: &keeper, bench: Some(bench), step, version, began: Instant::now(), before };
+    let mut run =
+        Loop { config: &config, shared: &shared, keeper: &keeper, bench: Some(bench), step, version, began: Instant::now(), before };
     let ended = run.steps(&mut references, &shutdown).await;
     shared.intake().finish();
     let saved = run.save(&references);
@@ -312,8 +313,8 @@ impl Loop<'_> {
         let (shared, version, lr) = (self.shared.clone(), self.version, self.config.rate(self.step));
         let step = tokio::task::spawn_blocking(move || {
             let pictures = gather(&shared, &bench.processor, &batch)?;
-            let measured =
-                step::train(&mut bench.trainer, &batch, &pictures, &bench.options, bench.temperature, lr, version).map_err(anyhow::Error::from);
+            let measured = step::train(&mut bench.trainer, &batch, &pictures, &bench.options, bench.temperature, lr, version)
+                .map_err(anyhow::Error::from);
             measured.map(|measured| (bench, batch, measured))
         });
         let (bench, batch, mut measured) = step.await.context("the training thread died")??;

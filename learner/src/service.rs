@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use hypereyes_chassis::{BackoffConfig, Shutdown, retry};
 use hypereyes_domain::{Failure, PolicyVersion, Reference, TaskId, TaughtGroup};
 use hypereyes_pictures::{Picture, Store};
@@ -186,7 +186,8 @@ impl Learner for Service {
             };
             wanted.iter().map(|id| Ok(v1::Picture { id: id.to_string(), data: find(id)? })).collect()
         };
-        let pictures = tokio::task::spawn_blocking(read).await.map_err(|error| failure::to_status(Failure::Infrastructure, error.to_string()))??;
+        let pictures =
+            tokio::task::spawn_blocking(read).await.map_err(|error| failure::to_status(Failure::Infrastructure, error.to_string()))??;
         Ok(Response::new(Box::pin(tokio_stream::iter(pictures.into_iter().map(Ok)))))
     }
 
@@ -197,7 +198,10 @@ impl Learner for Service {
             let picture = picture?;
             let id = ids::picture("id", picture.id)?;
             if picture.data.len() > MAX_PICTURE_BYTES {
-                return Err(failure::to_status(Failure::Policy, format!("picture {id} has {} bytes; {MAX_PICTURE_BYTES} are taken", picture.data.len())));
+                return Err(failure::to_status(
+                    Failure::Policy,
+                    format!("picture {id} has {} bytes; {MAX_PICTURE_BYTES} are taken", picture.data.len()),
+                ));
             }
             if self.shared.pictures.missing(std::slice::from_ref(&id)).is_empty() {
                 known += 1;

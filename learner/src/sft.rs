@@ -8,8 +8,8 @@ use std::sync::Arc;
 use hypereyes_domain::{Call, Trajectory};
 use hypereyes_pictures::{Processor, RgbImage};
 use hypereyes_policy::Error;
-use rand::{Rng, SeedableRng};
 use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 

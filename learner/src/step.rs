@@ -193,8 +193,7 @@ fn lay_out(groups: &[TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, 
 
 /// What a batch looks like before any training.
 fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Measured {
-    let rollouts: Vec<_> =
-        groups.iter().flat_map(|group| group.scored.group.rollouts.iter().zip(&group.scored.scores)).collect();
+    let rollouts: Vec<_> = groups.iter().flat_map(|group| group.scored.group.rollouts.iter().zip(&group.scored.scores)).collect();
     let n = rollouts.len().max(1) as f64;
     let mean = |of: &dyn Fn(&(&hypereyes_domain::Trajectory, &hypereyes_domain::Score)) -> f64| rollouts.iter().map(of).sum::<f64>() / n;
     let judged: Vec<_> = rollouts.iter().filter(|(_, score)| score.route != Route::Skip).collect();
@@ -204,7 +203,8 @@ fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Measured {
     let of_references = |sum: u32| (!references.is_empty()).then(|| f64::from(sum) / references.len() as f64);
     let lag: Vec<u64> = rollouts.iter().filter_map(|(rollout, _)| rollout.oldest_version()).map(|old| version.staleness_of(old)).collect();
     let accuracy = of_judged(right as f64);
-    let (rounds, kilotokens) = (mean(&|(rollout, _)| f64::from(rollout.round_count())), mean(&|(rollout, _)| rollout.tokens() as f64) / 1000.0);
+    let (rounds, kilotokens) =
+        (mean(&|(rollout, _)| f64::from(rollout.round_count())), mean(&|(rollout, _)| rollout.tokens() as f64) / 1000.0);
     Measured {
         reward: of_judged(judged.iter().map(|(_, score)| score.reward).sum()),
         accuracy,

@@ -56,7 +56,8 @@ impl Tasks {
     pub fn picture(&self, id: &PictureId) -> Result<Picture, String> {
         let path = self.folder.join("pictures").join(format!("{id}.png"));
         let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let picture = Picture::from_bytes(Bytes::from(bytes), &Limits::default()).map_err(|error| format!("{}: {error}", path.display()))?;
+        let picture =
+            Picture::from_bytes(Bytes::from(bytes), &Limits::default()).map_err(|error| format!("{}: {error}", path.display()))?;
         if picture.id == *id { Ok(picture) } else { Err(format!("{}: its bytes hash to {}", path.display(), picture.id)) }
     }
 }

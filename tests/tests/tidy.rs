@@ -11,10 +11,7 @@ use serde_json::Value;
 const FLOORS: &[(u8, &[&str])] = &[
     (1, &["hypereyes-domain"]),
     (2, &["hypereyes-pictures", "hypereyes-chassis"]),
-    (
-        3,
-        &["hypereyes-policy", "hypereyes-proto", "hypereyes-search", "hypereyes-chat", "hypereyes-scoring", "hypereyes-objective"],
-    ),
+    (3, &["hypereyes-policy", "hypereyes-proto", "hypereyes-search", "hypereyes-chat", "hypereyes-scoring", "hypereyes-objective"]),
     (4, &["hypereyes-rollout", "hypereyes-weights", "hypereyes-reward-service", "hypereyes-teacher-service"]),
     (5, &["hypereyes-actor", "hypereyes-learner", "hypereyes-synth", "hypereyes-eval"]),
     (6, &["hypereyes"]),
@@ -56,7 +53,12 @@ fn floors_hold() {
     assert_eq!(house.len(), floor.len(), "every crate has a floor: {house:?}");
     for (from, targets) in edges.iter().filter(|(name, _)| name.starts_with("hypereyes")) {
         for to in targets.iter().filter(|name| name.starts_with("hypereyes")) {
-            assert!(floor[from.as_str()] > floor[to.as_str()], "{from} (floor {}) uses {to} (floor {})", floor[from.as_str()], floor[to.as_str()]);
+            assert!(
+                floor[from.as_str()] > floor[to.as_str()],
+                "{from} (floor {}) uses {to} (floor {})",
+                floor[from.as_str()],
+                floor[to.as_str()]
+            );
         }
     }
 }

@@ -86,7 +86,12 @@ pub trait Generate: Clone + Send + Sync + 'static {
     type Sequence: Sequence;
 
     /// Starts one sequence per seed, all from the same prompt, which is processed once.
-    fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> impl Future<Output = Result<Vec<Self::Sequence>, GenerateError>> + Send;
+    fn start(
+        &self,
+        prompt: Chunk,
+        seeds: Vec<u64>,
+        sampling: Sampling,
+    ) -> impl Future<Output = Result<Vec<Self::Sequence>, GenerateError>> + Send;
 }
 
 /// One sequence of a [`Generate`].

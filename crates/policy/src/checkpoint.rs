@@ -147,16 +147,15 @@ pub fn serialise(weights: &HostWeights, dtype: StoredDtype) -> Result<Vec<u8>, E
             Dtype::BF16,
             weights
                 .iter()
-                .map(|(name, tensor)| {
-                    (name, tensor, tensor.values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect())
-                })
+                .map(|(name, tensor)| (name, tensor, tensor.values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()))
                 .collect(),
         ),
     };
     let views: Vec<(&String, TensorView<'_>)> = bytes
         .iter()
         .map(|(name, tensor, data)| {
-            let view = TensorView::new(kind, tensor.shape.clone(), data).map_err(|error| Error::Input(format!("tensor {name}: {error}")))?;
+            let view =
+                TensorView::new(kind, tensor.shape.clone(), data).map_err(|error| Error::Input(format!("tensor {name}: {error}")))?;
             Ok((*name, view))
         })
         .collect::<Result<_, Error>>()?;

@@ -84,8 +84,7 @@ impl ModelConfig {
         let path = dir.join("config.json");
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Error::Input(format!("no model at {}: cannot read config.json ({error})", dir.display())))?;
-        let value: Value =
-            serde_json::from_str(&text).map_err(|error| Error::Input(format!("{} is not JSON: {error}", path.display())))?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| Error::Input(format!("{} is not JSON: {error}", path.display())))?;
         Self::from_json(&value).map_err(|why| Error::Input(format!("{}: {why}", path.display())))
     }
 

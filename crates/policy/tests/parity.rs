@@ -40,7 +40,8 @@ fn cases() -> Vec<Case> {
         let mut pictures = vec![];
         if let Ok(grids) = file.tensor(&format!("case{at}.image_grid_thw")) {
             let size = grids.data().len() / grids.shape().iter().product::<usize>();
-            let grids: Vec<usize> = grids.data().chunks_exact(size).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
+            let grids: Vec<usize> =
+                grids.data().chunks_exact(size).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
             let pixels = file.tensor(&format!("case{at}.pixel_values")).unwrap();
             let width = pixels.shape()[1];
             let pixels = floats(pixels.data());

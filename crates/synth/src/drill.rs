@@ -40,11 +40,8 @@ fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> T
     }
     facts.truncate(random.random_range(FACTS));
     let label = &relation.label;
-    let body: String = facts
-        .iter()
-        .enumerate()
-        .map(|(at, (name, value))| format!("{}\n1. 1.00 {label}: {value} is {name}'s {label}\n", at + 1))
-        .collect();
+    let body: String =
+        facts.iter().enumerate().map(|(at, (name, value))| format!("{}\n1. 1.00 {label}: {value} is {name}'s {label}\n", at + 1)).collect();
     let question = format!("Which one has {label} {}?", facts[0].1);
     let prompt = chat.prompt(system, &question, &[]);
     let mut response = chat.observation(&format!("<tool_response>{body}</tool_response>{question}"), &[]);

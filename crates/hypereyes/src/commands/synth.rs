@@ -15,8 +15,10 @@ use crate::progress::Bar;
 
 /// Arguments of `synth`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  hypereyes synth --out data/train\n  hypereyes synth --out data/held_out --held-out --set synth.held_out=500\n  \
-    hypereyes synth --out data/wide --set synth.explorer.serial=0 --set synth.explorer.pairs=0 --set synth.explorer.parallel=1")]
+#[command(
+    after_help = "Examples:\n  hypereyes synth --out data/train\n  hypereyes synth --out data/held_out --held-out --set synth.held_out=500\n  \
+    hypereyes synth --out data/wide --set synth.explorer.serial=0 --set synth.explorer.pairs=0 --set synth.explorer.parallel=1"
+)]
 pub struct SynthArgs {
     /// Folder to write: tasks.jsonl, demonstrations.jsonl, pictures/.
     #[arg(long)]

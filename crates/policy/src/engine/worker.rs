@@ -90,7 +90,8 @@ impl<B: Kernels> Worker<B> {
     }
 
     fn has_work(&self) -> bool {
-        !self.waiting.is_empty() && self.room() > 0 || self.sequences.values().any(|sequence| sequence.opening.is_some() || sequence.turn.is_some())
+        !self.waiting.is_empty() && self.room() > 0
+            || self.sequences.values().any(|sequence| sequence.opening.is_some() || sequence.turn.is_some())
     }
 
     fn room(&self) -> usize {

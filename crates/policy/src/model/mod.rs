@@ -17,10 +17,10 @@ use hypereyes_domain::Patches;
 
 pub use self::layers::{Init, Linear};
 pub use self::positions::{Positions, rotary_tables};
-pub use self::text::{Attend, Rotary};
-pub use self::vision::VisualTokens;
 use self::text::Text;
+pub use self::text::{Attend, Rotary};
 use self::vision::Vision;
+pub use self::vision::VisualTokens;
 use crate::config::ModelConfig;
 use crate::ops::Kernels;
 

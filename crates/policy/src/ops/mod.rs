@@ -93,7 +93,13 @@ pub trait Kernels: Backend {
     }
 
     /// Gradients of [`Kernels::segment_attention`] to `q`, `k` and `v`; the scores are computed again, segment by segment.
-    fn segment_attention_backward(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, segments: &Segments, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
+    fn segment_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        segments: &Segments,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3] {
         plain::segment_attention_backward::<Self>(q, k, v, segments, grad)
     }
 }

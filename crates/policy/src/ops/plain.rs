@@ -73,7 +73,13 @@ pub fn segment_attention<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: Fl
 }
 
 /// [`Kernels::segment_attention_backward`](super::Kernels::segment_attention_backward).
-pub fn segment_attention_backward<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, segments: &Segments, grad: FloatTensor<B>) -> [FloatTensor<B>; 3] {
+pub fn segment_attention_backward<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    segments: &Segments,
+    grad: FloatTensor<B>,
+) -> [FloatTensor<B>; 3] {
     let (q, k, v, grad) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v), wrap::<B, 2>(grad));
     let e = q.dims()[1] / segments.heads;
     let scale = (e as f64).powf(-0.5);
@@ -135,4 +141,3 @@ fn probabilities<B: Backend>(q: Tensor<B, 3>, k: Tensor<B, 3>, causal: bool) -> 
     }
     softmax(scores, 2)
 }
-
