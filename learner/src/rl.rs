@@ -28,7 +28,7 @@ use crate::checkpoint::{self, State};
 use crate::intake::{Bounds, Intake};
 use crate::ledger::{Event, Ledger};
 use crate::optim::OptimConfig;
-use crate::service::{FILE_DESCRIPTOR_SET, GroupPlan, ReferenceKeeper, Service, Shared};
+use crate::service::{GroupPlan, ReferenceKeeper, Service, Shared};
 use crate::step::{self, Measured, Pictures};
 use crate::tasks::Tasks;
 use crate::trainer::Trainer;
@@ -170,7 +170,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         // Fails only if a pool exists already, as when rooms share a process; then that pool is used.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
     }
-    let server = Server::bind(config.listen).await?.describe(FILE_DESCRIPTOR_SET);
+    let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
     std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
     let tasks = Tasks::load(&config.tasks)?;
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());

@@ -13,7 +13,6 @@ use hypereyes_pictures::{Picture, Store};
 use hypereyes_proto::client::RewardClient;
 use hypereyes_proto::convert::ids;
 use hypereyes_proto::limits::MAX_PICTURE_BYTES;
-pub use hypereyes_proto::v1::FILE_DESCRIPTOR_SET;
 use hypereyes_proto::v1::{self, learner_server::Learner};
 use hypereyes_proto::{Invalid, failure};
 use hypereyes_weights::{Publisher, grpc};

@@ -14,6 +14,7 @@ pub mod server;
 
 pub use client::{BadAddress, ClientConfig};
 pub use convert::{Invalid, ScoreSequence};
+pub use v1::FILE_DESCRIPTOR_SET;
 
 /// Generated messages, clients and servers of the protobuf package `hypereyes.v1`.
 pub mod v1 {

@@ -113,7 +113,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     metrics::describe();
     config.trace.check()?;
     // The port comes first: whoever calls while the references are read waits instead of being refused.
-    let server = Server::bind(config.listen).await?.describe(hypereyes_proto::v1::FILE_DESCRIPTOR_SET);
+    let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
     let metrics = match config.metrics {
         Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
         None => None,

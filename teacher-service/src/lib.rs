@@ -97,7 +97,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     // A pool that is there already is as good.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
     // The port comes first: whoever calls while the model is read waits instead of being refused.
-    let mut server = Server::bind(config.listen).await?.describe(hypereyes_proto::v1::FILE_DESCRIPTOR_SET);
+    let mut server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
     let health = server.take_health();
     let metrics = match config.metrics_listen {
         Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),

@@ -1,0 +1,192 @@
+//! The front door as a person uses it: whole runs, kills, questions, wrong input. Every command here is the real binary.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use hypereyes::ledger;
+use serde_json::Value;
+
+/// A run of this size takes a minute on two busy cores; ten times as long is broken.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+fn hypereyes(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hypereyes"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    hypereyes(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn refused(arguments: &[&str], mentions: &[&str]) {
+    let output = run(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+    let line = said.lines().last().unwrap_or_default();
+    for word in mentions {
+        assert!(line.contains(word), "{arguments:?}: {line:?} does not mention {word:?}");
+    }
+}
+
+fn wait_for<T>(what: &str, child: &mut Child, mut find: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before {what}");
+        assert!(began.elapsed() < DEADLINE, "no {what} in time");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    std::fs::read_to_string(path).unwrap_or_default().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Kills a room with SIGKILL and returns once another process has announced itself in its place.
+fn kill_9(room: &str, folder: &Path, up: &mut Child) {
+    let announced = folder.join("rooms").join(format!("{room}.json"));
+    let pid = |path: &Path| -> Option<u64> { serde_json::from_slice::<Value>(&std::fs::read(path).ok()?).ok()?["pid"].as_u64() };
+    let old = wait_for(room, up, || pid(&announced));
+    assert!(Command::new("kill").args(["-9", &old.to_string()]).status().unwrap().success());
+    wait_for(&format!("restart of {room}"), up, || pid(&announced).filter(|new| *new != old));
+}
+
+#[test]
+fn a_run_survives_kill_9_of_an_actor_the_reward_and_the_teacher_and_counts_every_task_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let run_dir = format!("run_dir={}", folder.display());
+    let sets = [
+        "synth.tasks=12",
+        "synth.held_out=12",
+        "learner.steps=12",
+        "learner.groups_per_step=3",
+        "learner.group_size=4",
+        "learner.checkpoint_every=100",
+        "learner.lease_s=5",
+    ];
+    let mut arguments = vec!["up", "--json", "--set", &run_dir];
+    arguments.extend(sets.iter().flat_map(|set| ["--set", *set]));
+    let mut up = hypereyes(&arguments).spawn().unwrap();
+    let metrics = folder.join("learner/metrics.jsonl");
+    wait_for("first step", &mut up, || (!lines(&metrics).is_empty()).then_some(()));
+    kill_9("actor-0", &folder, &mut up);
+    kill_9("reward", &folder, &mut up);
+    kill_9("teacher", &folder, &mut up);
+    let output = up.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+
+    let result: Value = serde_json::from_slice(&output.stdout).expect("stdout is one JSON object");
+    for when in ["before", "after"] {
+        for key in ["tasks", "accuracy", "rounds", "searches", "kilotokens", "cas"] {
+            assert!(result[when][key].is_number(), "{when}.{key} in {result}");
+        }
+    }
+    assert_eq!((&result["steps"], &result["seed"]), (&12.into(), &0.into()));
+    assert!(result["closed_book_accuracy"].as_f64().unwrap() <= 0.25, "facts are re-dealt: nothing can be known");
+
+    // The ledger: nothing trained twice; every complete epoch trained every task exactly once.
+    let summary = ledger::summarise(&folder.join("learner/groups.jsonl")).unwrap();
+    assert_eq!(summary.trained_twice, 0);
+    assert_eq!(Some(summary.trained), result["groups_trained"].as_u64());
+    let mut trained = BTreeMap::<String, Vec<String>>::new();
+    let events = lines(&folder.join("learner/groups.jsonl"));
+    for event in events.iter().filter(|event| event["event"] == "trained") {
+        let (task, lease) = event["group"].as_str().unwrap().split_once('@').unwrap();
+        trained.entry(lease.split('.').next().unwrap().to_owned()).or_default().push(task.to_owned());
+    }
+    let committed = events.iter().filter(|event| event["event"] == "committed").count();
+    assert!(committed >= 2, "12 steps of 3 groups over 12 tasks are three epochs");
+    for epoch in 0..committed {
+        let tasks = &trained[&epoch.to_string()];
+        let distinct: BTreeSet<_> = tasks.iter().collect();
+        assert_eq!((tasks.len(), distinct.len()), (12, 12), "epoch {epoch}");
+    }
+
+    // What a person looks at afterwards.
+    let report = std::fs::read_to_string(folder.join("report.html")).unwrap();
+    assert!(report.contains("data:image/png;base64,") && report.contains("<svg"));
+    for file in ["config.toml", "result.json", "learner/trajectories.jsonl", "learner/checkpoint/manifest.json", "learner/policy/config.json"] {
+        assert!(folder.join(file).exists(), "{file}");
+    }
+    // The trained policy is a model folder like any other.
+    let policy = folder.join("learner/policy");
+    let eval = run(&["eval", "--json", "--model", policy.to_str().unwrap(), "--set", "synth.held_out=12"]);
+    let eval: Value = serde_json::from_slice(&eval.stdout).expect("eval prints one JSON object");
+    assert!(eval["cas"].is_number() && eval["accuracy"].is_number());
+}
+
+#[test]
+fn a_question_about_a_mosaic_is_answered_in_rounds() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    let made = run(&["synth", "--held-out", "--out", data.to_str().unwrap(), "--set", "synth.held_out=6", "--set", "synth.kinds.textual=0"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let task = lines(&data.join("tasks.jsonl")).remove(0);
+    let picture = data.join("pictures").join(format!("{}.png", task["pictures"][0].as_str().unwrap()));
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/policy");
+    let question = task["question"].as_str().unwrap();
+    let asked = run(&["ask", picture.to_str().unwrap(), question, "--json", "--model", policy.to_str().unwrap()]);
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let answer: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert!(answer["rounds"].as_array().is_some_and(|rounds| !rounds.is_empty()), "{answer}");
+}
+
+#[test]
+fn wrong_input_is_one_clear_line_and_leaves_nothing_behind() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let run_dir = format!("run_dir={}", path("run"));
+
+    refused(&["up", "--set", &run_dir, "--set", "learner.stesp=3"], &["learner.stesp", "steps"]);
+    refused(&["up", "--set", &run_dir, "--set", &format!("world={}", path("nowhere"))], &["nowhere"]);
+    refused(&["eval", "--model", &path("no-model")], &["no-model"]);
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    refused(&["up", "--set", &run_dir, "--set", &format!("up.ports.learner={port}")], &[&port]);
+
+    let model = scratch.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/policy");
+    for file in std::fs::read_dir(shipped).unwrap().flatten() {
+        std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
+    }
+    let weights = model.join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    refused(&["up", "--set", &run_dir, "--set", &format!("policy={}", model.display())], &["model.safetensors"]);
+
+    let huge = path("huge.png");
+    std::fs::write(&huge, png_header(100_000, 100_000)).unwrap();
+    refused(&["ask", &huge, "Which one has currency sol?"], &["100000"]);
+
+    assert!(!scratch.path().join("run").exists(), "nothing half-written");
+}
+
+/// A PNG whose header claims a size; there are no pixels behind it.
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let mut chunk = b"IHDR".to_vec();
+    chunk.extend(width.to_be_bytes());
+    chunk.extend(height.to_be_bytes());
+    chunk.extend([8, 2, 0, 0, 0]);
+    let mut crc = u32::MAX;
+    for byte in &chunk {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    png.extend(13u32.to_be_bytes());
+    png.extend(chunk);
+    png.extend((!crc).to_be_bytes());
+    png
+}
