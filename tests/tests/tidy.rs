@@ -105,9 +105,7 @@ fn protobuf_types_stay_at_the_doors() {
     for (path, text) in sources() {
         let relative = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
         let test = relative.contains("/tests/") || relative.starts_with("tests/") || relative.contains("/examples/");
-        let door = relative.starts_with("proto/")
-            || relative == "crates/weights/src/grpc.rs"
-            || relative.ends_with("/service.rs");
+        let door = relative.starts_with("proto/") || relative == "crates/weights/src/grpc.rs" || relative.ends_with("/service.rs");
         if !test && !door {
             let leak = code(&text).find(|line| line.contains("hypereyes_proto::v1") || line.contains(" v1::") || line.contains("(v1::"));
             assert!(leak.is_none(), "{relative} speaks protobuf: {}", leak.unwrap_or_default());

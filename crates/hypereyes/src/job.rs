@@ -103,7 +103,7 @@ impl Job {
         for (split, folder) in [(Split::Train, self.folder.train()), (Split::HeldOut, self.folder.held_out())] {
             // The tasks' file is written last, so a set that has it is whole.
             if !folder.join(hypereyes_synth::dataset::TASKS).exists() {
-                synth::make_here(&self.config, split).await?.write(&folder)?;
+                synth::make(&self.config, split).await?.write(&folder)?;
             }
         }
         held_out::load(&self.folder.held_out())

@@ -12,7 +12,7 @@ use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::engine::{Engine, EngineConfig};
 use hypereyes_rollout::Setup;
-use hypereyes_search::{EmbeddedSearch, World};
+use hypereyes_search::{EmbeddedSearch, Limited, World};
 
 use crate::config::Config;
 
@@ -29,7 +29,7 @@ pub fn chat(model: &Path) -> Result<Arc<Chat>> {
 
 /// What episodes of this process run with.
 pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Setup {
-    Setup { chat, search: Arc::new(EmbeddedSearch::new(world.clone())), config: config.rollout.clone() }
+    Setup { chat, search: Arc::new(Limited::new(EmbeddedSearch::new(world.clone()), &config.actor.search)), config: config.rollout.clone() }
 }
 
 /// A policy in this process, and what its episodes run with.

@@ -113,7 +113,9 @@ fn a_run_survives_kill_9_of_an_actor_the_reward_and_the_teacher_and_counts_every
     // What a person looks at afterwards.
     let report = std::fs::read_to_string(folder.join("report.html")).unwrap();
     assert!(report.contains("data:image/png;base64,") && report.contains("<svg"));
-    for file in ["config.toml", "result.json", "learner/trajectories.jsonl", "learner/checkpoint/manifest.json", "learner/policy/config.json"] {
+    for file in
+        ["config.toml", "result.json", "learner/trajectories.jsonl", "learner/checkpoint/manifest.json", "learner/policy/config.json"]
+    {
         assert!(folder.join(file).exists(), "{file}");
     }
     // The trained policy is a model folder like any other.
@@ -127,7 +129,8 @@ fn a_run_survives_kill_9_of_an_actor_the_reward_and_the_teacher_and_counts_every
 fn a_question_about_a_mosaic_is_answered_in_rounds() {
     let scratch = tempfile::tempdir().unwrap();
     let data = scratch.path().join("data");
-    let made = run(&["synth", "--held-out", "--out", data.to_str().unwrap(), "--set", "synth.held_out=6", "--set", "synth.kinds.textual=0"]);
+    let made =
+        run(&["synth", "--held-out", "--out", data.to_str().unwrap(), "--set", "synth.held_out=6", "--set", "synth.kinds.textual=0"]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let task = lines(&data.join("tasks.jsonl")).remove(0);
     let picture = data.join("pictures").join(format!("{}.png", task["pictures"][0].as_str().unwrap()));

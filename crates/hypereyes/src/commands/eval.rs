@@ -59,7 +59,7 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     let measured = parts::runtime()?.block_on(async {
         let set = match &args.tasks {
             Some(folder) => held_out::load(folder)?,
-            None => held_out::of(synth::make_here(config, Split::HeldOut).await?),
+            None => held_out::of(synth::make(config, Split::HeldOut).await?),
         };
         anyhow::Ok(held_out::measure_loaded(config, &setup, &engine, &set, "eval").await)
     })?;

@@ -1,13 +1,16 @@
 //! `hypereyes synth`: tasks and cold-start demonstrations from a world pack.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_chat::tiny::{self, TinySummary, TinyWords};
+use hypereyes_domain::PolicyVersion;
+use hypereyes_scoring::AliasJudge;
 use hypereyes_search::World;
-use hypereyes_synth::{DataSet, Split, Workshop, synthesise};
+use hypereyes_synth::{DataSet, Split, Workshop, need_search, synthesise};
 
 use crate::config::Config;
 use crate::parts;
@@ -26,12 +29,18 @@ pub struct SynthArgs {
     /// Make the held-out set (other layers, other combinations of entities) instead of the training set.
     #[arg(long)]
     pub held_out: bool,
+    /// Leave out tasks that this policy answers without tools (need-search filter). On counterfactual layers hardly any is.
+    #[arg(long, value_name = "DIR")]
+    pub need_search: Option<PathBuf>,
 }
+
+/// Closed-book tries per task of the need-search filter; one right answer in them may be luck, two are knowledge.
+const CLOSED_BOOK_TRIES: u64 = 4;
 
 /// Makes the set, writes it and says what it holds.
 pub fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
     let split = if args.held_out { Split::HeldOut } else { Split::Train };
-    let set = make(config, split)?;
+    let set = parts::runtime()?.block_on(make_with(config, split, args.need_search.as_deref()))?;
     set.write(&args.out).map_err(|error| BadInput::new(error.to_string()))?;
     let stats = set.stats();
     if json {
@@ -52,17 +61,23 @@ pub fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
 }
 
 /// Makes a set in memory. Demonstrations are tokenised with the tokenizer of the world's own words.
-pub fn make(config: &Config, split: Split) -> Result<DataSet> {
-    parts::runtime()?.block_on(make_here(config, split))
+pub async fn make(config: &Config, split: Split) -> Result<DataSet> {
+    make_with(config, split, None).await
 }
 
-/// [`make`] inside a runtime.
-pub async fn make_here(config: &Config, split: Split) -> Result<DataSet> {
+async fn make_with(config: &Config, split: Split, knows: Option<&Path>) -> Result<DataSet> {
     let world = parts::world(config)?;
     let folder = tempfile::tempdir()?;
     write_tokenizer(&world, folder.path())?;
     let setup = parts::setup(config, &world, parts::chat(folder.path())?);
-    let workshop = Workshop { world, setup, config: config.synth.clone(), need_search: None };
+    let need_search = match knows {
+        Some(model) => {
+            let (setup, engine) = parts::engine(config, &world, model, PolicyVersion::default())?;
+            Some(need_search(setup, engine, Arc::new(AliasJudge), CLOSED_BOOK_TRIES, 1))
+        }
+        None => None,
+    };
+    let workshop = Workshop { world, setup, config: config.synth.clone(), need_search };
     let bar = Bar::new("synth", "tasks");
     let made = synthesise(&workshop, config.seed, split, |progress| bar.at(progress.done, progress.of, "")).await;
     bar.done();
