@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn a_lost_lease_is_leased_again_and_its_zombie_refused() {
         let now = Instant::now();
-        let mut intake = intake(1, 1, 1);
+        let mut intake = intake(1, 1, 2);
         let first = leased(&mut intake, "a", now);
         assert_eq!(intake.lease(&"b".into(), now), Answer::EpochEnd);
         let later = now + Duration::from_secs(11);
