@@ -65,7 +65,7 @@ fn a_run_survives_kill_9_of_an_actor_the_reward_and_the_teacher_and_counts_every
     let sets = [
         "synth.tasks=12",
         "synth.held_out=12",
-        "learner.steps=12",
+        "learner.steps=30",
         "learner.groups_per_step=3",
         "learner.group_size=4",
         "learner.checkpoint_every=100",
@@ -89,7 +89,7 @@ fn a_run_survives_kill_9_of_an_actor_the_reward_and_the_teacher_and_counts_every
             assert!(result[when][key].is_number(), "{when}.{key} in {result}");
         }
     }
-    assert_eq!((&result["steps"], &result["seed"]), (&12.into(), &0.into()));
+    assert_eq!((&result["steps"], &result["seed"]), (&30.into(), &0.into()));
     assert!(result["closed_book_accuracy"].as_f64().unwrap() <= 0.25, "facts are re-dealt: nothing can be known");
 
     // The ledger: nothing trained twice; every complete epoch trained every task exactly once.
@@ -103,7 +103,7 @@ fn a_run_survives_kill_9_of_an_actor_the_reward_and_the_teacher_and_counts_every
         trained.entry(lease.split('.').next().unwrap().to_owned()).or_default().push(task.to_owned());
     }
     let committed = events.iter().filter(|event| event["event"] == "committed").count();
-    assert!(committed >= 2, "12 steps of 3 groups over 12 tasks are three epochs");
+    assert!(committed >= 2, "30 steps of 3 groups over 12 tasks are seven epochs");
     for epoch in 0..committed {
         let tasks = &trained[&epoch.to_string()];
         let distinct: BTreeSet<_> = tasks.iter().collect();
