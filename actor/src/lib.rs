@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{Announcement, BadInput, Shutdown, telemetry};
+use hypereyes_chassis::{Announcement, BadInput, Room, Shutdown, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_pictures::{Limits, Store};
@@ -40,6 +40,20 @@ use crate::leases::Leases;
 use crate::service::Peers;
 use crate::weights::Follower;
 use crate::worker::Worker;
+
+/// The room, for a process of its own or somebody else's.
+pub struct Actor;
+
+impl Room for Actor {
+    const NAME: &'static str = "hypereyes-actor";
+    const ABOUT: &'static str = "Leases tasks from a learner, rolls them out and hands the groups in";
+    const ENV: &'static str = "HYPEREYES_ACTOR";
+    type Config = Config;
+
+    async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+        run(config, shutdown).await
+    }
+}
 
 /// Works until the learner says that the run is over, or `shutdown`. Must be called inside a multi-threaded tokio runtime.
 ///

@@ -16,3 +16,19 @@ pub mod sft;
 pub mod step;
 pub mod tasks;
 pub mod trainer;
+
+use hypereyes_chassis::{Room, Shutdown};
+
+/// The room, for a process of its own or somebody else's.
+pub struct Learner;
+
+impl Room for Learner {
+    const NAME: &'static str = "hypereyes-learner";
+    const ABOUT: &'static str = "Trains a policy on groups that actors submit, and publishes versions";
+    const ENV: &'static str = "HYPEREYES_LEARNER";
+    type Config = rl::Config;
+
+    async fn run(config: rl::Config, shutdown: Shutdown) -> anyhow::Result<()> {
+        rl::run(config, shutdown).await
+    }
+}

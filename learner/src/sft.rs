@@ -38,6 +38,9 @@ pub struct SftConfig {
     pub drills: f64,
     /// Share of picture tasks that are shown without their picture afterwards, so that reading is not forgotten.
     pub blind_share: f64,
+    /// Share of the picture tasks shown with their picture that end after the first turn: where the pictures are is
+    /// learned from many mosaics, and a glance costs a quarter of a whole demonstration.
+    pub glances: f64,
     /// First steps that train without pictures: they are cut from the prompts, and turns that search them are not
     /// trained. Reading and choosing are then learned from what searches found, before looking is.
     pub blind_steps: usize,
@@ -57,9 +60,35 @@ impl Default for SftConfig {
             blind_drills: 0.5,
             drills: 0.08,
             blind_share: 0.15,
+            glances: 0.4,
             blind_steps: 430,
             micro_tokens: 2048,
         }
+    }
+}
+
+impl SftConfig {
+    /// Refuses what cannot be trained with, naming the key.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse = |key: &str, value: &dyn std::fmt::Display, fix: &str| Err(Error::Input(format!("sft.{key} is {value}: {fix}")));
+        for (key, share) in
+            [("blind_drills", self.blind_drills), ("drills", self.drills), ("blind_share", self.blind_share), ("glances", self.glances)]
+        {
+            if !(0.0..=1.0).contains(&share) {
+                return refuse(key, &share, "give a share within 0..=1");
+            }
+        }
+        for (key, value) in [("lr", self.lr), ("final_lr", self.final_lr), ("observation_weight", self.observation_weight)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return refuse(key, &value, "give a finite number of at least 0");
+            }
+        }
+        for (key, value) in [("steps", self.steps), ("batch_tokens", self.batch_tokens), ("micro_tokens", self.micro_tokens)] {
+            if value == 0 {
+                return refuse(key, &value, "give at least 1");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -135,6 +164,17 @@ impl Example {
         Self { sample: Sample { tokens, pictures: vec![], trained }, pictures, authors }
     }
 
+    /// The demonstration up to the end of its first turn.
+    fn glance(&self, image_tokens: [u32; 3]) -> Self {
+        let first = self.authors.iter().position(|author| *author == Author::Environment).unwrap_or(self.authors.len());
+        let (mut sample, start) = (self.sample.clone(), self.sample.trained[0]);
+        sample.tokens.truncate(start + first);
+        sample.trained.truncate(first);
+        let [_, vision_start, _] = image_tokens;
+        let seen = sample.tokens.iter().filter(|token| **token == vision_start).count();
+        Self { sample, pictures: self.pictures.iter().take(seen).cloned().collect(), authors: self.authors[..first].to_vec() }
+    }
+
     /// Tokens, pictures cut away if blind, and the weight of each trained token.
     fn view(&self, config: &SftConfig, processor: &Processor, image_tokens: [u32; 3], blind: bool) -> (Sample, Vec<f32>) {
         let weights = |authors: &[Author]| authors.iter().map(|author| author.weight(config, blind)).collect();
@@ -169,7 +209,7 @@ pub fn learning_rate(config: &SftConfig, step: usize) -> f64 {
     floor + (config.lr - floor) * 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos())
 }
 
-/// Trains for `config.steps`; `report` sees every step and may stop by returning false.
+/// Trains for `config.steps`, if the settings pass [`SftConfig::check`]; `report` sees every step and may stop by returning false.
 pub fn train(
     trainer: &mut Trainer,
     examples: &[Example],
@@ -179,6 +219,7 @@ pub fn train(
     seed: u64,
     mut report: impl FnMut(&Trainer, SftStep) -> bool,
 ) -> Result<(), Error> {
+    config.check()?;
     if examples.is_empty() {
         return Err(Error::Input("there are no demonstrations to train on".into()));
     }
@@ -202,7 +243,8 @@ pub fn train(
                 &examples[index]
             };
             let hide = blind || random.random_bool(config.blind_share);
-            let (sample, weight) = example.view(config, processor, image_tokens, hide);
+            let glanced = (!hide && !example.pictures.is_empty() && random.random_bool(config.glances)).then(|| example.glance(image_tokens));
+            let (sample, weight) = glanced.as_ref().unwrap_or(example).view(config, processor, image_tokens, hide);
             tokens += sample.tokens.len();
             samples.push(sample);
             weights.push(weight);
@@ -230,4 +272,67 @@ pub fn train(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use hypereyes_domain::{Ending, PictureId, Round};
+
+    use super::*;
+
+    const IMAGE: [u32; 3] = [90, 91, 92];
+
+    /// A prompt with a picture, a turn that looks, an observation with a second picture, an answer.
+    fn example() -> Example {
+        let area = hypereyes_domain::Area { x1: 0.0, y1: 0.0, x2: 1.0, y2: 1.0 };
+        let call = Call::ImageSearch { image_id: "img_0".into(), areas: vec![area] };
+        let trajectory = Trajectory {
+            prompt: vec![1, 91, 90, 90, 92, 2],
+            response: vec![10, 11, 30, 91, 90, 92, 12],
+            mask: vec![true, true, false, false, false, false, true],
+            logprobs: vec![0.0; 7],
+            versions: vec![Default::default(); 7],
+            pictures: vec![PictureId::new("one"), PictureId::new("two")],
+            rounds: vec![Round { call: Some(call), searches: 1, failed_searches: 0 }],
+            ending: Ending::Answered,
+            answer: Some("yes".into()),
+        };
+        let pictures = [1, 2].map(|side| Arc::new(RgbImage::new(32 * side, 32)));
+        Example::new(&trajectory, pictures.to_vec())
+    }
+
+    #[test]
+    fn a_glance_is_the_first_turn_with_the_pictures_it_has_seen() {
+        let glance = example().glance(IMAGE);
+        assert_eq!(glance.sample.tokens, [1, 91, 90, 90, 92, 2, 10, 11]);
+        assert_eq!(glance.sample.trained, [6, 7]);
+        assert_eq!(glance.authors, [Author::Looking; 2]);
+        assert_eq!(glance.pictures.iter().map(|picture| picture.width()).collect::<Vec<_>>(), [32]);
+    }
+
+    #[test]
+    fn blind_views_lose_the_picture_and_the_turns_that_looked() {
+        let (sample, weights) = example().view(&SftConfig::default(), &Processor::default(), IMAGE, true);
+        assert_eq!(sample.tokens, [1, 2, 10, 11, 30, 12]);
+        assert_eq!((sample.trained, sample.pictures.len()), (vec![2, 3, 4, 5], 0));
+        assert_eq!(weights, [0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_trained_with_are_named() {
+        SftConfig::default().check().expect("defaults");
+        let error = SftConfig { glances: 1.5, ..SftConfig::default() }.check().expect_err("a share of 1.5").to_string();
+        assert!(error.contains("sft.glances is 1.5"), "{error}");
+        assert!(SftConfig { lr: f64::NAN, ..SftConfig::default() }.check().is_err());
+        assert!(SftConfig { batch_tokens: 0, ..SftConfig::default() }.check().is_err());
+    }
+
+    #[test]
+    fn the_rate_warms_up_and_decays_to_its_floor() {
+        let config = SftConfig { steps: 100, warmup: 10, lr: 1.0, final_lr: 0.1, ..SftConfig::default() };
+        assert_eq!(learning_rate(&config, 0), 0.1);
+        assert_eq!(learning_rate(&config, 10), 1.0);
+        assert!((learning_rate(&config, 100) - 0.1).abs() < 1e-12);
+        assert!((10..99).all(|step| learning_rate(&config, step) > learning_rate(&config, step + 1)));
+    }
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 use hypereyes_domain::{Accuracy, Patches, PictureId, PolicyVersion, Route, TaughtGroup};
 use hypereyes_objective::{self as objective, Credit, Options, Sequence, Totals};
 use hypereyes_policy::Error;
+use hypereyes_scoring::cas;
 use serde::Serialize;
 
 use crate::trainer::{Sample, Trainer};
@@ -211,7 +212,7 @@ fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Measured {
         rounds,
         searches: mean(&|(rollout, _)| f64::from(rollout.searches())),
         kilotokens,
-        cas: accuracy.map(|accuracy| accuracy * accuracy * 100.0 / (kilotokens + 2.0 * rounds + 1.0)),
+        cas: accuracy.map(|accuracy| cas(accuracy, kilotokens, rounds)),
         reference_rounds: of_references(references.iter().map(|reference| reference.rounds).sum()),
         reference_searches: of_references(references.iter().map(|reference| reference.searches).sum()),
         staleness: lag.iter().sum::<u64>() as f64 / lag.len().max(1) as f64,

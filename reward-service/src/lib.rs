@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use hypereyes_chassis::ready::{AnnounceError, announce};
 use hypereyes_chassis::server::ServeError;
-use hypereyes_chassis::{Announcement, BadInput, BindError, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
+use hypereyes_chassis::{Announcement, BadInput, BindError, Room, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
 use hypereyes_scoring::{InvalidTrace, JudgeKind, ReferenceMode, TraceConfig};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -37,7 +37,7 @@ pub struct Config {
     /// otherwise.
     pub listen: SocketAddr,
     /// Where `/metrics` is served. Default none: a parent process may serve its own.
-    pub metrics: Option<SocketAddr>,
+    pub metrics_listen: Option<SocketAddr>,
     /// File in which the addresses taken are announced. Default none: with a fixed port nobody needs to be told.
     pub announce: Option<PathBuf>,
     /// Who judges answers: `exact`, `alias` or `contains`. Default `alias`: tasks carry aliases.
@@ -64,7 +64,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7001)),
-            metrics: None,
+            metrics_listen: None,
             announce: None,
             judge: JudgeKind::default(),
             trace: TraceConfig::default(),
@@ -75,6 +75,20 @@ impl Default for Config {
             server: ServerConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
+    }
+}
+
+/// The room, for a process of its own or somebody else's.
+pub struct RewardService;
+
+impl Room for RewardService {
+    const NAME: &'static str = "hypereyes-reward";
+    const ABOUT: &'static str = "Scores groups of rollouts over gRPC and keeps the TRACE references";
+    const ENV: &'static str = "HYPEREYES_REWARD";
+    type Config = Config;
+
+    async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+        Ok(run(config, shutdown).await?)
     }
 }
 
@@ -114,7 +128,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     config.trace.check()?;
     // The port comes first: whoever calls while the references are read waits instead of being refused.
     let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
-    let metrics = match config.metrics {
+    let metrics = match config.metrics_listen {
         Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
         None => None,
     };

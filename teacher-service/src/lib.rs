@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{Announcement, BadInput, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
+use hypereyes_chassis::{Announcement, BadInput, Room, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
 use hypereyes_domain::TeacherId;
 use hypereyes_pictures::{Limits, Store};
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,20 @@ impl Default for Config {
             server: ServerConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
+    }
+}
+
+/// The room, for a process of its own or somebody else's.
+pub struct TeacherService;
+
+impl Room for TeacherService {
+    const NAME: &'static str = "hypereyes-teacher";
+    const ABOUT: &'static str = "Gives log-probs of given tokens under a model that can be swapped while serving";
+    const ENV: &'static str = "HYPEREYES_TEACHER";
+    type Config = Config;
+
+    async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+        run(config, shutdown).await
     }
 }
 

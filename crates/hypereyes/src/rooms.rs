@@ -70,18 +70,18 @@ impl Rooms {
         ready::clear(&announce)?;
         let announce = Some(announce);
         let addresses = &self.addresses;
-        let metrics = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let metrics_listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         match name {
             REWARD => {
                 let base = self.config.reward_service.clone();
                 let store = Some(self.folder.reward());
-                config::dump(&hypereyes_reward_service::Config { listen: addresses.reward, metrics, announce, store, ..base }, &path)?;
+                config::dump(&hypereyes_reward_service::Config { listen: addresses.reward, metrics_listen, announce, store, ..base }, &path)?;
             }
             TEACHER => {
                 let base = self.config.teacher_service.clone();
                 let listen = addresses.teacher.context("a teacher has an address")?;
                 let model = self.teacher.clone().context("a teacher has a model")?;
-                config::dump(&hypereyes_teacher_service::Config { listen, metrics_listen: metrics, announce, model, ..base }, &path)?;
+                config::dump(&hypereyes_teacher_service::Config { listen, metrics_listen, announce, model, ..base }, &path)?;
             }
             LEARNER => {
                 let mut base = self.config.learner.clone();
@@ -90,7 +90,7 @@ impl Rooms {
                 }
                 let learner = hypereyes_learner::rl::Config {
                     listen: addresses.learner,
-                    metrics_listen: metrics,
+                    metrics_listen,
                     announce,
                     reward: addresses.reward.to_string(),
                     policy: self.policy.clone(),
@@ -113,7 +113,7 @@ impl Rooms {
                     policy: self.policy.clone(),
                     world: if world.as_os_str().is_empty() { None } else { Some(absolute(world)?) },
                     rollout: self.config.rollout.clone(),
-                    metrics_listen: metrics,
+                    metrics_listen,
                     announce,
                     ..base
                 };

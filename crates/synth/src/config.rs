@@ -38,7 +38,7 @@ pub struct SynthConfig {
     pub max_budget: u32,
     /// Trajectories per budget. Default 4 (spec 5.3).
     pub samples: usize,
-    /// Draws after which a task is given up. Default 64.
+    /// Draws after which a task is given up. Default 1000: some layers have few pairs of values that one entity alone has.
     pub max_attempts: usize,
     /// Seconds after which one task is given up. Default 120: a task takes milliseconds unless a search backend hangs.
     pub task_timeout_s: u64,
@@ -60,7 +60,7 @@ impl Default for SynthConfig {
             explorer: ExplorerConfig::default(),
             max_budget: 8,
             samples: 4,
-            max_attempts: 64,
+            max_attempts: 1000,
             task_timeout_s: 120,
         }
     }
@@ -116,8 +116,9 @@ pub struct ExplorerConfig {
     pub wide: f64,
     /// Chance that a box is off by one grid step on one edge. Default 0.05.
     pub jitter: f64,
-    /// Chance that an entity is overlooked. Default 0.03.
-    pub forget: f64,
+    /// Share that looks at half of the pictures only and answers from those. Default 0.45: a cold start that is often
+    /// hasty knows how to look at everything and how not to, so reinforcement has something to choose from.
+    pub hasty: f64,
     /// Chance that an explorer answers without reading on. Default 0: a lucky guess would be kept as a demonstration of
     /// saying what was never read, and as a reference that nobody can honestly meet.
     pub guess: f64,
@@ -125,7 +126,7 @@ pub struct ExplorerConfig {
 
 impl Default for ExplorerConfig {
     fn default() -> Self {
-        Self { serial: 0.55, pairs: 0.15, parallel: 0.30, wide: 0.5, jitter: 0.05, forget: 0.03, guess: 0.0 }
+        Self { serial: 0.55, pairs: 0.15, parallel: 0.30, wide: 0.5, jitter: 0.05, hasty: 0.45, guess: 0.0 }
     }
 }
 
@@ -153,7 +154,7 @@ impl SynthConfig {
             return refuse("max_budget", "max_budget, samples and max_attempts must be at least 1".into());
         }
         let explorer = &self.explorer;
-        let chances = [explorer.wide, explorer.jitter, explorer.forget, explorer.guess];
+        let chances = [explorer.wide, explorer.jitter, explorer.hasty, explorer.guess];
         if chances.iter().any(|chance| !(0.0..=1.0).contains(chance)) {
             return refuse("explorer", format!("{chances:?} has a chance outside 0..=1"));
         }

@@ -5,7 +5,8 @@ use std::io::Read;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use hypereyes_chassis::{Shutdown, config};
+use hypereyes_chassis::Shutdown;
+use hypereyes_chassis::room::{self, Sources};
 
 use crate::cli::Cli;
 use crate::parts;
@@ -41,23 +42,12 @@ pub fn run(cli: &Cli, args: &RoomArgs) -> Result<()> {
         if args.leash {
             leash(shutdown.clone());
         }
-        let (file, sets) = (cli.config.as_deref(), cli.sets.as_slice());
+        let sources = Sources { file: cli.config.clone(), sets: cli.sets.clone() };
         match args.kind {
-            Kind::Actor => {
-                hypereyes_actor::run(config::load(hypereyes_actor::Config::default(), file, "HYPEREYES_ACTOR", sets)?, shutdown).await
-            }
-            Kind::Learner => {
-                let config = config::load(hypereyes_learner::rl::Config::default(), file, "HYPEREYES_LEARNER", sets)?;
-                hypereyes_learner::rl::run(config, shutdown).await
-            }
-            Kind::Reward => {
-                let config = config::load(hypereyes_reward_service::Config::default(), file, "HYPEREYES_REWARD", sets)?;
-                Ok(hypereyes_reward_service::run(config, shutdown).await?)
-            }
-            Kind::Teacher => {
-                let config = config::load(hypereyes_teacher_service::Config::default(), file, "HYPEREYES_TEACHER", sets)?;
-                hypereyes_teacher_service::run(config, shutdown).await
-            }
+            Kind::Actor => room::start::<hypereyes_actor::Actor>(&sources, shutdown).await,
+            Kind::Learner => room::start::<hypereyes_learner::Learner>(&sources, shutdown).await,
+            Kind::Reward => room::start::<hypereyes_reward_service::RewardService>(&sources, shutdown).await,
+            Kind::Teacher => room::start::<hypereyes_teacher_service::TeacherService>(&sources, shutdown).await,
         }
     })
 }

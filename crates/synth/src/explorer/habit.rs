@@ -15,8 +15,8 @@ pub struct Habit {
     pub wide: bool,
     /// Chance that a box is off by one grid step.
     pub jitter: f64,
-    /// Chance that an entity is overlooked.
-    pub forget: f64,
+    /// Looks at half of the pictures only.
+    pub hasty: bool,
     /// Chance that it answers without reading on.
     pub guess: f64,
 }
@@ -34,7 +34,13 @@ impl Habit {
             _ => Self::ALL,
         };
         let wide = width == Self::ALL && random.random_bool(config.wide);
-        Self { width, wide, jitter: config.jitter, forget: config.forget, guess: config.guess }
+        let hasty = random.random_bool(config.hasty);
+        Self { width, wide, jitter: config.jitter, hasty, guess: config.guess }
+    }
+
+    /// How many of `shown` pictures it looks at.
+    pub(crate) fn looks_at(&self, shown: usize) -> usize {
+        if self.hasty { (shown / 2).max(shown.min(1)) } else { shown }
     }
 
     /// Widened as little as needed to be done in `max_rounds`: whoever knows the limit does not plan beyond it.
@@ -45,9 +51,10 @@ impl Habit {
         self
     }
 
-    /// Rounds of a try in which nothing is overlooked and nothing guessed.
+    /// Rounds of a try in which nothing is guessed.
     pub(crate) fn least_rounds(&self, puzzle: &Puzzle, shown: usize) -> u32 {
         let rounds = |things: usize| things.div_ceil(self.width.max(1));
+        let shown = self.looks_at(shown);
         let total = match puzzle {
             Puzzle::Select(_) => rounds(shown) * 2,
             Puzzle::Hop(..) if self.wide => rounds(shown) + rounds(shown * 2),
@@ -65,7 +72,7 @@ mod tests {
     use crate::tasks::Constraint;
 
     fn habit(width: usize) -> Habit {
-        Habit { width, wide: false, jitter: 0.0, forget: 0.0, guess: 0.0 }
+        Habit { width, wide: false, jitter: 0.0, hasty: false, guess: 0.0 }
     }
 
     #[test]
@@ -81,5 +88,13 @@ mod tests {
         assert_eq!(Habit { wide: true, ..habit(Habit::ALL) }.least_rounds(&hop, 6), 2);
         let both = Puzzle::Both(one.clone(), one);
         assert_eq!([1, 2, Habit::ALL].map(|width| habit(width).least_rounds(&both, 0)), [3, 2, 1]);
+    }
+
+    #[test]
+    fn who_is_hasty_looks_at_half() {
+        let hasty = Habit { hasty: true, ..habit(1) };
+        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(|shown| hasty.looks_at(shown)), [0, 1, 1, 1, 2, 2, 3]);
+        let select = Puzzle::Select(Constraint { label: "currency".into(), value: "peso".into() });
+        assert_eq!((hasty.least_rounds(&select, 6), habit(1).least_rounds(&select, 6)), (6, 12));
     }
 }

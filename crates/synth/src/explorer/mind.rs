@@ -44,10 +44,8 @@ impl Mind {
     pub(crate) fn new(plan: Arc<Plan>, mut random: ChaCha8Rng) -> Self {
         let habit = plan.habit;
         let mut boxes = VecDeque::new();
-        for area in &plan.areas {
-            if !random.random_bool(habit.forget) {
-                boxes.push_back(if random.random_bool(habit.jitter) { off_by_one(*area, &mut random) } else { *area });
-            }
+        for area in plan.areas.iter().take(habit.looks_at(plan.areas.len())) {
+            boxes.push_back(if random.random_bool(habit.jitter) { off_by_one(*area, &mut random) } else { *area });
         }
         let guesses = random.random_bool(habit.guess);
         Self { plan, random, guesses, boxes, rounds: None, hopped: false, asked: Asked::Nothing, names: Vec::new(), facts: Vec::new() }
@@ -116,10 +114,11 @@ impl Mind {
         if self.guesses || self.hopped || self.plan.habit.wide {
             return None;
         }
-        let query = format!("{} {asked}", self.holder(one)?);
+        // The choice is said before it is used: a query that has to choose and to ask at once is learned last.
+        let holder = self.holder(one)?;
         self.hopped = true;
         self.asked = Asked::Queries;
-        Some(text_call(&[query]))
+        Some(format!("<reason>{}: {holder}</reason>{}", one.value, text_call(&[format!("{holder} {asked}")])))
     }
 
     fn answer(&mut self) -> String {
@@ -188,7 +187,7 @@ mod tests {
     fn mind(puzzle: Puzzle, width: usize, wide: bool) -> Mind {
         let areas =
             if matches!(puzzle, Puzzle::Both(..)) { vec![] } else { vec![[0.0, 0.0, 0.5, 1.0].into(), [0.5, 0.0, 1.0, 1.0].into()] };
-        let habit = Habit { width, wide, jitter: 0.0, forget: 0.0, guess: 0.0 };
+        let habit = Habit { width, wide, jitter: 0.0, hasty: false, guess: 0.0 };
         Mind::new(Arc::new(Plan { puzzle, areas, habit }), ChaCha8Rng::seed_from_u64(1))
     }
 
@@ -220,7 +219,8 @@ mod tests {
         let puzzle = Puzzle::Hop(constraint("currency", "peso"), "capital".into());
         let mut hop = mind(puzzle.clone(), Habit::ALL, false);
         (hop.turn(""), hop.turn(SEEN));
-        assert!(hop.turn(FACTS).contains(r#"["Mexico capital"]"#));
+        let asks = r#"<reason>peso: Mexico</reason><tool_call>{"name":"text_search","arguments":{"input":["Mexico capital"]}}</tool_call>"#;
+        assert_eq!(hop.turn(FACTS), asks);
         let capital = "<tool_response>1\n1. 1.00 capital: Lima is Mexico's capital\n</tool_response>";
         assert_eq!(hop.turn(capital), "<reason>peso: Mexico</reason><answer>Lima</answer>");
         let mut wide = mind(puzzle, Habit::ALL, true);

@@ -1,0 +1,116 @@
+//! A room: a part of the system that is a process of its own.
+//!
+//! In: what a room is called, its settings and its work. Out: its `main`, so that every room takes its settings from the
+//! same places, logs, stops and ends alike, whether it has a process to itself or runs in somebody else's.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Shutdown, config, exit};
+
+/// A part of the system that can be a process.
+pub trait Room {
+    /// The program's name.
+    const NAME: &'static str;
+    /// One line on what it does, for `--help`.
+    const ABOUT: &'static str;
+    /// Prefix of the environment variables that set it: `PREFIX__KEY=value`.
+    const ENV: &'static str;
+    /// Its settings.
+    type Config: Default + Serialize + DeserializeOwned + Send;
+
+    /// Works until it is done or told to stop; being told to stop is not an error.
+    fn run(config: Self::Config, shutdown: Shutdown) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// Where a process takes its settings from, after the defaults and before the environment and behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// A TOML file.
+    pub file: Option<PathBuf>,
+    /// `key=value` each; the last word.
+    pub sets: Vec<String>,
+}
+
+/// Reads the room's settings and runs it.
+///
+/// # Errors
+/// [`crate::ConfigError`] when a setting is wrong, and what the room itself fails with.
+pub async fn start<R: Room>(sources: &Sources, shutdown: Shutdown) -> anyhow::Result<()> {
+    R::run(config::load(R::Config::default(), sources.file.as_deref(), R::ENV, &sources.sets)?, shutdown).await
+}
+
+/// The whole `main` of a room's own program: arguments, a runtime, signals, an exit code.
+pub fn main<R: Room>(version: &'static str) -> ExitCode {
+    let matches = command::<R>(version).get_matches();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(&error),
+    };
+    let ended = runtime.block_on(async { start::<R>(&sources(&matches), Shutdown::on_signal()?).await });
+    match ended {
+        Ok(()) => ExitCode::from(exit::OK),
+        // The error itself, not a box around it: its type decides the exit code.
+        Err(error) => exit::report(error.as_ref()),
+    }
+}
+
+fn command<R: Room>(version: &'static str) -> Command {
+    let set = format!("One setting; may be repeated. Wins over the file and the environment ({}__KEY)", R::ENV);
+    Command::new(R::NAME)
+        .version(version)
+        .about(R::ABOUT)
+        .arg(Arg::new("config").long("config").value_name("FILE").value_parser(value_parser!(PathBuf)).help("Configuration file (TOML)"))
+        .arg(Arg::new("set").long("set").value_name("KEY=VALUE").action(ArgAction::Append).help(set))
+        .after_help("Exit codes: 0 done or told to stop, 1 failed and worth another try, 2 the input is wrong.")
+}
+
+fn sources(matches: &ArgMatches) -> Sources {
+    Sources {
+        file: matches.get_one("config").cloned(),
+        sets: matches.get_many("set").map(|sets| sets.cloned().collect()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::BadInput;
+
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Bench {
+        length: u32,
+    }
+
+    struct Attic;
+
+    impl Room for Attic {
+        const NAME: &'static str = "attic";
+        const ABOUT: &'static str = "Keeps a bench";
+        const ENV: &'static str = "ATTIC_OF_TESTS";
+        type Config = Bench;
+
+        async fn run(config: Bench, shutdown: Shutdown) -> anyhow::Result<()> {
+            anyhow::ensure!(!shutdown.is_triggered(), "told to stop");
+            Err(BadInput::new(format!("a bench of {}", config.length)).into())
+        }
+    }
+
+    #[tokio::test]
+    async fn settings_reach_the_room_and_its_errors_keep_their_type() {
+        let matches = command::<Attic>("1").try_get_matches_from(["attic", "--set", "length=2", "--set", "length=3"]).expect("arguments");
+        let error = start::<Attic>(&sources(&matches), Shutdown::new()).await.expect_err("no bench is good");
+        assert_eq!((error.to_string().as_str(), exit::code_of(error.as_ref())), ("a bench of 3", exit::BAD_INPUT));
+        let wrong = Sources { sets: vec!["lenght=1".into()], ..Sources::default() };
+        let error = start::<Attic>(&wrong, Shutdown::new()).await.expect_err("no such key").to_string();
+        assert!(error.contains("length"), "{error}");
+    }
+}
