@@ -398,7 +398,7 @@ fn gather(shared: &Shared, processor: &Processor, batch: &[TaughtGroup]) -> Resu
         }
         let patches = match shared.pictures.get(id) {
             Some(picture) => processor.patches(&picture.image),
-            None => processor.patches(&shared.tasks.picture(id).map_err(anyhow::Error::msg)?.image),
+            None => processor.patches(&shared.tasks.picture(id)?.image),
         };
         pictures.insert(id.clone(), Arc::new(patches));
     }

@@ -181,7 +181,11 @@ impl Learner for Service {
                 if let Some(picture) = shared.pictures.get(id) {
                     return Ok(picture.bytes.clone());
                 }
-                shared.tasks.picture(id).map(|picture| picture.bytes).map_err(|error| failure::to_status(Failure::Infrastructure, error))
+                shared
+                    .tasks
+                    .picture(id)
+                    .map(|picture| picture.bytes)
+                    .map_err(|error| failure::to_status(Failure::Infrastructure, error.to_string()))
             };
             wanted.iter().map(|id| Ok(v1::Picture { id: id.to_string(), data: find(id)? })).collect()
         };

@@ -243,7 +243,8 @@ pub fn train(
                 &examples[index]
             };
             let hide = blind || random.random_bool(config.blind_share);
-            let glanced = (!hide && !example.pictures.is_empty() && random.random_bool(config.glances)).then(|| example.glance(image_tokens));
+            let glanced =
+                (!hide && !example.pictures.is_empty() && random.random_bool(config.glances)).then(|| example.glance(image_tokens));
             let (sample, weight) = glanced.as_ref().unwrap_or(example).view(config, processor, image_tokens, hide);
             tokens += sample.tokens.len();
             samples.push(sample);

@@ -11,7 +11,18 @@ use serde_json::Value;
 const FLOORS: &[(u8, &[&str])] = &[
     (1, &["hypereyes-domain"]),
     (2, &["hypereyes-pictures", "hypereyes-chassis"]),
-    (3, &["hypereyes-policy", "hypereyes-proto", "hypereyes-search", "hypereyes-chat", "hypereyes-scoring", "hypereyes-objective"]),
+    (
+        3,
+        &[
+            "hypereyes-policy",
+            "hypereyes-proto",
+            "hypereyes-search",
+            "hypereyes-chat",
+            "hypereyes-scoring",
+            "hypereyes-objective",
+            "hypereyes-dataset",
+        ],
+    ),
     (4, &["hypereyes-rollout", "hypereyes-weights", "hypereyes-reward-service", "hypereyes-teacher-service"]),
     (5, &["hypereyes-actor", "hypereyes-learner", "hypereyes-synth", "hypereyes-eval"]),
     (6, &["hypereyes"]),

@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use hypereyes_chassis::BadInput;
+use hypereyes_dataset::{DataError, DataSet, load_picture, load_tasks};
 use hypereyes_domain::{PolicyVersion, TaskId};
 use hypereyes_eval::{Progress, Report, TaskSet, closed_book, evaluate};
 use hypereyes_pictures::Limits;
 use hypereyes_policy::engine::Engine;
 use hypereyes_rollout::Setup;
 use hypereyes_search::World;
-use hypereyes_synth::DataSet;
-use hypereyes_synth::dataset::{load_picture, load_tasks};
 
 use crate::config::Config;
 use crate::parts;
@@ -37,7 +36,7 @@ pub struct Measured {
 /// # Errors
 /// [`BadInput`] that names the file.
 pub fn load(folder: &Path) -> Result<TaskSet> {
-    let bad = |error: hypereyes_synth::SynthError| BadInput::new(format!("{error}; `hypereyes synth --held-out` makes a task set"));
+    let bad = |error: DataError| BadInput::new(error.to_string());
     let tasks = load_tasks(folder).map_err(bad)?;
     let mut pictures = BTreeMap::new();
     for id in tasks.iter().flat_map(|task| &task.pictures) {

@@ -102,7 +102,7 @@ impl Job {
     async fn tasks(&self) -> Result<TaskSet> {
         for (split, folder) in [(Split::Train, self.folder.train()), (Split::HeldOut, self.folder.held_out())] {
             // The tasks' file is written last, so a set that has it is whole.
-            if !folder.join(hypereyes_synth::dataset::TASKS).exists() {
+            if !folder.join(hypereyes_dataset::TASKS).exists() {
                 synth::make(&self.config, split).await?.write(&folder)?;
             }
         }

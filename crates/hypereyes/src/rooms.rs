@@ -75,7 +75,10 @@ impl Rooms {
             REWARD => {
                 let base = self.config.reward_service.clone();
                 let store = Some(self.folder.reward());
-                config::dump(&hypereyes_reward_service::Config { listen: addresses.reward, metrics_listen, announce, store, ..base }, &path)?;
+                config::dump(
+                    &hypereyes_reward_service::Config { listen: addresses.reward, metrics_listen, announce, store, ..base },
+                    &path,
+                )?;
             }
             TEACHER => {
                 let base = self.config.teacher_service.clone();

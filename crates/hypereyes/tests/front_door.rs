@@ -144,6 +144,30 @@ fn a_question_about_a_mosaic_is_answered_in_rounds() {
 }
 
 #[test]
+fn tasks_are_filtered_by_what_a_policy_knows_by_heart() {
+    let scratch = tempfile::tempdir().unwrap();
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/policy");
+    let made = |name: &str, more: &[&str]| {
+        let out = scratch.path().join(name);
+        let mut arguments = vec!["synth", "--json", "--set", "synth.tasks=6", "--out", out.to_str().unwrap()];
+        arguments.extend(more);
+        let output = run(&arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let stats: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (stats, std::fs::read(out.join("tasks.jsonl")).unwrap())
+    };
+    let (plain, all) = made("all", &[]);
+    let (filtered, kept) = made("kept", &["--need-search", policy.to_str().unwrap()]);
+    assert!(plain["dropped"].get("known_by_heart").is_none());
+    // Facts are re-dealt in every layer: the policy was asked, and knew nothing.
+    assert_eq!((filtered["dropped"]["known_by_heart"].as_u64(), &filtered["tasks"]), (Some(0), &Value::from(6)));
+    assert_eq!(all, kept);
+    let nowhere = scratch.path().join("nowhere");
+    refused(&["synth", "--out", nowhere.to_str().unwrap(), "--need-search", "/nonexistent"], &["/nonexistent"]);
+    assert!(!nowhere.exists());
+}
+
+#[test]
 fn wrong_input_is_one_clear_line_and_leaves_nothing_behind() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();

@@ -1,12 +1,10 @@
 //! What is made, how much of it and how it is mixed. In: a configuration. Out: defaults and a check.
 
+use hypereyes_dataset::MAX_TASKS;
 use serde::{Deserialize, Serialize};
 
 use crate::SynthError;
 use crate::compose::{Level, MAX_PICTURES, MIN_PICTURES};
-
-/// The most tasks of one set; they are held in memory while they are made.
-pub const MAX_TASKS: usize = 1_000_000;
 
 /// Everything that decides a data set, together with a world and a seed.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]

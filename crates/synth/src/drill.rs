@@ -45,7 +45,8 @@ fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> T
         }
     }
     owners.truncate(random.random_range(FACTS));
-    let facts = owners.iter().flat_map(|(name, values)| relations.iter().zip(values).map(move |(relation, value)| (name, &relation.label, value)));
+    let facts =
+        owners.iter().flat_map(|(name, values)| relations.iter().zip(values).map(move |(relation, value)| (name, &relation.label, value)));
     let body: String =
         facts.enumerate().map(|(at, (name, label, value))| format!("{}\n1. 1.00 {label}: {value} is {name}'s {label}\n", at + 1)).collect();
     let (label, value) = (&relations[0].label, owners[0].1[0]);

@@ -1,8 +1,6 @@
-//! What can go wrong while a data set is made, written or read.
+//! What can go wrong while a data set is made.
 
-use std::path::PathBuf;
-
-use hypereyes_domain::{GenerateError, TaskId};
+use hypereyes_domain::GenerateError;
 use thiserror::Error;
 
 /// Why there is no data set.
@@ -40,32 +38,6 @@ pub enum SynthError {
     /// An explorer could not be rolled out.
     #[error(transparent)]
     Generate(#[from] GenerateError),
-    /// A picture cannot be encoded or decoded.
-    #[error("picture of task {task}: {reason}")]
-    Picture {
-        /// Whose.
-        task: TaskId,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A file cannot be read or written.
-    #[error("{path}: {reason}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A line of a file cannot be used.
-    #[error("{path}, line {line}: {reason}")]
-    Line {
-        /// Which file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// Work was abandoned because the runtime is shutting down.
     #[error("making task {index} was interrupted: {reason}")]
     Interrupted {

@@ -8,7 +8,6 @@
 
 pub mod compose;
 pub mod config;
-pub mod dataset;
 pub mod drill;
 pub mod error;
 pub mod explorer;
@@ -22,7 +21,6 @@ mod testing;
 
 pub use compose::{Level, Mosaic};
 pub use config::{ExplorerConfig, KindMix, Layers, SynthConfig};
-pub use dataset::{DataSet, Demonstration, Stats, load_demonstrations, load_picture, load_tasks};
 pub use error::SynthError;
 pub use explorer::{Explorer, Habit};
 pub use need::need_search;

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hypereyes_dataset::{DataSet, Demonstration};
 use hypereyes_domain::{Sampling, Task, TaskId, Trajectory};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_rollout::{Setup, run_group};
@@ -22,7 +23,6 @@ use tokio::time::timeout;
 
 use crate::SynthError;
 use crate::config::SynthConfig;
-use crate::dataset::{DataSet, Demonstration};
 use crate::explorer::{Explorer, Habit};
 use crate::metrics::{BUDGET, DROPPED, MADE};
 use crate::rejection::{Budgets, Kept, progressive};
@@ -58,6 +58,8 @@ struct Made {
     task: Task,
     pictures: Vec<Picture>,
     trajectory: Trajectory,
+    /// Draws passed over before it.
+    dropped: BTreeMap<Dropped, usize>,
 }
 
 /// Makes the training or the held-out set, on all threads of the runtime. `progress` is called after each task.
@@ -89,7 +91,13 @@ pub async fn synthesise(workshop: &Workshop, seed: u64, split: Split, mut progre
         progress(Progress { done: made.len(), of });
     }
     let mut set = DataSet::default();
+    if workshop.need_search.is_some() {
+        set.dropped.insert(Dropped::KnownByHeart.label(), 0);
+    }
     for one in made.into_values() {
+        for (reason, count) in one.dropped {
+            *set.dropped.entry(reason.label()).or_default() += count;
+        }
         set.demonstrations.push(Demonstration { task: one.task.id.clone(), trajectory: one.trajectory });
         set.tasks.push(one.task);
         set.pictures.extend(one.pictures.into_iter().map(|picture| (picture.id.clone(), picture)));
@@ -113,6 +121,7 @@ async fn make(workshop: &Workshop, seed: u64, split: Split, index: usize, of: us
             Err(dropped) => dropped,
             Ok(draft) => match solve(workshop, draft, habit, random.random()).await? {
                 Ok(made) => {
+                    let made = Made { dropped: reasons, ..made };
                     counter!(MADE, "split" => split.label(), "kind" => format!("{kind:?}")).increment(1);
                     return Ok(made);
                 }
@@ -163,7 +172,12 @@ async fn solve(workshop: &Workshop, draft: Draft, habit: Habit, seed: u64) -> Re
     histogram!(BUDGET).record(f64::from(budget));
     let crops = crops.into_inner();
     let named = draft.picture.into_iter().chain(crops).filter(|picture| trajectory.pictures.contains(&picture.id));
-    Ok(Ok(Made { task: Task { reference: Some(reference), ..draft.task }, pictures: named.collect(), trajectory }))
+    Ok(Ok(Made {
+        task: Task { reference: Some(reference), ..draft.task },
+        pictures: named.collect(),
+        trajectory,
+        dropped: BTreeMap::new(),
+    }))
 }
 
 /// The random source of one index of one split.

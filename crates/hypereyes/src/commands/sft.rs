@@ -8,13 +8,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 use hypereyes_chassis::BadInput;
+use hypereyes_dataset::DataSet;
 use hypereyes_learner::sft::{self, Example};
 use hypereyes_learner::trainer::Trainer;
 use hypereyes_pictures::{Limits, Processor};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::init;
-use hypereyes_synth::DataSet;
 
 use crate::commands::synth::write_tokenizer;
 use crate::config::Config;

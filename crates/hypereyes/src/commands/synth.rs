@@ -7,10 +7,11 @@ use anyhow::Result;
 use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_chat::tiny::{self, TinySummary, TinyWords};
+use hypereyes_dataset::DataSet;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_scoring::AliasJudge;
 use hypereyes_search::World;
-use hypereyes_synth::{DataSet, Split, Workshop, need_search, synthesise};
+use hypereyes_synth::{Split, Workshop, need_search, synthesise};
 
 use crate::config::Config;
 use crate::parts;
@@ -56,6 +57,10 @@ pub fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
             stats.mean_tokens,
             args.out.display()
         ));
+        let dropped: Vec<String> = stats.dropped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        if !dropped.is_empty() {
+            crate::output::say(&format!("passed over: {}", dropped.join(", ")));
+        }
     }
     Ok(())
 }

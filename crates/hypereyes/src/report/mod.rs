@@ -16,9 +16,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use hypereyes_chassis::atomic;
 use hypereyes_chat::Chat;
+use hypereyes_dataset::load_picture;
 use hypereyes_domain::{Accuracy, Task, TaskId, Trajectory};
 use hypereyes_pictures::{Limits, RgbImage};
-use hypereyes_synth::dataset;
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Outcome;
@@ -129,7 +129,7 @@ pub fn gather(folder: &RunFolder) -> Result<Material> {
 
 /// A held-out task's pictures; a missing one leaves the task without.
 fn pictures(folder: &RunFolder, task: &Task) -> Vec<RgbImage> {
-    let load = |id| dataset::load_picture(&folder.held_out(), id, &Limits::default());
+    let load = |id| load_picture(&folder.held_out(), id, &Limits::default());
     task.pictures
         .iter()
         .filter_map(|id| load(id).map_err(|error| tracing::warn!(%error, "a picture is missing from the report")).ok())

@@ -14,9 +14,7 @@ use hypereyes_domain::{PictureId, Task, TaskId, TaskKind, Trajectory};
 use hypereyes_pictures::{Limits, Picture};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-use crate::SynthError;
-use crate::config::MAX_TASKS;
+use thiserror::Error;
 
 /// The tasks' file.
 pub const TASKS: &str = "tasks.jsonl";
@@ -24,8 +22,33 @@ pub const TASKS: &str = "tasks.jsonl";
 pub const DEMONSTRATIONS: &str = "demonstrations.jsonl";
 /// The pictures' folder.
 pub const PICTURES: &str = "pictures";
+/// The most rows of one file; a set is held in memory.
+pub const MAX_TASKS: usize = 1_000_000;
 /// Longest line read, in bytes; a trajectory of 38,000 tokens has about 2 MB.
 const MAX_LINE: usize = 16 << 20;
+
+/// Why a data set cannot be read or written.
+#[derive(Debug, Error)]
+pub enum DataError {
+    /// A file cannot be read or written.
+    #[error("{path}: {reason}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A line of a file cannot be used.
+    #[error("{path}, line {line}: {reason}")]
+    Line {
+        /// Which file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
 
 /// One cold-start example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,10 +69,12 @@ pub struct DataSet {
     pub pictures: BTreeMap<PictureId, Picture>,
     /// At most one per task.
     pub demonstrations: Vec<Demonstration>,
+    /// Draws that were passed over while it was made, by reason; empty for a set that was read.
+    pub dropped: BTreeMap<&'static str, usize>,
 }
 
 /// What a data set holds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Stats {
     /// Tasks.
     pub tasks: usize,
@@ -73,11 +98,13 @@ pub struct Stats {
     pub longest: usize,
     /// Demonstrations by number of rounds; the last entry counts all that have more.
     pub by_rounds: Vec<usize>,
+    /// Draws that were passed over while it was made, by reason.
+    pub dropped: BTreeMap<&'static str, usize>,
 }
 
 impl DataSet {
     /// Writes the set, replacing what was there. Pictures that no longer belong to it are removed at last.
-    pub fn write(&self, folder: &Path) -> Result<(), SynthError> {
+    pub fn write(&self, folder: &Path) -> Result<(), DataError> {
         let pictures = folder.join(PICTURES);
         fs::create_dir_all(&pictures).map_err(|error| file(&pictures, &error))?;
         for (id, picture) in &self.pictures {
@@ -93,14 +120,14 @@ impl DataSet {
     }
 
     /// Reads a set with all its pictures and demonstrations; a folder without demonstrations is one with none.
-    pub fn load(folder: &Path, limits: &Limits) -> Result<Self, SynthError> {
+    pub fn load(folder: &Path, limits: &Limits) -> Result<Self, DataError> {
         let tasks = load_tasks(folder)?;
         let demonstrations = load_demonstrations(folder)?;
         let known: HashSet<&TaskId> = tasks.iter().map(|task| &task.id).collect();
         for (at, demonstration) in demonstrations.iter().enumerate() {
             if !known.contains(&demonstration.task) {
                 let reason = format!("there is no task {}", demonstration.task);
-                return Err(SynthError::Line { path: folder.join(DEMONSTRATIONS), line: at + 1, reason });
+                return Err(DataError::Line { path: folder.join(DEMONSTRATIONS), line: at + 1, reason });
             }
         }
         let mut pictures = BTreeMap::new();
@@ -110,7 +137,7 @@ impl DataSet {
                 pictures.insert(id.clone(), load_picture(folder, id, limits)?);
             }
         }
-        Ok(Self { tasks, pictures, demonstrations })
+        Ok(Self { tasks, pictures, demonstrations, dropped: BTreeMap::new() })
     }
 
     /// Counts.
@@ -136,10 +163,11 @@ impl DataSet {
             mean_tokens: mean(&|trajectory| trajectory.tokens() as f64),
             longest: self.demonstrations.iter().map(|one| one.trajectory.tokens()).max().unwrap_or(0),
             by_rounds,
+            dropped: self.dropped.clone(),
         }
     }
 
-    fn sweep(&self, pictures: &Path) -> Result<(), SynthError> {
+    fn sweep(&self, pictures: &Path) -> Result<(), DataError> {
         for entry in fs::read_dir(pictures).map_err(|error| file(pictures, &error))? {
             let path = entry.map_err(|error| file(pictures, &error))?.path();
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
@@ -153,8 +181,11 @@ impl DataSet {
 }
 
 /// The tasks of a folder. Ids must be unique, answers present, pictures plain hex names.
-pub fn load_tasks(folder: &Path) -> Result<Vec<Task>, SynthError> {
+pub fn load_tasks(folder: &Path) -> Result<Vec<Task>, DataError> {
     let path = folder.join(TASKS);
+    if !path.is_file() {
+        return Err(DataError::File { path, reason: "there is no such task set; make one with `hypereyes synth`".into() });
+    }
     let tasks: Vec<Task> = read_lines(&path)?;
     let mut seen = HashSet::new();
     for (at, task) in tasks.iter().enumerate() {
@@ -167,20 +198,20 @@ pub fn load_tasks(folder: &Path) -> Result<Vec<Task>, SynthError> {
         } else {
             continue;
         };
-        return Err(SynthError::Line { path, line: at + 1, reason });
+        return Err(DataError::Line { path, line: at + 1, reason });
     }
     Ok(tasks)
 }
 
 /// The demonstrations of a folder; none if it has no such file.
-pub fn load_demonstrations(folder: &Path) -> Result<Vec<Demonstration>, SynthError> {
+pub fn load_demonstrations(folder: &Path) -> Result<Vec<Demonstration>, DataError> {
     let path = folder.join(DEMONSTRATIONS);
     if !path.exists() {
         return Ok(Vec::new());
     }
     let demonstrations: Vec<Demonstration> = read_lines(&path)?;
     for (at, demonstration) in demonstrations.iter().enumerate() {
-        let line = |reason: String| SynthError::Line { path: path.clone(), line: at + 1, reason };
+        let line = |reason: String| DataError::Line { path: path.clone(), line: at + 1, reason };
         demonstration.trajectory.check().map_err(|error| line(error.to_string()))?;
         if let Some(id) = demonstration.trajectory.pictures.iter().find(|id| !is_hash(id)) {
             return Err(line(format!("{id} is no picture id (64 hex digits)")));
@@ -190,9 +221,9 @@ pub fn load_demonstrations(folder: &Path) -> Result<Vec<Demonstration>, SynthErr
 }
 
 /// One picture of a folder; its bytes must hash to its name.
-pub fn load_picture(folder: &Path, id: &PictureId, limits: &Limits) -> Result<Picture, SynthError> {
+pub fn load_picture(folder: &Path, id: &PictureId, limits: &Limits) -> Result<Picture, DataError> {
     let path = folder.join(PICTURES).join(format!("{id}.png"));
-    let fault = |reason: String| SynthError::File { path: path.clone(), reason };
+    let fault = |reason: String| DataError::File { path: path.clone(), reason };
     if !is_hash(id) {
         return Err(fault("a picture id has 64 hex digits".into()));
     }
@@ -220,12 +251,12 @@ fn write_lines<T: Serialize>(out: &mut dyn Write, rows: &[T]) -> std::io::Result
     Ok(())
 }
 
-fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, SynthError> {
+fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, DataError> {
     let mut input = BufReader::new(File::open(path).map_err(|error| file(path, &error))?);
     let mut rows = Vec::new();
     let mut line = Vec::new();
     for number in 1.. {
-        let fault = |reason: String| SynthError::Line { path: path.to_owned(), line: number, reason };
+        let fault = |reason: String| DataError::Line { path: path.to_owned(), line: number, reason };
         line.clear();
         let read = input.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line).map_err(|error| file(path, &error))?;
         if read == 0 {
@@ -244,7 +275,7 @@ fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, SynthError> {
     Ok(rows)
 }
 
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), SynthError> {
+fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), DataError> {
     let beside: PathBuf = path.with_extension(format!("partial-{}", std::process::id()));
     let written = File::create(&beside).and_then(|created| {
         let mut out = BufWriter::new(created);
@@ -259,39 +290,72 @@ fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()
     })
 }
 
-fn file(path: &Path, error: &std::io::Error) -> SynthError {
-    SynthError::File { path: path.to_owned(), reason: error.to_string() }
+fn file(path: &Path, error: &std::io::Error) -> DataError {
+    DataError::File { path: path.to_owned(), reason: error.to_string() }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::testing::workshop;
-    use crate::{Split, synthesise};
+    use hypereyes_domain::{Ending, Round};
+    use hypereyes_pictures::RgbImage;
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_set_is_read_back_as_it_was_written_and_replaced_whole() {
-        let workshop = workshop(8, 4);
-        let train = synthesise(&workshop, 1, Split::Train, |_| {}).await.expect("made");
-        let held_out = synthesise(&workshop, 1, Split::HeldOut, |_| {}).await.expect("made");
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        train.write(folder.path()).expect("written");
-        held_out.write(folder.path()).expect("replaced");
-        let read = DataSet::load(folder.path(), &Limits::default()).expect("sound");
-        assert_eq!((&read.tasks, &read.demonstrations), (&held_out.tasks, &held_out.demonstrations));
-        assert_eq!(read.pictures, held_out.pictures);
-        assert_eq!(fs::read_dir(folder.path().join(PICTURES)).expect("a folder").count(), held_out.pictures.len());
-        assert_eq!(read.stats(), held_out.stats());
+    use super::*;
+
+    /// `count` tasks, each with a picture of its own and a demonstration that saw a second one.
+    fn set(count: u8) -> DataSet {
+        let mut set = DataSet::default();
+        for at in 0..count {
+            let [shown, crop] = [at, 100 + at]
+                .map(|shade| Picture::from_image(RgbImage::from_pixel(32, 32, image::Rgb([shade, 7, 9]))).expect("a small picture"));
+            let task = Task {
+                id: TaskId::new(format!("t-{at}")),
+                kind: TaskKind::VisualSelect,
+                question: "Which one?".into(),
+                answers: vec!["Peru".into()],
+                pictures: vec![shown.id.clone()],
+                layer: 1,
+                shown: vec![],
+                reference: None,
+            };
+            let trajectory = Trajectory {
+                prompt: vec![1],
+                response: vec![2, 3],
+                mask: vec![true, false],
+                logprobs: vec![0.0; 2],
+                versions: vec![Default::default(); 2],
+                pictures: vec![shown.id.clone(), crop.id.clone()],
+                rounds: vec![Round { call: None, searches: 2, failed_searches: 0 }],
+                ending: Ending::Answered,
+                answer: Some("Peru".into()),
+            };
+            set.demonstrations.push(Demonstration { task: task.id.clone(), trajectory });
+            set.tasks.push(task);
+            set.pictures.extend([shown, crop].map(|picture| (picture.id.clone(), picture)));
+        }
+        set
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn damage_is_named_with_its_place() {
-        let set = synthesise(&workshop(6, 0), 2, Split::Train, |_| {}).await.expect("made");
+    #[test]
+    fn a_set_is_read_back_as_it_was_written_and_replaced_whole() {
+        let (first, second) = (set(5), set(3));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        first.write(folder.path()).expect("written");
+        second.write(folder.path()).expect("replaced");
+        let read = DataSet::load(folder.path(), &Limits::default()).expect("sound");
+        assert_eq!((&read.tasks, &read.demonstrations), (&second.tasks, &second.demonstrations));
+        assert_eq!(read.pictures, second.pictures);
+        assert_eq!(fs::read_dir(folder.path().join(PICTURES)).expect("a folder").count(), 6);
+        let stats = read.stats();
+        assert_eq!((stats.tasks, stats.pictures, stats.mean_searches, stats.longest), (3, 6, 2.0, 3));
+    }
+
+    #[test]
+    fn damage_is_named_with_its_place() {
+        let set = set(6);
         let folder = tempfile::tempdir().expect("a temporary folder");
         set.write(folder.path()).expect("written");
-        let id = set.tasks.iter().find_map(|task| task.pictures.first()).expect("a visual task");
-        let other = set.pictures.values().find(|picture| picture.id != *id).expect("another picture");
-        fs::write(folder.path().join(PICTURES).join(format!("{id}.png")), &other.bytes).expect("overwritten");
+        let (id, other) = (&set.tasks[0].pictures[0], &set.tasks[1].pictures[0]);
+        fs::write(folder.path().join(PICTURES).join(format!("{id}.png")), &set.pictures[other].bytes).expect("overwritten");
         let error = DataSet::load(folder.path(), &Limits::default()).expect_err("a wrong picture").to_string();
         assert!(error.contains("damaged") && error.contains(id.as_str()), "{error}");
 
@@ -304,5 +368,7 @@ mod tests {
         fs::write(folder.path().join(TASKS), format!("{first}\n{first}\n")).expect("overwritten");
         assert!(load_tasks(folder.path()).expect_err("twice").to_string().contains("was there before"));
         assert!(load_picture(folder.path(), &PictureId::new("../../etc/passwd"), &Limits::default()).is_err());
+        let nowhere = load_tasks(&folder.path().join("nowhere")).expect_err("no folder").to_string();
+        assert!(nowhere.contains("nowhere") && nowhere.contains("hypereyes synth"), "{nowhere}");
     }
 }
