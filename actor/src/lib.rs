@@ -27,7 +27,6 @@ use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::checkpoint;
-use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::engine::Engine;
 use hypereyes_rollout::{RolloutConfig, Setup};
 use hypereyes_search::{EmbeddedSearch, Limited, World};
@@ -127,7 +126,7 @@ impl Loaded {
     fn new(config: &Config) -> Result<Self, BadInput> {
         let bad = |what: &str, error: &dyn std::fmt::Display| BadInput::new(format!("{what}: {error}"));
         let chat = Chat::load(&config.policy).map_err(|error| bad("policy", &error))?;
-        let model = ModelConfig::load(&config.policy).map_err(|error| bad("policy", &error))?;
+        let (model, weights) = checkpoint::read(&config.policy).map_err(|error| bad("policy", &error))?;
         if chat.vocab_size() > model.text.vocab_size || chat.image_pad() != model.image_token_id {
             let folder = config.policy.display();
             return Err(BadInput::new(format!("policy: tokenizer and config.json of {folder} do not belong together")));
@@ -137,7 +136,6 @@ impl Loaded {
             None => World::embedded(),
         };
         let world = Arc::new(world.map_err(|error| bad("world", &error))?);
-        let weights = checkpoint::read_weights(&config.policy).map_err(|error| bad("policy", &error))?;
         let (version, shapes) = (PolicyVersion(0), Shapes::of(&weights));
         let held = Published::from(&Snapshot::new(&weights, version));
         let mut sizes = config.engine.clone();

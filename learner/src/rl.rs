@@ -19,7 +19,6 @@ use hypereyes_domain::{PolicyVersion, Reference, Task, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
 use hypereyes_pictures::{Limits, Processor, Store};
 use hypereyes_policy::checkpoint::{self as model_files, StoredDtype};
-use hypereyes_policy::config::ModelConfig;
 use hypereyes_weights::{Publisher, Snapshot};
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
@@ -174,11 +173,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
     let tasks = Tasks::load(&config.tasks)?;
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
-    let model = ModelConfig::load(&config.policy).map_err(bad)?;
+    let (model, published) = model_files::read(&config.policy).map_err(bad)?;
     let resumed = checkpoint::load(&config.out.join("checkpoint"))?;
     let weights = match &resumed {
         Some(state) => state.weights.clone(),
-        None => model_files::read_weights(&config.policy).map_err(bad)?,
+        None => published,
     };
     let mut trainer = Trainer::new(model, weights, config.optim.clone(), config.micro_tokens).map_err(bad)?;
     let mut ledger = Ledger::open(&config.out.join("groups.jsonl")).context("cannot open groups.jsonl")?;

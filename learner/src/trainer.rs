@@ -12,7 +12,7 @@ use hypereyes_domain::Patches;
 use hypereyes_policy::Error;
 use hypereyes_policy::backend::CpuTrain;
 use hypereyes_policy::batch::Batch;
-use hypereyes_policy::checkpoint::{self, HostWeights};
+use hypereyes_policy::checkpoint::{self, HostWeights, ParamPath};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_policy::score::{self, Target};
@@ -109,29 +109,30 @@ impl Trainer {
 
     fn collect(&mut self, tape: &<CpuTrain as AutodiffBackend>::Gradients) {
         struct Collect<'a> {
-            path: Vec<String>,
+            path: ParamPath,
             tape: &'a <CpuTrain as AutodiffBackend>::Gradients,
             sums: &'a mut Gradients,
         }
         impl ModuleVisitor<CpuTrain> for Collect<'_> {
-            fn enter_module(&mut self, name: &str, _: &str) {
-                self.path.push(name.to_owned());
+            fn enter_module(&mut self, name: &str, container: &str) {
+                self.path.enter(name, container);
             }
-            fn exit_module(&mut self, _: &str, _: &str) {
-                self.path.pop();
+            fn exit_module(&mut self, _: &str, container: &str) {
+                self.path.exit(container);
             }
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<CpuTrain, D>>) {
                 let Some(gradient) = param.val().grad(self.tape) else { return };
                 let gradient = gradient.into_data().into_vec::<f32>().expect("f32 on the CPU backend");
-                match self.sums.get_mut(&self.path.join(".")) {
+                let name = self.path.name();
+                match self.sums.get_mut(&name) {
                     Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, part)| *sum += part),
                     None => {
-                        self.sums.insert(self.path.join("."), gradient);
+                        self.sums.insert(name, gradient);
                     }
                 }
             }
         }
-        self.model.visit(&mut Collect { path: vec![], tape, sums: &mut self.gradients });
+        self.model.visit(&mut Collect { path: ParamPath::default(), tape, sums: &mut self.gradients });
     }
 
     /// Updates the weights with what was accumulated; returns the gradient norm before clipping (not finite: no update).

@@ -1,15 +1,11 @@
 //! Log-probs of given tokens: one pass over whole sequences, logits only where asked and a chunk at a time.
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::batch::Batch;
 use crate::config::ModelConfig;
 use crate::model::{Qwen3Vl, rotary_tables};
-use crate::ops::{Kernels, Segments};
-
-/// Rows whose logits exist at one time.
-const CHUNK_ROWS: usize = 1024;
+use crate::ops::{self, Asked, Kernels, Segments};
 
 /// A token whose log-prob is wanted: the row that predicts it and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,21 +28,8 @@ pub fn hidden<B: Kernels>(model: &Qwen3Vl<B>, config: &ModelConfig, batch: &Batc
 /// Log-probs \[targets\] at `temperature` (logits are divided by it), differentiable.
 pub fn logprobs<B: Kernels>(model: &Qwen3Vl<B>, hidden: Tensor<B, 2>, targets: &[Target], temperature: f64) -> Tensor<B, 1> {
     let device = hidden.device();
-    let parts: Vec<Tensor<B, 1>> = targets
-        .chunks(CHUNK_ROWS)
-        .map(|chunk| {
-            let n = chunk.len();
-            let ids = |of: &dyn Fn(&Target) -> i64| -> Tensor<B, 1, Int> {
-                Tensor::from_data(TensorData::new(chunk.iter().map(of).collect::<Vec<_>>(), [n]), &device)
-            };
-            let rows = hidden.clone().select(0, ids(&|target| target.row as i64));
-            let mut logits = model.logits(rows);
-            if temperature != 1.0 {
-                logits = logits / temperature;
-            }
-            let tokens = ids(&|target| i64::from(target.token)).reshape([n, 1]);
-            log_softmax(logits, 1).gather(1, tokens).reshape([n])
-        })
-        .collect();
-    Tensor::cat(parts, 0)
+    let rows: Vec<i64> = targets.iter().map(|target| target.row as i64).collect();
+    let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [targets.len()]), &device);
+    let asked = Asked { tokens: targets.iter().map(|target| target.token).collect(), temperature };
+    ops::token_logprobs(hidden.select(0, rows), model.head(), &asked)
 }

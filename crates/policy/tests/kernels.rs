@@ -82,3 +82,61 @@ fn gradients_on_the_tape_equal_those_of_the_plain_chain() {
         assert!((fused - plain).abs() < 1e-4 * (1.0 + plain.abs()), "{fused} for {plain}");
     }
 }
+
+/// Gradients of `sum(out * grad)` to every input, on the tape.
+fn gradients(inputs: Vec<Tensor<CpuTrain, 2>>, out: impl Fn(&[Tensor<CpuTrain, 2>]) -> Tensor<CpuTrain, 1>) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let inputs: Vec<_> = inputs.into_iter().map(Tensor::require_grad).collect();
+    let out = out(&inputs);
+    let weights = Tensor::<CpuTrain, 1>::from_inner(random(1, out.dims()[0], 9).reshape([out.dims()[0]]));
+    let tape = (out.clone() * weights).sum().backward();
+    let grads = inputs.iter().map(|input| input.grad(&tape).unwrap().into_data().into_vec::<f32>().unwrap()).collect();
+    (out.into_data().into_vec::<f32>().unwrap(), grads)
+}
+
+#[track_caller]
+fn same((out, grads): (Vec<f32>, Vec<Vec<f32>>), (want, wanted): (Vec<f32>, Vec<Vec<f32>>)) {
+    for (got, want) in out.iter().chain(grads.iter().flatten()).zip(want.iter().chain(wanted.iter().flatten())) {
+        assert!((got - want).abs() < 1e-4 * (1.0 + want.abs()), "{got} for {want}");
+    }
+    assert_eq!(grads.iter().map(Vec::len).collect::<Vec<_>>(), wanted.iter().map(Vec::len).collect::<Vec<_>>());
+}
+
+#[test]
+fn token_logprobs_equal_log_softmax_and_its_gradients() {
+    let (n, vocab, d) = (37, 50, 16);
+    let tokens: Vec<u32> = (0..n as u32).map(|row| row * 7 % vocab as u32).collect();
+    for temperature in [1.0, 0.7] {
+        let inputs = || vec![Tensor::from_inner(random(n, d, 1)), Tensor::from_inner(random(vocab, d, 2))];
+        let asked = ops::Asked { tokens: tokens.clone(), temperature };
+        let fused = gradients(inputs(), |inputs| ops::token_logprobs(inputs[0].clone(), inputs[1].clone(), &asked));
+        let plain = gradients(inputs(), |inputs| {
+            let logits = inputs[0].clone().matmul(inputs[1].clone().transpose()) / temperature;
+            let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
+            let ids = Tensor::<CpuTrain, 2, burn::tensor::Int>::from_data(burn::tensor::TensorData::new(ids, [n, 1]), &Default::default());
+            burn::tensor::activation::log_softmax(logits, 1).gather(1, ids).reshape([n])
+        });
+        same(fused, plain);
+    }
+}
+
+#[test]
+fn experts_equal_one_gated_mlp_per_row_and_its_gradients() {
+    let (counts, d, inner) = ([3usize, 0, 5, 1], 12, 10);
+    let rows: usize = counts.iter().sum();
+    let inputs = || vec![Tensor::from_inner(random(rows, d, 1)), Tensor::from_inner(random(4 * 2 * inner, d, 2)), Tensor::from_inner(random(4 * d, inner, 3))];
+    let fused = gradients(inputs(), |inputs| {
+        let (gate_up, down) = (inputs[1].clone().reshape([4, 2 * inner, d]), inputs[2].clone().reshape([4, d, inner]));
+        ops::experts(inputs[0].clone(), gate_up, down, &counts).reshape([rows * d])
+    });
+    let plain = gradients(inputs(), |inputs| {
+        let experts = counts.iter().enumerate().flat_map(|(expert, count)| std::iter::repeat_n(expert, *count));
+        let outs = experts.enumerate().map(|(row, expert)| {
+            let both = inputs[0].clone().narrow(0, row, 1).matmul(inputs[1].clone().narrow(0, expert * 2 * inner, 2 * inner).transpose());
+            let (gate, up) = (both.clone().narrow(1, 0, inner), both.narrow(1, inner, inner));
+            let mixed = gate.clone() * burn::tensor::activation::sigmoid(gate) * up;
+            mixed.matmul(inputs[2].clone().narrow(0, expert * d, d).transpose())
+        });
+        Tensor::cat(outs.collect(), 0).reshape([rows * d])
+    });
+    same(fused, plain);
+}

@@ -114,7 +114,7 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
 fn start(config: &Config, model: Option<&Path>, scratch: &Path) -> Result<(ModelConfig, HostWeights)> {
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     match model {
-        Some(folder) => Ok((ModelConfig::load(folder).map_err(bad)?, checkpoint::read_weights(folder).map_err(bad)?)),
+        Some(folder) => Ok(checkpoint::read(folder).map_err(bad)?),
         None => {
             let words = write_tokenizer(&*parts::world(config)?, scratch)?;
             let model = config.tiny.model(words.vocab_size, words.image, words.vision_start, words.vision_end);

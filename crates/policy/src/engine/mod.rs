@@ -57,9 +57,8 @@ pub struct Engine {
 impl Engine {
     /// Loads a model folder and starts its thread on the CPU backend.
     pub fn load(dir: &Path, config: EngineConfig, version: PolicyVersion) -> Result<Self, Error> {
-        let model_config = ModelConfig::load(dir)?;
-        let weights = checkpoint::read_weights(dir)?;
-        Self::start_from(model_config, &weights, config, version)
+        let (model, weights) = checkpoint::read(dir)?;
+        Self::start_from(model, &weights, config, version)
     }
 
     /// Starts an engine from weights in memory.

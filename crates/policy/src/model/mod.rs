@@ -1,11 +1,13 @@
-//! Qwen3-VL (dense): one definition for actor, teacher and learner.
+//! Qwen3-VL, dense or with experts: one definition for actor, teacher and learner.
 //!
 //! In: token rows of any number of sequences end to end, and the pictures they mention. Out: hidden states, or log-probs
-//! of given tokens. Not known here: text, sampling, rewards. Follows transformers' `qwen3_vl` modelling (5.x).
+//! of given tokens. Not known here: text, sampling, rewards. Follows transformers' `qwen3_vl` and
+//! `qwen3_vl_moe` modelling (5.x).
 //!
 //! Shapes: `n` token rows, `d` text width, `e` head width, `m` visual tokens.
 
 mod layers;
+mod moe;
 mod positions;
 mod text;
 mod vision;
@@ -86,6 +88,19 @@ impl<B: Kernels> Qwen3Vl<B> {
         attend: &mut impl Attend<B>,
         device: &B::Device,
     ) -> Tensor<B, 2> {
+        self.hidden_seen(rows, rotary, visual, attend, device, &mut |_| {})
+    }
+
+    /// As [`Qwen3Vl::hidden`]; `see` is shown what goes into every layer.
+    pub fn hidden_seen(
+        &self,
+        rows: &Rows,
+        rotary: &Rotary<B>,
+        visual: Option<&VisualTokens<B>>,
+        attend: &mut impl Attend<B>,
+        device: &B::Device,
+        see: &mut dyn FnMut(&Tensor<B, 2>),
+    ) -> Tensor<B, 2> {
         let n = rows.tokens.len();
         let ids = Tensor::<B, 1, Int>::from_data(TensorData::new(rows.tokens.iter().map(|id| *id as i64).collect::<Vec<_>>(), [n]), device);
         let mut x = self.model.language_model.embed_tokens.weight.val().select(0, ids);
@@ -105,14 +120,19 @@ impl<B: Kernels> Qwen3Vl<B> {
                 deepstack.push(Tensor::cat(vec![zero, tap.clone()], 0).select(0, or_zero.clone()));
             }
         }
-        self.model.language_model.forward(x, rotary, deepstack, attend)
+        self.model.language_model.forward(x, rotary, deepstack, attend, see)
+    }
+
+    /// The head \[vocab, d\]; the embedding table if they are tied.
+    pub fn head(&self) -> Tensor<B, 2> {
+        match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.model.language_model.embed_tokens.weight.val(),
+        }
     }
 
     /// Logits \[n, vocab\] of hidden states.
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => hidden.matmul(self.model.language_model.embed_tokens.weight.val().transpose()),
-        }
+        hidden.matmul(self.head().transpose())
     }
 }

@@ -1,4 +1,4 @@
-//! The decoder: grouped-query attention with QK-norm, interleaved M-RoPE and gated MLPs, on flat rows.
+//! The decoder: grouped-query attention with QK-norm, interleaved M-RoPE and gated MLPs or experts, on flat rows.
 //!
 //! In: \[n, d\] rows of any number of sequences, with their rotary tables. Out: \[n, d\] final hidden states. Which rows
 //! see which is the business of [`Attend`]: training attends within segments, the engine over its cache.
@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::layers::{Embedding, Init, Linear, RmsNorm};
+use super::moe::Moe;
 use crate::config::TextConfig;
 use crate::ops::{self, Kernels, Segments};
 
@@ -103,7 +104,23 @@ pub struct Layer<B: Backend> {
     input_layernorm: RmsNorm<B>,
     self_attn: Attention<B>,
     post_attention_layernorm: RmsNorm<B>,
-    mlp: Mlp<B>,
+    mlp: FeedForward<B>,
+}
+
+/// What follows attention in a layer.
+#[derive(Module, Debug)]
+enum FeedForward<B: Backend> {
+    Dense(Mlp<B>),
+    Experts(Moe<B>),
+}
+
+impl<B: Kernels> FeedForward<B> {
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self {
+            Self::Dense(mlp) => mlp.forward(x),
+            Self::Experts(moe) => moe.forward(x),
+        }
+    }
 }
 
 /// The decoder without its head.
@@ -121,11 +138,14 @@ impl<B: Kernels> Text<B> {
         let d = config.hidden_size;
         let out = Init { device: init.device, std: init.std / (2.0 * config.num_hidden_layers as f64).sqrt() };
         let layers = (0..config.num_hidden_layers)
-            .map(|_| Layer {
+            .map(|layer| Layer {
                 input_layernorm: RmsNorm::init(init, d, config.rms_norm_eps),
                 self_attn: Attention::init(init, &out, config),
                 post_attention_layernorm: RmsNorm::init(init, d, config.rms_norm_eps),
-                mlp: Mlp::init(init, &out, d, config.intermediate_size),
+                mlp: match config.experts_of(layer) {
+                    Some(experts) => FeedForward::Experts(Moe::init(init, &out, d, experts)),
+                    None => FeedForward::Dense(Mlp::init(init, &out, d, config.intermediate_size)),
+                },
             })
             .collect();
         Self {
@@ -135,16 +155,19 @@ impl<B: Kernels> Text<B> {
         }
     }
 
-    /// Runs the layers on embedded rows. `deepstack[i]`, if there, is added after layer `i`.
+    /// Runs the layers on embedded rows. `deepstack[i]`, if there, is added after layer `i`; `see` is shown what goes
+    /// into every layer.
     pub fn forward(
         &self,
         mut x: Tensor<B, 2>,
         rotary: &Rotary<B>,
         deepstack: Vec<Tensor<B, 2>>,
         attend: &mut impl Attend<B>,
+        see: &mut dyn FnMut(&Tensor<B, 2>),
     ) -> Tensor<B, 2> {
         let mut deepstack = deepstack.into_iter();
         for (index, layer) in self.layers.iter().enumerate() {
+            see(&x);
             let attended = layer.self_attn.forward(layer.input_layernorm.forward(x.clone()), rotary, index, attend);
             x = x + attended;
             let mixed = layer.mlp.forward(layer.post_attention_layernorm.forward(x.clone()));

@@ -8,7 +8,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::ops::FloatTensor;
 
-use super::{Kernels, Segments};
+use super::{Asked, Kernels, Segments};
 
 #[derive(Debug)]
 struct RmsNorm;
@@ -92,7 +92,68 @@ impl<B: Kernels> Backward<B, 3> for Attention {
     }
 }
 
+#[derive(Debug)]
+struct Experts;
+
+impl<B: Kernels> Backward<B, 3> for Experts {
+    type State = (NodeId, NodeId, NodeId, Vec<usize>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let nodes = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, gate_up, down, counts) = ops.state;
+        let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
+        let gate_up = checkpointer.retrieve_node_output::<FloatTensor<B>>(gate_up);
+        let down = checkpointer.retrieve_node_output::<FloatTensor<B>>(down);
+        for (node, gradient) in nodes.into_iter().zip(B::experts_backward(x, gate_up, down, &counts, grad)) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct TokenLogprobs;
+
+impl<B: Kernels> Backward<B, 2> for TokenLogprobs {
+    type State = (NodeId, NodeId, Asked);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let nodes = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let (hidden, head, asked) = ops.state;
+        let hidden = checkpointer.retrieve_node_output::<FloatTensor<B>>(hidden);
+        let head = checkpointer.retrieve_node_output::<FloatTensor<B>>(head);
+        for (node, gradient) in nodes.into_iter().zip(B::token_logprobs_backward(hidden, head, &asked, grad)) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
+    fn experts(x: FloatTensor<Self>, gate_up: FloatTensor<Self>, down: FloatTensor<Self>, counts: &[usize]) -> FloatTensor<Self> {
+        match Experts.prepare::<C>([x.node.clone(), gate_up.node.clone(), down.node.clone()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&x), prep.checkpoint(&gate_up), prep.checkpoint(&down), counts.to_vec());
+                prep.finish(state, B::experts(x.primitive, gate_up.primitive, down.primitive, counts))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::experts(x.primitive, gate_up.primitive, down.primitive, counts)),
+        }
+    }
+
+    fn token_logprobs(hidden: FloatTensor<Self>, head: FloatTensor<Self>, asked: &Asked) -> FloatTensor<Self> {
+        match TokenLogprobs.prepare::<C>([hidden.node.clone(), head.node.clone()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&hidden), prep.checkpoint(&head), asked.clone());
+                prep.finish(state, B::token_logprobs(hidden.primitive, head.primitive, asked))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::token_logprobs(hidden.primitive, head.primitive, asked)),
+        }
+    }
+
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         match RmsNorm.prepare::<C>([x.node.clone(), weight.node.clone()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {

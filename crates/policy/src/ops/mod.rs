@@ -1,10 +1,11 @@
-//! The policy's kernels: four operations that would be chains of elementwise passes, each with its gradient.
+//! The policy's kernels: operations that would be chains of passes or would hold far more than they give, each with its gradient.
 //!
 //! [`Kernels`] gives every backend a plain version made of Burn operations, which is also the definition that the fused
 //! ones are tested against. The CPU backend overrides them with single passes over the rows ([`flex`]); [`autodiff`]
 //! makes all of them differentiable.
 //!
-//! Shapes: `n` rows (tokens of all sequences, end to end, without padding), `h` heads, `e` width of a head, `d` width.
+//! Shapes: `n` rows (tokens of all sequences, end to end, without padding), `h` heads, `e` width of a head, `d` width, `E`
+//! experts of inner width `i`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,8 +15,12 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 
 pub mod autodiff;
+pub mod experts;
 pub mod flex;
+pub mod logprobs;
 pub mod plain;
+
+pub use logprobs::Asked;
 
 /// Which rows attend to which.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +107,38 @@ pub trait Kernels: Backend {
     ) -> [FloatTensor<Self>; 3] {
         plain::segment_attention_backward::<Self>(q, k, v, segments, grad)
     }
+
+    /// Rows \[m, d\], sorted by expert, each through its own expert's gated MLP. `gate_up` \[E, 2i, d\], `down` \[E, d, i\];
+    /// `counts` says how many rows each of the E experts has.
+    fn experts(x: FloatTensor<Self>, gate_up: FloatTensor<Self>, down: FloatTensor<Self>, counts: &[usize]) -> FloatTensor<Self> {
+        experts::forward::<Self>(x, gate_up, down, counts)
+    }
+
+    /// Gradients of [`Kernels::experts`] to `x`, `gate_up` and `down`.
+    fn experts_backward(
+        x: FloatTensor<Self>,
+        gate_up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        counts: &[usize],
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3] {
+        experts::backward::<Self>(x, gate_up, down, counts, grad)
+    }
+
+    /// Log-prob \[n\] of one token per row of `hidden` \[n, d\] under the head \[vocab, d\].
+    fn token_logprobs(hidden: FloatTensor<Self>, head: FloatTensor<Self>, asked: &Asked) -> FloatTensor<Self> {
+        logprobs::forward::<Self>(hidden, head, asked)
+    }
+
+    /// Gradients of [`Kernels::token_logprobs`] to `hidden` and `head`.
+    fn token_logprobs_backward(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        asked: &Asked,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2] {
+        logprobs::backward::<Self>(hidden, head, asked, grad)
+    }
 }
 
 /// [`Kernels::rms_norm`] on tensors.
@@ -122,6 +159,16 @@ pub fn swiglu<B: Kernels>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> 
 /// [`Kernels::segment_attention`] on tensors.
 pub fn attention<B: Kernels>(q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>, segments: &Segments) -> Tensor<B, 2> {
     wrap(B::segment_attention(unwrap(q), unwrap(k), unwrap(v), segments))
+}
+
+/// [`Kernels::experts`] on tensors.
+pub fn experts<B: Kernels>(x: Tensor<B, 2>, gate_up: Tensor<B, 3>, down: Tensor<B, 3>, counts: &[usize]) -> Tensor<B, 2> {
+    wrap(B::experts(unwrap(x), unwrap(gate_up), unwrap(down), counts))
+}
+
+/// [`Kernels::token_logprobs`] on tensors.
+pub fn token_logprobs<B: Kernels>(hidden: Tensor<B, 2>, head: Tensor<B, 2>, asked: &Asked) -> Tensor<B, 1> {
+    wrap(B::token_logprobs(unwrap(hidden), unwrap(head), asked))
 }
 
 #[cfg(feature = "cuda")]

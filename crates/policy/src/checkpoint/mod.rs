@@ -1,0 +1,147 @@
+//! Parameters by published name, on the host and in a model.
+//!
+//! In: a model, or named tensors ([`files`] reads and writes those). Out: the other, or one error that names what is
+//! missing, extra or mis-shaped. Parameter names are the module paths, so there is no mapping table.
+
+mod files;
+mod published;
+
+use std::collections::BTreeMap;
+
+pub use self::files::{load, parse, read, save, serialise};
+use crate::Error;
+use crate::model::Qwen3Vl;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+/// A named f32 tensor on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Values, row-major.
+    pub values: Vec<f32>,
+}
+
+/// All parameters of a model by published name, on the host.
+pub type HostWeights = BTreeMap<String, HostTensor>;
+
+/// How stored values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredDtype {
+    /// Four bytes, exact.
+    F32,
+    /// Two bytes, rounded to nearest even.
+    Bf16,
+}
+
+impl StoredDtype {
+    /// As `config.json` calls it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+}
+
+/// Where a walk over a model's modules is: the name of the parameter that it has reached.
+#[derive(Clone, Debug, Default)]
+pub struct ParamPath(Vec<String>);
+
+impl ParamPath {
+    /// Goes into a module, as `ModuleVisitor::enter_module` is told. Which kind of block a layer has is not part of a name.
+    pub fn enter(&mut self, name: &str, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.0.push(name.to_owned());
+        }
+    }
+
+    /// Leaves it again.
+    pub fn exit(&mut self, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.0.pop();
+        }
+    }
+
+    /// The published name.
+    pub fn name(&self) -> String {
+        self.0.join(".")
+    }
+}
+
+/// Copies a model's parameters to the host.
+pub fn to_host<B: Backend>(model: &Qwen3Vl<B>) -> HostWeights {
+    struct Collect {
+        path: ParamPath,
+        weights: HostWeights,
+    }
+    impl<B: Backend> ModuleVisitor<B> for Collect {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            let tensor = param.val();
+            let shape = tensor.dims().to_vec();
+            let values = tensor.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+            self.weights.insert(self.path.name(), HostTensor { shape, values });
+        }
+    }
+    let mut collect = Collect { path: ParamPath::default(), weights: HostWeights::new() };
+    model.visit(&mut collect);
+    collect.weights
+}
+
+/// Puts host parameters into a model; every parameter must be there with its shape, and nothing else.
+pub fn from_host<B: Backend>(model: Qwen3Vl<B>, weights: &HostWeights) -> Result<Qwen3Vl<B>, Error> {
+    struct Apply<'a> {
+        path: ParamPath,
+        weights: &'a HostWeights,
+        used: usize,
+        error: Option<String>,
+    }
+    impl<B: Backend> ModuleMapper<B> for Apply<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+            let name = self.path.name();
+            let shape = param.val().dims();
+            match self.weights.get(&name) {
+                Some(found) if found.shape == shape => {
+                    self.used += 1;
+                    let device = param.val().device();
+                    let data = TensorData::new(found.values.clone(), shape);
+                    // Gradients are asked for again: mapping a parameter forgets that it had been tracked.
+                    param.map(|_| Tensor::from_data(data, &device).require_grad())
+                }
+                Some(found) => {
+                    self.error.get_or_insert(format!("tensor {name} has shape {:?}, the config asks for {shape:?}", found.shape));
+                    param
+                }
+                None => {
+                    self.error.get_or_insert(format!("tensor {name} is missing"));
+                    param
+                }
+            }
+        }
+    }
+    let mut apply = Apply { path: ParamPath::default(), weights, used: 0, error: None };
+    let model = model.map(&mut apply);
+    if let Some(error) = apply.error {
+        return Err(Error::Input(error));
+    }
+    if apply.used != weights.len() {
+        let expected = to_host(&model);
+        let extra = weights.keys().find(|name| !expected.contains_key(*name)).cloned().unwrap_or_default();
+        return Err(Error::Input(format!("tensor {extra} is not part of the model that the config describes")));
+    }
+    Ok(model)
+}

@@ -1,0 +1,279 @@
+//! `config.json` in Hugging Face layout.
+//!
+//! In: JSON in either published style (`rope_scaling` + `rope_theta` + `num_experts`, or `rope_parameters` +
+//! `num_local_experts`). Out: [`ModelConfig`], or which key is wrong or asks for what this model does not have; and the way
+//! back, in the style that transformers 5 writes.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{ExpertsConfig, MAX_COUNT, ModelConfig, TextConfig, VisionConfig};
+use crate::Error;
+use crate::checkpoint::StoredDtype;
+
+/// No published config is larger than a few kilobytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// No published model comes near this; it keeps a hostile config from asking for absurd allocations.
+const MAX_NUMBER: u64 = 1 << 24;
+
+const DENSE: &str = "qwen3_vl";
+const EXPERTS: &str = "qwen3_vl_moe";
+
+impl ModelConfig {
+    /// Reads `config.json` of a model folder.
+    pub fn load(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("config.json");
+        let missing = |error| Error::Input(format!("no model at {}: cannot read config.json ({error})", dir.display()));
+        let size = std::fs::metadata(&path).map_err(missing)?.len();
+        if size > MAX_FILE_BYTES {
+            return Err(Error::Input(format!("{} has {size} bytes; a config has at most {MAX_FILE_BYTES}", path.display())));
+        }
+        let text = std::fs::read_to_string(&path).map_err(missing)?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| Error::Input(format!("{} is not JSON: {error}", path.display())))?;
+        Self::from_json(&value).map_err(|why| Error::Input(format!("{}: {why}", path.display())))
+    }
+
+    /// Reads the published JSON; the error says which key is wrong.
+    pub fn from_json(value: &Value) -> Result<Self, String> {
+        let kind = value.get("model_type").and_then(Value::as_str).unwrap_or("");
+        if ![DENSE, EXPERTS].contains(&kind) {
+            return Err(format!("model_type is {kind:?}; {DENSE} and {EXPERTS} are known"));
+        }
+        let (text, vision) = (Section::of(value, "text_config")?, Section::of(value, "vision_config")?);
+        text.only("hidden_act", "silu")?;
+        vision.only("hidden_act", "gelu_pytorch_tanh")?;
+        text.only("attention_bias", false)?;
+        let tied = value.get("tie_word_embeddings").or_else(|| text.get("tie_word_embeddings"));
+        let special = |key: &str| Section { name: "", map: value.as_object().expect("it has sections") }.whole(key).map(|id| id as u32);
+        let config = Self {
+            text: text_config(&text, kind == EXPERTS)?,
+            vision: VisionConfig {
+                depth: vision.whole("depth")?,
+                hidden_size: vision.whole("hidden_size")?,
+                intermediate_size: vision.whole("intermediate_size")?,
+                num_heads: vision.whole("num_heads")?,
+                in_channels: vision.whole_or("in_channels", 3)?,
+                patch_size: vision.whole("patch_size")?,
+                temporal_patch_size: vision.whole("temporal_patch_size")?,
+                spatial_merge_size: vision.whole("spatial_merge_size")?,
+                num_position_embeddings: vision.whole("num_position_embeddings")?,
+                out_hidden_size: vision.whole("out_hidden_size")?,
+                deepstack_visual_indexes: vision.list("deepstack_visual_indexes")?.unwrap_or_default(),
+            },
+            tie_word_embeddings: tied.and_then(Value::as_bool).unwrap_or(false),
+            image_token_id: special("image_token_id")?,
+            vision_start_token_id: special("vision_start_token_id")?,
+            vision_end_token_id: special("vision_end_token_id")?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The JSON that transformers 5 reads, for weights stored as `stored`.
+    pub fn to_json(&self, stored: StoredDtype) -> Value {
+        let (text, vision) = (&self.text, &self.vision);
+        let (kind, architecture) = match text.experts {
+            None => (DENSE, "Qwen3VLForConditionalGeneration"),
+            Some(_) => (EXPERTS, "Qwen3VLMoeForConditionalGeneration"),
+        };
+        let mut decoder = json!({
+            "model_type": format!("{kind}_text"),
+            "vocab_size": text.vocab_size,
+            "hidden_size": text.hidden_size,
+            "intermediate_size": text.intermediate_size,
+            "num_hidden_layers": text.num_hidden_layers,
+            "num_attention_heads": text.num_attention_heads,
+            "num_key_value_heads": text.num_key_value_heads,
+            "head_dim": text.head_dim,
+            "hidden_act": "silu",
+            "attention_bias": false,
+            "rms_norm_eps": text.rms_norm_eps,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": text.rope_theta,
+                "mrope_interleaved": true, "mrope_section": text.mrope_section,
+            },
+        });
+        if let Some(experts) = &text.experts {
+            let more = json!({
+                "num_local_experts": experts.count,
+                "num_experts_per_tok": experts.per_token,
+                "moe_intermediate_size": experts.intermediate_size,
+                "decoder_sparse_step": experts.every,
+                "mlp_only_layers": experts.dense_layers,
+                "norm_topk_prob": true,
+            });
+            let entries = more.as_object().cloned().unwrap_or_default();
+            decoder.as_object_mut().expect("an object").extend(entries);
+        }
+        json!({
+            "architectures": [architecture],
+            "dtype": stored.label(),
+            "model_type": kind,
+            "image_token_id": self.image_token_id,
+            "vision_start_token_id": self.vision_start_token_id,
+            "vision_end_token_id": self.vision_end_token_id,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "text_config": decoder,
+            "vision_config": {
+                "model_type": format!("{kind}_vision"),
+                "depth": vision.depth,
+                "hidden_size": vision.hidden_size,
+                "intermediate_size": vision.intermediate_size,
+                "num_heads": vision.num_heads,
+                "hidden_act": "gelu_pytorch_tanh",
+                "in_channels": vision.in_channels,
+                "patch_size": vision.patch_size,
+                "temporal_patch_size": vision.temporal_patch_size,
+                "spatial_merge_size": vision.spatial_merge_size,
+                "num_position_embeddings": vision.num_position_embeddings,
+                "out_hidden_size": vision.out_hidden_size,
+                "deepstack_visual_indexes": vision.deepstack_visual_indexes,
+            },
+        })
+    }
+}
+
+fn text_config(text: &Section<'_>, sparse: bool) -> Result<TextConfig, String> {
+    let rope = match text.get("rope_parameters").or_else(|| text.get("rope_scaling")) {
+        Some(Value::Object(map)) => map.clone(),
+        _ => Map::new(),
+    };
+    let rope = Section { name: "the rope section", map: &rope };
+    rope.only("rope_type", "default")?;
+    rope.only("mrope_interleaved", true)?;
+    let theta = match rope.get("rope_theta") {
+        Some(_) => rope.number_or("rope_theta", 5e6)?,
+        None => text.number_or("rope_theta", 5e6)?,
+    };
+    let heads = text.whole("num_attention_heads")?;
+    let hidden_size = text.whole("hidden_size")?;
+    let sections = rope.list("mrope_section")?.unwrap_or_else(|| vec![24, 20, 20]);
+    let mrope_section = sections.try_into().map_err(|list: Vec<usize>| format!("mrope_section has {} entries, not 3", list.len()))?;
+    let experts = if sparse {
+        text.only("norm_topk_prob", true)?;
+        let count = if text.get("num_local_experts").is_some() { "num_local_experts" } else { "num_experts" };
+        Some(ExpertsConfig {
+            count: text.whole(count)?,
+            per_token: text.whole("num_experts_per_tok")?,
+            intermediate_size: text.whole("moe_intermediate_size")?,
+            every: text.whole_or("decoder_sparse_step", 1)?,
+            dense_layers: text.list("mlp_only_layers")?.unwrap_or_default(),
+        })
+    } else {
+        None
+    };
+    Ok(TextConfig {
+        vocab_size: text.whole("vocab_size")?,
+        hidden_size,
+        intermediate_size: text.whole("intermediate_size")?,
+        num_hidden_layers: text.whole("num_hidden_layers")?,
+        num_attention_heads: heads,
+        num_key_value_heads: text.whole_or("num_key_value_heads", heads)?,
+        head_dim: text.whole_or("head_dim", hidden_size / heads.max(1))?,
+        rms_norm_eps: text.number_or("rms_norm_eps", 1e-6)?,
+        rope_theta: theta,
+        mrope_section,
+        experts,
+    })
+}
+
+/// One object of the config; a key that is `null` is not there.
+struct Section<'a> {
+    name: &'a str,
+    map: &'a Map<String, Value>,
+}
+
+impl<'a> Section<'a> {
+    fn of(value: &'a Value, name: &'a str) -> Result<Self, String> {
+        let map = value.get(name).and_then(Value::as_object).ok_or_else(|| format!("{name} is missing"))?;
+        Ok(Self { name, map })
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, key: &str, what: impl std::fmt::Display) -> String {
+        let place = if self.name.is_empty() { String::new() } else { format!(" of {}", self.name) };
+        format!("{key}{place} {what}")
+    }
+
+    fn whole(&self, key: &str) -> Result<usize, String> {
+        match self.get(key).and_then(Value::as_u64) {
+            Some(number) if number <= MAX_NUMBER => Ok(number as usize),
+            Some(number) => Err(self.wrong(key, format!("= {number} is out of range"))),
+            None => Err(self.wrong(key, "is missing or not a whole number")),
+        }
+    }
+
+    fn whole_or(&self, key: &str, default: usize) -> Result<usize, String> {
+        if self.get(key).is_some() { self.whole(key) } else { Ok(default) }
+    }
+
+    fn number_or(&self, key: &str, default: f64) -> Result<f64, String> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value.as_f64().filter(|number| *number > 0.0).ok_or_else(|| self.wrong(key, "is not a positive number")),
+        }
+    }
+
+    fn list(&self, key: &str) -> Result<Option<Vec<usize>>, String> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let list = value.as_array().filter(|list| list.len() <= MAX_COUNT).ok_or_else(|| self.wrong(key, "is not a short list"))?;
+        let whole = |value: &Value| value.as_u64().filter(|number| *number <= MAX_NUMBER).map(|number| number as usize);
+        list.iter().map(whole).collect::<Option<_>>().map(Some).ok_or_else(|| self.wrong(key, "is not a list of whole numbers"))
+    }
+
+    /// Refuses a setting that would change what the model computes in a way that is not written here.
+    fn only(&self, key: &str, supported: impl Into<Value>) -> Result<(), String> {
+        let supported = supported.into();
+        match self.get(key) {
+            Some(value) if *value != supported => Err(self.wrong(key, format!("is {value}; only {supported} is supported"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TinyConfig;
+    use super::*;
+
+    fn tiny(experts: Option<ExpertsConfig>) -> ModelConfig {
+        let mut config = TinyConfig::default().model(300, 290, 291, 292);
+        config.text.experts = experts;
+        config
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let experts = ExpertsConfig { count: 8, per_token: 2, intermediate_size: 48, every: 2, dense_layers: vec![3] };
+        for config in [tiny(None), tiny(Some(experts))] {
+            let json = config.to_json(StoredDtype::Bf16);
+            assert_eq!((ModelConfig::from_json(&json).expect("ours"), &json["dtype"]), (config, &Value::from("bfloat16")));
+        }
+    }
+
+    #[test]
+    fn what_would_compute_something_else_is_refused_by_name() {
+        for (pointer, value, says) in [
+            ("/model_type", json!("llama"), "model_type"),
+            ("/text_config/hidden_act", json!("gelu"), "hidden_act of text_config is \"gelu\""),
+            ("/text_config/rope_parameters/rope_type", json!("yarn"), "rope_type"),
+            ("/text_config/rope_parameters/mrope_section", json!([1, 2]), "mrope_section has 2"),
+            ("/text_config/rope_parameters/mrope_section", json!("x"), "mrope_section"),
+            ("/text_config/hidden_size", json!(1u64 << 40), "hidden_size of text_config = "),
+            ("/text_config/num_hidden_layers", json!(100_000), "num_hidden_layers"),
+            ("/text_config/rms_norm_eps", json!(-1.0), "rms_norm_eps"),
+            ("/vision_config", json!(3), "vision_config is missing"),
+            ("/image_token_id", json!("<image>"), "image_token_id"),
+        ] {
+            let mut json = tiny(None).to_json(StoredDtype::F32);
+            *json.pointer_mut(pointer).expect("a key that is written") = value;
+            let error = ModelConfig::from_json(&json).expect_err(pointer);
+            assert!(error.contains(says), "{pointer}: {error}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The shape of a Qwen3-VL model, dense or with experts.
+//!
+//! In: widths, depths and special tokens. Out: [`ModelConfig`], checked. How Hugging Face writes it down is in [`json`].
+
+mod json;
+mod tiny;
+
+use serde::{Deserialize, Serialize};
+
+pub use tiny::TinyConfig;
+
+/// Layers, heads, taps and experts beyond this are no model.
+const MAX_COUNT: usize = 1 << 12;
+
+/// Text decoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextConfig {
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the gated MLP.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head; even.
+    pub head_dim: usize,
+    /// Epsilon of the RMS norms.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Rotary frequencies given to time, height and width (interleaved M-RoPE); sums to `head_dim / 2`.
+    pub mrope_section: [usize; 3],
+    /// Experts in place of the gated MLP in some or all layers; `None` in a dense model.
+    pub experts: Option<ExpertsConfig>,
+}
+
+impl TextConfig {
+    /// The experts of a layer; `None` where the layer is dense.
+    pub fn experts_of(&self, layer: usize) -> Option<&ExpertsConfig> {
+        self.experts.as_ref().filter(|experts| !experts.dense_layers.contains(&layer) && (layer + 1) % experts.every == 0)
+    }
+}
+
+/// A mixture of experts (Qwen3-VL-MoE).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExpertsConfig {
+    /// Experts of a layer.
+    pub count: usize,
+    /// Experts that each token goes to; their router probabilities are normalised to sum to 1.
+    pub per_token: usize,
+    /// Width of an expert's gated MLP.
+    pub intermediate_size: usize,
+    /// Every how many layers has experts: 1 is all.
+    pub every: usize,
+    /// Layers that are dense all the same.
+    pub dense_layers: Vec<usize>,
+}
+
+/// Vision tower.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VisionConfig {
+    /// Blocks.
+    pub depth: usize,
+    /// Width.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Heads.
+    pub num_heads: usize,
+    /// Colour channels.
+    pub in_channels: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Frames in a patch; a picture is one frame repeated.
+    pub temporal_patch_size: usize,
+    /// Patches merged per side into one token.
+    pub spatial_merge_size: usize,
+    /// Entries of the learned position table; a square.
+    pub num_position_embeddings: usize,
+    /// Width of the merged tokens: the text width.
+    pub out_hidden_size: usize,
+    /// Blocks whose output is also added to the first text layers.
+    pub deepstack_visual_indexes: Vec<usize>,
+}
+
+/// The whole model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Decoder.
+    pub text: TextConfig,
+    /// Vision tower.
+    pub vision: VisionConfig,
+    /// Whether the head is the embedding table.
+    pub tie_word_embeddings: bool,
+    /// Placeholder token of a picture.
+    pub image_token_id: u32,
+    /// Token before a picture.
+    pub vision_start_token_id: u32,
+    /// Token after a picture.
+    pub vision_end_token_id: u32,
+}
+
+impl ModelConfig {
+    fn check(&self) -> Result<(), String> {
+        let (text, vision) = (&self.text, &self.vision);
+        let positive = [
+            ("vocab_size", text.vocab_size),
+            ("num_hidden_layers", text.num_hidden_layers),
+            ("num_attention_heads", text.num_attention_heads),
+            ("num_key_value_heads", text.num_key_value_heads),
+            ("head_dim", text.head_dim),
+            ("vision num_heads", vision.num_heads),
+            ("spatial_merge_size", vision.spatial_merge_size),
+        ];
+        if text.num_hidden_layers.max(vision.depth).max(text.num_attention_heads) > MAX_COUNT {
+            return Err(format!("num_hidden_layers, depth and heads beyond {MAX_COUNT} are no model"));
+        }
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{name} is 0"));
+        }
+        if text.num_attention_heads % text.num_key_value_heads != 0 {
+            return Err(format!(
+                "num_attention_heads {} is not a multiple of num_key_value_heads {}",
+                text.num_attention_heads, text.num_key_value_heads
+            ));
+        }
+        if text.mrope_section.iter().sum::<usize>() * 2 != text.head_dim {
+            return Err(format!("mrope_section {:?} does not sum to half of head_dim {}", text.mrope_section, text.head_dim));
+        }
+        if let Some(experts) = &text.experts {
+            if experts.every == 0 || experts.intermediate_size == 0 {
+                return Err("decoder_sparse_step and moe_intermediate_size must be at least 1".into());
+            }
+            if !(1..=experts.count).contains(&experts.per_token) {
+                return Err(format!("num_experts_per_tok {} is not within 1..={} experts", experts.per_token, experts.count));
+            }
+        }
+        if vision.hidden_size % vision.num_heads != 0 || (vision.hidden_size / vision.num_heads) % 4 != 0 {
+            return Err(format!("vision width {} over {} heads is not a multiple of 4", vision.hidden_size, vision.num_heads));
+        }
+        if vision.out_hidden_size != text.hidden_size {
+            return Err(format!("vision out_hidden_size {} is not the text width {}", vision.out_hidden_size, text.hidden_size));
+        }
+        let side = (vision.num_position_embeddings as f64).sqrt() as usize;
+        if side * side != vision.num_position_embeddings {
+            return Err(format!("num_position_embeddings {} is not a square", vision.num_position_embeddings));
+        }
+        if let Some(tap) = vision.deepstack_visual_indexes.iter().find(|tap| **tap >= vision.depth) {
+            return Err(format!("deepstack tap {tap} is beyond the tower's {} blocks", vision.depth));
+        }
+        if vision.deepstack_visual_indexes.len() > text.num_hidden_layers {
+            return Err("more deepstack taps than text layers".into());
+        }
+        Ok(())
+    }
+
+    /// How many parameters the model has.
+    pub fn parameters(&self) -> u128 {
+        let (text, vision) = (&self.text, &self.vision);
+        let wide = |value: usize| value as u128;
+        let (d, e, vocab) = (wide(text.hidden_size), wide(text.head_dim), wide(text.vocab_size));
+        let attention = d * e * (2 * wide(text.num_attention_heads) + 2 * wide(text.num_key_value_heads)) + 2 * e;
+        let layer = |at: usize| {
+            let mixing = match text.experts_of(at) {
+                Some(experts) => wide(experts.count) * (d + 3 * d * wide(experts.intermediate_size)),
+                None => 3 * d * wide(text.intermediate_size),
+            };
+            attention + mixing + 2 * d
+        };
+        let head = if self.tie_word_embeddings { 0 } else { vocab * d };
+        let decoder = vocab * d + (0..text.num_hidden_layers).map(layer).sum::<u128>() + d + head;
+        let (v, inner, merged) = (wide(vision.hidden_size), wide(vision.intermediate_size), wide(vision.spatial_merge_size).pow(2));
+        let block = 4 * v + (v * 3 * v + 3 * v) + (v * v + v) + (v * inner + inner) + (inner * v + v);
+        let merger = |normed: u128| 2 * normed + (v * merged) * (v * merged) + v * merged + v * merged * d + d;
+        let taps = wide(vision.deepstack_visual_indexes.len()) * merger(v * merged);
+        let patches = wide(self.patch_values()) * v + v + wide(vision.num_position_embeddings) * v;
+        decoder + patches + wide(vision.depth) * block + merger(v) + taps
+    }
+
+    /// Values in one flattened patch.
+    pub fn patch_values(&self) -> usize {
+        self.vision.in_channels * self.vision.temporal_patch_size * self.vision.patch_size * self.vision.patch_size
+    }
+}
