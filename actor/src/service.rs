@@ -315,7 +315,7 @@ fn lease_of(lease: v1::Lease) -> Result<Lease, Invalid> {
     if size == 0 || size > MAX_GROUP_SIZE {
         return Err(Invalid::new("group_size", format!("is {size}; 1..={MAX_GROUP_SIZE} are rolled out")));
     }
-    let sampling = Sampling { temperature: lease.temperature, top_p: lease.top_p };
+    let sampling = Sampling::of(lease.temperature, lease.top_p);
     if !(0.0..=100.0).contains(&sampling.temperature) || !(0.0..=1.0).contains(&sampling.top_p) {
         return Err(Invalid::new("sampling", format!("is {sampling:?}; temperatures 0..=100 and top_p 0..=1 are known")));
     }

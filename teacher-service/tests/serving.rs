@@ -102,7 +102,7 @@ async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Ve
     let patches: Vec<_> = pictures.iter().map(|picture| Arc::new(chat.processor().patches(&picture.image))).collect();
     let prompt = chat.prompt("Search wide.", "What is the capital?", &[patches[0].grid]);
     let chunk = Chunk { tokens: prompt.clone(), pictures: vec![patches[0].clone()] };
-    let sampling = Sampling { temperature: 1.0, top_p: 1.0 };
+    let sampling = Sampling::of(1.0, 1.0);
     let mut all = Vec::new();
     for mut sequence in engine.start(chunk, (1..=12).collect(), sampling).await.expect("starts") {
         // An untrained policy samples anything, a picture's placeholder as well: such a sequence has no meaning.

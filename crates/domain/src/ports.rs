@@ -30,13 +30,22 @@ pub struct Chunk {
 pub struct Sampling {
     /// 0 is greedy; otherwise logits are divided by it.
     pub temperature: f32,
-    /// Keep the smallest set of tokens with at least this much probability; 1 keeps all.
+    /// Keep only this many of the most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Of those, keep the smallest set with at least this much of their probability; 1 keeps all.
     pub top_p: f32,
+    /// Of those, keep the tokens at least this much as likely as the most likely one; 0 keeps all.
+    pub min_p: f32,
 }
 
 impl Sampling {
     /// The most likely token, always.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0 };
+    pub const GREEDY: Self = Self::of(0.0, 1.0);
+
+    /// Temperature and nucleus.
+    pub const fn of(temperature: f32, top_p: f32) -> Self {
+        Self { temperature, top_k: 0, top_p, min_p: 0.0 }
+    }
 }
 
 /// Why a turn stopped.

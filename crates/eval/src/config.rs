@@ -28,7 +28,7 @@ impl Default for EvalConfig {
 impl EvalConfig {
     /// How turns are sampled.
     pub fn sampling(&self) -> Sampling {
-        Sampling { temperature: self.temperature, top_p: self.top_p }
+        Sampling::of(self.temperature, self.top_p)
     }
 
     /// Seeds of one task's rollouts; each rollout of an evaluation has its own.

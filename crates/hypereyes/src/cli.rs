@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use hypereyes_chassis::config;
 
-use crate::commands::{ask, doctor, eval, loss, report, room, score, sft, status, synth, up};
+use crate::commands::{ask, doctor, eval, generate, logprobs, loss, report, room, score, sft, status, synth, up};
 use crate::config::Config;
 
 /// Variables `HYPEREYES__LEARNER__LR=1e-4` say the same as `--set learner.lr=1e-4`.
@@ -55,6 +55,10 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Score groups of rollouts offline, as the reward service does.
     Score(score::ScoreArgs),
+    /// The log-prob of every token of given sequences.
+    Logprobs(logprobs::LogprobsArgs),
+    /// Continue prompts, greedily or sampled.
+    Generate(generate::GenerateArgs),
     /// Evaluate the policy-gradient objective on cases of log-probs and rewards.
     Loss(loss::LossArgs),
     /// Run one room; `up` starts its rooms with it.
@@ -113,6 +117,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Report(args) => report::run(args, cli.json),
         Command::Doctor(args) => doctor::run(cli, args),
         Command::Score(args) => score::run(&cli.settings()?, args),
+        Command::Logprobs(args) => logprobs::run(args, cli.json),
+        Command::Generate(args) => generate::run(&cli.settings()?, args),
         Command::Loss(args) => loss::run(args),
     }
 }

@@ -123,7 +123,13 @@ fn token_logprobs_equal_log_softmax_and_its_gradients() {
 fn experts_equal_one_gated_mlp_per_row_and_its_gradients() {
     let (counts, d, inner) = ([3usize, 0, 5, 1], 12, 10);
     let rows: usize = counts.iter().sum();
-    let inputs = || vec![Tensor::from_inner(random(rows, d, 1)), Tensor::from_inner(random(4 * 2 * inner, d, 2)), Tensor::from_inner(random(4 * d, inner, 3))];
+    let inputs = || {
+        vec![
+            Tensor::from_inner(random(rows, d, 1)),
+            Tensor::from_inner(random(4 * 2 * inner, d, 2)),
+            Tensor::from_inner(random(4 * d, inner, 3)),
+        ]
+    };
     let fused = gradients(inputs(), |inputs| {
         let (gate_up, down) = (inputs[1].clone().reshape([4, 2 * inner, d]), inputs[2].clone().reshape([4, d, inner]));
         ops::experts(inputs[0].clone(), gate_up, down, &counts).reshape([rows * d])

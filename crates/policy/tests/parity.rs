@@ -55,8 +55,7 @@ fn hidden_states_equal_transformers_layer_by_layer() {
             let segments = Segments::of_lengths(&batch.lengths, true, config.text.num_attention_heads, config.text.num_key_value_heads);
             let last = |x: &Tensor<Cpu, 2>| x.clone().narrow(0, case.ids.len() - 1, 1).into_data().into_vec::<f32>().unwrap();
             let mut seen = vec![];
-            let hidden =
-                model.hidden_seen(&batch.rows, &rotary, visual.as_ref(), &mut &*segments, &device, &mut |x| seen.push(last(x)));
+            let hidden = model.hidden_seen(&batch.rows, &rotary, visual.as_ref(), &mut &*segments, &device, &mut |x| seen.push(last(x)));
             seen.push(last(&hidden));
             assert_eq!(seen.len(), case.hidden.len());
             for (layer, (ours, want)) in seen.iter().zip(&case.hidden).enumerate() {
@@ -173,8 +172,12 @@ fn published_shards_with_transposed_experts_are_the_same_model() {
     let mut map = serde_json::Map::new();
     for shard in 0..3 {
         let file = format!("model-0000{}-of-00003.safetensors", shard + 1);
-        let part: checkpoint::HostWeights =
-            weights.iter().enumerate().filter(|(at, _)| at % 3 == shard).map(|(_, (name, tensor))| (name.clone(), tensor.clone())).collect();
+        let part: checkpoint::HostWeights = weights
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| at % 3 == shard)
+            .map(|(_, (name, tensor))| (name.clone(), tensor.clone()))
+            .collect();
         std::fs::write(copy.path().join(&file), checkpoint::serialise(&part, StoredDtype::F32).unwrap()).unwrap();
         map.extend(part.into_keys().map(|name| (name, file.clone().into())));
     }

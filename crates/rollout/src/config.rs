@@ -48,7 +48,7 @@ impl Default for RolloutConfig {
 impl RolloutConfig {
     /// How training samples.
     pub fn sampling(&self) -> Sampling {
-        Sampling { temperature: self.temperature, top_p: self.top_p }
+        Sampling::of(self.temperature, self.top_p)
     }
 
     pub(crate) fn turn_timeout(&self) -> Duration {

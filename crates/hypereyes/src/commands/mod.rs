@@ -3,6 +3,8 @@
 pub mod ask;
 pub mod doctor;
 pub mod eval;
+pub mod generate;
+pub mod logprobs;
 pub mod loss;
 pub mod report;
 pub mod room;

@@ -34,22 +34,28 @@ impl Sampler {
 
     fn draw(&mut self, weights: &[f64], total: f64) -> usize {
         let point: f64 = self.random.random();
-        if self.sampling.top_p >= 1.0 {
+        let Sampling { top_k, top_p, min_p, .. } = self.sampling;
+        if top_k == 0 && top_p >= 1.0 && min_p <= 0.0 {
             return pick(weights.iter().copied().enumerate(), point * total).unwrap_or_else(|| last_possible(weights));
         }
         let mut order: Vec<usize> = (0..weights.len()).collect();
         order.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b)));
-        let mut kept = 0.0;
-        let mut count = 0;
-        for index in &order {
-            kept += weights[*index];
-            count += 1;
-            if kept >= total * f64::from(self.sampling.top_p) {
-                break;
-            }
+        if top_k > 0 {
+            order.truncate(top_k);
         }
-        let nucleus = &order[..count];
-        pick(nucleus.iter().map(|index| (*index, weights[*index])), point * kept).unwrap_or(nucleus[count - 1])
+        if top_p < 1.0 {
+            let enough = order.iter().map(|index| weights[*index]).sum::<f64>() * f64::from(top_p);
+            let reached = order.iter().scan(0.0, |kept, index| {
+                *kept += weights[*index];
+                Some(*kept)
+            });
+            let below = reached.take_while(|kept| *kept < enough).count();
+            order.truncate(below + 1);
+        }
+        let floor = weights[order[0]] * f64::from(min_p);
+        order.truncate(order.partition_point(|index| weights[*index] >= floor).max(1));
+        let kept: f64 = order.iter().map(|index| weights[*index]).sum();
+        pick(order.iter().map(|index| (*index, weights[*index])), point * kept).unwrap_or(order[order.len() - 1])
     }
 }
 
@@ -85,7 +91,7 @@ mod tests {
     #[test]
     fn samples_follow_the_softmax() {
         let logits = [0.0f32, 1.0, 2.0];
-        let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 1.0 }, 7, 99);
+        let mut sampler = Sampler::new(Sampling::of(1.0, 1.0), 7, 99);
         let mut counts = [0usize; 3];
         for _ in 0..20_000 {
             let (token, logprob) = sampler.sample(&logits);
@@ -100,15 +106,35 @@ mod tests {
     #[test]
     fn top_p_drops_the_tail_and_greedy_takes_the_top() {
         let logits = [3.0f32, 2.0, -1.0];
-        let mut nucleus = Sampler::new(Sampling { temperature: 1.0, top_p: 0.7 }, 1, 99);
+        let mut nucleus = Sampler::new(Sampling::of(1.0, 0.7), 1, 99);
         assert!((0..200).all(|_| nucleus.sample(&logits).0 == 0));
         assert_eq!(Sampler::new(Sampling::GREEDY, 1, 99).sample(&[0.0, 5.0, 5.0]).0, 1);
     }
 
     #[test]
+    fn each_truncation_keeps_what_it_says() {
+        // Probabilities 0.64, 0.24, 0.09, 0.03.
+        let logits = [3.0f32, 2.0, 1.0, 0.0];
+        let given = |sampling: Sampling| {
+            let mut sampler = Sampler::new(sampling, 5, 99);
+            let mut seen = [false; 4];
+            (0..500).for_each(|_| seen[sampler.sample(&logits).0 as usize] = true);
+            seen.iter().filter(|seen| **seen).count()
+        };
+        let all = Sampling::of(1.0, 1.0);
+        assert_eq!(given(all), 4);
+        assert_eq!(given(Sampling { top_k: 3, ..all }), 3);
+        assert_eq!(given(Sampling { min_p: 0.3, ..all }), 2);
+        assert_eq!(given(Sampling { top_p: 0.7, ..all }), 2);
+        // The nucleus is taken of what top-k left: 0.64 of 0.88 is 0.73.
+        assert_eq!(given(Sampling { top_k: 2, top_p: 0.7, ..all }), 1);
+        assert_eq!(given(Sampling { top_k: 1, min_p: 1.0, ..all }), 1);
+    }
+
+    #[test]
     fn the_banned_token_is_never_given_and_costs_nobody_log_prob() {
         let logits = [1.0f32, 9.0, 1.0];
-        for sampling in [Sampling { temperature: 1.0, top_p: 1.0 }, Sampling { temperature: 1.0, top_p: 0.5 }, Sampling::GREEDY] {
+        for sampling in [Sampling::of(1.0, 1.0), Sampling::of(1.0, 0.5), Sampling::GREEDY] {
             let mut sampler = Sampler::new(sampling, 3, 1);
             for _ in 0..200 {
                 let (token, logprob) = sampler.sample(&logits);

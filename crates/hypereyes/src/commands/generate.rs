@@ -1,0 +1,249 @@
+//! `hypereyes generate`: continuations of prompts by the engine that actors run.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use hypereyes_chassis::BadInput;
+use hypereyes_chat::Chat;
+use hypereyes_domain::{Chunk, Generate, Patches, PolicyVersion, Sampling, Sequence};
+use hypereyes_policy::engine::{Engine, EngineConfig};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::cases::{self, MAX_TOKENS};
+use crate::config::Config;
+use crate::{output, parts};
+
+/// Most bytes of input.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// Arguments of `generate`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A line of input is {\"id\": ..., \"input_ids\": [...]} or {\"id\": ..., \"messages\": [{\"role\": \"user\", \"content\": \"...\"}]};\n\
+    content may be a list of {\"type\": \"text\", \"text\": ...} and {\"type\": \"image\", \"image\": \"file.png\"}. The answer is\n\
+    {\"id\": ..., \"output_ids\": [...], \"text\": ...}, the continuation without the prompt; text is null where the model folder has\n\
+    no tokenizer. Lines are answered in order; each has its own random stream, so an answer does not depend on the others.\n\n\
+    Examples:\n  echo '{\"id\": 1, \"input_ids\": [5, 9, 11]}' | hypereyes generate --model DIR --greedy --max-new-tokens 24\n  \
+    hypereyes generate --model DIR --temperature 0.8 --top-p 0.95 --set seed=3 prompts.jsonl"
+)]
+pub struct GenerateArgs {
+    /// Policy folder (Hugging Face layout).
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Prompts, one JSON object each. Default: stdin.
+    pub file: Option<PathBuf>,
+    /// Always the most likely token.
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
+    pub greedy: bool,
+    /// Most tokens of a continuation; an end token ends it earlier.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub max_new_tokens: usize,
+    /// Logits are divided by this.
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f32,
+    /// Keep only this many of the most likely tokens; 0 keeps all.
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub top_k: usize,
+    /// Keep the smallest set of tokens with this much probability; 1 keeps all.
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub top_p: f32,
+    /// Keep tokens at least this much as likely as the most likely one; 0 keeps all.
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    pub min_p: f32,
+}
+
+/// A line of input.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    id: Value,
+    input_ids: Option<Vec<u32>>,
+    messages: Option<Vec<Message>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message {
+    role: Role,
+    content: Content,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    System,
+    User,
+    Assistant,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+enum Part {
+    Text { text: String },
+    Image { image: PathBuf },
+}
+
+/// A prompt ready for the engine.
+struct Prompt {
+    id: Value,
+    chunk: Chunk,
+}
+
+/// Prints continuations.
+pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
+    let sampling = sampling(args)?;
+    let chat = if args.model.join("tokenizer.json").exists() { Some(parts::chat(&args.model)?) } else { None };
+    let prompts = read(args.file.as_deref(), chat.as_deref())?;
+    let longest = prompts.iter().map(|prompt| prompt.chunk.tokens.len()).max().unwrap_or(0);
+    let context = longest + args.max_new_tokens + 1;
+    if args.max_new_tokens == 0 || context > MAX_TOKENS {
+        return Err(BadInput::new(format!(
+            "--max-new-tokens {}: prompt and continuation have 2 to {MAX_TOKENS} tokens",
+            args.max_new_tokens
+        ))
+        .into());
+    }
+    let end_token = match &chat {
+        Some(chat) => chat.end_token(),
+        None => end_token(&args.model)?.unwrap_or(u32::MAX),
+    };
+    let sizes = EngineConfig { max_context: context, end_token, ..config.engine.clone() };
+    let at_once = Arc::new(Semaphore::new(sizes.max_sequences.max(1)));
+    let engine = Engine::load(&args.model, sizes, PolicyVersion(0)).map_err(|error| BadInput::new(error.to_string()))?;
+    parts::runtime()?.block_on(async {
+        let (limit, seed) = (args.max_new_tokens, config.seed);
+        let running: Vec<_> = prompts
+            .into_iter()
+            .zip(seed..)
+            .map(|(prompt, seed)| {
+                let (engine, at_once) = (engine.clone(), at_once.clone());
+                tokio::spawn(async move {
+                    let _place = at_once.acquire().await?;
+                    let mut sequence = engine.start(prompt.chunk, vec![seed], sampling).await?.remove(0);
+                    anyhow::Ok((prompt.id, sequence.advance(Chunk::default(), limit).await?.tokens))
+                })
+            })
+            .collect();
+        for (number, one) in running.into_iter().enumerate() {
+            let named = || format!("prompt {}", number + 1);
+            let (id, tokens) = one.await.with_context(named)?.map_err(|error| BadInput::new(format!("{}: {error:#}", named())))?;
+            let text = chat.as_ref().map(|chat| chat.decode(&tokens));
+            output::json(&json!({"id": id, "output_ids": tokens, "text": text}));
+        }
+        Ok(())
+    })
+}
+
+fn sampling(args: &GenerateArgs) -> Result<Sampling, BadInput> {
+    if args.greedy {
+        return Ok(Sampling::GREEDY);
+    }
+    let refuse = |flag: &str, value: f32, range: &str| Err(BadInput::new(format!("--{flag} {value}: give {range}")));
+    if !(args.temperature > 0.0 && args.temperature.is_finite()) {
+        return refuse("temperature", args.temperature, "a positive number, or --greedy");
+    }
+    if !(args.top_p > 0.0 && args.top_p <= 1.0) {
+        return refuse("top-p", args.top_p, "a number above 0 and up to 1");
+    }
+    if !(0.0..=1.0).contains(&args.min_p) {
+        return refuse("min-p", args.min_p, "a number within 0..=1");
+    }
+    Ok(Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p })
+}
+
+fn read(file: Option<&Path>, chat: Option<&Chat>) -> Result<Vec<Prompt>, BadInput> {
+    let input: Box<dyn Read> = match file.filter(|path| path.as_os_str() != "-") {
+        Some(path) => {
+            Box::new(std::fs::File::open(path).map_err(|error| BadInput::new(format!("cannot read {}: {error}", path.display())))?)
+        }
+        None => Box::new(std::io::stdin().lock()),
+    };
+    let name = file.map_or("stdin".into(), |path| path.display().to_string());
+    let lines = serde_json::Deserializer::from_reader(std::io::BufReader::new(input.take(MAX_BYTES))).into_iter::<Line>();
+    lines
+        .enumerate()
+        .map(|(at, line)| {
+            let bad = |error: &dyn std::fmt::Display| BadInput::new(format!("prompt {} of {name}: {error}", at + 1));
+            prompt(line.map_err(|error| bad(&error))?, chat).map_err(|error| bad(&format!("{error:#}")))
+        })
+        .collect()
+}
+
+fn prompt(line: Line, chat: Option<&Chat>) -> Result<Prompt> {
+    let chunk = match (line.input_ids, line.messages) {
+        (Some(tokens), None) => Chunk { tokens, pictures: vec![] },
+        (None, Some(messages)) => conversation(chat.context("the model folder has no tokenizer.json; give input_ids")?, &messages)?,
+        _ => bail!("give either input_ids or messages"),
+    };
+    ensure!(!chunk.tokens.is_empty(), "is empty");
+    Ok(Prompt { id: line.id, chunk })
+}
+
+/// A dialogue that ends with a user message, laid out as rollouts are.
+fn conversation(chat: &Chat, messages: &[Message]) -> Result<Chunk> {
+    let (system, turns) = match messages.split_first() {
+        Some((Message { role: Role::System, content }, rest)) => (flatten(chat, content)?, rest),
+        _ => ((String::new(), vec![]), messages),
+    };
+    ensure!(system.1.is_empty(), "a system message has no pictures");
+    let (first, rest) = turns.split_first().filter(|(first, _)| first.role == Role::User).context("no user message comes first")?;
+    let (text, mut pictures) = flatten(chat, &first.content)?;
+    let grids = |pictures: &[Arc<Patches>]| pictures.iter().map(|picture| picture.grid).collect::<Vec<_>>();
+    let mut tokens = chat.prompt(&system.0, &text, &grids(&pictures));
+    for pair in rest.chunks(2) {
+        let [Message { role: Role::Assistant, content: said }, Message { role: Role::User, content: heard }] = pair else {
+            bail!("after the first message, assistant and user take turns and the user comes last");
+        };
+        let (text, none) = flatten(chat, said)?;
+        ensure!(none.is_empty(), "an assistant message has no pictures");
+        tokens.extend(chat.encode(&text));
+        tokens.push(chat.end_token());
+        let (text, seen) = flatten(chat, heard)?;
+        tokens.extend(chat.observation(&text, &grids(&seen)));
+        pictures.extend(seen);
+    }
+    Ok(Chunk { tokens, pictures })
+}
+
+fn flatten(chat: &Chat, content: &Content) -> Result<(String, Vec<Arc<Patches>>)> {
+    let (mut text, mut pictures) = (String::new(), vec![]);
+    match content {
+        Content::Text(words) => text.push_str(words),
+        Content::Parts(parts) => {
+            for part in parts {
+                match part {
+                    Part::Text { text: words } => text.push_str(words),
+                    Part::Image { image } => {
+                        ensure!(text.is_empty(), "pictures come before the text of their message");
+                        pictures.push(cases::picture(image, chat.processor())?);
+                    }
+                }
+            }
+        }
+    }
+    Ok((text, pictures))
+}
+
+/// The first end token that `generation_config.json` names, if there is such a file and it names one.
+fn end_token(model: &Path) -> Result<Option<u32>, BadInput> {
+    let path = model.join("generation_config.json");
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    let value: Value = serde_json::from_str(&text).map_err(|error| BadInput::new(format!("{} is not JSON: {error}", path.display())))?;
+    let id = match &value["eos_token_id"] {
+        Value::Array(ids) => ids.first().and_then(Value::as_u64),
+        id => id.as_u64(),
+    };
+    Ok(id.and_then(|id| u32::try_from(id).ok()))
+}

@@ -1,0 +1,95 @@
+//! `hypereyes logprobs`: the log-prob of every token of given sequences, as teacher and learner compute them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use hypereyes_chassis::BadInput;
+use hypereyes_pictures::Processor;
+use hypereyes_policy::backend::Cpu;
+use hypereyes_policy::batch::Batch;
+use hypereyes_policy::checkpoint;
+use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::model::Qwen3Vl;
+use hypereyes_policy::score::{self, Target};
+use serde_json::{Value, json};
+
+use crate::cases::{self, Case};
+use crate::{lines, output};
+
+/// Arguments of `logprobs`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A line of input is {\"id\": ..., \"input_ids\": [...], \"images\": [\"a.png\", ...]}; the images stand for the runs of\n\
+    picture placeholders among the ids, in order. The answer is {\"id\": ..., \"next_logprobs\": [...]}: entry t is the log-prob of\n\
+    token t + 1 given the tokens up to t.\n\n\
+    Examples:\n  echo '{\"id\": 1, \"input_ids\": [5, 9, 11]}' | hypereyes logprobs --model policies/cold\n  \
+    hypereyes logprobs --model DIR --cases expected.safetensors --json"
+)]
+pub struct LogprobsArgs {
+    /// Policy folder (Hugging Face layout).
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Sequences, one JSON object each. Default: stdin.
+    #[arg(conflicts_with = "cases")]
+    pub file: Option<PathBuf>,
+    /// Safetensors file with caseN.input_ids and, for pictures, caseN.pixel_values and caseN.image_grid_thw.
+    #[arg(long, value_name = "FILE")]
+    pub cases: Option<PathBuf>,
+    /// Make the pictures of --cases from caseN.imageK.rgb with the model's picture processor.
+    #[arg(long, requires = "cases")]
+    pub images: bool,
+}
+
+/// Prints log-probs.
+pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
+    let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
+    let (config, model) = checkpoint::load::<Cpu>(&args.model, &Default::default()).map_err(bad)?;
+    let processor = processor(&args.model)?;
+    let of = |case: &Case| logprobs(&config, &model, case);
+    match &args.cases {
+        Some(path) => {
+            let mut answers = vec![];
+            for case in cases::file(path, &processor, args.images)? {
+                let answer = of(&case).map_err(|error| BadInput::new(format!("{}, case {}: {error}", path.display(), case.id)))?;
+                answers.push((case, answer));
+            }
+            if json {
+                output::json(&answers.iter().map(|(case, answer)| json!({"case": case.id, "next_logprobs": answer})).collect::<Vec<_>>());
+            } else {
+                answers.iter().for_each(|(case, answer)| output::say(&summary(case, answer)));
+            }
+            Ok(())
+        }
+        None => lines::each(args.file.as_deref(), |value: &Value| {
+            let case = cases::line(value, &processor)?;
+            let answer = of(&case)?;
+            Ok(json!({"id": case.id, "next_logprobs": answer}))
+        }),
+    }
+}
+
+/// The processor of a model folder; one without settings of its own has the published defaults.
+pub fn processor(model: &Path) -> Result<Processor, BadInput> {
+    if !model.join("preprocessor_config.json").exists() {
+        return Ok(Processor::default());
+    }
+    Processor::load(model).map_err(|error| BadInput::new(error.to_string()))
+}
+
+fn logprobs(config: &ModelConfig, model: &Qwen3Vl<Cpu>, case: &Case) -> Result<Vec<f32>, hypereyes_policy::Error> {
+    let mut batch = Batch::default();
+    batch.push(config, &case.ids, &case.pictures)?;
+    if case.ids.len() < 2 {
+        return Ok(vec![]);
+    }
+    let targets: Vec<Target> = case.ids[1..].iter().enumerate().map(|(row, token)| Target { row, token: *token }).collect();
+    let hidden = score::hidden(model, config, &batch, &Default::default());
+    Ok(score::logprobs(model, hidden, &targets, 1.0).into_data().into_vec().expect("f32 on the CPU backend"))
+}
+
+fn summary(case: &Case, logprobs: &[f32]) -> String {
+    let mean = logprobs.iter().map(|logprob| f64::from(*logprob)).sum::<f64>() / logprobs.len().max(1) as f64;
+    let pictures = case.pictures.len();
+    format!("case {}: {} tokens, {pictures} pictures, mean log-prob {mean:.4}, perplexity {:.2}", case.id, case.ids.len(), (-mean).exp())
+}
