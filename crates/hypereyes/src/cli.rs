@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use hypereyes_chassis::config;
 
-use crate::commands::{ask, doctor, eval, generate, logprobs, loss, report, room, score, sft, status, synth, up};
+use crate::commands::{ask, bench, doctor, eval, generate, logprobs, loss, report, room, score, sft, status, synth, up};
 use crate::config::Config;
 
 /// Variables `HYPEREYES__LEARNER__LR=1e-4` say the same as `--set learner.lr=1e-4`.
@@ -59,6 +59,8 @@ pub enum Command {
     Logprobs(logprobs::LogprobsArgs),
     /// Continue prompts, greedily or sampled.
     Generate(generate::GenerateArgs),
+    /// Measure the speed of the parts on this machine.
+    Bench(bench::BenchArgs),
     /// Evaluate the policy-gradient objective on cases of log-probs and rewards.
     Loss(loss::LossArgs),
     /// Run one room; `up` starts its rooms with it.
@@ -119,6 +121,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Score(args) => score::run(&cli.settings()?, args),
         Command::Logprobs(args) => logprobs::run(args, cli.json),
         Command::Generate(args) => generate::run(&cli.settings()?, args),
+        Command::Bench(args) => bench::run(&cli.settings()?, args, cli.json),
         Command::Loss(args) => loss::run(args),
     }
 }

@@ -3,6 +3,7 @@
 //! In: a command line, settings. Out: results for people or as JSON, and an exit code. It is the only crate that knows every
 //! room; it starts them and asks them, and does none of their work.
 
+pub mod bench;
 pub mod cases;
 pub mod cli;
 pub mod commands;

@@ -3,8 +3,10 @@
 use hypereyes_domain::Failure;
 use metrics::{counter, histogram};
 
-/// Model rows processed, prefill and decode.
-const ROWS: &str = "hypereyes_engine_rows_total";
+/// Model rows processed, by `kind`: `prompt` is what siblings share, `turn` what each sequence feeds for itself.
+pub const ROWS: &str = "hypereyes_engine_rows_total";
+/// Positions that siblings took over from their prompt instead of computing them.
+pub const FORKED: &str = "hypereyes_engine_forked_tokens_total";
 /// Tokens sampled.
 const SAMPLED: &str = "hypereyes_engine_sampled_tokens_total";
 /// Rows per step.
@@ -14,10 +16,15 @@ const FAILED: &str = "hypereyes_engine_failures_total";
 /// Weight swaps, by `outcome`.
 const WEIGHTS: &str = "hypereyes_engine_weight_swaps_total";
 
-pub(super) fn step(rows: usize, sampled: usize) {
-    counter!(ROWS).increment(rows as u64);
+pub(super) fn step(rows: usize, of_prompts: usize, sampled: usize) {
+    counter!(ROWS, "kind" => "prompt").increment(of_prompts as u64);
+    counter!(ROWS, "kind" => "turn").increment((rows - of_prompts) as u64);
     counter!(SAMPLED).increment(sampled as u64);
     histogram!(STEP_ROWS).record(rows as f64);
+}
+
+pub(super) fn forked(tokens: usize) {
+    counter!(FORKED).increment(tokens as u64);
 }
 
 pub(super) fn failed(failure: Failure) {

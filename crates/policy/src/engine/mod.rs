@@ -5,7 +5,7 @@
 //! new tokens; a group's prompt is processed once.
 
 mod cache;
-mod metrics;
+pub mod metrics;
 mod sampler;
 mod worker;
 

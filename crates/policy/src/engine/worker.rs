@@ -296,7 +296,8 @@ impl<B: Kernels> Worker<B> {
         visuals: Vec<VisualTokens<B>>,
         sampling: &[(u64, usize)],
     ) -> Vec<f32> {
-        metrics::step(rows.tokens.len(), sampling.len());
+        let of_prompts = places.iter().filter(|place| taken[place.slot].1.opening.is_some()).count();
+        metrics::step(rows.tokens.len(), of_prompts, sampling.len());
         let visual = join(visuals);
         let rotary = rotary_tables(&self.config.text, &rows.positions, &self.device);
         let mut slots: Vec<&mut KvSlot> = taken.iter_mut().map(|(_, sequence)| &mut sequence.slot).collect();
@@ -313,6 +314,7 @@ impl<B: Kernels> Worker<B> {
     /// The prompt is in: its siblings start from copies of it.
     fn open(&mut self, prompt: &Sequence<B>, opening: Opening) {
         let mut ids = vec![];
+        metrics::forked(prompt.fed * opening.samplers.len());
         for sampler in opening.samplers {
             let sequence = Sequence {
                 slot: prompt.slot.fork(&self.config.text, prompt.fed),

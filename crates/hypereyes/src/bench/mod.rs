@@ -1,0 +1,180 @@
+//! Speed, measured: what every benchmark says of the machine and the model, and how one number comes out of several runs.
+//!
+//! In: a model size, counts. Out: [`Bench`], as JSON or as a table. It judges nothing: ratios to peers are taken from the
+//! same run on the same machine (`bench/peers/`).
+
+pub mod engine;
+pub mod policy;
+
+use std::time::Instant;
+
+use clap::ValueEnum;
+use hypereyes_policy::config::{ModelConfig, TextConfig, TinyConfig, VisionConfig};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Models to measure with, at fresh weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Size {
+    /// The embedded policy's shape with a vocabulary of 1024: 1.8 million parameters.
+    Tiny,
+    /// 100 million parameters: 12 layers of width 768.
+    #[value(name = "100m")]
+    Small,
+}
+
+impl Size {
+    /// The shape. The same numbers are in `bench/peers/sizes.py`.
+    pub fn model(self) -> ModelConfig {
+        match self {
+            Self::Tiny => TinyConfig::default().model(1024, 1021, 1022, 1023),
+            Self::Small => ModelConfig {
+                text: TextConfig {
+                    vocab_size: 16384,
+                    hidden_size: 768,
+                    intermediate_size: 2048,
+                    num_hidden_layers: 12,
+                    num_attention_heads: 12,
+                    num_key_value_heads: 4,
+                    head_dim: 64,
+                    rms_norm_eps: 1e-6,
+                    rope_theta: 5e6,
+                    mrope_section: [12, 10, 10],
+                    experts: None,
+                },
+                vision: VisionConfig {
+                    depth: 6,
+                    hidden_size: 384,
+                    intermediate_size: 1536,
+                    num_heads: 6,
+                    in_channels: 3,
+                    patch_size: 16,
+                    temporal_patch_size: 2,
+                    spatial_merge_size: 2,
+                    num_position_embeddings: 576,
+                    out_hidden_size: 768,
+                    deepstack_visual_indexes: vec![1, 3],
+                },
+                tie_word_embeddings: true,
+                image_token_id: 16381,
+                vision_start_token_id: 16382,
+                vision_end_token_id: 16383,
+            },
+        }
+    }
+}
+
+/// A benchmark's result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bench {
+    /// `engine` or `policy`.
+    pub bench: &'static str,
+    /// Which model.
+    pub model: String,
+    /// Its parameters.
+    pub parameters: u64,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Runs of which each number is the median.
+    pub repeats: usize,
+    /// Seed of weights and tokens.
+    pub seed: u64,
+    /// Where it ran.
+    pub machine: Machine,
+    /// Largest memory of this process so far, in bytes; `null` where the system does not say.
+    pub peak_bytes: Option<u64>,
+    /// One object per measured case; numbers carry their unit in the name.
+    pub rows: Vec<Map<String, Value>>,
+}
+
+impl Bench {
+    /// A table: one line per case.
+    pub fn table(&self) -> String {
+        let mut lines = vec![format!(
+            "{} · {} ({:.1} M parameters) · {} threads · {} · peak {}",
+            self.bench,
+            self.model,
+            self.parameters as f64 / 1e6,
+            self.threads,
+            self.machine.cpu,
+            self.peak_bytes.map_or("unknown".into(), |bytes| format!("{} MiB", bytes >> 20)),
+        )];
+        for row in &self.rows {
+            let cells = row.iter().map(|(name, value)| match value.as_f64() {
+                Some(number) if number.fract() != 0.0 => format!("{name} {number:.3}"),
+                _ => format!("{name} {value}"),
+            });
+            lines.push(format!("  {}", cells.collect::<Vec<_>>().join("   ")));
+        }
+        lines.join("\n")
+    }
+}
+
+/// Where a benchmark ran.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// Model of the processor.
+    pub cpu: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Operating system and architecture.
+    pub os: String,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let named = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));
+        Self {
+            cpu: named.unwrap_or_else(|| "unknown processor".into()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        }
+    }
+}
+
+/// The largest memory that this process has had, in bytes.
+pub fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// Seconds that `work` takes.
+pub fn seconds(work: impl FnOnce()) -> f64 {
+    let began = Instant::now();
+    work();
+    began.elapsed().as_secs_f64()
+}
+
+/// The middle of several measurements; of an even number, the lower middle. At least one.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) / 2]
+}
+
+/// Token ids that no model treats specially, the same for every seed and machine.
+pub fn tokens(count: usize, vocab: usize, seed: u64) -> Vec<u32> {
+    (0..count as u64).map(|at| ((at.wrapping_mul(7919).wrapping_add(seed.wrapping_mul(104_729))) % (vocab as u64 / 2)) as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_what_they_are_called() {
+        assert!((1.5e6..2.5e6).contains(&(Size::Tiny.model().parameters() as f64)));
+        assert!((9.5e7..1.05e8).contains(&(Size::Small.model().parameters() as f64)), "{}", Size::Small.model().parameters());
+    }
+
+    #[test]
+    fn medians_and_peaks() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0]), 1.0);
+        if cfg!(target_os = "linux") {
+            assert!(peak_bytes().expect("Linux says") > 1 << 20);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! `hypereyes bench`: how fast this machine runs the parts, with what it is beside the numbers.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use hypereyes_chassis::BadInput;
+use hypereyes_policy::checkpoint::{self, HostWeights};
+use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::init;
+
+use crate::bench::{self, Bench, Machine, Size, engine, policy};
+use crate::config::Config;
+use crate::{output, parts};
+
+/// Arguments of `bench`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  hypereyes bench engine --json\n  hypereyes bench engine --size 100m --batch 1 --batch 32 --threads 2\n  \
+    hypereyes bench policy --model policies/cold --sequences 8 --length 256")]
+pub struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: What,
+}
+
+/// What is measured.
+#[derive(Subcommand, Debug)]
+pub enum What {
+    /// Prefill, time to first token, decoding.
+    Engine(EngineArgs),
+    /// Log-probs of given tokens, a training step.
+    Policy(PolicyArgs),
+}
+
+/// Which model, and with what.
+#[derive(Args, Debug)]
+pub struct Common {
+    /// A model folder instead of fresh weights.
+    #[arg(long, conflicts_with = "size")]
+    pub model: Option<PathBuf>,
+    /// Size of a model with fresh weights.
+    #[arg(long, value_enum, default_value = "tiny")]
+    pub size: Size,
+    /// Threads that compute; 0 takes all cores.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Runs, of which the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    pub repeats: u8,
+}
+
+/// Arguments of `bench engine`.
+#[derive(Args, Debug)]
+pub struct EngineArgs {
+    /// Which model.
+    #[command(flatten)]
+    pub common: Common,
+    /// Sequences at once; may be repeated.
+    #[arg(long, default_values_t = [1, 8, 32], value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: Vec<u16>,
+    /// Tokens of the prompt, at least 2.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub prompt: u32,
+    /// Tokens that each sequence samples, at least 2.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub new: u32,
+}
+
+/// Arguments of `bench policy`.
+#[derive(Args, Debug)]
+pub struct PolicyArgs {
+    /// Which model.
+    #[command(flatten)]
+    pub common: Common,
+    /// Sequences of a step.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub sequences: u16,
+    /// Tokens of each, at least 2.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub length: u32,
+}
+
+/// Measures and prints.
+pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
+    let (What::Engine(EngineArgs { common, .. }) | What::Policy(PolicyArgs { common, .. })) = &args.what;
+    // A pool that is there already is as good; a fresh process has none.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
+    let (name, model, weights) = start(common, config)?;
+    let repeats = usize::from(common.repeats);
+    let (what, rows) = match &args.what {
+        What::Engine(args) => {
+            let batches = args.batch.iter().map(|batch| usize::from(*batch)).collect();
+            let load = engine::Load { batches, prompt: args.prompt as usize, new: args.new as usize, repeats };
+            ("engine", parts::runtime()?.block_on(engine::measure(&model, &weights, &load, config.seed))?)
+        }
+        What::Policy(args) => {
+            let (sequences, length) = (usize::from(args.sequences), args.length as usize);
+            let load = policy::Load { sequences, length, micro_tokens: config.learner.micro_tokens, repeats };
+            ("policy", vec![policy::measure(&model, &weights, load, config.seed)?])
+        }
+    };
+    let bench = Bench {
+        bench: what,
+        model: name,
+        parameters: u64::try_from(model.parameters()).unwrap_or(u64::MAX),
+        threads: rayon::current_num_threads(),
+        repeats,
+        seed: config.seed,
+        machine: Machine::here(),
+        peak_bytes: bench::peak_bytes(),
+        rows,
+    };
+    if json { output::json(&bench) } else { output::say(&bench.table()) }
+    Ok(())
+}
+
+fn start(common: &Common, config: &Config) -> Result<(String, ModelConfig, HostWeights)> {
+    if let Some(folder) = &common.model {
+        let (model, weights) = checkpoint::read(folder).map_err(|error| BadInput::new(error.to_string()))?;
+        return Ok((folder.display().to_string(), model, weights));
+    }
+    let model = common.size.model();
+    let weights = init::fresh(&model, &config.init, config.seed);
+    let name = clap::ValueEnum::to_possible_value(&common.size).map_or(String::new(), |value| value.get_name().to_owned());
+    Ok((name, model, weights))
+}
