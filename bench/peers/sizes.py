@@ -9,11 +9,11 @@ SIZES = {
         special=1021,
     ),
     "100m": dict(
-        text=dict(vocab_size=16384, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+        text=dict(vocab_size=8192, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
                   num_key_value_heads=4, head_dim=64, rope_theta=5e6, mrope_section=[12, 10, 10]),
-        vision=dict(depth=6, hidden_size=384, intermediate_size=1536, num_heads=6, num_position_embeddings=576,
+        vision=dict(depth=4, hidden_size=384, intermediate_size=1536, num_heads=6, num_position_embeddings=576,
                     out_hidden_size=768, deepstack_visual_indexes=[1, 3]),
-        special=16381,
+        special=8189,
     ),
 }
 

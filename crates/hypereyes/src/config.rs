@@ -51,7 +51,7 @@ pub struct Config {
     pub eval: EvalConfig,
     /// What `up` starts and how it watches.
     pub up: UpConfig,
-    /// The learner of `up`. Default 120 steps, about five minutes on two cores, and `objective.opd_coef` 0.2: a tiny policy
+    /// The learner of `up`. Default 80 steps, a few minutes on two cores, and `objective.opd_coef` 0.2: a tiny policy
     /// has a hundred sampled tokens per rollout, not thousands, so each may weigh more than the paper's 0.05. Addresses, paths and the seed in it are set by `up`.
     pub learner: hypereyes_learner::rl::Config,
     /// The actors of `up`. Addresses, paths, the id and `rollout` in it are set by `up`.
@@ -136,7 +136,7 @@ impl Default for Config {
             eval: EvalConfig::default(),
             up: UpConfig::default(),
             learner: hypereyes_learner::rl::Config {
-                steps: 120,
+                steps: 80,
                 objective: Options { opd_coef: 0.2, ..Options::default() },
                 ..hypereyes_learner::rl::Config::default()
             },

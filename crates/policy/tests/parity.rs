@@ -82,6 +82,18 @@ async fn the_engine_continues_greedily_as_transformers_does() {
     }
 }
 
+#[tokio::test]
+async fn the_engine_refuses_tokens_that_the_model_does_not_know_and_goes_on() {
+    let engine = Engine::load(&folder(ALL[0]), EngineConfig::default(), PolicyVersion(0)).unwrap();
+    let chunk = |tokens: Vec<u32>| Chunk { tokens, pictures: vec![] };
+    let refused = engine.start(chunk(vec![5, 99_999]), vec![1], Sampling::GREEDY).await.unwrap_err();
+    assert!(refused.message.contains("token 99999 at 1 is outside the vocabulary"), "{}", refused.message);
+    let mut sequence = engine.start(chunk(vec![5, 9]), vec![1], Sampling::GREEDY).await.unwrap().remove(0);
+    let refused = sequence.advance(chunk(vec![320]), 4).await.unwrap_err();
+    assert!(refused.message.contains("token 320 at 0"), "{}", refused.message);
+    assert_eq!(sequence.advance(chunk(vec![7]), 4).await.unwrap().tokens.len(), 4);
+}
+
 #[test]
 fn gradient_norms_equal_torch() {
     struct Norms<'a, B: AutodiffBackend> {

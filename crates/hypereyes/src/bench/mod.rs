@@ -30,7 +30,7 @@ impl Size {
             Self::Tiny => TinyConfig::default().model(1024, 1021, 1022, 1023),
             Self::Small => ModelConfig {
                 text: TextConfig {
-                    vocab_size: 16384,
+                    vocab_size: 8192,
                     hidden_size: 768,
                     intermediate_size: 2048,
                     num_hidden_layers: 12,
@@ -43,7 +43,7 @@ impl Size {
                     experts: None,
                 },
                 vision: VisionConfig {
-                    depth: 6,
+                    depth: 4,
                     hidden_size: 384,
                     intermediate_size: 1536,
                     num_heads: 6,
@@ -56,9 +56,9 @@ impl Size {
                     deepstack_visual_indexes: vec![1, 3],
                 },
                 tie_word_embeddings: true,
-                image_token_id: 16381,
-                vision_start_token_id: 16382,
-                vision_end_token_id: 16383,
+                image_token_id: 8189,
+                vision_start_token_id: 8190,
+                vision_end_token_id: 8191,
             },
         }
     }

@@ -15,8 +15,10 @@ use crate::{output, parts};
 
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  hypereyes bench engine --json\n  hypereyes bench engine --size 100m --batch 1 --batch 32 --threads 2\n  \
-    hypereyes bench policy --model policies/cold --sequences 8 --length 256")]
+#[command(
+    after_help = "Examples:\n  hypereyes bench engine --json\n  hypereyes bench engine --size 100m --batch 1 --batch 32 --threads 2\n  \
+    hypereyes bench policy --model policies/cold --sequences 8 --length 256"
+)]
 pub struct BenchArgs {
     /// What to measure.
     #[command(subcommand)]
@@ -110,7 +112,11 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
         peak_bytes: bench::peak_bytes(),
         rows,
     };
-    if json { output::json(&bench) } else { output::say(&bench.table()) }
+    if json {
+        output::json(&bench)
+    } else {
+        output::say(&bench.table())
+    }
     Ok(())
 }
 

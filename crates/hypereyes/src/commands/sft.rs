@@ -49,6 +49,7 @@ pub struct SftArgs {
 /// Trains and writes the policy.
 pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
     let bad = |error: &dyn std::fmt::Display| BadInput::new(error.to_string());
+    config.sft.check().map_err(|error| bad(&error))?;
     let limits = Limits::default();
     let set = DataSet::load(&args.data, &limits).map_err(|error| bad(&error))?;
     let scratch = tempfile::tempdir()?;

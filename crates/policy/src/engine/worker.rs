@@ -105,6 +105,9 @@ impl<B: Kernels> Worker<B> {
                     let message = format!("{} sequences asked for; this engine holds 1 to {}", seeds.len(), self.engine.max_sequences);
                     return fail(reply, Failure::Policy, message);
                 }
+                if let Some(message) = self.unknown(&prompt.tokens) {
+                    return fail(reply, Failure::Policy, message);
+                }
                 let samplers = seeds.into_iter().map(|seed| Sampler::new(sampling, seed, self.config.image_token_id)).collect();
                 self.waiting.push_back((prompt, samplers, reply));
             }
@@ -166,6 +169,9 @@ impl<B: Kernels> Worker<B> {
     }
 
     fn advance(&mut self, id: u64, observation: Chunk, max_tokens: usize, reply: oneshot::Sender<Result<Sampled, GenerateError>>) {
+        if let Some(message) = self.unknown(&observation.tokens) {
+            return fail(reply, Failure::Policy, message);
+        }
         let Some(mut sequence) = self.sequences.remove(&id) else {
             return fail(reply, Failure::Infrastructure, format!("sequence {id} is not held by this engine"));
         };
@@ -182,6 +188,13 @@ impl<B: Kernels> Worker<B> {
         sequence.feed.extend(observation.tokens);
         sequence.turn = Some(Turn { reply, tokens: vec![], logprobs: vec![], versions: vec![], max_tokens: max_tokens.max(1) });
         self.sequences.insert(id, sequence);
+    }
+
+    /// What is wrong with tokens that the model has no embedding for.
+    fn unknown(&self, tokens: &[u32]) -> Option<String> {
+        let vocab = self.config.text.vocab_size;
+        let at = tokens.iter().position(|token| *token as usize >= vocab)?;
+        Some(format!("token {} at {at} is outside the vocabulary of {vocab}", tokens[at]))
     }
 
     /// Encodes pictures and checks that the feed has exactly their placeholders.
