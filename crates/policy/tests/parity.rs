@@ -84,7 +84,7 @@ async fn the_engine_continues_greedily_as_transformers_does() {
 
 #[tokio::test]
 async fn the_engine_refuses_tokens_that_the_model_does_not_know_and_goes_on() {
-    let engine = Engine::load(&folder(ALL[0]), EngineConfig::default(), PolicyVersion(0)).unwrap();
+    let engine = Engine::load(&folder(ALL[0]), EngineConfig { end_token: u32::MAX, ..EngineConfig::default() }, PolicyVersion(0)).unwrap();
     let chunk = |tokens: Vec<u32>| Chunk { tokens, pictures: vec![] };
     let refused = engine.start(chunk(vec![5, 99_999]), vec![1], Sampling::GREEDY).await.unwrap_err();
     assert!(refused.message.contains("token 99999 at 1 is outside the vocabulary"), "{}", refused.message);
