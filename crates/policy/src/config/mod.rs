@@ -11,6 +11,8 @@ pub use tiny::TinyConfig;
 
 /// Layers, heads, taps and experts beyond this are no model.
 const MAX_COUNT: usize = 1 << 12;
+/// Patches, merges and channels beyond this are no picture; products of them stay far from overflowing.
+const MAX_SIDE: usize = 1 << 8;
 
 /// Text decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,6 +121,15 @@ impl ModelConfig {
         ];
         if text.num_hidden_layers.max(vision.depth).max(text.num_attention_heads) > MAX_COUNT {
             return Err(format!("num_hidden_layers, depth and heads beyond {MAX_COUNT} are no model"));
+        }
+        let sides = [
+            ("patch_size", vision.patch_size),
+            ("temporal_patch_size", vision.temporal_patch_size),
+            ("spatial_merge_size", vision.spatial_merge_size),
+            ("in_channels", vision.in_channels),
+        ];
+        if let Some((name, side)) = sides.iter().find(|(_, side)| !(1..=MAX_SIDE).contains(side)) {
+            return Err(format!("{name} {side} is not within 1..={MAX_SIDE}"));
         }
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} is 0"));
