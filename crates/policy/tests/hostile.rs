@@ -1,5 +1,7 @@
 //! Damaged and hostile model folders: an error that says what is wrong, never a panic, never memory that no file holds.
 
+// This file needs the folders only.
+#[allow(dead_code)]
 mod fixture;
 
 use std::path::Path;
