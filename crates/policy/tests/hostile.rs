@@ -95,7 +95,6 @@ fn a_config_that_asks_for_more_than_the_files_hold_is_refused_before_it_is_built
     let weights = std::fs::read(folder(ALL[1]).join("model.safetensors")).unwrap();
     for (place, value) in [
         ("/text_config/vocab_size", json!(1 << 24)),
-        ("/text_config/intermediate_size", json!(1 << 24)),
         ("/text_config/num_hidden_layers", json!(4096)),
         ("/text_config/moe_intermediate_size", json!(1 << 24)),
         ("/text_config/num_local_experts", json!(1 << 20)),
