@@ -57,14 +57,6 @@ pub fn report(error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::from(code_of(error))
 }
 
-/// The exit code of a whole program.
-pub fn finish<E: Into<Box<dyn Error + Send + Sync>>>(result: Result<(), E>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::from(OK),
-        Err(error) => report(error.into().as_ref()),
-    }
-}
-
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
@@ -83,8 +75,7 @@ mod tests {
         assert_eq!(code_of(&deep), BAD_INPUT);
         assert_eq!(code_of(&Outer(Box::new(std::io::Error::other("disk")))), FAILURE);
         assert_eq!(code_of(&ConfigError::Defaults("x".into())), BAD_INPUT);
-        assert_eq!(finish(Ok::<(), BadInput>(())), ExitCode::SUCCESS);
-        assert_eq!(finish(Err(BadInput::new("x"))), ExitCode::from(2));
+        assert_eq!(report(&BadInput::new("x")), ExitCode::from(2));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub trait Room {
     fn run(config: Self::Config, shutdown: Shutdown) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-/// Where a process takes its settings from, after the defaults and before the environment and behind it.
+/// What a command line says of settings: a file (the environment wins over it) and single ones (they win over both).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// A TOML file.

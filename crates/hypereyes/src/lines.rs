@@ -1,4 +1,4 @@
-//! JSON values in, JSON lines out: the shape of `score` and `loss`.
+//! JSON values in, JSON lines out: the shape of `score`, `loss`, `logprobs` and `generate`.
 //!
 //! In: a file or stdin with one JSON value after the other, on lines of their own or not. Out: one line on stdout per value.
 //! A value that cannot be used ends the command as bad input and says which one it was.
@@ -19,13 +19,39 @@ const MAX_BYTES: u64 = 4 << 30;
 /// # Errors
 /// [`BadInput`] for an input that cannot be read or used.
 pub fn each(input: Option<&Path>, work: impl FnMut(&Value) -> Result<Value>) -> Result<()> {
+    let (reader, name) = open(input)?;
+    between(reader, io::stdout().lock(), &name, work)
+}
+
+/// All values of `input` (stdin without a path, or with `-`), each made by `read`, before any is worked on.
+///
+/// # Errors
+/// [`BadInput`] for an input that cannot be read or used.
+pub fn all<T>(input: Option<&Path>, mut read: impl FnMut(Value) -> Result<T>) -> Result<Vec<T>, BadInput> {
+    let (reader, name) = open(input)?;
+    values(reader)
+        .enumerate()
+        .map(|(at, value)| {
+            let number = at + 1;
+            let value = value.map_err(|error| BadInput::new(format!("value {number} of {name} is not JSON: {error}")))?;
+            read(value).map_err(|error| BadInput::new(format!("value {number} of {name}: {error:#}")))
+        })
+        .collect()
+}
+
+/// A reader of the input and what errors call it.
+fn open(input: Option<&Path>) -> Result<(Box<dyn Read>, String), BadInput> {
     match input.filter(|path| path.as_os_str() != "-") {
         Some(path) => {
             let file = File::open(path).map_err(|error| BadInput::new(format!("cannot read {}: {error}", path.display())))?;
-            between(BufReader::new(file), io::stdout().lock(), &path.display().to_string(), work)
+            Ok((Box::new(BufReader::new(file)), path.display().to_string()))
         }
-        None => between(io::stdin().lock(), io::stdout().lock(), "stdin", work),
+        None => Ok((Box::new(io::stdin().lock()), "stdin".into())),
     }
+}
+
+fn values(input: impl Read) -> impl Iterator<Item = serde_json::Result<Value>> {
+    serde_json::Deserializer::from_reader(input.take(MAX_BYTES)).into_iter()
 }
 
 /// [`each`] between any two ends.
@@ -34,8 +60,7 @@ pub fn each(input: Option<&Path>, work: impl FnMut(&Value) -> Result<Value>) -> 
 /// As [`each`].
 pub fn between(input: impl Read, output: impl Write, name: &str, mut work: impl FnMut(&Value) -> Result<Value>) -> Result<()> {
     let mut output = BufWriter::new(output);
-    let values = serde_json::Deserializer::from_reader(input.take(MAX_BYTES)).into_iter::<Value>();
-    for (at, value) in values.enumerate() {
+    for (at, value) in values(input).enumerate() {
         let number = at + 1;
         let value = value.map_err(|error| BadInput::new(format!("value {number} of {name} is not JSON: {error}")));
         let answer = value
@@ -92,5 +117,20 @@ mod tests {
             assert!(error.is::<BadInput>() && error.to_string().contains("value 3 of test"), "{error}");
             assert_eq!(output, "2\n4\n");
         }
+    }
+
+    #[test]
+    fn all_values_are_read_before_any_is_used_or_the_bad_one_is_named() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("numbers.jsonl");
+        let read = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            all(Some(&path), |value| value.as_i64().context("not a number"))
+        };
+        assert_eq!(read("1\n2\n").expect("numbers"), [1, 2]);
+        let error = read("1 \"x\" 3").expect_err("the second is bad").to_string();
+        assert!(error.contains("value 2 of") && error.contains("numbers.jsonl: not a number"), "{error}");
+        let error = all(Some(&folder.path().join("none")), Ok).expect_err("no such file").to_string();
+        assert!(error.contains("cannot read"), "{error}");
     }
 }

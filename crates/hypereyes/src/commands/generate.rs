@@ -1,6 +1,5 @@
 //! `hypereyes generate`: continuations of prompts by the engine that actors run.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,10 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::cases::{self, MAX_TOKENS};
 use crate::config::Config;
-use crate::{output, parts};
-
-/// Most bytes of input.
-const MAX_BYTES: u64 = 1 << 30;
+use crate::{lines, output, parts};
 
 /// Arguments of `generate`.
 #[derive(Args, Debug)]
@@ -105,7 +101,7 @@ struct Prompt {
 pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
     let sampling = sampling(args)?;
     let chat = if args.model.join("tokenizer.json").exists() { Some(parts::chat(&args.model)?) } else { None };
-    let prompts = read(args.file.as_deref(), chat.as_deref())?;
+    let prompts = lines::all(args.file.as_deref(), |value| prompt(serde_json::from_value(value)?, chat.as_deref()))?;
     let longest = prompts.iter().map(|prompt| prompt.chunk.tokens.len()).max().unwrap_or(0);
     let context = longest + args.max_new_tokens + 1;
     if args.max_new_tokens == 0 || context > MAX_TOKENS {
@@ -161,24 +157,6 @@ fn sampling(args: &GenerateArgs) -> Result<Sampling, BadInput> {
         return refuse("min-p", args.min_p, "a number within 0..=1");
     }
     Ok(Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p })
-}
-
-fn read(file: Option<&Path>, chat: Option<&Chat>) -> Result<Vec<Prompt>, BadInput> {
-    let input: Box<dyn Read> = match file.filter(|path| path.as_os_str() != "-") {
-        Some(path) => {
-            Box::new(std::fs::File::open(path).map_err(|error| BadInput::new(format!("cannot read {}: {error}", path.display())))?)
-        }
-        None => Box::new(std::io::stdin().lock()),
-    };
-    let name = file.map_or("stdin".into(), |path| path.display().to_string());
-    let lines = serde_json::Deserializer::from_reader(std::io::BufReader::new(input.take(MAX_BYTES))).into_iter::<Line>();
-    lines
-        .enumerate()
-        .map(|(at, line)| {
-            let bad = |error: &dyn std::fmt::Display| BadInput::new(format!("prompt {} of {name}: {error}", at + 1));
-            prompt(line.map_err(|error| bad(&error))?, chat).map_err(|error| bad(&format!("{error:#}")))
-        })
-        .collect()
 }
 
 fn prompt(line: Line, chat: Option<&Chat>) -> Result<Prompt> {
