@@ -2,10 +2,13 @@
 //!
 //! In: samples and, per micro-batch, the derivative of the loss to every trained token's log-prob (so that every
 //! objective is a function of log-probs and none is written in tensors). Out: new weights and what was measured.
+//!
+//! Micro-batches run at once, one per lane of cores, each with a tape of its own; their gradients are added up in the
+//! micro-batches' order, so that a result depends on the number of lanes and on nothing else.
 
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use hypereyes_domain::Patches;
@@ -14,6 +17,7 @@ use hypereyes_policy::backend::CpuTrain;
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{self, HostWeights, ParamPath};
 use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_policy::score::{self, Target};
 
@@ -33,10 +37,15 @@ pub struct Sample {
 /// Derivative of the loss to the log-prob of each trained token, per sample.
 pub type Coefficients = Vec<Vec<f32>>;
 
+/// Fewest tokens worth a lane of their own: below, fixed costs of a pass and pictures encoded once more outweigh the core.
+const LANE_TOKENS: usize = 512;
+
 /// Model, master weights and optimiser.
 pub struct Trainer {
     config: ModelConfig,
-    model: Qwen3Vl<CpuTrain>,
+    lanes: Lanes,
+    /// One per lane: the same tensors, each the leaf of its own tape.
+    models: Vec<Qwen3Vl<CpuTrain>>,
     weights: HostWeights,
     /// Optimiser state.
     pub optimiser: AdamW,
@@ -46,11 +55,14 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Starts from weights; a micro-batch holds up to `micro_tokens` tokens (at least one sample).
+    /// Starts from weights; the micro-batches that run at once hold up to `micro_tokens` tokens together (at least one
+    /// sample each).
     pub fn new(config: ModelConfig, weights: HostWeights, optim: OptimConfig, micro_tokens: usize) -> Result<Self, Error> {
-        let model = checkpoint::from_host(Qwen3Vl::init(&config, 0, &Default::default()), &weights)?;
+        let lanes = Lanes::of_this_pool(micro_tokens / LANE_TOKENS)?;
+        let first = checkpoint::from_host(Qwen3Vl::init(&config, 0, &Default::default()), &weights)?;
+        let models = copies(first, lanes.count());
         let optimiser = AdamW::new(&weights);
-        Ok(Self { config, model, weights, optimiser, optim, gradients: Gradients::new(), micro_tokens })
+        Ok(Self { config, lanes, models, weights, optimiser, optim, gradients: Gradients::new(), micro_tokens })
     }
 
     /// The master weights.
@@ -71,68 +83,44 @@ impl Trainer {
         temperature: f64,
         mut objective: impl FnMut(&[usize], &[Vec<f32>]) -> Coefficients,
     ) -> Result<(), Error> {
-        let device = Default::default();
-        for indices in micro_batches(samples, self.micro_tokens) {
-            let mut batch = Batch::default();
-            let mut targets = vec![];
-            for index in &indices {
-                let sample = &samples[*index];
-                let start = batch.rows.tokens.len();
-                batch.push(&self.config, &sample.tokens, &sample.pictures)?;
-                targets.extend(sample.trained.iter().map(|at| Target { row: start + at - 1, token: sample.tokens[*at] }));
-            }
-            if targets.is_empty() {
-                continue;
-            }
-            let hidden = score::hidden(&self.model, &self.config, &batch, &device);
-            let logprobs = score::logprobs(&self.model, hidden, &targets, temperature);
-            let flat = logprobs.clone().inner().into_data().into_vec::<f32>().expect("f32 on the CPU backend");
-            let mut rest = flat.as_slice();
-            let per_sample: Vec<Vec<f32>> = indices
-                .iter()
-                .map(|index| {
+        let lanes = self.lanes.count();
+        for wave in micro_batches(samples, self.micro_tokens / lanes, lanes).chunks(lanes) {
+            let laid = wave.iter().map(|indices| self.lay_out(samples, indices)).collect::<Result<Vec<_>, _>>()?;
+            let (models, config) = (&self.models, &self.config);
+            let passed = self.lanes.map(laid, |lane, (batch, targets)| forward(&models[lane], config, &batch, &targets, temperature));
+            let mut weighted = vec![];
+            for (indices, (logprobs, values)) in wave.iter().zip(passed) {
+                let mut rest = values.as_slice();
+                let own = |index: &usize| {
                     let (own, others) = rest.split_at(samples[*index].trained.len());
                     rest = others;
                     own.to_vec()
-                })
-                .collect();
-            let coefficients: Vec<f32> = objective(&indices, &per_sample).concat();
-            if coefficients.iter().all(|coefficient| *coefficient == 0.0) {
-                continue;
+                };
+                let per_sample: Vec<Vec<f32>> = indices.iter().map(own).collect();
+                let coefficients = if values.is_empty() { vec![] } else { objective(indices, &per_sample).concat() };
+                weighted.push((logprobs, coefficients));
             }
-            let coefficients = Tensor::<CpuTrain, 1>::from_data(TensorData::new(coefficients, [targets.len()]), &device);
-            let tape = (logprobs * coefficients).sum().backward();
-            self.collect(&tape);
+            let gradients = self.lanes.map(weighted, |lane, (logprobs, coefficients)| backward(&models[lane], logprobs?, coefficients));
+            for (name, gradient) in gradients.into_iter().flatten().flatten() {
+                match self.gradients.get_mut(&name) {
+                    Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, part)| *sum += part),
+                    None => drop(self.gradients.insert(name, gradient)),
+                }
+            }
         }
         Ok(())
     }
 
-    fn collect(&mut self, tape: &<CpuTrain as AutodiffBackend>::Gradients) {
-        struct Collect<'a> {
-            path: ParamPath,
-            tape: &'a <CpuTrain as AutodiffBackend>::Gradients,
-            sums: &'a mut Gradients,
+    /// Samples end to end, and which of their tokens' log-probs are wanted.
+    fn lay_out(&self, samples: &[Sample], indices: &[usize]) -> Result<(Batch, Vec<Target>), Error> {
+        let mut batch = Batch::default();
+        let mut targets = vec![];
+        for sample in indices.iter().map(|index| &samples[*index]) {
+            let start = batch.rows.tokens.len();
+            batch.push(&self.config, &sample.tokens, &sample.pictures)?;
+            targets.extend(sample.trained.iter().map(|at| Target { row: start + at - 1, token: sample.tokens[*at] }));
         }
-        impl ModuleVisitor<CpuTrain> for Collect<'_> {
-            fn enter_module(&mut self, name: &str, container: &str) {
-                self.path.enter(name, container);
-            }
-            fn exit_module(&mut self, _: &str, container: &str) {
-                self.path.exit(container);
-            }
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<CpuTrain, D>>) {
-                let Some(gradient) = param.val().grad(self.tape) else { return };
-                let gradient = gradient.into_data().into_vec::<f32>().expect("f32 on the CPU backend");
-                let name = self.path.name();
-                match self.sums.get_mut(&name) {
-                    Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, part)| *sum += part),
-                    None => {
-                        self.sums.insert(name, gradient);
-                    }
-                }
-            }
-        }
-        self.model.visit(&mut Collect { path: ParamPath::default(), tape, sums: &mut self.gradients });
+        Ok((batch, targets))
     }
 
     /// Updates the weights with what was accumulated; returns the gradient norm before clipping (not finite: no update).
@@ -140,13 +128,87 @@ impl Trainer {
         let gradients = std::mem::take(&mut self.gradients);
         let norm = self.optimiser.step(&mut self.weights, &gradients, &self.optim, lr);
         // `clone` shares tensors; the mapper then replaces every one of them.
-        self.model = checkpoint::from_host(self.model.clone(), &self.weights)?;
+        let first = checkpoint::from_host(self.models[0].clone(), &self.weights)?;
+        self.models = copies(first, self.lanes.count());
         Ok(norm)
     }
 }
 
-/// Cuts samples into micro-batches of up to `budget` tokens, in order, so that siblings stay together and share their pictures.
-fn micro_batches(samples: &[Sample], budget: usize) -> Vec<Vec<usize>> {
+/// Log-probs of the targets, on the tape and on the host; nothing when nothing is asked for.
+fn forward(
+    model: &Qwen3Vl<CpuTrain>,
+    config: &ModelConfig,
+    batch: &Batch,
+    targets: &[Target],
+    temperature: f64,
+) -> (Option<Tensor<CpuTrain, 1>>, Vec<f32>) {
+    if targets.is_empty() {
+        return (None, vec![]);
+    }
+    let hidden = score::hidden(model, config, batch, &Default::default());
+    let logprobs = score::logprobs(model, hidden, targets, temperature);
+    let values = logprobs.clone().inner().into_data().into_vec::<f32>().expect("f32 on the CPU backend");
+    (Some(logprobs), values)
+}
+
+/// Gradients of `sum(coefficient * log-prob)` on the host; nothing when all coefficients are 0.
+fn backward(model: &Qwen3Vl<CpuTrain>, logprobs: Tensor<CpuTrain, 1>, coefficients: Vec<f32>) -> Option<Gradients> {
+    struct Collect<'a> {
+        path: ParamPath,
+        tape: &'a <CpuTrain as AutodiffBackend>::Gradients,
+        gradients: Gradients,
+    }
+    impl ModuleVisitor<CpuTrain> for Collect<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<CpuTrain, D>>) {
+            let Some(gradient) = param.val().grad(self.tape) else { return };
+            self.gradients.insert(self.path.name(), gradient.into_data().into_vec::<f32>().expect("f32 on the CPU backend"));
+        }
+    }
+    if coefficients.iter().all(|coefficient| *coefficient == 0.0) {
+        return None;
+    }
+    let shape = [coefficients.len()];
+    let coefficients = Tensor::<CpuTrain, 1>::from_data(TensorData::new(coefficients, shape), &Default::default());
+    let tape = (logprobs * coefficients).sum().backward();
+    let mut collect = Collect { path: ParamPath::default(), tape: &tape, gradients: Gradients::new() };
+    model.visit(&mut collect);
+    Some(collect.gradients)
+}
+
+/// Models over the same storage whose parameters are leaves of their own: tapes that share a leaf would share a lock.
+fn copies(model: Qwen3Vl<CpuTrain>, count: usize) -> Vec<Qwen3Vl<CpuTrain>> {
+    struct Leaves;
+    impl ModuleMapper<CpuTrain> for Leaves {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<CpuTrain, D>>) -> Param<Tensor<CpuTrain, D>> {
+            param.map(|tensor| Tensor::from_inner(tensor.inner()).require_grad())
+        }
+    }
+    let mut models: Vec<_> = (1..count).map(|_| model.clone().map(&mut Leaves)).collect();
+    models.push(model);
+    models
+}
+
+/// Cuts samples into runs of up to `budget` tokens (at least one sample), in order, so that siblings stay together and
+/// share their pictures. Runs are as many as whole waves of `lanes` take, and as even as that allows.
+fn micro_batches(samples: &[Sample], budget: usize, lanes: usize) -> Vec<Vec<usize>> {
+    let needed = cut(samples, budget).len().next_multiple_of(lanes.max(1));
+    let total: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
+    // The smallest budget that needs no more waves.
+    let (mut low, mut high) = (total / needed.max(1), budget);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if cut(samples, middle).len() <= needed { high = middle } else { low = middle + 1 }
+    }
+    cut(samples, high)
+}
+
+fn cut(samples: &[Sample], budget: usize) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = vec![];
     let mut room = 0;
     for (index, sample) in samples.iter().enumerate() {

@@ -21,7 +21,8 @@ pub struct Batch {
     pub lengths: Vec<usize>,
     /// Distinct pictures; visual rows of the model's output follow this order.
     pub pictures: Vec<Arc<Patches>>,
-    starts: HashMap<*const Patches, usize>,
+    /// Visual row of each picture, by its address: `pictures` keeps it alive.
+    starts: HashMap<usize, usize>,
     visual_rows: usize,
 }
 
@@ -71,7 +72,7 @@ impl Batch {
             )));
         }
         let merged = patches / (config.vision.spatial_merge_size * config.vision.spatial_merge_size);
-        Ok(*self.starts.entry(Arc::as_ptr(picture)).or_insert_with(|| {
+        Ok(*self.starts.entry(Arc::as_ptr(picture) as usize).or_insert_with(|| {
             self.pictures.push(picture.clone());
             self.visual_rows += merged;
             self.visual_rows - merged

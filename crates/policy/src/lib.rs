@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod engine;
 pub mod init;
+pub mod lanes;
 pub mod model;
 pub mod ops;
 pub mod score;

@@ -1,8 +1,11 @@
 //! Keys and values of sequences under way, in host memory, and attention over them.
 //!
-//! One [`KvSlot`] per sequence holds, per layer and key head, keys as \[e, capacity\] and values as \[capacity, e\]: the
-//! layout that one query reads in contiguous passes. A step's rows may come from any mixture of sequences, prefill and
-//! decode alike; there is no padding.
+//! One [`KvSlot`] of a [`KvPool`] per sequence holds, per layer and key head, keys as \[e, capacity\] and values as
+//! \[capacity, e\]: the layout in which products read them along their rows. A prompt is held once: siblings read it where
+//! it is and keep only what is their own. A step's rows may come from any mixture of sequences, prefill and decode alike;
+//! there is no padding.
+
+use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -10,34 +13,129 @@ use rayon::prelude::*;
 
 use crate::config::TextConfig;
 use crate::model::Attend;
-use crate::ops::flex::attend_row;
+use crate::ops;
+use crate::ops::attention::{BLOCK, Positions, Queries};
+use crate::ops::product::View;
 
-/// Keys and values of one sequence.
-#[derive(Clone, Debug)]
+/// Keys and values of one sequence: those of its prompt, which its siblings read as well, and its own.
+#[derive(Debug)]
 pub struct KvSlot {
+    prompt: Option<Arc<Prompt>>,
+    own: Block,
+}
+
+/// What siblings share.
+#[derive(Debug)]
+struct Prompt {
+    block: Block,
+    length: usize,
+}
+
+/// Keys and values of a run of positions, per layer and key head.
+#[derive(Debug)]
+struct Block {
     keys: Vec<f32>,
     values: Vec<f32>,
     capacity: usize,
+    e: usize,
+    kv_heads: usize,
+}
+
+impl Block {
+    fn new(config: &TextConfig, capacity: usize) -> Self {
+        let (e, kv_heads) = (config.head_dim, config.num_key_value_heads);
+        let size = config.num_hidden_layers * kv_heads * e * capacity;
+        Self { keys: vec![0.0; size], values: vec![0.0; size], capacity, e, kv_heads }
+    }
+
+    /// The first `count` positions of a head.
+    fn positions(&self, layer: usize, kv: usize, count: usize) -> Positions<'_> {
+        let at = (layer * self.kv_heads + kv) * self.e * self.capacity;
+        Positions { keys_et: View::new(&self.keys[at..], self.capacity), values_te: View::new(&self.values[at..], self.e), count }
+    }
 }
 
 impl KvSlot {
-    /// Room for `capacity` positions.
-    pub fn new(config: &TextConfig, capacity: usize) -> Self {
-        let size = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * capacity;
-        Self { keys: vec![0.0; size], values: vec![0.0; size], capacity }
+    fn prompt_length(&self) -> usize {
+        self.prompt.as_ref().map_or(0, |prompt| prompt.length)
     }
 
-    /// A copy of the first `length` positions.
-    pub fn fork(&self, config: &TextConfig, length: usize) -> Self {
-        let mut copy = Self::new(config, self.capacity);
-        for (to, from) in copy.keys.chunks_exact_mut(self.capacity).zip(self.keys.chunks_exact(self.capacity)) {
-            to[..length].copy_from_slice(&from[..length]);
+    /// Puts in one position's keys and values of all heads; `at` counts from the sequence's beginning.
+    fn write(&mut self, layer: usize, at: usize, k: &[f32], v: &[f32]) {
+        let at = at - self.prompt_length();
+        let Block { keys, values, capacity, e, kv_heads } = &mut self.own;
+        for kv in 0..*kv_heads {
+            let block = (layer * *kv_heads + kv) * *e * *capacity;
+            for (lane, value) in k[kv * *e..][..*e].iter().enumerate() {
+                keys[block + lane * *capacity + at] = *value;
+            }
+            values[block + at * *e..][..*e].copy_from_slice(&v[kv * *e..][..*e]);
         }
-        let block = self.capacity * config.head_dim;
-        for (to, from) in copy.values.chunks_exact_mut(block).zip(self.values.chunks_exact(block)) {
-            to[..length * config.head_dim].copy_from_slice(&from[..length * config.head_dim]);
+    }
+
+    fn shared(&self, layer: usize, kv: usize) -> Positions<'_> {
+        match &self.prompt {
+            Some(prompt) => prompt.block.positions(layer, kv, prompt.length),
+            None => self.own.positions(layer, kv, 0),
         }
-        copy
+    }
+
+    fn own(&self, layer: usize, kv: usize) -> Positions<'_> {
+        self.own.positions(layer, kv, self.own.capacity)
+    }
+}
+
+/// The memory of all sequences: as many blocks as the budget holds, made when first needed and used again ever after.
+#[derive(Debug)]
+pub struct KvPool {
+    config: TextConfig,
+    capacity: usize,
+    slots: usize,
+    held: usize,
+    free: Vec<Block>,
+}
+
+impl KvPool {
+    /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` hold.
+    pub fn new(config: &TextConfig, capacity: usize, most: usize, bytes: u64) -> Self {
+        let positions = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * capacity;
+        let slot_bytes = (2 * positions * size_of::<f32>()) as u64;
+        let slots = most.min(usize::try_from(bytes / slot_bytes.max(1)).unwrap_or(usize::MAX));
+        Self { config: config.clone(), capacity, slots, held: 0, free: vec![] }
+    }
+
+    /// Slots that there can be.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Slots that can still be taken.
+    pub fn room(&self) -> usize {
+        self.slots.saturating_sub(self.held)
+    }
+
+    /// An empty slot. Must not be called without [`KvPool::room`].
+    pub fn take(&mut self) -> KvSlot {
+        debug_assert!(self.room() > 0, "admission counts slots");
+        self.held += 1;
+        let own = self.free.pop().unwrap_or_else(|| Block::new(&self.config, self.capacity));
+        KvSlot { prompt: None, own }
+    }
+
+    /// One slot per sibling, all of which read the first `length` positions of `prompt` where they are. Its memory counts
+    /// as a slot until the last sibling has been given back.
+    pub fn fork(&mut self, prompt: KvSlot, length: usize, siblings: usize) -> Vec<KvSlot> {
+        let prompt = Arc::new(Prompt { block: prompt.own, length });
+        (0..siblings).map(|_| KvSlot { prompt: Some(prompt.clone()), ..self.take() }).collect()
+    }
+
+    /// Takes a slot back.
+    pub fn give_back(&mut self, slot: KvSlot) {
+        let prompt = slot.prompt.and_then(Arc::into_inner).map(|prompt| prompt.block);
+        for block in prompt.into_iter().chain([slot.own]) {
+            self.held = self.held.saturating_sub(1);
+            self.free.push(block);
+        }
     }
 }
 
@@ -66,38 +164,44 @@ impl<B: Backend> Attend<B> for CachedAttention<'_, '_> {
         let host = |tensor: Tensor<B, 2>| tensor.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
         let (q, k, v) = (host(q), host(k), host(v));
         let (e, heads, kv_heads) = (self.config.head_dim, self.config.num_attention_heads, self.config.num_key_value_heads);
-        let (width, kv_width, share) = (heads * e, kv_heads * e, heads / kv_heads);
+        let (width, kv_width) = (heads * e, kv_heads * e);
         for (row, place) in self.rows.iter().enumerate() {
-            let slot = &mut self.slots[place.slot];
-            for kv in 0..kv_heads {
-                let block = (layer * kv_heads + kv) * e * slot.capacity;
-                let (k, v) = (&k[row * kv_width + kv * e..][..e], &v[row * kv_width + kv * e..][..e]);
-                for (lane, value) in k.iter().enumerate() {
-                    slot.keys[block + lane * slot.capacity + place.at] = *value;
-                }
-                slot.values[block + place.at * e..][..e].copy_from_slice(v);
-            }
+            let (k, v) = (&k[row * kv_width..][..kv_width], &v[row * kv_width..][..kv_width]);
+            self.slots[place.slot].write(layer, place.at, k, v);
         }
         let slots = &*self.slots;
         let arch = pulp::Arch::new();
         let mut out = vec![0.0f32; self.rows.len() * width];
-        let attend = |(place, (out, q)): (&CacheRow, (&mut [f32], &[f32])), scores: &mut Vec<f32>| {
-            let slot = &slots[place.slot];
-            let seen = place.at + 1;
-            scores.resize(slot.capacity, 0.0);
-            arch.dispatch(|| {
-                for head in 0..heads {
-                    let block = (layer * kv_heads + head / share) * e * slot.capacity;
-                    let (keys, values) = (&slot.keys[block..], &slot.values[block..]);
-                    attend_row(&q[head * e..][..e], keys, values, slot.capacity, seen, scores, &mut out[head * e..][..e]);
-                }
-            });
+        let attend = |(rows, out, q): (&[CacheRow], &mut [f32], &[f32]), scratch: &mut Vec<f32>| {
+            let slot = &slots[rows[0].slot];
+            for head in 0..heads {
+                let kv = head / (heads / kv_heads);
+                arch.dispatch(ops::attention::Attend {
+                    q: Queries { rows: View::new(&q[head * e..], width), count: rows.len(), e },
+                    shared: slot.shared(layer, kv),
+                    own: slot.own(layer, kv),
+                    seen: |row: usize| rows[row].at + 1 - slot.prompt_length(),
+                    scratch,
+                    out: &mut out[head * e..],
+                    stride: width,
+                });
+            }
         };
-        self.rows
-            .par_iter()
-            .zip(out.par_chunks_mut(width).zip(q.par_chunks(width)))
-            .with_min_len(16)
-            .for_each_init(Vec::new, |scores, row| attend(row, scores));
+        // Rows of one sequence read the same positions, so they go together, a block at a time.
+        let mut parts = vec![];
+        let (mut out_rest, mut q_rest) = (out.as_mut_slice(), q.as_slice());
+        for rows in self.rows.chunk_by(|a, b| a.slot == b.slot).flat_map(|rows| rows.chunks(BLOCK)) {
+            let (part, rest) = out_rest.split_at_mut(rows.len() * width);
+            out_rest = rest;
+            let (q, rest) = q_rest.split_at(rows.len() * width);
+            q_rest = rest;
+            parts.push((rows, part, q));
+        }
+        parts.into_par_iter().with_min_len(PARTS_PER_TASK).for_each_init(Vec::new, |scratch, part| attend(part, scratch));
         Tensor::from_data(TensorData::new(out, [self.rows.len(), width]), &device)
     }
 }
+
+/// Parts (blocks of one sequence's rows) that one task of the pool handles: one row over a few hundred positions takes
+/// microseconds, about as long as it takes to hand a task over.
+const PARTS_PER_TASK: usize = 4;

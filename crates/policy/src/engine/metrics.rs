@@ -13,6 +13,8 @@ const SAMPLED: &str = "hypereyes_engine_sampled_tokens_total";
 const STEP_ROWS: &str = "hypereyes_engine_step_rows";
 /// Requests that failed, by `reason`.
 const FAILED: &str = "hypereyes_engine_failures_total";
+/// Turns that nobody waited for any longer; the rest of them was not sampled.
+const ABORTED: &str = "hypereyes_engine_aborted_turns_total";
 /// Weight swaps, by `outcome`.
 const WEIGHTS: &str = "hypereyes_engine_weight_swaps_total";
 
@@ -25,6 +27,10 @@ pub(super) fn step(rows: usize, of_prompts: usize, sampled: usize) {
 
 pub(super) fn forked(tokens: usize) {
     counter!(FORKED).increment(tokens as u64);
+}
+
+pub(super) fn aborted() {
+    counter!(ABORTED).increment(1);
 }
 
 pub(super) fn failed(failure: Failure) {

@@ -24,10 +24,12 @@ use crate::{Error, config::ModelConfig};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// Sequences held at once; further groups wait. Memory is this times [`EngineConfig::max_context`].
+    /// Sequences held at once, prompts that are being read included; further groups wait.
     pub max_sequences: usize,
     /// Tokens of one sequence, prompt included.
     pub max_context: usize,
+    /// Most bytes of keys and values; fewer sequences are held if they would need more. Default 4 GiB.
+    pub cache_bytes: u64,
     /// Rows in one pass: bounds the memory of a pass and how long decoding waits for a long prompt.
     pub max_rows: usize,
     /// Token that ends a turn. Set from the tokenizer, not from a file.
@@ -37,7 +39,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_sequences: 32, max_context: 768, max_rows: 1024, end_token: 0 }
+        Self { max_sequences: 33, max_context: 768, cache_bytes: 4 << 30, max_rows: 1024, end_token: 0 }
     }
 }
 
@@ -65,7 +67,7 @@ impl Engine {
     pub fn start_from(model: ModelConfig, weights: &HostWeights, config: EngineConfig, version: PolicyVersion) -> Result<Self, Error> {
         let device = Default::default();
         let built = checkpoint::from_host(crate::model::Qwen3Vl::<Cpu>::init(&model, 0, &device), weights)?;
-        let worker = worker::Worker::new(built, model, config, version, device);
+        let worker = worker::Worker::new(built, model, config, version, device)?;
         let (commands, inbox) = mpsc::channel();
         std::thread::Builder::new()
             .name("engine".into())

@@ -1,10 +1,11 @@
 //! The thread that owns the model: takes commands, and between them runs one step after another.
 //!
 //! Consumes commands of the [`super::Engine`] handles; produces replies. A step feeds, for every sequence that has
-//! tokens to feed, as many as the row budget allows, in one pass of the model; sequences whose feed is used up and whose
-//! turn is open sample their next token. Weights change between steps only. Waits for commands only when idle.
+//! tokens to feed, as many as the row budget allows; sequences whose feed is used up and whose turn is open sample their
+//! next token. The sequences of a step are shared out to lanes of cores, one pass of the model each, unless the model is
+//! large. Weights change between steps only. Waits for commands only when idle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
@@ -12,13 +13,14 @@ use burn::tensor::{Int, Tensor, TensorData};
 use hypereyes_domain::{Chunk, Failure, GenerateError, Patches, PolicyVersion, Sampled, Stop};
 use tokio::sync::oneshot;
 
-use super::cache::{CacheRow, CachedAttention, KvSlot};
+use super::cache::{CacheRow, CachedAttention, KvPool, KvSlot};
 use super::sampler::Sampler;
 use super::{Command, EngineConfig, metrics};
-use crate::checkpoint;
 use crate::config::ModelConfig;
+use crate::lanes::Lanes;
 use crate::model::{Positions, Qwen3Vl, Rows, VisualTokens, rotary_tables};
 use crate::ops::Kernels;
+use crate::{Error, checkpoint};
 
 /// A sampled turn under way.
 struct Turn {
@@ -57,20 +59,61 @@ struct Opening {
     reply: oneshot::Sender<Result<Vec<u64>, GenerateError>>,
 }
 
+/// A sequence in a step.
+struct Taken<B: burn::tensor::backend::Backend> {
+    id: u64,
+    sequence: Sequence<B>,
+    /// Tokens that it feeds.
+    count: usize,
+    /// A placeholder had no picture.
+    broken: bool,
+}
+
+/// Largest model whose lanes each read all weights: what fits a cache is read for free. The operations of a larger one are
+/// worth splitting one by one.
+const LANE_WEIGHTS: u128 = 8 << 20;
+
+/// Most lanes of an engine: beyond, waking them costs what they save.
+const MOST_LANES: usize = 8;
+
 pub(super) struct Worker<B: Kernels> {
     model: Qwen3Vl<B>,
+    lanes: Lanes,
+    /// Whether lanes pay (see [`LANE_WEIGHTS`]).
+    small: bool,
     config: ModelConfig,
     engine: EngineConfig,
+    cache: KvPool,
     version: PolicyVersion,
     device: B::Device,
     sequences: BTreeMap<u64, Sequence<B>>,
     next_id: u64,
-    waiting: std::collections::VecDeque<(Chunk, Vec<Sampler>, oneshot::Sender<Result<Vec<u64>, GenerateError>>)>,
+    waiting: VecDeque<(Chunk, Vec<Sampler>, oneshot::Sender<Result<Vec<u64>, GenerateError>>)>,
 }
 
 impl<B: Kernels> Worker<B> {
-    pub(super) fn new(model: Qwen3Vl<B>, config: ModelConfig, engine: EngineConfig, version: PolicyVersion, device: B::Device) -> Self {
-        Self { model, config, engine, version, device, sequences: BTreeMap::new(), next_id: 0, waiting: Default::default() }
+    pub(super) fn new(
+        model: Qwen3Vl<B>,
+        config: ModelConfig,
+        engine: EngineConfig,
+        version: PolicyVersion,
+        device: B::Device,
+    ) -> Result<Self, Error> {
+        let lanes = Lanes::of_this_pool(MOST_LANES)?;
+        let small = config.parameters() <= LANE_WEIGHTS;
+        let cache = KvPool::new(&config.text, engine.max_context, engine.max_sequences, engine.cache_bytes);
+        if cache.slots() < 2 {
+            // The smallest group is one sequence, beside which its prompt is held while it is read.
+            return Err(Error::Input(format!(
+                "an engine needs room for two sequences: max_sequences is {}, and cache_bytes = {} holds {} of {} tokens",
+                engine.max_sequences,
+                engine.cache_bytes,
+                cache.slots(),
+                engine.max_context
+            )));
+        }
+        let (sequences, waiting) = (BTreeMap::new(), VecDeque::new());
+        Ok(Self { model, lanes, small, config, engine, cache, version, device, sequences, next_id: 0, waiting })
     }
 
     /// Runs until every handle is gone.
@@ -90,19 +133,15 @@ impl<B: Kernels> Worker<B> {
     }
 
     fn has_work(&self) -> bool {
-        !self.waiting.is_empty() && self.room() > 0
-            || self.sequences.values().any(|sequence| sequence.opening.is_some() || sequence.turn.is_some())
-    }
-
-    fn room(&self) -> usize {
-        self.engine.max_sequences.saturating_sub(self.sequences.len())
+        self.fits_next() || self.sequences.values().any(|sequence| sequence.opening.is_some() || sequence.turn.is_some())
     }
 
     fn obey(&mut self, command: Command) {
         match command {
             Command::Start { prompt, seeds, sampling, reply } => {
-                if seeds.is_empty() || seeds.len() > self.engine.max_sequences {
-                    let message = format!("{} sequences asked for; this engine holds 1 to {}", seeds.len(), self.engine.max_sequences);
+                let most = self.cache.slots() - 1;
+                if seeds.is_empty() || seeds.len() > most {
+                    let message = format!("{} sequences asked for; this engine holds 1 to {most}", seeds.len());
                     return fail(reply, Failure::Policy, message);
                 }
                 if let Some(message) = self.unknown(&prompt.tokens) {
@@ -113,7 +152,9 @@ impl<B: Kernels> Worker<B> {
             }
             Command::Advance { id, observation, max_tokens, reply } => self.advance(id, observation, max_tokens, reply),
             Command::Release { id } => {
-                self.sequences.remove(&id);
+                if let Some(sequence) = self.sequences.remove(&id) {
+                    self.release(sequence);
+                }
             }
             Command::Load { weights, version, reply } => {
                 let loaded = checkpoint::from_host(self.model.clone(), &weights).map(|model| {
@@ -127,13 +168,28 @@ impl<B: Kernels> Worker<B> {
         }
     }
 
-    /// Opens waiting groups in order, each as soon as all its siblings have room.
+    /// Gives a sequence's slot back; a turn under way is told.
+    fn release(&mut self, sequence: Sequence<B>) {
+        self.cache.give_back(sequence.slot);
+        if let Some(turn) = sequence.turn {
+            metrics::aborted();
+            fail(turn.reply, Failure::Cancelled, "the sequence was released in the middle of a turn".into());
+        }
+    }
+
+    /// Whether the next waiting group has room for all its siblings, and for its prompt beside them.
+    fn fits_next(&self) -> bool {
+        let Some((_, samplers, _)) = self.waiting.front() else { return false };
+        // Slots of siblings-to-be are spoken for while their prompts are read.
+        let spoken_for: usize =
+            self.sequences.values().filter_map(|held| held.opening.as_ref()).map(|opening| opening.samplers.len()).sum();
+        samplers.len() + spoken_for < self.cache.room()
+    }
+
+    /// Opens waiting groups in order.
     fn admit(&mut self) {
-        while let Some((_, samplers, _)) = self.waiting.front() {
-            if samplers.len() > self.room() {
-                return;
-            }
-            let (mut prompt, samplers, reply) = self.waiting.pop_front().expect("just seen");
+        while self.fits_next() {
+            let (mut prompt, samplers, reply) = self.waiting.pop_front().expect("there is a next one");
             let Some(last) = prompt.tokens.pop() else {
                 fail(reply, Failure::Policy, "the prompt is empty".into());
                 continue;
@@ -144,7 +200,7 @@ impl<B: Kernels> Worker<B> {
                 continue;
             }
             let mut sequence = Sequence {
-                slot: KvSlot::new(&self.config.text, self.engine.max_context),
+                slot: self.cache.take(),
                 positions: Positions::default(),
                 fed: 0,
                 feed: prompt.tokens,
@@ -154,6 +210,7 @@ impl<B: Kernels> Worker<B> {
                 opening: None,
             };
             if let Err(message) = self.show(&mut sequence, &prompt.pictures) {
+                self.release(sequence);
                 fail(reply, Failure::Policy, message);
                 continue;
             }
@@ -175,6 +232,14 @@ impl<B: Kernels> Worker<B> {
         let Some(mut sequence) = self.sequences.remove(&id) else {
             return fail(reply, Failure::Infrastructure, format!("sequence {id} is not held by this engine"));
         };
+        if sequence.turn.take().is_some() {
+            // A sequence has one owner, who has given up waiting for the turn before.
+            metrics::aborted();
+        }
+        if sequence.feed.is_empty() && observation.tokens.is_empty() {
+            self.sequences.insert(id, sequence);
+            return fail(reply, Failure::Policy, "there is no token to go on from: the turn before was given up".into());
+        }
         if sequence.fed + sequence.feed.len() + observation.tokens.len() + 1 > self.engine.max_context {
             let full = Sampled { tokens: vec![], logprobs: vec![], versions: vec![], stop: Stop::ContextFull };
             let _ = reply.send(Ok(full)); // The asker may be gone; nothing else to tell.
@@ -214,35 +279,81 @@ impl<B: Kernels> Worker<B> {
         Ok(())
     }
 
-    /// One pass of the model.
+    /// One step: one pass of the model per lane, each over its share of the sequences that have something to feed.
     fn step(&mut self) {
+        let mut taken = self.take();
+        if taken.is_empty() {
+            return;
+        }
+        let rows: Vec<usize> = taken.iter().map(|taken| taken.count).collect();
+        let shares = shares(&rows, if self.small { self.lanes.count() } else { 1 });
+        let mut parts = vec![];
+        let mut rest = taken.as_mut_slice();
+        for share in shares {
+            let (part, others) = rest.split_at_mut(share);
+            parts.push(part);
+            rest = others;
+        }
+        let worker = &*self;
+        match parts.len() {
+            // Alone, a pass may use every core for each of its operations.
+            1 => worker.pass(parts.remove(0)),
+            _ => drop(self.lanes.map(parts, |_, part| worker.pass(part))),
+        }
+        for Taken { id, mut sequence, broken, .. } in taken {
+            if broken {
+                // Its cache can no longer be trusted: tell whoever waits and drop it.
+                let message = || "a picture placeholder has no picture".to_owned();
+                if let Some(turn) = sequence.turn.take() {
+                    fail(turn.reply, Failure::Policy, message());
+                }
+                if let Some(opening) = sequence.opening.take() {
+                    fail(opening.reply, Failure::Policy, message());
+                }
+                self.release(sequence);
+                continue;
+            }
+            match sequence.opening.take_if(|_| sequence.feed.is_empty()) {
+                Some(opening) => self.open(sequence, opening),
+                None => drop(self.sequences.insert(id, sequence)),
+            }
+        }
+    }
+
+    /// Takes out the sequences of this step and decides how many tokens each feeds. Sequences that decode come first, so
+    /// that a long prompt never stops them; prompts share what the row budget leaves.
+    fn take(&mut self) -> Vec<Taken<B>> {
+        let wants = |sequence: &Sequence<B>| if sequence.turn.is_some() || sequence.opening.is_some() { sequence.feed.len() } else { 0 };
+        let mut busy: Vec<(usize, u64)> =
+            self.sequences.iter().map(|(id, sequence)| (wants(sequence), *id)).filter(|(wanted, _)| *wanted > 0).collect();
+        busy.sort_by_key(|(wanted, id)| (*wanted > 1, *id));
         let mut budget = self.engine.max_rows;
+        let mut taken = vec![];
+        for (wanted, id) in busy {
+            let count = wanted.min(budget);
+            if count == 0 {
+                break;
+            }
+            budget -= count;
+            let sequence = self.sequences.remove(&id).expect("listed");
+            taken.push(Taken { id, sequence, count, broken: false });
+        }
+        taken
+    }
+
+    /// Feeds the sequences of one share in one pass of the model, and samples for those whose feed is used up.
+    fn pass(&self, part: &mut [Taken<B>]) {
         let mut rows = Rows::default();
         let mut places = vec![];
         let mut visuals: Vec<VisualTokens<B>> = vec![];
         let mut visual_rows = 0;
-        let mut sampling: Vec<(u64, usize)> = vec![];
-        let mut taken: Vec<(u64, Sequence<B>)> = vec![];
-        let busy: Vec<u64> = self
-            .sequences
-            .iter()
-            .filter(|(_, sequence)| sequence.turn.is_some() || sequence.opening.is_some())
-            .map(|(id, _)| *id)
-            .collect();
-        let mut broken = vec![];
-        for id in busy {
-            if budget == 0 {
-                break;
-            }
-            let mut sequence = self.sequences.remove(&id).expect("listed");
-            let count = sequence.feed.len().min(budget);
-            budget -= count;
-            let feed: Vec<u32> = sequence.feed.drain(..count).collect();
+        let mut sampling: Vec<(usize, i64)> = vec![];
+        for (slot, Taken { sequence, count, broken, .. }) in part.iter_mut().enumerate() {
             let mut offset = None;
-            for token in feed {
+            for token in sequence.feed.drain(..*count) {
                 let place = if token == self.config.image_token_id {
                     let Some(pending) = sequence.pictures.as_mut().filter(|pending| pending.next_picture < pending.grids.len()) else {
-                        broken.push(id);
+                        *broken = true;
                         break;
                     };
                     let start = *offset.get_or_insert_with(|| {
@@ -265,72 +376,42 @@ impl<B: Kernels> Worker<B> {
                 };
                 rows.tokens.push(token);
                 rows.positions.push(place);
-                places.push(CacheRow { slot: taken.len(), at: sequence.fed });
+                places.push(CacheRow { slot, at: sequence.fed });
                 sequence.fed += 1;
             }
-            if sequence.feed.is_empty() && sequence.turn.is_some() {
-                sampling.push((id, rows.tokens.len().saturating_sub(1)));
-            }
-            taken.push((id, sequence));
-        }
-        if !rows.tokens.is_empty() {
-            let logits = self.pass(&rows, &places, &mut taken, visuals, &sampling);
-            for ((id, _), logits) in sampling.iter().zip(logits.chunks(self.config.text.vocab_size)) {
-                let (_, sequence) = taken.iter_mut().find(|(taken, _)| taken == id).expect("sampling lists taken sequences");
-                self.choose(sequence, logits);
+            if sequence.feed.is_empty() && sequence.turn.is_some() && !*broken {
+                sampling.push((slot, rows.tokens.len() as i64 - 1));
             }
         }
-        for (id, mut sequence) in taken {
-            if broken.contains(&id) {
-                // Its cache can no longer be trusted: tell whoever waits and drop it.
-                let message = || "a picture placeholder has no picture".to_owned();
-                if let Some(turn) = sequence.turn.take() {
-                    fail(turn.reply, Failure::Policy, message());
-                }
-                if let Some(opening) = sequence.opening.take() {
-                    fail(opening.reply, Failure::Policy, message());
-                }
-                continue;
-            }
-            match sequence.opening.take_if(|_| sequence.feed.is_empty()) {
-                Some(opening) => self.open(&sequence, opening),
-                None => {
-                    self.sequences.insert(id, sequence);
-                }
-            }
+        if rows.tokens.is_empty() {
+            return;
         }
-    }
-
-    fn pass(
-        &self,
-        rows: &Rows,
-        places: &[CacheRow],
-        taken: &mut [(u64, Sequence<B>)],
-        visuals: Vec<VisualTokens<B>>,
-        sampling: &[(u64, usize)],
-    ) -> Vec<f32> {
-        let of_prompts = places.iter().filter(|place| taken[place.slot].1.opening.is_some()).count();
+        let of_prompts = places.iter().filter(|place| part[place.slot].sequence.opening.is_some()).count();
         metrics::step(rows.tokens.len(), of_prompts, sampling.len());
         let visual = join(visuals);
         let rotary = rotary_tables(&self.config.text, &rows.positions, &self.device);
-        let mut slots: Vec<&mut KvSlot> = taken.iter_mut().map(|(_, sequence)| &mut sequence.slot).collect();
-        let mut attend = CachedAttention { slots: &mut slots, rows: places, config: &self.config.text };
-        let hidden = self.model.hidden(rows, &rotary, visual.as_ref(), &mut attend, &self.device);
+        let mut slots: Vec<&mut KvSlot> = part.iter_mut().map(|taken| &mut taken.sequence.slot).collect();
+        let mut attend = CachedAttention { slots: &mut slots, rows: &places, config: &self.config.text };
+        let hidden = self.model.hidden(&rows, &rotary, visual.as_ref(), &mut attend, &self.device);
         if sampling.is_empty() {
-            return vec![];
+            return;
         }
-        let index: Vec<i64> = sampling.iter().map(|(_, row)| *row as i64).collect();
+        let index: Vec<i64> = sampling.iter().map(|(_, row)| *row).collect();
         let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [sampling.len()]), &self.device);
-        self.model.logits(hidden.select(0, index)).into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")
+        let logits = self.model.logits(hidden.select(0, index)).into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        for ((slot, _), logits) in sampling.iter().zip(logits.chunks(self.config.text.vocab_size)) {
+            self.choose(&mut part[*slot].sequence, logits);
+        }
     }
 
-    /// The prompt is in: its siblings start from copies of it.
-    fn open(&mut self, prompt: &Sequence<B>, opening: Opening) {
-        let mut ids = vec![];
+    /// The prompt is in: its siblings go on from it, each on its own.
+    fn open(&mut self, prompt: Sequence<B>, opening: Opening) {
         metrics::forked(prompt.fed * opening.samplers.len());
-        for sampler in opening.samplers {
+        let mut ids = vec![];
+        let slots = self.cache.fork(prompt.slot, prompt.fed, opening.samplers.len());
+        for (slot, sampler) in slots.into_iter().zip(opening.samplers) {
             let sequence = Sequence {
-                slot: prompt.slot.fork(&self.config.text, prompt.fed),
+                slot,
                 positions: prompt.positions.clone(),
                 fed: prompt.fed,
                 feed: vec![opening.last],
@@ -345,12 +426,19 @@ impl<B: Kernels> Worker<B> {
         }
         if let Err(Ok(ids)) = opening.reply.send(Ok(ids)) {
             for id in ids {
-                self.sequences.remove(&id);
+                self.obey(Command::Release { id });
             }
         }
     }
 
     fn choose(&self, sequence: &mut Sequence<B>, logits: &[f32]) {
+        let Some(turn) = sequence.turn.take_if(|turn| turn.reply.is_closed()) else { return self.sample(sequence, logits) };
+        // Whoever asked has given up: the sequence waits for its release, and the rest of the turn is not computed.
+        metrics::aborted();
+        drop(turn);
+    }
+
+    fn sample(&self, sequence: &mut Sequence<B>, logits: &[f32]) {
         let Some(turn) = &mut sequence.turn else { return };
         if !logits.iter().all(|logit| logit.is_finite()) {
             let turn = sequence.turn.take().expect("just seen");
@@ -378,6 +466,20 @@ impl<B: Kernels> Worker<B> {
     }
 }
 
+/// How many neighbouring sequences each lane gets, so that rows are as even as whole sequences allow; no share is empty.
+fn shares(rows: &[usize], lanes: usize) -> Vec<usize> {
+    let total: usize = rows.iter().sum();
+    let mut shares = vec![0; lanes.max(1)];
+    let mut before = 0;
+    for count in rows {
+        // The lane in whose stretch of all rows the sequence's middle lies.
+        shares[((2 * before + count) * lanes.max(1) / (2 * total.max(1))).min(lanes.max(1) - 1)] += 1;
+        before += count;
+    }
+    shares.retain(|share| *share > 0);
+    shares
+}
+
 fn join<B: Kernels>(visuals: Vec<VisualTokens<B>>) -> Option<VisualTokens<B>> {
     let taps = visuals.first()?.deepstack.len();
     let deepstack = (0..taps).map(|tap| Tensor::cat(visuals.iter().map(|visual| visual.deepstack[tap].clone()).collect(), 0)).collect();
@@ -387,4 +489,20 @@ fn join<B: Kernels>(visuals: Vec<VisualTokens<B>>) -> Option<VisualTokens<B>> {
 fn fail<T>(reply: oneshot::Sender<Result<T, GenerateError>>, failure: Failure, message: String) {
     metrics::failed(failure);
     let _ = reply.send(Err(GenerateError { failure, message })); // The asker may be gone; the failure is counted.
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+
+    #[test]
+    fn shares_are_even_whole_and_never_empty() {
+        assert_eq!(shares(&[1; 32], 2), [16, 16]);
+        assert_eq!(shares(&[1; 5], 2), [2, 3]);
+        assert_eq!(shares(&[300], 4), [1]);
+        assert_eq!(shares(&[1, 1, 1, 300], 2), [3, 1]);
+        assert_eq!(shares(&[1, 1, 1], 8), [1, 1, 1]);
+        assert_eq!(shares(&[7, 7], 0), [2]);
+        assert!(shares(&[], 2).is_empty());
+    }
 }

@@ -42,7 +42,7 @@ pub struct Linear<B: Backend> {
     pub bias: Option<Param<Tensor<B, 1>>>,
 }
 
-impl<B: Backend> Linear<B> {
+impl<B: Kernels> Linear<B> {
     /// Fresh weights, bias zero if wanted.
     pub fn init(init: &Init<'_, B>, inputs: usize, outputs: usize, bias: bool) -> Self {
         Self { weight: init.weight([outputs, inputs]), bias: bias.then(|| init.zeros([outputs])) }
@@ -50,7 +50,7 @@ impl<B: Backend> Linear<B> {
 
     /// \[n, in\] to \[n, out\].
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let out = x.matmul(self.weight.val().transpose());
+        let out = ops::project(x, self.weight.val());
         match &self.bias {
             Some(bias) => out + bias.val().unsqueeze(),
             None => out,

@@ -24,7 +24,7 @@ pub use self::text::{Attend, Rotary};
 use self::vision::Vision;
 pub use self::vision::VisualTokens;
 use crate::config::ModelConfig;
-use crate::ops::Kernels;
+use crate::ops::{self, Kernels};
 
 /// Decoder and tower under their published names.
 #[derive(Module, Debug)]
@@ -133,6 +133,6 @@ impl<B: Kernels> Qwen3Vl<B> {
 
     /// Logits \[n, vocab\] of hidden states.
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        hidden.matmul(self.head().transpose())
+        ops::project(hidden, self.head())
     }
 }

@@ -140,7 +140,7 @@ impl<B: Kernels> Vision<B> {
         let weight = self.patch_embed.proj.weight.val();
         let [d, channels, frames, side, _] = weight.dims();
         let weight = weight.reshape([d, channels * frames * side * side]);
-        let mut x = patches.matmul(weight.transpose()) + self.patch_embed.proj.bias.val().unsqueeze();
+        let mut x = ops::project(patches, weight) + self.patch_embed.proj.bias.val().unsqueeze();
         x = x + self.positions(grids, &device);
         let rotary = self.rotary(grids, d / self.heads, &device);
         let lengths: Vec<usize> = grids.iter().map(|(rows, columns)| rows * columns).collect();

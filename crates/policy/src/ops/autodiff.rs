@@ -11,6 +11,25 @@ use burn::tensor::ops::FloatTensor;
 use super::{Asked, Kernels, Segments};
 
 #[derive(Debug)]
+struct Project;
+
+impl<B: Kernels> Backward<B, 2> for Project {
+    type State = (NodeId, NodeId);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let nodes = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(ops.state.0);
+        let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(ops.state.1);
+        for (node, gradient) in nodes.into_iter().zip(B::project_backward(x, weight, grad)) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 struct RmsNorm;
 
 impl<B: Kernels> Backward<B, 2> for RmsNorm {
@@ -134,6 +153,16 @@ impl<B: Kernels> Backward<B, 2> for TokenLogprobs {
 }
 
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        match Project.prepare::<C>([x.node.clone(), weight.node.clone()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&x), prep.checkpoint(&weight));
+                prep.finish(state, B::project(x.primitive, weight.primitive))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::project(x.primitive, weight.primitive)),
+        }
+    }
+
     fn experts(x: FloatTensor<Self>, gate_up: FloatTensor<Self>, down: FloatTensor<Self>, counts: &[usize]) -> FloatTensor<Self> {
         match Experts.prepare::<C>([x.node.clone(), gate_up.node.clone(), down.node.clone()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {

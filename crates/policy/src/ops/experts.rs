@@ -7,7 +7,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
 
-use super::{Kernels, unwrap, wrap};
+use super::{Kernels, project, unwrap, wrap};
 
 /// One expert's share of the work.
 struct Part<B: Kernels> {
@@ -42,7 +42,7 @@ impl<B: Kernels> Part<B> {
 
     /// Gate and up projections of rows.
     fn open(&self, x: Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
-        let both = x.matmul(self.gate_up.clone().transpose());
+        let both = project(x, self.gate_up.clone());
         let inner = both.dims()[1] / 2;
         (both.clone().narrow(1, 0, inner), both.narrow(1, inner, inner))
     }
@@ -53,7 +53,7 @@ pub fn forward<B: Kernels>(x: FloatTensor<B>, gate_up: FloatTensor<B>, down: Flo
     let (x, gate_up, down) = (wrap::<B, 2>(x), wrap::<B, 3>(gate_up), wrap::<B, 3>(down));
     let one = |part: Part<B>| {
         let (gate, up) = part.open(part.rows(&x));
-        wrap::<B, 2>(B::swiglu(unwrap(gate), unwrap(up))).matmul(part.down.transpose())
+        project(wrap::<B, 2>(B::swiglu(unwrap(gate), unwrap(up))), part.down)
     };
     unwrap(Tensor::cat(parts(&gate_up, &down, counts).into_iter().flatten().map(one).collect(), 0))
 }

@@ -8,6 +8,9 @@ use burn::tensor::{Shape, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::attention::{Attend, AttendBackward, Positions, Queries};
+use super::product::{RowsByRows, View};
+use super::vector::{LANES, dot, exp, highest, sum_exp, total};
 use super::{Kernels, Segments};
 use crate::backend::Cpu;
 
@@ -24,6 +27,40 @@ fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
 }
 
 impl Kernels for Cpu {
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+        let ((n, k), (m, _)) = (dims(&x), dims(&weight));
+        let (xs, ws) = (x.storage::<f32>(), weight.storage::<f32>());
+        let arch = pulp::Arch::new();
+        let threads = rayon::current_num_threads();
+        let product = |xs: &[f32], ws: &[f32], n: usize, m: usize, out: &mut [f32]| {
+            arch.dispatch(RowsByRows { x: View::new(xs, k), w: View::new(ws, k), shape: (n, m, k), out, stride: m });
+        };
+        let mut out = vec![0.0f32; n * m];
+        if threads == 1 || n * m * k < PRODUCT_PER_TASK {
+            product(xs, ws, n, m, &mut out);
+        } else if n >= 8 * threads {
+            let rows = n.div_ceil(threads).next_multiple_of(4);
+            out.par_chunks_mut(rows * m).zip(xs.par_chunks(rows * k)).for_each(|(out, xs)| product(xs, ws, out.len() / m, m, out));
+        } else {
+            // Few rows: each thread takes part of the weights, which are then read once, and the parts are put together.
+            let columns = m.div_ceil(threads);
+            let part = |ws: &[f32]| {
+                let mut part = vec![0.0f32; n * (ws.len() / k)];
+                product(xs, ws, n, ws.len() / k, &mut part);
+                part
+            };
+            let parts: Vec<Vec<f32>> = ws.par_chunks(columns * k).map(part).collect();
+            for (at, part) in parts.iter().enumerate() {
+                let width = part.len() / n;
+                for (out, part) in out.chunks_exact_mut(m).zip(part.chunks_exact(width)) {
+                    out[at * columns..][..width].copy_from_slice(part);
+                }
+            }
+        }
+        tensor(out, [n, m])
+    }
+
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let (n, d) = dims(&x);
@@ -155,22 +192,25 @@ impl Kernels for Cpu {
         split_segments(&mut out, width, segments).into_par_iter().for_each(|(range, out)| {
             let t = range.len();
             let mut keys_et = vec![0.0f32; e * t];
-            let mut values_te = vec![0.0f32; e * t];
-            let mut scores = vec![0.0f32; t];
-            arch.dispatch(|| {
-                for kv in 0..segments.kv_heads {
-                    gather_transposed(&mut keys_et, &ks[range.start * kv_width..], kv_width, kv * e, e, t);
-                    gather(&mut values_te, &vs[range.start * kv_width..], kv_width, kv * e, e, t);
-                    for head in query_heads(segments, kv) {
-                        for row in 0..t {
-                            let seen = if segments.causal { row + 1 } else { t };
-                            let q = &qs[(range.start + row) * width + head * e..][..e];
-                            let out = &mut out[row * width + head * e..][..e];
-                            attend_row(q, &keys_et, &values_te, t, seen, &mut scores, out);
-                        }
-                    }
+            let mut scratch = vec![];
+            let nothing = Positions { keys_et: View::new(&[], 0), values_te: View::new(&[], 0), count: 0 };
+            for kv in 0..segments.kv_heads {
+                let at = range.start * kv_width + kv * e;
+                transpose(&mut keys_et, &ks[at..], kv_width, e, t);
+                let own = Positions { keys_et: View::new(&keys_et, t), values_te: View::new(&vs[at..], kv_width), count: t };
+                for head in query_heads(segments, kv) {
+                    let rows = View::new(&qs[range.start * width + head * e..], width);
+                    arch.dispatch(Attend {
+                        q: Queries { rows, count: t, e },
+                        shared: nothing,
+                        own,
+                        seen: |row| if segments.causal { row + 1 } else { t },
+                        scratch: &mut scratch,
+                        out: &mut out[head * e..],
+                        stride: width,
+                    });
                 }
-            });
+            }
         });
         tensor(out, [n, width])
     }
@@ -186,7 +226,6 @@ impl Kernels for Cpu {
         let (n, width) = dims(&q);
         let e = width / segments.heads;
         let kv_width = segments.kv_heads * e;
-        let scale = (e as f32).powf(-0.5);
         let (qs, ks, vs, gs) = (q.storage::<f32>(), k.storage::<f32>(), v.storage::<f32>(), grad.storage::<f32>());
         let mut dq = vec![0.0f32; n * width];
         let (mut dk, mut dv) = (vec![0.0f32; n * kv_width], vec![0.0f32; n * kv_width]);
@@ -197,165 +236,90 @@ impl Kernels for Cpu {
             .zip(split_segments(&mut dv, kv_width, segments));
         parts.collect::<Vec<_>>().into_par_iter().for_each(|(((range, dq), (_, dk)), (_, dv))| {
             let t = range.len();
-            let (mut keys_et, mut keys_te) = (vec![0.0f32; e * t], vec![0.0f32; e * t]);
-            let mut values_et = vec![0.0f32; e * t];
-            let (mut dkeys_te, mut dvalues_te) = (vec![0.0f32; e * t], vec![0.0f32; e * t]);
-            let (mut p, mut dp) = (vec![0.0f32; t], vec![0.0f32; t]);
-            arch.dispatch(|| {
-                for kv in 0..segments.kv_heads {
-                    gather_transposed(&mut keys_et, &ks[range.start * kv_width..], kv_width, kv * e, e, t);
-                    gather(&mut keys_te, &ks[range.start * kv_width..], kv_width, kv * e, e, t);
-                    gather_transposed(&mut values_et, &vs[range.start * kv_width..], kv_width, kv * e, e, t);
-                    dkeys_te.fill(0.0);
-                    dvalues_te.fill(0.0);
-                    for head in query_heads(segments, kv) {
-                        for row in 0..t {
-                            let seen = if segments.causal { row + 1 } else { t };
-                            let at = (range.start + row) * width + head * e;
-                            let (q, g) = (&qs[at..][..e], &gs[at..][..e]);
-                            let (p, dp) = (&mut p[..seen], &mut dp[..seen]);
-                            dot_columns(q, &keys_et, t, p);
-                            softmax_scaled(p, scale);
-                            dot_columns(g, &values_et, t, dp);
-                            let along = dot(p, dp);
-                            for (dp, p) in dp.iter_mut().zip(p.iter()) {
-                                *dp = *p * (*dp - along) * scale;
-                            }
-                            let dq = &mut dq[row * width + head * e..][..e];
-                            weighted_rows(dp, &keys_te, e, dq);
-                            for (at, (p, ds)) in p.iter().zip(dp.iter()).enumerate() {
-                                let (dk, dv) = (&mut dkeys_te[at * e..][..e], &mut dvalues_te[at * e..][..e]);
-                                for lane in 0..e {
-                                    dk[lane] += ds * q[lane];
-                                    dv[lane] += p * g[lane];
-                                }
-                            }
-                        }
-                    }
-                    for row in 0..t {
-                        dk[row * kv_width + kv * e..][..e].copy_from_slice(&dkeys_te[row * e..][..e]);
-                        dv[row * kv_width + kv * e..][..e].copy_from_slice(&dvalues_te[row * e..][..e]);
-                    }
+            let (mut keys_et, mut values_et) = (vec![0.0f32; e * t], vec![0.0f32; e * t]);
+            let (mut dkeys, mut dvalues) = (vec![0.0f32; e * t], vec![0.0f32; e * t]);
+            let mut scratch = vec![];
+            for kv in 0..segments.kv_heads {
+                let at = range.start * kv_width + kv * e;
+                transpose(&mut keys_et, &ks[at..], kv_width, e, t);
+                transpose(&mut values_et, &vs[at..], kv_width, e, t);
+                dkeys.fill(0.0);
+                dvalues.fill(0.0);
+                for head in query_heads(segments, kv) {
+                    let at_head = range.start * width + head * e;
+                    arch.dispatch(AttendBackward {
+                        q: Queries { rows: View::new(&qs[at_head..], width), count: t, e },
+                        grad: View::new(&gs[at_head..], width),
+                        keys_et: View::new(&keys_et, t),
+                        keys_te: View::new(&ks[at..], kv_width),
+                        values_et: View::new(&values_et, t),
+                        causal: segments.causal,
+                        scratch: &mut scratch,
+                        dq: &mut dq[head * e..],
+                        stride: width,
+                        dk: &mut dkeys,
+                        dv: &mut dvalues,
+                    });
                 }
-            });
+                for row in 0..t {
+                    dk[row * kv_width + kv * e..][..e].copy_from_slice(&dkeys[row * e..][..e]);
+                    dv[row * kv_width + kv * e..][..e].copy_from_slice(&dvalues[row * e..][..e]);
+                }
+            }
         });
         [tensor(dq, [n, width]), tensor(dk, [n, kv_width]), tensor(dv, [n, kv_width])]
     }
-}
 
-/// Attention of one query over the first `seen` of `capacity` cached positions. `keys_et` is \[e, capacity\] (so that the
-/// scores of all positions are built by contiguous passes), `values_te` is \[capacity, e\]; `scores` is scratch of at
-/// least `seen`; `out` \[e\].
-#[inline(always)]
-pub fn attend_row(q: &[f32], keys_et: &[f32], values_te: &[f32], capacity: usize, seen: usize, scores: &mut [f32], out: &mut [f32]) {
-    let scores = &mut scores[..seen];
-    dot_columns(q, keys_et, capacity, scores);
-    softmax_scaled(scores, (q.len() as f32).powf(-0.5));
-    weighted_rows(scores, values_te, q.len(), out);
-}
-
-/// Independent partial sums per pass: enough for one AVX-512 register of floats, so that sums vectorise.
-const LANES: usize = 16;
-
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
-        }
+    fn pick_logprobs(logits: FloatTensor<Self>, tokens: &[u32], temperature: f64) -> FloatTensor<Self> {
+        let logits = logits.to_contiguous();
+        let (n, vocab) = dims(&logits);
+        let (ls, scale) = (logits.storage::<f32>(), temperature.recip() as f32);
+        let mut out = vec![0.0f32; n];
+        let arch = pulp::Arch::new();
+        out.par_iter_mut().enumerate().with_min_len(LOGIT_ROWS_PER_TASK).for_each(|(row, out)| {
+            let logits = &ls[row * vocab..][..vocab];
+            let (top, sum) = arch.dispatch(|| {
+                let top = highest(logits);
+                (top, sum_exp(logits, scale, top))
+            });
+            *out = (logits[tokens[row] as usize] - top) * scale - sum.ln();
+        });
+        tensor(out, [n])
     }
-    lanes.iter().sum::<f32>() + rest
+
+    fn pick_logprobs_backward(logits: FloatTensor<Self>, tokens: &[u32], temperature: f64, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (logits, grad) = (logits.to_contiguous(), grad.to_contiguous());
+        let (n, vocab) = dims(&logits);
+        let (ls, gs, scale) = (logits.storage::<f32>(), grad.storage::<f32>(), temperature.recip() as f32);
+        let mut out = vec![0.0f32; n * vocab];
+        let arch = pulp::Arch::new();
+        out.par_chunks_mut(vocab.max(1)).enumerate().with_min_len(LOGIT_ROWS_PER_TASK).for_each(|(row, out)| {
+            let logits = &ls[row * vocab..][..vocab];
+            let grad = gs[row] * scale;
+            arch.dispatch(|| {
+                let top = highest(logits);
+                for (out, logit) in out.iter_mut().zip(logits) {
+                    *out = exp((logit - top) * scale);
+                }
+                let share = -grad / total(out);
+                for out in out.iter_mut() {
+                    *out *= share;
+                }
+            });
+            out[tokens[row] as usize] += grad;
+        });
+        tensor(out, [n, vocab])
+    }
 }
+
+/// Multiplications below which a product is not worth a second thread.
+const PRODUCT_PER_TASK: usize = 1 << 20;
+/// Rows of logits that one task of the pool handles.
+const LOGIT_ROWS_PER_TASK: usize = 32;
 
 #[inline(always)]
 fn inverse_rms(x: &[f32], eps: f64) -> f32 {
     (dot(x, x) / x.len() as f32 + eps as f32).sqrt().recip()
-}
-
-/// `out[j] = sum_e q[e] * columns[e, j]` for the first `out.len()` columns.
-#[inline(always)]
-fn dot_columns(q: &[f32], columns: &[f32], stride: usize, out: &mut [f32]) {
-    let n = out.len();
-    out.fill(0.0);
-    let mut rows = q.chunks_exact(4).enumerate();
-    for (block, q) in rows.by_ref() {
-        let base = block * 4 * stride;
-        let (a, b) = (&columns[base..][..n], &columns[base + stride..][..n]);
-        let (c, d) = (&columns[base + 2 * stride..][..n], &columns[base + 3 * stride..][..n]);
-        for at in 0..n {
-            out[at] += q[0] * a[at] + q[1] * b[at] + q[2] * c[at] + q[3] * d[at];
-        }
-    }
-    for row in q.len() / 4 * 4..q.len() {
-        for (out, column) in out.iter_mut().zip(&columns[row * stride..]) {
-            *out += q[row] * column;
-        }
-    }
-}
-
-/// `out[e] = sum_j weights[j] * rows[j, e]`.
-#[inline(always)]
-fn weighted_rows(weights: &[f32], rows: &[f32], e: usize, out: &mut [f32]) {
-    out.fill(0.0);
-    let whole = weights.len() / 4 * 4;
-    for at in (0..whole).step_by(4) {
-        let w = &weights[at..at + 4];
-        let block = &rows[at * e..][..4 * e];
-        for lane in 0..e {
-            out[lane] += w[0] * block[lane] + w[1] * block[e + lane] + w[2] * block[2 * e + lane] + w[3] * block[3 * e + lane];
-        }
-    }
-    for at in whole..weights.len() {
-        for lane in 0..e {
-            out[lane] += weights[at] * rows[at * e + lane];
-        }
-    }
-}
-
-#[inline(always)]
-fn softmax_scaled(scores: &mut [f32], scale: f32) {
-    let mut top = f32::NEG_INFINITY;
-    for score in scores.iter_mut() {
-        *score *= scale;
-        top = if *score > top { *score } else { top };
-    }
-    for score in scores.iter_mut() {
-        *score = exp(*score - top);
-    }
-    let mut lanes = [0.0f32; LANES];
-    let chunks = scores.chunks_exact(LANES);
-    let mut sum: f32 = chunks.remainder().iter().sum();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] += chunk[lane];
-        }
-    }
-    sum += lanes.iter().sum::<f32>();
-    let inverse = 1.0 / sum;
-    for score in scores.iter_mut() {
-        *score *= inverse;
-    }
-}
-
-/// e^x by range reduction to `|r| <= ln(2)/2` and a polynomial of degree 6; relative error below 3e-7 over the floats
-/// whose result is normal, and free of calls so that loops over it vectorise.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to a whole number.
-    let x = x.clamp(-87.0, 88.0);
-    let whole = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    let r = (x - whole * 0.693_359_4) + whole * 2.121_944_4e-4;
-    let poly = 1.388_888_9e-3f32;
-    let poly = poly * r + 8.333_334e-3;
-    let poly = poly * r + 4.166_666_6e-2;
-    let poly = poly * r + 1.666_666_7e-1;
-    let poly = poly * r + 0.5;
-    let poly = poly * r + 1.0;
-    let poly = poly * r + 1.0;
-    poly * f32::from_bits(((whole as i32 + 127) as u32) << 23)
 }
 
 fn query_heads(segments: &Segments, kv: usize) -> std::ops::Range<usize> {
@@ -363,18 +327,15 @@ fn query_heads(segments: &Segments, kv: usize) -> std::ops::Range<usize> {
     kv * share..(kv + 1) * share
 }
 
-#[inline(always)]
-fn gather(out_te: &mut [f32], rows: &[f32], width: usize, offset: usize, e: usize, t: usize) {
-    for at in 0..t {
-        out_te[at * e..][..e].copy_from_slice(&rows[at * width + offset..][..e]);
-    }
-}
-
-#[inline(always)]
-fn gather_transposed(out_et: &mut [f32], rows: &[f32], width: usize, offset: usize, e: usize, t: usize) {
-    for at in 0..t {
-        for (lane, value) in rows[at * width + offset..][..e].iter().enumerate() {
-            out_et[lane * t + at] = *value;
+/// `out[lane, at] = rows[at, lane]` for `t` rows of `e` values.
+fn transpose(out_et: &mut [f32], rows: &[f32], stride: usize, e: usize, t: usize) {
+    // Sixteen rows at a time: their lines stay in the cache until each of their values is written.
+    for start in (0..t).step_by(16) {
+        let end = t.min(start + 16);
+        for lane in 0..e {
+            for (at, out) in (start..end).zip(&mut out_et[lane * t + start..lane * t + end]) {
+                *out = rows[at * stride + lane];
+            }
         }
     }
 }

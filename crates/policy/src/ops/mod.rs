@@ -14,11 +14,14 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 
+pub mod attention;
 pub mod autodiff;
 pub mod experts;
 pub mod flex;
 pub mod logprobs;
 pub mod plain;
+pub mod product;
+mod vector;
 
 pub use logprobs::Asked;
 
@@ -66,6 +69,16 @@ fn unwrap<B: Backend, const D: usize>(x: Tensor<B, D>) -> FloatTensor<B> {
 
 /// A backend with the policy's kernels. All tensors are float.
 pub trait Kernels: Backend {
+    /// `x W^T`. `x` \[n, in\], `weight` \[out, in\]; out \[n, out\].
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::project::<Self>(x, weight)
+    }
+
+    /// Gradients of [`Kernels::project`] to `x` and `weight`.
+    fn project_backward(x: FloatTensor<Self>, weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
+        plain::project_backward::<Self>(x, weight, grad)
+    }
+
     /// RMS norm over the last dimension: `x / sqrt(mean(x^2) + eps) * weight`. `x` \[n, d\], `weight` \[d\].
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         plain::rms_norm::<Self>(x, weight, eps)
@@ -125,6 +138,16 @@ pub trait Kernels: Backend {
         experts::backward::<Self>(x, gate_up, down, counts, grad)
     }
 
+    /// Log-prob \[n\] of one token per row of `logits` \[n, vocab\], which are divided by `temperature` first.
+    fn pick_logprobs(logits: FloatTensor<Self>, tokens: &[u32], temperature: f64) -> FloatTensor<Self> {
+        plain::pick_logprobs::<Self>(logits, tokens, temperature)
+    }
+
+    /// Gradient of [`Kernels::pick_logprobs`] to `logits`; `grad` \[n\].
+    fn pick_logprobs_backward(logits: FloatTensor<Self>, tokens: &[u32], temperature: f64, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::pick_logprobs_backward::<Self>(logits, tokens, temperature, grad)
+    }
+
     /// Log-prob \[n\] of one token per row of `hidden` \[n, d\] under the head \[vocab, d\].
     fn token_logprobs(hidden: FloatTensor<Self>, head: FloatTensor<Self>, asked: &Asked) -> FloatTensor<Self> {
         logprobs::forward::<Self>(hidden, head, asked)
@@ -139,6 +162,11 @@ pub trait Kernels: Backend {
     ) -> [FloatTensor<Self>; 2] {
         logprobs::backward::<Self>(hidden, head, asked, grad)
     }
+}
+
+/// [`Kernels::project`] on tensors.
+pub fn project<B: Kernels>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    wrap(B::project(unwrap(x), unwrap(weight)))
 }
 
 /// [`Kernels::rms_norm`] on tensors.

@@ -4,12 +4,23 @@
 
 use std::ops::Range;
 
-use burn::tensor::activation::{sigmoid, softmax};
+use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
 use super::{Segments, unwrap, wrap};
+
+/// [`Kernels::project`](super::Kernels::project).
+pub fn project<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    unwrap(wrap::<B, 2>(x).matmul(wrap::<B, 2>(weight).transpose()))
+}
+
+/// [`Kernels::project_backward`](super::Kernels::project_backward).
+pub fn project_backward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, grad: FloatTensor<B>) -> [FloatTensor<B>; 2] {
+    let grad = wrap::<B, 2>(grad);
+    [unwrap(grad.clone().matmul(wrap(weight))), unwrap(grad.transpose().matmul(wrap(x)))]
+}
 
 /// [`Kernels::rms_norm`](super::Kernels::rms_norm).
 pub fn rms_norm<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
@@ -100,6 +111,31 @@ pub fn segment_attention_backward<B: Backend>(
         dvs.push(merge_heads(fold(dv), e, segments.kv_heads));
     }
     [unwrap(Tensor::cat(dqs, 0)), unwrap(Tensor::cat(dks, 0)), unwrap(Tensor::cat(dvs, 0))]
+}
+
+/// [`Kernels::pick_logprobs`](super::Kernels::pick_logprobs).
+pub fn pick_logprobs<B: Backend>(logits: FloatTensor<B>, tokens: &[u32], temperature: f64) -> FloatTensor<B> {
+    let logits = wrap::<B, 2>(logits) / temperature;
+    let column = column::<B>(tokens, &logits.device());
+    unwrap(log_softmax(logits, 1).gather(1, column).reshape([tokens.len()]))
+}
+
+/// [`Kernels::pick_logprobs_backward`](super::Kernels::pick_logprobs_backward): d log p(token) / d logits = onehot(token) - p.
+pub fn pick_logprobs_backward<B: Backend>(
+    logits: FloatTensor<B>,
+    tokens: &[u32],
+    temperature: f64,
+    grad: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let logits = wrap::<B, 2>(logits) / temperature;
+    let column = column::<B>(tokens, &logits.device());
+    let grad = (wrap::<B, 1>(grad) / temperature).reshape([tokens.len(), 1]);
+    unwrap((softmax(logits, 1).neg() * grad.clone()).scatter(1, column, grad, IndexingUpdateOp::Add))
+}
+
+fn column<B: Backend>(tokens: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
+    let ids: Vec<i64> = tokens.iter().map(|id| i64::from(*id)).collect();
+    Tensor::from_data(TensorData::new(ids, [tokens.len(), 1]), device)
 }
 
 fn split_heads<B: Backend>(x: Tensor<B, 2>, e: usize) -> Tensor<B, 3> {
