@@ -13,7 +13,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::trainer::{Sample, Trainer};
+use crate::trainer::Trainer;
+use hypereyes_policy::score::Sample;
 
 /// Settings of the cold start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -161,15 +162,15 @@ impl Example {
             });
         }
         let trained = (start..tokens.len()).collect();
-        Self { sample: Sample { tokens, pictures: vec![], trained }, pictures, authors }
+        Self { sample: Sample { tokens, pictures: vec![], asked: trained }, pictures, authors }
     }
 
     /// The demonstration up to the end of its first turn.
     fn glance(&self, image_tokens: [u32; 3]) -> Self {
         let first = self.authors.iter().position(|author| *author == Author::Environment).unwrap_or(self.authors.len());
-        let (mut sample, start) = (self.sample.clone(), self.sample.trained[0]);
+        let (mut sample, start) = (self.sample.clone(), self.sample.asked[0]);
         sample.tokens.truncate(start + first);
-        sample.trained.truncate(first);
+        sample.asked.truncate(first);
         let [_, vision_start, _] = image_tokens;
         let seen = sample.tokens.iter().filter(|token| **token == vision_start).count();
         Self { sample, pictures: self.pictures.iter().take(seen).cloned().collect(), authors: self.authors[..first].to_vec() }
@@ -182,15 +183,15 @@ impl Example {
             let pictures = self.pictures.iter().map(|picture| Arc::new(processor.patches(picture))).collect();
             return (Sample { pictures, ..self.sample.clone() }, weights(&self.authors));
         }
-        let mut sample = Sample { tokens: vec![], pictures: vec![], trained: vec![] };
+        let mut sample = Sample { tokens: vec![], pictures: vec![], asked: vec![] };
         let mut authors = vec![];
-        let start = self.sample.trained[0];
+        let start = self.sample.asked[0];
         for (at, token) in self.sample.tokens.iter().enumerate() {
             if image_tokens.contains(token) {
                 continue;
             }
             if at >= start {
-                sample.trained.push(sample.tokens.len());
+                sample.asked.push(sample.tokens.len());
                 authors.push(self.authors[at - start]);
             }
             sample.tokens.push(*token);
@@ -252,18 +253,18 @@ pub fn train(
         }
         let total: f32 = weights.iter().flat_map(|weights| weights.iter()).sum();
         let (mut loss, mut likely, mut own) = (0.0f64, 0usize, 0usize);
-        trainer.accumulate(&samples, 1.0, |indices, logprobs| {
-            let coefficients = |(index, logprobs): (&usize, &Vec<f32>)| -> Vec<f32> {
-                for (logprob, weight) in logprobs.iter().zip(&weights[*index]) {
+        trainer.accumulate(&samples, 1.0, |run, logprobs| {
+            let coefficients = |(weights, logprobs): (&Vec<f32>, &Vec<f32>)| -> Vec<f32> {
+                for (logprob, weight) in logprobs.iter().zip(weights) {
                     loss -= f64::from(logprob * weight / total);
                     if *weight == 1.0 {
                         own += 1;
                         likely += usize::from(*logprob > -std::f32::consts::LN_2);
                     }
                 }
-                weights[*index].iter().map(|weight| -weight / total).collect()
+                weights.iter().map(|weight| -weight / total).collect()
             };
-            indices.iter().zip(logprobs).map(coefficients).collect()
+            weights[run].iter().zip(logprobs).map(coefficients).collect()
         })?;
         let lr = learning_rate(config, step);
         let grad_norm = trainer.step(lr)?;
@@ -306,7 +307,7 @@ mod tests {
     fn a_glance_is_the_first_turn_with_the_pictures_it_has_seen() {
         let glance = example().glance(IMAGE);
         assert_eq!(glance.sample.tokens, [1, 91, 90, 90, 92, 2, 10, 11]);
-        assert_eq!(glance.sample.trained, [6, 7]);
+        assert_eq!(glance.sample.asked, [6, 7]);
         assert_eq!(glance.authors, [Author::Looking; 2]);
         assert_eq!(glance.pictures.iter().map(|picture| picture.width()).collect::<Vec<_>>(), [32]);
     }
@@ -315,7 +316,7 @@ mod tests {
     fn blind_views_lose_the_picture_and_the_turns_that_looked() {
         let (sample, weights) = example().view(&SftConfig::default(), &Processor::default(), IMAGE, true);
         assert_eq!(sample.tokens, [1, 2, 10, 11, 30, 12]);
-        assert_eq!((sample.trained, sample.pictures.len()), (vec![2, 3, 4, 5], 0));
+        assert_eq!((sample.asked, sample.pictures.len()), (vec![2, 3, 4, 5], 0));
         assert_eq!(weights, [0.0, 0.0, 0.0, 1.0]);
     }
 

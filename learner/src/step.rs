@@ -15,7 +15,8 @@ use hypereyes_policy::Error;
 use hypereyes_scoring::cas;
 use serde::Serialize;
 
-use crate::trainer::{Sample, Trainer};
+use crate::trainer::Trainer;
+use hypereyes_policy::score::Sample;
 
 /// Pictures of a batch as patches.
 pub type Pictures = HashMap<PictureId, Arc<Patches>>;
@@ -113,13 +114,13 @@ pub fn train(
     let totals = Totals::of(&sequences);
     let mut sums = objective::Metrics::default();
     let (mut loss, mut failure) = (0.0, None);
-    trainer.accumulate(&samples, temperature, |indices, logprobs| {
-        let part: Vec<Sequence> = indices
+    trainer.accumulate(&samples, temperature, |run, logprobs| {
+        let part: Vec<Sequence> = sequences[run]
             .iter()
             .zip(logprobs)
-            .map(|(index, logprobs)| {
+            .map(|(sequence, logprobs)| {
                 let now: Vec<f64> = logprobs.iter().map(|value| f64::from(*value)).collect();
-                Sequence { new: now.clone(), old: now, ..sequences[*index].clone() }
+                Sequence { new: now.clone(), old: now, ..sequence.clone() }
             })
             .collect();
         match objective::evaluate_part(&part, &totals, options) {
@@ -173,7 +174,7 @@ fn lay_out(groups: &[TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, 
             samples.push(Sample {
                 tokens: rollout.prompt.iter().chain(&rollout.response).copied().collect(),
                 pictures: seen.map_err(|id| Error::Input(format!("group {}: picture {id} is not here", scored.group.id)))?,
-                trained: at.iter().map(|at| start + at).collect(),
+                asked: at.iter().map(|at| start + at).collect(),
             });
             let judged = score.route != Route::Skip;
             sequences.push(Sequence {

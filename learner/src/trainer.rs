@@ -6,12 +6,11 @@
 //! Micro-batches run at once, one per lane of cores, each with a tape of its own; their gradients are added up in the
 //! micro-batches' order, so that a result depends on the number of lanes and on nothing else.
 
-use std::sync::Arc;
+use std::ops::Range;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
-use hypereyes_domain::Patches;
 use hypereyes_policy::Error;
 use hypereyes_policy::backend::CpuTrain;
 use hypereyes_policy::batch::Batch;
@@ -19,20 +18,9 @@ use hypereyes_policy::checkpoint::{self, HostWeights, ParamPath};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::model::Qwen3Vl;
-use hypereyes_policy::score::{self, Target};
+use hypereyes_policy::score::{self, Sample, Target};
 
 use crate::optim::{AdamW, Gradients, OptimConfig};
-
-/// One sequence and which of its tokens are trained.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// All token ids.
-    pub tokens: Vec<u32>,
-    /// Pictures in order of appearance; shared between siblings so that each is encoded once per micro-batch.
-    pub pictures: Vec<Arc<Patches>>,
-    /// Indices into `tokens` of what is trained, ascending, each at least 1.
-    pub trained: Vec<usize>,
-}
 
 /// Derivative of the loss to the log-prob of each trained token, per sample.
 pub type Coefficients = Vec<Vec<f32>>;
@@ -75,29 +63,24 @@ impl Trainer {
         &self.config
     }
 
-    /// Passes over all samples and adds up gradients. `objective(indices, log-probs)` is called per micro-batch with the
-    /// samples' indices and their trained tokens' log-probs at `temperature`, and answers with the coefficients.
+    /// Passes over all samples and adds up gradients. `objective(run, log-probs)` is called per micro-batch with the run of
+    /// samples and the log-probs of what they ask, at `temperature`, and answers with the coefficients.
     pub fn accumulate(
         &mut self,
         samples: &[Sample],
         temperature: f64,
-        mut objective: impl FnMut(&[usize], &[Vec<f32>]) -> Coefficients,
+        mut objective: impl FnMut(Range<usize>, &[Vec<f32>]) -> Coefficients,
     ) -> Result<(), Error> {
         let lanes = self.lanes.count();
-        for wave in micro_batches(samples, self.micro_tokens / lanes, lanes).chunks(lanes) {
-            let laid = wave.iter().map(|indices| self.lay_out(samples, indices)).collect::<Result<Vec<_>, _>>()?;
+        let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
+        for wave in score::even_runs(&lengths, self.micro_tokens / lanes, lanes).chunks(lanes) {
+            let laid = wave.iter().map(|run| score::lay_out(&self.config, &samples[run.clone()])).collect::<Result<Vec<_>, _>>()?;
             let (models, config) = (&self.models, &self.config);
             let passed = self.lanes.map(laid, |lane, (batch, targets)| forward(&models[lane], config, &batch, &targets, temperature));
             let mut weighted = vec![];
-            for (indices, (logprobs, values)) in wave.iter().zip(passed) {
-                let mut rest = values.as_slice();
-                let own = |index: &usize| {
-                    let (own, others) = rest.split_at(samples[*index].trained.len());
-                    rest = others;
-                    own.to_vec()
-                };
-                let per_sample: Vec<Vec<f32>> = indices.iter().map(own).collect();
-                let coefficients = if values.is_empty() { vec![] } else { objective(indices, &per_sample).concat() };
+            for (run, (logprobs, values)) in wave.iter().zip(passed) {
+                let values = score::per_sample(&samples[run.clone()], &values);
+                let coefficients = if logprobs.is_some() { objective(run.clone(), &values).concat() } else { vec![] };
                 weighted.push((logprobs, coefficients));
             }
             let gradients = self.lanes.map(weighted, |lane, (logprobs, coefficients)| backward(&models[lane], logprobs?, coefficients));
@@ -109,18 +92,6 @@ impl Trainer {
             }
         }
         Ok(())
-    }
-
-    /// Samples end to end, and which of their tokens' log-probs are wanted.
-    fn lay_out(&self, samples: &[Sample], indices: &[usize]) -> Result<(Batch, Vec<Target>), Error> {
-        let mut batch = Batch::default();
-        let mut targets = vec![];
-        for sample in indices.iter().map(|index| &samples[*index]) {
-            let start = batch.rows.tokens.len();
-            batch.push(&self.config, &sample.tokens, &sample.pictures)?;
-            targets.extend(sample.trained.iter().map(|at| Target { row: start + at - 1, token: sample.tokens[*at] }));
-        }
-        Ok((batch, targets))
     }
 
     /// Updates the weights with what was accumulated; returns the gradient norm before clipping (not finite: no update).
@@ -192,36 +163,4 @@ fn copies(model: Qwen3Vl<CpuTrain>, count: usize) -> Vec<Qwen3Vl<CpuTrain>> {
     let mut models: Vec<_> = (1..count).map(|_| model.clone().map(&mut Leaves)).collect();
     models.push(model);
     models
-}
-
-/// Cuts samples into runs of up to `budget` tokens (at least one sample), in order, so that siblings stay together and
-/// share their pictures. Runs are as many as whole waves of `lanes` take, and as even as that allows.
-fn micro_batches(samples: &[Sample], budget: usize, lanes: usize) -> Vec<Vec<usize>> {
-    let needed = cut(samples, budget).len().next_multiple_of(lanes.max(1));
-    let total: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
-    // The smallest budget that needs no more waves.
-    let (mut low, mut high) = (total / needed.max(1), budget);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if cut(samples, middle).len() <= needed { high = middle } else { low = middle + 1 }
-    }
-    cut(samples, high)
-}
-
-fn cut(samples: &[Sample], budget: usize) -> Vec<Vec<usize>> {
-    let mut batches: Vec<Vec<usize>> = vec![];
-    let mut room = 0;
-    for (index, sample) in samples.iter().enumerate() {
-        match batches.last_mut().filter(|_| sample.tokens.len() <= room) {
-            Some(batch) => {
-                batch.push(index);
-                room -= sample.tokens.len();
-            }
-            None => {
-                batches.push(vec![index]);
-                room = budget.saturating_sub(sample.tokens.len());
-            }
-        }
-    }
-    batches
 }

@@ -15,8 +15,9 @@ use hypereyes_policy::backend::Cpu;
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::model::Qwen3Vl;
-use hypereyes_policy::score::{self, Target};
+use hypereyes_policy::score::{self, Sample};
 use metrics::{counter, histogram};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -36,6 +37,9 @@ pub struct Question {
     /// Pictures in the order of their placeholders.
     pub pictures: Vec<Arc<Patches>>,
 }
+
+/// Fewest tokens of a pass worth a lane of their own.
+const LANE_TOKENS: usize = 256;
 
 type Answers = Result<Vec<Vec<f32>>, ScoreError>;
 
@@ -64,6 +68,7 @@ impl Scorer {
         let (jobs, inbox) = mpsc::channel(max_waiting.max(1));
         let worker = Worker {
             id: id.clone(),
+            lanes: Lanes::of_this_pool(max_batch_tokens / LANE_TOKENS)?,
             model,
             config: config.clone(),
             max_batch_tokens,
@@ -134,6 +139,7 @@ struct Item {
 
 struct Worker {
     id: TeacherId,
+    lanes: Lanes,
     model: Qwen3Vl<Cpu>,
     config: ModelConfig,
     max_batch_tokens: usize,
@@ -163,7 +169,7 @@ impl Worker {
             let values = catch_unwind(AssertUnwindSafe(|| self.pass(&items))).unwrap_or_else(|_| Err("a pass panicked".into()));
             histogram!(PASS_SECONDS).record(start.elapsed().as_secs_f64());
             match values {
-                Ok(values) => self.hand_out(items, &values),
+                Ok(values) => self.hand_out(items, values),
                 Err(reason) => {
                     for item in items {
                         self.fail(item.job, ScoreError::Broken { model: self.id.clone(), reason: reason.clone() });
@@ -211,39 +217,31 @@ impl Worker {
         items
     }
 
-    /// Log-probs of all wanted tokens of the items, end to end.
-    fn pass(&self, items: &[Item]) -> Result<Vec<f32>, String> {
-        let mut batch = Batch::default();
-        let mut targets = Vec::new();
-        let mut start = 0;
-        for Item { question, .. } in items {
-            batch.push(&self.config, &question.tokens, &question.pictures).map_err(|error| error.to_string())?;
-            for at in (0..question.mask.len()).filter(|at| question.mask[*at]) {
-                let place = question.prompt + at;
-                targets.push(Target { row: start + place - 1, token: question.tokens[place] });
-            }
-            start += question.tokens.len();
-        }
+    /// Log-probs of the wanted tokens, one list per item.
+    fn pass(&self, items: &[Item]) -> Result<Vec<Vec<f32>>, String> {
+        let sample = |Item { question, .. }: &Item| Sample {
+            tokens: question.tokens.clone(),
+            pictures: question.pictures.clone(),
+            asked: (0..question.mask.len()).filter(|at| question.mask[*at]).map(|at| question.prompt + at).collect(),
+        };
+        let samples: Vec<Sample> = items.iter().map(sample).collect();
+        let tokens: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
         counter!(SEQUENCES).increment(items.len() as u64);
-        counter!(TOKENS).increment(start as u64);
+        counter!(TOKENS).increment(tokens as u64);
         histogram!(BATCH_SEQUENCES).record(items.len() as f64);
-        histogram!(BATCH_TOKENS).record(start as f64);
-        let hidden = score::hidden(&self.model, &self.config, &batch, &Default::default());
-        let values = score::logprobs(&self.model, hidden, &targets, 1.0).into_data().convert::<f32>();
-        values.into_vec::<f32>().map_err(|error| format!("{error:?}"))
+        histogram!(BATCH_TOKENS).record(tokens as f64);
+        score::sample_logprobs(&self.lanes, &self.model, &self.config, &samples, 1.0).map_err(|error| error.to_string())
     }
 
-    fn hand_out(&mut self, items: Vec<Item>, values: &[f32]) {
-        let mut values = values.iter();
-        for Item { job, index, question } in items {
+    fn hand_out(&mut self, items: Vec<Item>, values: Vec<Vec<f32>>) {
+        for (Item { job, index, question }, values) in items.into_iter().zip(values) {
             let mut wrong = None;
-            for at in (0..question.mask.len()).filter(|at| question.mask[*at]) {
-                let Some(value) = values.next() else { break };
+            for (at, value) in (0..question.mask.len()).filter(|at| question.mask[*at]).zip(values) {
                 if !value.is_finite() {
-                    wrong.get_or_insert((at, *value));
+                    wrong.get_or_insert((at, value));
                 }
                 if let Some(open) = self.open.get_mut(&job) {
-                    open.answers[index][at] = *value;
+                    open.answers[index][at] = value;
                 }
             }
             if let Some((at, value)) = wrong {

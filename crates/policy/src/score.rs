@@ -1,11 +1,31 @@
-//! Log-probs of given tokens: one pass over whole sequences, logits only where asked and a chunk at a time.
+//! Log-probs of given tokens: whole sequences end to end, logits only where asked and a chunk at a time. Learner, teacher
+//! and commands all use this.
+//!
+//! In: sequences, and which of their tokens are asked about. Out: log-probs, differentiable for whoever trains.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
+use hypereyes_domain::Patches;
 
+use crate::Error;
 use crate::batch::Batch;
 use crate::config::ModelConfig;
+use crate::lanes::Lanes;
 use crate::model::{Qwen3Vl, rotary_tables};
 use crate::ops::{self, Asked, Kernels, Segments};
+
+/// One sequence and which of its tokens are asked about.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// All token ids.
+    pub tokens: Vec<u32>,
+    /// Pictures in order of appearance; shared between siblings, so that each is encoded once per pass.
+    pub pictures: Vec<Arc<Patches>>,
+    /// Indices into `tokens`, ascending, each at least 1: the first token of all has no log-prob.
+    pub asked: Vec<usize>,
+}
 
 /// A token whose log-prob is wanted: the row that predicts it and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +34,18 @@ pub struct Target {
     pub row: usize,
     /// Id of the token predicted.
     pub token: u32,
+}
+
+/// Samples end to end, and the targets of all that they ask.
+pub fn lay_out(config: &ModelConfig, samples: &[Sample]) -> Result<(Batch, Vec<Target>), Error> {
+    let mut batch = Batch::default();
+    let mut targets = vec![];
+    for sample in samples {
+        let start = batch.rows.tokens.len();
+        batch.push(config, &sample.tokens, &sample.pictures)?;
+        targets.extend(sample.asked.iter().map(|at| Target { row: start + at - 1, token: sample.tokens[*at] }));
+    }
+    Ok((batch, targets))
 }
 
 /// Hidden states \[rows, d\] of a batch.
@@ -32,4 +64,84 @@ pub fn logprobs<B: Kernels>(model: &Qwen3Vl<B>, hidden: Tensor<B, 2>, targets: &
     let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [targets.len()]), &device);
     let asked = Asked { tokens: targets.iter().map(|target| target.token).collect(), temperature };
     ops::token_logprobs(hidden.select(0, rows), model.head(), &asked)
+}
+
+/// Log-probs of the asked tokens, one list per sample, without gradients; one pass per lane.
+pub fn sample_logprobs<B: Kernels>(
+    lanes: &Lanes,
+    model: &Qwen3Vl<B>,
+    config: &ModelConfig,
+    samples: &[Sample],
+    temperature: f64,
+) -> Result<Vec<Vec<f32>>, Error> {
+    let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
+    let pass = |_, run: Range<usize>| {
+        let samples = &samples[run];
+        let (batch, targets) = lay_out(config, samples)?;
+        if targets.is_empty() {
+            return Ok(samples.iter().map(|_| vec![]).collect());
+        }
+        let hidden = hidden(model, config, &batch, &Default::default());
+        let values = logprobs(model, hidden, &targets, temperature).into_data().convert::<f32>();
+        Ok(per_sample(samples, &values.into_vec::<f32>().expect("converted to f32")))
+    };
+    let parts: Result<Vec<Vec<Vec<f32>>>, Error> = lanes.map(even_runs(&lengths, usize::MAX, lanes.count()), pass).into_iter().collect();
+    Ok(parts?.concat())
+}
+
+/// Cuts what belongs to all targets into what belongs to each sample.
+pub fn per_sample(samples: &[Sample], mut values: &[f32]) -> Vec<Vec<f32>> {
+    let own = |sample: &Sample| {
+        let (own, others) = values.split_at(sample.asked.len());
+        values = others;
+        own.to_vec()
+    };
+    samples.iter().map(own).collect()
+}
+
+/// Cuts samples of these lengths into runs of up to `budget` tokens (at least one sample), in order, so that siblings stay
+/// together and share their pictures. Runs are as many as whole waves of `lanes` take, and as even as that allows.
+pub fn even_runs(lengths: &[usize], budget: usize, lanes: usize) -> Vec<Range<usize>> {
+    let needed = cut(lengths, budget).len().next_multiple_of(lanes.max(1));
+    let total: usize = lengths.iter().sum();
+    // The smallest budget that needs no more waves.
+    let (mut low, mut high) = (total / needed.max(1), budget.min(total));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if cut(lengths, middle).len() <= needed { high = middle } else { low = middle + 1 }
+    }
+    cut(lengths, high)
+}
+
+fn cut(lengths: &[usize], budget: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = vec![];
+    let mut room = 0;
+    for (index, length) in lengths.iter().enumerate() {
+        match runs.last_mut().filter(|_| *length <= room) {
+            Some(run) => {
+                run.end = index + 1;
+                room -= length;
+            }
+            None => {
+                runs.push(index..index + 1);
+                room = budget.saturating_sub(*length);
+            }
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_keep_the_order_hold_the_budget_and_fill_whole_waves_evenly() {
+        assert_eq!(even_runs(&[256; 8], 1024, 2), [0..4, 4..8]);
+        assert_eq!(even_runs(&[256; 8], 2048, 2), [0..4, 4..8], "one run would leave a lane idle");
+        assert_eq!(even_runs(&[300; 7], 1024, 2), [0..2, 2..4, 4..6, 6..7]);
+        assert_eq!(even_runs(&[5000, 10, 10], 1024, 1), [0..1, 1..3], "a sample over the budget goes alone");
+        assert_eq!(even_runs(&[10, 20], usize::MAX, 4), [0..1, 1..2]);
+        assert!(even_runs(&[], 1024, 2).is_empty());
+    }
 }

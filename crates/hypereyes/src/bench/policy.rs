@@ -4,13 +4,13 @@
 
 use anyhow::Result;
 use hypereyes_learner::optim::OptimConfig;
-use hypereyes_learner::trainer::{Sample, Trainer};
+use hypereyes_learner::trainer::Trainer;
 use hypereyes_policy::backend::Cpu;
-use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::model::Qwen3Vl;
-use hypereyes_policy::score::{self, Target};
+use hypereyes_policy::score::{self, Sample};
 use serde_json::{Map, Value};
 
 use super::{median, seconds, tokens};
@@ -31,31 +31,25 @@ pub struct Load {
 /// Measures log-probs without gradients, then steps: forward, backward, global norm, AdamW.
 pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64) -> Result<Map<String, Value>> {
     let sequence = |number: usize| tokens(load.length, model.text.vocab_size, seed + number as u64);
-    let sample = |number| Sample { tokens: sequence(number), pictures: vec![], trained: (1..load.length).collect() };
+    let sample = |number| Sample { tokens: sequence(number), pictures: vec![], asked: (1..load.length).collect() };
     let samples: Vec<Sample> = (0..load.sequences).map(sample).collect();
     let total = (load.sequences * load.length) as f64;
 
     let device = Default::default();
     let built = checkpoint::from_host(Qwen3Vl::<Cpu>::init(model, 0, &device), weights)?;
-    let mut batch = Batch::default();
-    let mut targets = vec![];
-    for (number, sample) in samples.iter().enumerate() {
-        batch.push(model, &sample.tokens, &[])?;
-        targets.extend(sample.trained.iter().map(|at| Target { row: number * load.length + at - 1, token: sample.tokens[*at] }));
-    }
+    let lanes = Lanes::of_this_pool(load.sequences)?;
     let scoring = || {
-        let hidden = score::hidden(&built, model, &batch, &device);
-        let values = score::logprobs(&built, hidden, &targets, 1.0).into_data();
-        assert_eq!(values.num_elements(), targets.len());
+        let values = score::sample_logprobs(&lanes, &built, model, &samples, 1.0).expect("the samples fit the model");
+        assert_eq!(values.len(), samples.len());
     };
     scoring();
     let forward = median((0..load.repeats).map(|_| seconds(scoring)).collect());
 
     let mut trainer = Trainer::new(model.clone(), weights.clone(), OptimConfig::default(), load.micro_tokens)?;
-    let share = -1.0 / targets.len() as f32;
+    let share = -1.0 / (load.sequences * (load.length - 1)) as f32;
     let mut step = || -> Result<f64> {
         let began = std::time::Instant::now();
-        trainer.accumulate(&samples, 1.0, |indices, _| indices.iter().map(|at| vec![share; samples[*at].trained.len()]).collect())?;
+        trainer.accumulate(&samples, 1.0, |_, asked| asked.iter().map(|asked| vec![share; asked.len()]).collect())?;
         trainer.step(1e-4)?;
         Ok(began.elapsed().as_secs_f64())
     };

@@ -7,11 +7,11 @@ use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_pictures::Processor;
 use hypereyes_policy::backend::Cpu;
-use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::model::Qwen3Vl;
-use hypereyes_policy::score::{self, Target};
+use hypereyes_policy::score::{self, Sample};
 use serde_json::{Value, json};
 
 use crate::cases::{self, Case};
@@ -46,7 +46,8 @@ pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     let (config, model) = checkpoint::load::<Cpu>(&args.model, &Default::default()).map_err(bad)?;
     let processor = processor(&args.model)?;
-    let of = |case: &Case| logprobs(&config, &model, case);
+    let lanes = Lanes::of_this_pool(1).map_err(bad)?;
+    let of = |case: &Case| logprobs(&lanes, &config, &model, case);
     match &args.cases {
         Some(path) => {
             let mut answers = vec![];
@@ -77,15 +78,10 @@ pub fn processor(model: &Path) -> Result<Processor, BadInput> {
     Processor::load(model).map_err(|error| BadInput::new(error.to_string()))
 }
 
-fn logprobs(config: &ModelConfig, model: &Qwen3Vl<Cpu>, case: &Case) -> Result<Vec<f32>, hypereyes_policy::Error> {
-    let mut batch = Batch::default();
-    batch.push(config, &case.ids, &case.pictures)?;
-    if case.ids.len() < 2 {
-        return Ok(vec![]);
-    }
-    let targets: Vec<Target> = case.ids[1..].iter().enumerate().map(|(row, token)| Target { row, token: *token }).collect();
-    let hidden = score::hidden(model, config, &batch, &Default::default());
-    Ok(score::logprobs(model, hidden, &targets, 1.0).into_data().into_vec().expect("f32 on the CPU backend"))
+fn logprobs(lanes: &Lanes, config: &ModelConfig, model: &Qwen3Vl<Cpu>, case: &Case) -> Result<Vec<f32>, hypereyes_policy::Error> {
+    let asked = (1..case.ids.len()).collect();
+    let sample = Sample { tokens: case.ids.clone(), pictures: case.pictures.clone(), asked };
+    Ok(score::sample_logprobs(lanes, model, config, &[sample], 1.0)?.remove(0))
 }
 
 fn summary(case: &Case, logprobs: &[f32]) -> String {

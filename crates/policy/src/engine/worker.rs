@@ -73,6 +73,9 @@ struct Taken<B: burn::tensor::backend::Backend> {
 /// worth splitting one by one.
 const LANE_WEIGHTS: u128 = 8 << 20;
 
+/// Rows from which a pass runs on a thread of the pool.
+const POOL_ROWS: usize = 32;
+
 /// Most lanes of an engine: beyond, waking them costs what they save.
 const MOST_LANES: usize = 8;
 
@@ -296,7 +299,9 @@ impl<B: Kernels> Worker<B> {
         }
         let worker = &*self;
         match parts.len() {
-            // Alone, a pass may use every core for each of its operations.
+            // Alone, a pass may use every core for each of its operations. One that will do so runs on a thread of the pool,
+            // where handing work over costs little; a short one is done before another thread is awake.
+            1 if rows.iter().sum::<usize>() >= POOL_ROWS => rayon::scope(|_| worker.pass(parts.remove(0))),
             1 => worker.pass(parts.remove(0)),
             _ => drop(self.lanes.map(parts, |_, part| worker.pass(part))),
         }

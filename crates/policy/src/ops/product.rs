@@ -110,11 +110,12 @@ impl Piece<'_> {
         let ws: [_; C] = std::array::from_fn(|c| S::as_simd_f32s(self.w.row(column + c, self.from, self.length)));
         let mut sums = [[simd.splat_f32s(0.0); C]; R];
         for at in 0..xs[0].0.len() {
-            let x: [_; R] = std::array::from_fn(|r| xs[r].0[at]);
-            for c in 0..C {
-                let w = ws[c].0[at];
-                for r in 0..R {
-                    sums[r][c] = simd.mul_add_f32s(x[r], w, sums[r][c]);
+            // One `x` at a time: with sums and `w`, that is as many registers as AVX2 has.
+            let w: [_; C] = std::array::from_fn(|c| ws[c].0[at]);
+            for r in 0..R {
+                let x = xs[r].0[at];
+                for c in 0..C {
+                    sums[r][c] = simd.mul_add_f32s(x, w[c], sums[r][c]);
                 }
             }
         }
@@ -202,8 +203,8 @@ impl RowsByColumns<'_> {
     }
 
     #[inline(always)]
-    fn first<const R: usize>(&self, row: usize, inner: usize) -> [f32; R] {
-        std::array::from_fn(|r| self.a[(row + r) * self.a_strides.0 + inner * self.a_strides.1])
+    fn first(&self, row: usize, inner: usize) -> f32 {
+        self.a[row * self.a_strides.0 + inner * self.a_strides.1]
     }
 
     #[inline(always)]
@@ -214,9 +215,8 @@ impl RowsByColumns<'_> {
         for inner in 0..k {
             let b = S::as_simd_f32s(self.b.row(inner, column, length)).0;
             let b: [_; V] = std::array::from_fn(|v| b[v]);
-            let a: [f32; R] = self.first(row, inner);
             for r in 0..R {
-                let a = simd.splat_f32s(a[r]);
+                let a = simd.splat_f32s(self.first(row + r, inner));
                 for v in 0..V {
                     sums[r][v] = simd.mul_add_f32s(a, b[v], sums[r][v]);
                 }
@@ -238,9 +238,8 @@ impl RowsByColumns<'_> {
         let mut sums = [simd.splat_f32s(0.0); R];
         for inner in 0..k {
             let b = simd.partial_load_f32s(self.b.row(inner, column, length));
-            let a: [f32; R] = self.first(row, inner);
             for r in 0..R {
-                sums[r] = simd.mul_add_f32s(simd.splat_f32s(a[r]), b, sums[r]);
+                sums[r] = simd.mul_add_f32s(simd.splat_f32s(self.first(row + r, inner)), b, sums[r]);
             }
         }
         for r in 0..R {
