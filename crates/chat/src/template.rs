@@ -4,6 +4,10 @@
 //!
 //! The template is rendered once, with marks in the places of the variable texts, and cut at the marks. So a prompt costs
 //! no rendering, cannot fail, and text from outside can neither become a control token nor template code.
+//!
+//! The template itself is code of the model's maker and is trusted as far as the model folder is: fuel bounds its time and
+//! a limit its recursion, but a template that doubles a string or prints a namespace that holds itself can still end the
+//! process when the model is loaded.
 
 use minijinja::{Environment, ErrorKind, Value, context};
 use serde_json::json;

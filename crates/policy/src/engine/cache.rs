@@ -174,16 +174,19 @@ impl<B: Backend> Attend<B> for CachedAttention<'_, '_> {
         let mut out = vec![0.0f32; self.rows.len() * width];
         let attend = |(rows, out, q): (&[CacheRow], &mut [f32], &[f32]), scratch: &mut Vec<f32>| {
             let slot = &slots[rows[0].slot];
-            for head in 0..heads {
-                let kv = head / (heads / kv_heads);
+            // Heads that share keys read them together where there is one row; otherwise the rows of a head do.
+            let share = heads / kv_heads;
+            let (at_once, count, stride) = if rows.len() == 1 { (share, share, e) } else { (1, rows.len(), width) };
+            for head in (0..heads).step_by(at_once) {
+                let kv = head / share;
                 arch.dispatch(ops::attention::Attend {
-                    q: Queries { rows: View::new(&q[head * e..], width), count: rows.len(), e },
+                    q: Queries { rows: View::new(&q[head * e..], stride), count, e },
                     shared: slot.shared(layer, kv),
                     own: slot.own(layer, kv),
-                    seen: |row: usize| rows[row].at + 1 - slot.prompt_length(),
+                    seen: |row: usize| rows[row.min(rows.len() - 1)].at + 1 - slot.prompt_length(),
                     scratch,
                     out: &mut out[head * e..],
-                    stride: width,
+                    stride,
                 });
             }
         };

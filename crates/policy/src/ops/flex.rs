@@ -39,11 +39,11 @@ impl Kernels for Cpu {
         let mut out = vec![0.0f32; n * m];
         if threads == 1 || n * m * k < PRODUCT_PER_TASK {
             product(xs, ws, n, m, &mut out);
-        } else if n >= 8 * threads {
+        } else if 4 * n >= m {
             let rows = n.div_ceil(threads).next_multiple_of(4);
             out.par_chunks_mut(rows * m).zip(xs.par_chunks(rows * k)).for_each(|(out, xs)| product(xs, ws, out.len() / m, m, out));
         } else {
-            // Few rows: each thread takes part of the weights, which are then read once, and the parts are put together.
+            // Few rows: each thread takes part of the weights, which are then read once by all threads together.
             let columns = m.div_ceil(threads);
             let part = |ws: &[f32]| {
                 let mut part = vec![0.0f32; n * (ws.len() / k)];
