@@ -54,6 +54,8 @@ pub struct State {
     pub cursor: Cursor,
     /// Committed TRACE references.
     pub references: BTreeMap<TaskId, Reference>,
+    /// The reward service's snapshot of them; 0 where it is not known.
+    pub snapshot: u64,
     /// Training seconds so far, over all starts.
     pub seconds: f64,
 }
@@ -68,6 +70,8 @@ struct Manifest {
     seconds: f64,
     cursor: Cursor,
     references: BTreeMap<TaskId, Reference>,
+    #[serde(default)]
+    snapshot: u64,
     /// BLAKE3 of each file, hex.
     digests: BTreeMap<String, String>,
 }
@@ -96,6 +100,7 @@ pub fn save(dir: &Path, state: &State) -> Result<(), CheckpointError> {
         seconds: state.seconds,
         cursor: state.cursor.clone(),
         references: state.references.clone(),
+        snapshot: state.snapshot,
         digests,
     };
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain values");
@@ -141,6 +146,7 @@ pub fn load(dir: &Path) -> Result<Option<State>, CheckpointError> {
         optimiser: AdamW { steps: manifest.optimiser_steps, first, second },
         cursor: manifest.cursor,
         references: manifest.references,
+        snapshot: manifest.snapshot,
         seconds: manifest.seconds,
     }))
 }
@@ -159,6 +165,7 @@ mod tests {
             weights,
             cursor: Cursor { epoch: 1, remaining: vec!["t".into()], leases: 9, trained: 4, dropped: 1 },
             references: [("t".into(), Reference { rounds: 2, searches: 5 })].into(),
+            snapshot: 7,
             seconds: 1.5,
         }
     }

@@ -27,7 +27,7 @@ use crate::checkpoint::{self, State};
 use crate::intake::{Bounds, Intake};
 use crate::ledger::{Event, Ledger};
 use crate::optim::OptimConfig;
-use crate::service::{GroupPlan, ReferenceKeeper, Service, Shared};
+use crate::service::{GroupPlan, KeptReferences, ReferenceKeeper, Service, Shared};
 use crate::step::{self, Measured, Pictures};
 use crate::tasks::Tasks;
 use crate::trainer::Trainer;
@@ -84,6 +84,9 @@ pub struct Config {
     pub micro_tokens: usize,
     /// Steps between checkpoints; one is always written at the end. Default 20.
     pub checkpoint_every: u64,
+    /// Whether a resumed run goes back to the TRACE references of its checkpoint, so that what it repeats is scored as it was.
+    /// Default false: references that were tightened since stay tightened.
+    pub restore_references: bool,
     /// Steps between recorded batches in `trajectories.jsonl`. Default 20.
     pub record_every: u64,
     /// Bytes of pictures held beside those of the tasks. Default 256 MiB.
@@ -123,6 +126,7 @@ impl Default for Config {
             optim: OptimConfig { weight_decay: 0.0, ..OptimConfig::default() },
             micro_tokens: 2048,
             checkpoint_every: 20,
+            restore_references: false,
             record_every: 20,
             pictures_bytes: 256 << 20,
             threads: 0,
@@ -184,7 +188,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let (mut step, mut version, mut before) = (0, PolicyVersion(0), 0.0);
     let mut references: BTreeMap<TaskId, Reference> =
         tasks.all().filter_map(|task| task.reference.map(|reference| (task.id.clone(), reference))).collect();
-    let mut cursor = None;
+    let (mut cursor, mut restore) = (None, None);
     if let Some(state) = resumed {
         (step, version, before) = (state.step, state.version, state.seconds);
         trainer.optimiser = state.optimiser;
@@ -192,12 +196,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         for (task, reference) in state.references {
             references.entry(task).and_modify(|known| *known = (*known).min(reference)).or_insert(reference);
         }
+        restore = Some(state.snapshot).filter(|snapshot| config.restore_references && *snapshot > 0);
         cursor = Some(state.cursor);
         tracing::info!(step, %version, "resumed");
     }
     ledger.write(&Event::Started { step });
     let bounds =
         Bounds { groups_per_step: config.groups_per_step, max_staleness: config.max_staleness, lease: Duration::from_secs(config.lease_s) };
+    let epoch = cursor.as_ref().map_or(0, |cursor| cursor.epoch);
     let intake = Intake::new(bounds, tasks.ids(), config.seed, cursor, version, ledger);
     let plan = GroupPlan {
         size: config.group_size,
@@ -228,9 +234,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let stop_serving = serving.clone();
     let served = tokio::spawn(async move { server.serve(routes, stop_serving, &limits).await });
     let keeper = ReferenceKeeper::new(&config.reward)?;
-    let mut references = match shutdown.race(keeper.import(&references)).await {
-        Some(known) => known?,
-        None => references,
+    let agree = async {
+        if let Some(snapshot) = restore {
+            keeper.restore(snapshot).await?;
+        }
+        keeper.import(&references, epoch).await
+    };
+    let mut kept = match shutdown.race(agree).await {
+        Some(kept) => kept?,
+        None => KeptReferences { references: references.clone(), ..KeptReferences::default() },
     };
     let bench = Bench {
         trainer,
@@ -240,9 +252,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     };
     let mut run =
         Loop { config: &config, shared: &shared, keeper: &keeper, bench: Some(bench), step, version, began: Instant::now(), before };
-    let ended = run.steps(&mut references, &shutdown).await;
+    let ended = run.steps(&mut kept, &shutdown).await;
     shared.intake().finish();
-    let saved = run.save(&references);
+    let saved = run.save(&kept);
     // Idle actors hear of the end with their next request for a lease, busy ones with their next heartbeat.
     tokio::time::sleep(LINGER).await;
     serving.trigger();
@@ -263,7 +275,7 @@ struct Loop<'a> {
 }
 
 impl Loop<'_> {
-    async fn steps(&mut self, references: &mut BTreeMap<TaskId, Reference>, shutdown: &Shutdown) -> Result<()> {
+    async fn steps(&mut self, kept: &mut KeptReferences, shutdown: &Shutdown) -> Result<()> {
         let mut metrics = open(&self.config.out.join("metrics.jsonl"))?;
         let mut waiting = Instant::now();
         let pass = |limit: u64, seconds: f64| limit > 0 && seconds >= limit as f64;
@@ -282,11 +294,11 @@ impl Loop<'_> {
                 write_line(&mut metrics, &measured)?;
                 tracing::info!(step = self.step, accuracy = measured.accuracy, rounds = measured.rounds, "step");
                 if self.step % self.config.checkpoint_every.max(1) == 0 {
-                    self.save(references)?;
+                    self.save(kept)?;
                 }
                 waiting = Instant::now();
             } else if over && !drained {
-                self.commit(references, shutdown).await?;
+                self.commit(kept, shutdown).await?;
             } else if drained {
                 break;
             } else {
@@ -350,12 +362,12 @@ impl Loop<'_> {
     }
 
     /// The epoch is over: references are tightened, the next epoch begins.
-    async fn commit(&mut self, references: &mut BTreeMap<TaskId, Reference>, shutdown: &Shutdown) -> Result<()> {
+    async fn commit(&mut self, kept: &mut KeptReferences, shutdown: &Shutdown) -> Result<()> {
         let epoch = self.shared.intake().counts().3;
-        let Some(committed) = shutdown.race(self.keeper.commit(epoch)).await else { return Ok(()) };
-        let tightened = committed?;
-        tracing::info!(epoch, tightened, "references committed");
-        *references = self.keeper.export().await?;
+        let Some(committed) = shutdown.race(self.keeper.commit(epoch, &kept.references)).await else { return Ok(()) };
+        *kept = committed?;
+        let tightened = kept.tightened;
+        tracing::info!(epoch, tightened, snapshot = kept.snapshot, "references committed");
         let mut intake = self.shared.intake();
         intake.next_epoch();
         intake.note(&Event::Committed { epoch, tightened });
@@ -363,7 +375,7 @@ impl Loop<'_> {
     }
 
     /// Checkpoint and newest policy.
-    fn save(&self, references: &BTreeMap<TaskId, Reference>) -> Result<()> {
+    fn save(&self, kept: &KeptReferences) -> Result<()> {
         let bench = self.bench.as_ref().context("a step died, the last checkpoint stays in force")?;
         let state = State {
             step: self.step,
@@ -371,7 +383,8 @@ impl Loop<'_> {
             weights: bench.trainer.weights().clone(),
             optimiser: bench.trainer.optimiser.clone(),
             cursor: self.shared.intake().cursor(),
-            references: references.clone(),
+            references: kept.references.clone(),
+            snapshot: kept.snapshot,
             seconds: self.seconds(),
         };
         checkpoint::save(&self.config.out.join("checkpoint"), &state)?;

@@ -245,6 +245,17 @@ const KEEPER_PATIENCE: Duration = Duration::from_secs(300);
 /// References in one message.
 const REFERENCES_PER_BATCH: usize = 1024;
 
+/// The references as the keeper has them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KeptReferences {
+    /// By task.
+    pub references: BTreeMap<TaskId, Reference>,
+    /// Id of the keeper's snapshot; a checkpoint keeps it.
+    pub snapshot: u64,
+    /// How many a commit tightened.
+    pub tightened: u64,
+}
+
 /// The learner's view of the reward service, which keeps the TRACE references.
 pub struct ReferenceKeeper {
     client: RewardClient,
@@ -256,25 +267,43 @@ impl ReferenceKeeper {
         Ok(Self { client: hypereyes_proto::client::reward(address)? })
     }
 
-    /// Tells the keeper what is known (it only ever tightens), and returns what it knows then.
-    pub async fn import(&self, known: &BTreeMap<TaskId, Reference>) -> Result<BTreeMap<TaskId, Reference>> {
+    /// Tells the keeper what is known at the beginning of epoch number `epoch`, counted from 0 (it only ever tightens), and
+    /// returns what it knows then.
+    pub async fn import(&self, known: &BTreeMap<TaskId, Reference>, epoch: u64) -> Result<KeptReferences> {
         let all: Vec<v1::TaskReference> = known
             .iter()
             .map(|(task, reference)| v1::TaskReference { task_id: task.to_string(), reference: Some((*reference).into()) })
             .collect();
-        let batches: Vec<_> =
-            all.chunks(REFERENCES_PER_BATCH).map(|chunk| v1::ReferenceBatch { epoch: 0, references: chunk.to_vec() }).collect();
+        let mut batches: Vec<_> =
+            all.chunks(REFERENCES_PER_BATCH).map(|chunk| v1::ReferenceBatch { epoch, references: chunk.to_vec() }).collect();
+        if batches.is_empty() {
+            batches.push(v1::ReferenceBatch { epoch, references: vec![] });
+        }
         let backoff = BackoffConfig::default();
         let call = retry("import_references", tokio::time::Instant::now() + KEEPER_PATIENCE, &backoff, || {
             let (mut client, batches) = (self.client.clone(), batches.clone());
             async move { client.import_references(tokio_stream::iter(batches)).await }
         });
-        call.await.context("the reward service did not take the references")?;
-        self.export().await
+        let snapshot = call.await.context("the reward service did not take the references")?.into_inner().snapshot;
+        Ok(KeptReferences { references: self.export().await?, snapshot, tightened: 0 })
     }
 
-    /// Makes the candidates of an epoch the references; returns how many were tightened. Repeating it changes nothing.
-    pub async fn commit(&self, epoch: u64) -> Result<u64> {
+    /// Goes back to a snapshot of an earlier moment of this run.
+    pub async fn restore(&self, snapshot: u64) -> Result<()> {
+        let request = v1::RestoreReferencesRequest { snapshot };
+        let backoff = BackoffConfig::default();
+        let call = retry("restore_references", tokio::time::Instant::now() + KEEPER_PATIENCE, &backoff, || {
+            let mut client = self.client.clone();
+            async move { client.restore_references(request).await }
+        });
+        call.await.context("the reward service did not restore the checkpoint's references")?;
+        Ok(())
+    }
+
+    /// Makes the candidates of an epoch the references. `known` is what they were when the epoch began: a keeper that lost
+    /// its memory meanwhile learns it first. Repeating it changes nothing.
+    pub async fn commit(&self, epoch: u64, known: &BTreeMap<TaskId, Reference>) -> Result<KeptReferences> {
+        self.import(known, epoch).await?;
         // Epochs are committed under their number counted from 1: 0 is what the service starts with.
         let request = v1::CommitEpochRequest { epoch: epoch + 1 };
         let backoff = BackoffConfig::default();
@@ -282,7 +311,8 @@ impl ReferenceKeeper {
             let mut client = self.client.clone();
             async move { client.commit_epoch(request).await }
         });
-        Ok(call.await.context("the reward service did not commit the epoch")?.into_inner().tightened)
+        let reply = call.await.context("the reward service did not commit the epoch")?.into_inner();
+        Ok(KeptReferences { references: self.export().await?, snapshot: reply.snapshot, tightened: reply.tightened })
     }
 
     /// All committed references.

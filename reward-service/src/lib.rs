@@ -6,11 +6,15 @@
 //!
 //! It knows no tensor, no actor and no learner.
 
-pub mod log;
+pub mod backup;
+pub mod change;
+pub mod judge;
 pub mod metrics;
 pub mod references;
+pub mod remembered;
 pub mod scorer;
 pub mod service;
+pub mod store;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -19,15 +23,17 @@ use std::sync::Arc;
 use hypereyes_chassis::ready::{AnnounceError, announce};
 use hypereyes_chassis::server::ServeError;
 use hypereyes_chassis::{Announcement, BadInput, BindError, Room, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
-use hypereyes_scoring::{InvalidTrace, JudgeKind, ReferenceMode, TraceConfig};
+use hypereyes_scoring::{InvalidTrace, ReferenceMode, TraceConfig};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tonic::service::Routes;
 
-use crate::log::StoreError;
+use crate::judge::JudgeChoice;
+use crate::judge::model::ModelConfig;
 use crate::references::References;
 use crate::scorer::Scorer;
 use crate::service::Service;
+use crate::store::StoreError;
 
 /// Settings of the reward service.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -40,8 +46,10 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// File in which the addresses taken are announced. Default none: with a fixed port nobody needs to be told.
     pub announce: Option<PathBuf>,
-    /// Who judges answers: `exact`, `alias` or `contains`. Default `alias`: tasks carry aliases.
-    pub judge: JudgeKind,
+    /// Who judges answers: `exact`, `alias`, `contains` or `model`. Default `alias`: tasks carry aliases.
+    pub judge: JudgeChoice,
+    /// The model that judges, if one does.
+    pub judge_model: ModelConfig,
     /// Constants of the efficiency bonus.
     pub trace: TraceConfig,
     /// When a cheaper success becomes the reference: `epoch`, `immediate` or `static`. Default `epoch`, so that scoring
@@ -49,10 +57,14 @@ pub struct Config {
     pub references: ReferenceMode,
     /// Folder in which references are kept. Default none: they live as long as the process.
     pub store: Option<PathBuf>,
+    /// Backups of the committed references kept beside the store, one per epoch; 0 keeps none. Default 3.
+    pub backups: usize,
+    /// A backup whose references are taken in at the start. Default none.
+    pub restore_from: Option<PathBuf>,
     /// Groups whose scores are remembered, so that a repeated call gets the same answer. Default 4096: far more than are in
     /// flight, a few MiB.
     pub remember_groups: usize,
-    /// Groups scored at the same moment; others wait. Default 16: scoring is short, and the disk is one.
+    /// Groups scored at the same moment; others wait. Default 256: those that wait for the disk or a judge cost no core.
     pub in_flight: usize,
     /// Limits of the gRPC server.
     pub server: ServerConfig,
@@ -66,12 +78,15 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7001)),
             metrics_listen: None,
             announce: None,
-            judge: JudgeKind::default(),
+            judge: JudgeChoice::default(),
+            judge_model: ModelConfig::default(),
             trace: TraceConfig::default(),
             references: ReferenceMode::default(),
             store: None,
+            backups: 3,
+            restore_from: None,
             remember_groups: 4096,
-            in_flight: 16,
+            in_flight: 256,
             server: ServerConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -132,17 +147,25 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
         None => None,
     };
-    let (mode, store) = (config.references, config.store.clone());
-    let opened = tokio::task::spawn_blocking(move || References::open(mode, store.as_deref())).await;
-    let references = Arc::new(opened.expect("reading the store does not panic").map_err(damage_is_input)?);
-    let scorer = Arc::new(Scorer::new(config.judge, config.trace, references.clone(), config.remember_groups));
-    let service = Service::new(scorer, references, config.in_flight);
+    let judge = config.judge.build(&config.judge_model)?;
+    let backup = config.restore_from.as_deref().map(backup::read).transpose()?;
+    let (mode, store, backups) = (config.references, config.store.clone(), config.backups);
+    let opened = tokio::task::spawn_blocking(move || References::open(mode, store.as_deref(), backups)).await;
+    let references = opened.expect("reading the store does not panic").map_err(damage_is_input)?;
+    if let Some((epoch, known)) = backup {
+        let outcome = references.import(epoch, known.into_iter().collect()).await?;
+        tracing::info!(epoch, adopted = outcome.adopted, tightened = outcome.tightened, "backup taken in");
+    }
+    let label = judge.label();
+    let scorer = Arc::new(Scorer::new(judge, config.trace, references.clone(), config.remember_groups));
+    let service = Service::new(scorer, references.clone(), config.in_flight);
     if let Some(path) = &config.announce {
         announce(path, &Announcement::new(server.addr(), metrics))?;
     }
-    tracing::info!(addr = %server.addr(), judge = config.judge.label(), references = ?config.references, store = ?config.store, "reward service up");
-    server.serve(Routes::new(hypereyes_proto::server::reward(service)), shutdown, &config.server).await?;
-    Ok(())
+    tracing::info!(addr = %server.addr(), judge = label, references = ?config.references, store = ?config.store, "reward service up");
+    let served = server.serve(Routes::new(hypereyes_proto::server::reward(service)), shutdown, &config.server).await;
+    references.close().await;
+    Ok(served?)
 }
 
 /// A damaged store stays damaged, so an orchestrator must not try again.

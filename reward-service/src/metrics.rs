@@ -23,7 +23,7 @@ pub const REFUSED: &str = "hypereyes_reward_refused_total";
 pub const SCORE_SECONDS: &str = "hypereyes_reward_score_seconds";
 /// Committed references.
 pub const REFERENCES: &str = "hypereyes_reward_references";
-/// References that became tighter or new, by `cause` (commit, observation, import).
+/// References that changed, by `cause` (commit, observation, import, restore).
 pub const TIGHTENED: &str = "hypereyes_reward_tightened_total";
 /// Number of the last epoch commit.
 pub const EPOCH: &str = "hypereyes_reward_epoch";
@@ -31,9 +31,17 @@ pub const EPOCH: &str = "hypereyes_reward_epoch";
 pub const MEAN_ROUNDS: &str = "hypereyes_reward_reference_mean_rounds";
 /// Mean searches over the committed references.
 pub const MEAN_SEARCHES: &str = "hypereyes_reward_reference_mean_searches";
-/// Log lines dropped at start because a crash had torn them.
-pub const TORN: &str = "hypereyes_reward_log_torn_total";
-/// Writes to the log or snapshot that failed, by `reason`.
+/// Rewards of judged rollouts.
+pub const REWARDS: &str = "hypereyes_reward_rewards";
+/// Time of one transaction of the store, its sync included.
+pub const SYNC_SECONDS: &str = "hypereyes_reward_sync_seconds";
+/// Time to a verdict of the model that judges, all attempts included.
+pub const JUDGE_SECONDS: &str = "hypereyes_reward_judge_seconds";
+/// Verdicts asked of the model that judges, by `outcome` (correct, wrong, remembered, failed).
+pub const JUDGE_VERDICTS: &str = "hypereyes_reward_judge_verdicts_total";
+/// Attempts that gave no verdict, by `reason`.
+pub const JUDGE_MISSES: &str = "hypereyes_reward_judge_misses_total";
+/// Writes to the store or its backups that failed, by `reason`.
 pub const STORE_ERRORS: &str = "hypereyes_reward_store_errors_total";
 
 /// Describes every metric to the installed recorder.
@@ -48,10 +56,14 @@ pub fn describe() {
     describe_counter!(REFUSED, "calls refused, by reason");
     describe_histogram!(SCORE_SECONDS, Unit::Seconds, "time to score a group, durability included");
     describe_gauge!(REFERENCES, "committed references");
-    describe_counter!(TIGHTENED, "references that became tighter or new, by cause");
+    describe_counter!(TIGHTENED, "references that changed, by cause; only a restore can loosen one");
     describe_gauge!(EPOCH, "number of the last epoch commit");
     describe_gauge!(MEAN_ROUNDS, "mean rounds over the committed references");
     describe_gauge!(MEAN_SEARCHES, "mean searches over the committed references");
-    describe_counter!(TORN, "log lines dropped at start because a crash had torn them");
-    describe_counter!(STORE_ERRORS, "failed writes to the log or the snapshot, by reason");
+    describe_histogram!(REWARDS, "rewards of judged rollouts");
+    describe_histogram!(SYNC_SECONDS, Unit::Seconds, "time of one transaction of the store, sync included");
+    describe_histogram!(JUDGE_SECONDS, Unit::Seconds, "time to a verdict of the model that judges");
+    describe_counter!(JUDGE_VERDICTS, "verdicts asked of the model that judges, by outcome");
+    describe_counter!(JUDGE_MISSES, "attempts of the model that judges without a verdict, by reason");
+    describe_counter!(STORE_ERRORS, "failed writes to the store or its backups, by reason");
 }

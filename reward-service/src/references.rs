@@ -1,29 +1,33 @@
-//! The service's references: the ledger in memory, and in a log on disk before anybody is told. In: observations,
-//! commits, imports. Out: the reference of a task and the epoch it belongs to.
+//! The service's references: in memory for readers, in the store before anybody is told. In: observations, commits, imports.
+//! Out: the reference of a task and the epoch it belongs to.
 //!
-//! Calls that change something block on the disk; call them from a blocking thread. One lock, not one per task: a commit
-//! must fall between all scorings, and changes are rare (a reference tightens a handful of times in its life). Readers
-//! never wait for the disk, because the ledger is locked only after the log has been written.
+//! One thread writes. It takes all wishes that wait, has the store hear them in one transaction, makes memory follow, and
+//! then answers: many callers share one sync of the disk. Readers never wait for the disk. Observations touch single
+//! entries; what moves many of them at once (a commit, a restore) happens under the epoch's lock, so that a reader sees all
+//! of it or nothing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
+use dashmap::DashMap;
 use hypereyes_domain::{Reference, Task, TaskId};
-use hypereyes_scoring::{CommitSummary, Ledger, ReferenceMode};
-use metrics::{counter, gauge};
+use hypereyes_scoring::{Known, ReferenceMode};
+use metrics::{counter, gauge, histogram};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::log::{Event, Log, StoreError};
+use crate::backup;
+use crate::change::{Change, Outcome, Wish, Witness};
 use crate::metrics as names;
+use crate::store::{Heard, Store, StoreError, Written};
 
-/// The ledger with its log.
-#[derive(Debug)]
-pub struct References {
-    mode: ReferenceMode,
-    ledger: RwLock<Ledger>,
-    /// Held by whoever changes the ledger, from the decision until the change is visible.
-    log: Mutex<Option<Log>>,
-}
+/// Wishes in one transaction.
+const MAX_BATCH: usize = 1024;
+/// Wishes that wait; callers beyond wait for room.
+const MAX_WAITING: usize = 4096;
+/// Longest wait for the disk. Syncs take milliseconds; a disk that cannot sync for this long is broken.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The references as one line of numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -36,158 +40,287 @@ pub struct Overview {
     pub mean_searches: f64,
 }
 
-impl References {
-    /// Opens the store and replays it; without a store, references live as long as the process.
-    pub fn open(mode: ReferenceMode, store: Option<&Path>) -> Result<Self, StoreError> {
-        let Some(folder) = store else {
-            return Ok(Self { mode, ledger: RwLock::default(), log: Mutex::new(None) });
-        };
-        let (log, found) = Log::open(folder)?;
-        let mut ledger = found.ledger;
-        let events = found.events.len();
-        for event in found.events {
-            apply(&mut ledger, event);
+/// What readers see.
+#[derive(Debug, Default)]
+struct Seen {
+    known: DashMap<TaskId, Known>,
+    /// Held for writing while entries move, so that a reader who holds it sees all of a commit or nothing.
+    state: RwLock<State>,
+}
+
+/// What is known of all entries together.
+#[derive(Debug, Default)]
+struct State {
+    epoch: u64,
+    count: u64,
+    rounds: u64,
+    searches: u64,
+}
+
+impl State {
+    fn add(&mut self, reference: Option<Reference>) {
+        let Some(Reference { rounds, searches }) = reference else { return };
+        (self.count, self.rounds, self.searches) = (self.count + 1, self.rounds + u64::from(rounds), self.searches + u64::from(searches));
+    }
+
+    fn remove(&mut self, reference: Option<Reference>) {
+        let Some(Reference { rounds, searches }) = reference else { return };
+        (self.count, self.rounds, self.searches) = (self.count - 1, self.rounds - u64::from(rounds), self.searches - u64::from(searches));
+    }
+}
+
+impl Seen {
+    fn new(all: BTreeMap<TaskId, Known>, epoch: u64) -> Self {
+        let mut state = State { epoch, ..State::default() };
+        all.values().for_each(|known| state.add(known.committed()));
+        Self { known: all.into_iter().collect(), state: RwLock::new(state) }
+    }
+
+    fn state(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        // A panic while it was held left whole numbers.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Committed references in the order of their tasks, and the epoch, read at one instant.
+    fn committed(&self) -> (BTreeMap<TaskId, Reference>, u64) {
+        let state = self.state();
+        let all = self.known.iter().filter_map(|entry| Some((entry.key().clone(), entry.committed()?))).collect();
+        (all, state.epoch)
+    }
+
+    /// Makes memory what the store has become.
+    fn follow(&self, written: &Written) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        for (task, known) in &written.known {
+            let before = match *known == Known::default() {
+                true => self.known.remove(task).map(|(_, before)| before),
+                false => self.known.insert(task.clone(), *known),
+            };
+            state.remove(before.and_then(|before| before.committed()));
+            state.add(known.committed());
         }
-        counter!(names::TORN).increment(found.torn);
-        let (references, epoch) = (ledger.references().len(), ledger.epoch());
-        tracing::info!(references, epoch, events, torn = found.torn, store = %folder.display(), "references restored");
-        let this = Self { mode, ledger: RwLock::new(ledger), log: Mutex::new(Some(log)) };
-        this.report();
-        Ok(this)
+        state.epoch = written.epoch;
+    }
+}
+
+/// The references and the way to change them.
+#[derive(Clone, Debug)]
+pub struct References {
+    mode: ReferenceMode,
+    seen: Arc<Seen>,
+    /// The journal's; gone once the references are closed.
+    store: Weak<Store>,
+    journal: mpsc::Sender<Message>,
+}
+
+/// What the journal is told.
+enum Message {
+    /// A wish, and whom to answer.
+    Wish(Wish, oneshot::Sender<Heard>),
+    /// Close the store, then answer.
+    Close(oneshot::Sender<()>),
+}
+
+impl References {
+    /// Opens the store in `folder` and starts the thread that writes; without a folder, references live as long as the
+    /// process. `backups` files of committed references are kept beside the store.
+    pub fn open(mode: ReferenceMode, folder: Option<&Path>, backups: usize) -> Result<Self, StoreError> {
+        let store = match folder {
+            Some(folder) => Store::open(folder)?,
+            None => Store::in_memory()?,
+        };
+        let (all, epoch, changes) = store.read()?;
+        if let Some(folder) = folder {
+            tracing::info!(references = all.len(), epoch, changes, store = %folder.display(), "references restored");
+        }
+        let seen = Arc::new(Seen::new(all, epoch));
+        let store = Arc::new(store);
+        let (sender, inbox) = mpsc::channel(MAX_WAITING);
+        let weak = Arc::downgrade(&store);
+        let journal = Journal { store, seen: seen.clone(), folder: folder.map(Path::to_owned), backups };
+        report(&seen);
+        let failed =
+            |error: std::io::Error| StoreError::Io { action: "start the thread of", path: PathBuf::new(), reason: error.to_string() };
+        std::thread::Builder::new().name("journal".into()).spawn(move || journal.run(inbox)).map_err(failed)?;
+        Ok(Self { mode, seen, store: weak, journal: sender })
+    }
+
+    /// Closes the store: when this returns, another process may open it. Wishes that come later fail.
+    pub async fn close(&self) {
+        let (reply, closed) = oneshot::channel();
+        let close = async {
+            // Both fail only when the journal has ended, and the store with it.
+            if self.journal.send(Message::Close(reply)).await.is_ok() {
+                let _ = closed.await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, close).await.is_err() {
+            tracing::warn!("the store did not close within {PATIENCE:?}");
+        }
     }
 
     /// The reference that `task` is scored against and the epoch it belongs to, read at one instant.
     pub fn for_task(&self, task: &Task) -> (Option<Reference>, u64) {
-        let ledger = self.read();
-        (ledger.reference_for(task), ledger.epoch())
+        let state = self.seen.state();
+        let reference = match self.seen.known.get(&task.id) {
+            Some(known) => known.reference_for(task),
+            None => task.reference,
+        };
+        (reference, state.epoch)
     }
 
     /// The committed reference of a task and the epoch.
     pub fn committed(&self, task: &TaskId) -> (Option<Reference>, u64) {
-        let ledger = self.read();
-        (ledger.committed(task), ledger.epoch())
+        let state = self.seen.state();
+        (self.seen.known.get(task).and_then(|known| known.committed()), state.epoch)
     }
 
     /// All committed references in the order of their task ids, and the epoch.
-    pub fn export(&self) -> (Vec<(TaskId, Reference)>, u64) {
-        let ledger = self.read();
-        (ledger.references().iter().map(|(task, reference)| (task.clone(), *reference)).collect(), ledger.epoch())
+    pub fn export(&self) -> (BTreeMap<TaskId, Reference>, u64) {
+        self.seen.committed()
     }
 
     /// Count and means of the committed references.
     pub fn overview(&self) -> Overview {
-        let ledger = self.read();
-        let count = ledger.references().len();
-        if count == 0 {
-            return Overview::default();
-        }
-        let (rounds, searches) = ledger.references().values().fold((0.0, 0.0), |(rounds, searches), reference| {
-            (rounds + f64::from(reference.rounds), searches + f64::from(reference.searches))
-        });
-        Overview { count: count as u64, mean_rounds: rounds / count as f64, mean_searches: searches / count as f64 }
+        overview(&self.seen.state())
     }
 
-    /// Takes in a success. Durable when it returns; blocks.
-    pub fn observe(&self, task: &TaskId, seen: Reference) -> Result<bool, StoreError> {
-        // Most successes are no news; they should not wait for somebody else's write.
-        if !self.read().is_news(self.mode, task, seen) {
-            return Ok(false);
-        }
-        let mut log = self.writer();
-        if !self.read().is_news(self.mode, task, seen) {
-            return Ok(false);
-        }
-        self.write_through(&mut log, Event::Observe { mode: self.mode, task: task.clone(), reference: seen })?;
-        if self.mode == ReferenceMode::Immediate {
-            counter!(names::TIGHTENED, "cause" => "observation").increment(1);
-        }
-        Ok(true)
+    /// The newest changes of a task, the newest first; blocks on the disk.
+    pub fn history(&self, task: &TaskId, most: usize) -> Result<Vec<Change>, StoreError> {
+        self.store.upgrade().ok_or(StoreError::Ended)?.history(task, most)
     }
 
-    /// Commits an epoch. Durable when it returns; blocks. A number that was reached before changes nothing.
-    pub fn commit(&self, epoch: u64) -> Result<CommitSummary, StoreError> {
-        let mut log = self.writer();
-        let current = self.read().epoch();
-        if epoch <= current {
-            return Ok(CommitSummary { epoch: current, ..CommitSummary::default() });
-        }
-        let summary = self.write_through(&mut log, Event::Commit { epoch })?;
-        counter!(names::TIGHTENED, "cause" => "commit").increment(summary.adopted + summary.tightened);
-        if let Some(log) = log.as_mut() {
-            let ledger = self.read().clone();
-            // The commit itself is in the log already; a snapshot that fails costs disk, not truth.
-            if let Err(error) = log.snapshot(&ledger) {
-                counter!(names::STORE_ERRORS, "reason" => "snapshot").increment(1);
-                tracing::warn!(%error, epoch, "the snapshot failed; the log keeps everything and the next commit tries again");
-            }
-        }
-        self.report();
-        Ok(summary)
-    }
-
-    /// Takes in references that were committed elsewhere; returns how many were tighter or new. Durable when it
-    /// returns; blocks.
-    pub fn import(&self, epoch: u64, references: Vec<(TaskId, Reference)>) -> Result<u64, StoreError> {
-        let mut log = self.writer();
-        let mut news = BTreeMap::new();
-        let behind = {
-            let ledger = self.read();
-            for (task, reference) in references {
-                if ledger.is_news(ReferenceMode::Immediate, &task, reference) {
-                    let known = news.entry(task).or_insert(reference);
-                    *known = reference.min(*known);
-                }
-            }
-            ledger.epoch() < epoch
+    /// Takes in a success. Durable when it returns.
+    pub async fn observe(&self, task: &TaskId, seen: Reference, by: Witness) -> Result<(), StoreError> {
+        // Most successes are no news; they should not wait for the disk.
+        let news = match self.seen.known.get(task) {
+            Some(known) => known.is_news(self.mode, seen),
+            None => Known::default().is_news(self.mode, seen),
         };
-        if news.is_empty() && !behind {
-            return Ok(0);
+        if news {
+            self.wish(Wish::Observe { mode: self.mode, task: task.clone(), seen, by }).await?;
         }
-        let tightened = news.len() as u64;
-        self.write_through(&mut log, Event::Import { epoch, references: news.into_iter().collect() })?;
-        counter!(names::TIGHTENED, "cause" => "import").increment(tightened);
-        self.report();
-        Ok(tightened)
+        Ok(())
     }
 
-    /// Log first, memory second: nobody reads what a crash could take back.
-    fn write_through(&self, log: &mut MutexGuard<'_, Option<Log>>, event: Event) -> Result<CommitSummary, StoreError> {
-        if let Some(log) = log.as_mut() {
-            log.append(&event).inspect_err(|_| counter!(names::STORE_ERRORS, "reason" => "append").increment(1))?;
-        }
-        Ok(apply(&mut self.ledger.write().unwrap_or_else(PoisonError::into_inner), event))
+    /// Commits an epoch. Durable when it returns. A number that was reached before changes nothing.
+    pub async fn commit(&self, epoch: u64) -> Heard {
+        self.wish(Wish::Commit { epoch }).await
     }
 
-    fn report(&self) {
-        let overview = self.overview();
-        gauge!(names::REFERENCES).set(overview.count as f64);
-        gauge!(names::MEAN_ROUNDS).set(overview.mean_rounds);
-        gauge!(names::MEAN_SEARCHES).set(overview.mean_searches);
-        gauge!(names::EPOCH).set(self.read().epoch() as f64);
+    /// Takes in references that were committed elsewhere. Durable when it returns.
+    pub async fn import(&self, epoch: u64, references: Vec<(TaskId, Reference)>) -> Heard {
+        self.wish(Wish::Import { epoch, references }).await
     }
 
-    /// A panic while a lock is held cannot leave a ledger half changed in a way that loosens it, so poison is ignored.
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Ledger> {
-        self.ledger.read().unwrap_or_else(PoisonError::into_inner)
+    /// Goes back to a snapshot, which may loosen references. Durable when it returns.
+    pub async fn restore(&self, snapshot: u64) -> Heard {
+        self.wish(Wish::Restore { snapshot }).await
     }
 
-    fn writer(&self) -> MutexGuard<'_, Option<Log>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn wish(&self, wish: Wish) -> Heard {
+        let (reply, answer) = oneshot::channel();
+        let heard = async {
+            self.journal.send(Message::Wish(wish, reply)).await.map_err(|_| StoreError::Ended)?;
+            answer.await.map_err(|_| StoreError::Ended)?
+        };
+        tokio::time::timeout(PATIENCE, heard).await.unwrap_or(Err(StoreError::Late { seconds: PATIENCE.as_secs() }))
     }
 }
 
-fn apply(ledger: &mut Ledger, event: Event) -> CommitSummary {
-    match event {
-        Event::Observe { mode, task, reference } => {
-            ledger.observe(mode, &task, reference);
-        }
-        Event::Commit { epoch } => return ledger.commit(epoch),
-        Event::Import { epoch, references } => {
-            for (task, reference) in references {
-                ledger.import(&task, reference);
+/// The thread that writes. Consumes wishes; produces outcomes. Waits for wishes when there are none; ends with the last
+/// handle.
+struct Journal {
+    store: Arc<Store>,
+    seen: Arc<Seen>,
+    folder: Option<PathBuf>,
+    backups: usize,
+}
+
+impl Journal {
+    fn run(self, mut inbox: mpsc::Receiver<Message>) {
+        let mut batch = vec![];
+        while inbox.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+            let (mut wishes, mut replies, mut close) = (vec![], vec![], None);
+            for message in batch.drain(..) {
+                match message {
+                    Message::Wish(wish, reply) => {
+                        wishes.push(wish);
+                        replies.push(reply);
+                    }
+                    Message::Close(reply) => close = Some(reply),
+                }
             }
-            ledger.advance(epoch);
+            if !wishes.is_empty() {
+                self.hear(&wishes, replies);
+            }
+            if let Some(reply) = close {
+                drop((self, inbox));
+                let _ = reply.send(()); // Whoever asked may have stopped waiting.
+                return;
+            }
         }
     }
-    CommitSummary::default()
+
+    fn hear(&self, wishes: &[Wish], replies: Vec<oneshot::Sender<Heard>>) {
+        let began = std::time::Instant::now();
+        let heard = self.store.write(wishes);
+        histogram!(names::SYNC_SECONDS).record(began.elapsed().as_secs_f64());
+        match heard {
+            Ok(written) => {
+                // The store first, memory second: nobody reads what a crash could take back.
+                self.seen.follow(&written);
+                self.count(wishes, &written);
+                for (reply, outcome) in replies.into_iter().zip(written.outcomes) {
+                    let _ = reply.send(outcome); // The asker may be gone; what it wished for has happened.
+                }
+            }
+            Err(error) => {
+                counter!(names::STORE_ERRORS, "reason" => "write").increment(1);
+                tracing::error!(%error, wishes = wishes.len(), "nothing was written");
+                let mut error = Some(error);
+                for reply in replies {
+                    // One caller gets the error itself, the others the same words.
+                    let own = error.take().unwrap_or_else(|| StoreError::Io {
+                        action: "write",
+                        path: self.folder.clone().unwrap_or_default(),
+                        reason: "the transaction of which this was part failed".into(),
+                    });
+                    let _ = reply.send(Err(own)); // The asker may be gone; the failure is counted.
+                }
+            }
+        }
+    }
+
+    fn count(&self, wishes: &[Wish], written: &Written) {
+        for change in &written.changes {
+            counter!(names::TIGHTENED, "cause" => change.cause.label()).increment(1);
+        }
+        let committed = wishes.iter().zip(&written.outcomes).any(|(wish, outcome)| {
+            matches!(wish, Wish::Commit { .. } | Wish::Restore { .. }) && outcome.as_ref().is_ok_and(|outcome: &Outcome| outcome.applied)
+        });
+        report(&self.seen);
+        if let Some(folder) = self.folder.as_ref().filter(|_| committed && self.backups > 0) {
+            let (references, epoch) = self.seen.committed();
+            // The store has everything; a backup that fails costs a way back, not truth.
+            if let Err(error) = backup::write(folder, epoch, &references, self.backups) {
+                counter!(names::STORE_ERRORS, "reason" => "backup").increment(1);
+                tracing::warn!(%error, epoch, "the backup failed; the next epoch tries again");
+            }
+        }
+    }
+}
+
+fn overview(state: &State) -> Overview {
+    let n = state.count.max(1) as f64;
+    Overview { count: state.count, mean_rounds: state.rounds as f64 / n, mean_searches: state.searches as f64 / n }
+}
+
+fn report(seen: &Seen) {
+    let state = seen.state();
+    let overview = overview(&state);
+    gauge!(names::REFERENCES).set(overview.count as f64);
+    gauge!(names::MEAN_ROUNDS).set(overview.mean_rounds);
+    gauge!(names::MEAN_SEARCHES).set(overview.mean_searches);
+    gauge!(names::EPOCH).set(state.epoch as f64);
 }

@@ -2,22 +2,24 @@
 //! reference and epoch that they were computed against.
 //!
 //! A group id has one answer: asking again gives the same scores even if a commit fell in between, for as long as the
-//! bounded memory reaches. It blocks (on the disk, when a reference tightens) and knows no wire.
+//! bounded memory reaches. It knows no wire.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use hypereyes_domain::{Accuracy, GroupId, Reference, RolloutGroup, Score, Task, TaskId};
-use hypereyes_scoring::{JudgeKind, TraceConfig, candidate, score_group};
+use hypereyes_domain::{Accuracy, Failure, GroupId, Reference, RolloutGroup, Score, Task, TaskId};
+use hypereyes_scoring::{Candidate, TraceConfig, candidate, score_accuracies};
 use metrics::{counter, histogram};
 use thiserror::Error;
 
-use crate::log::StoreError;
+use crate::change::Witness;
+use crate::judge::{self, Verdicts};
 use crate::metrics as names;
 use crate::references::References;
+use crate::remembered::Remembered;
+use crate::store::StoreError;
 
 /// Bytes of all right answers of a task together. Every answer is normalised once per rollout, so a flood here would be
 /// multiplied by the group size.
@@ -63,20 +65,20 @@ pub enum ScoreError {
 /// Scores groups.
 #[derive(Debug)]
 pub struct Scorer {
-    judge: JudgeKind,
+    judge: Arc<dyn Verdicts>,
     trace: TraceConfig,
-    references: Arc<References>,
-    recent: Mutex<Recent>,
+    references: References,
+    recent: Mutex<Remembered<GroupId, (u64, Arc<Scored>)>>,
 }
 
 impl Scorer {
     /// `remember` is how many groups' answers are kept for repeats.
-    pub fn new(judge: JudgeKind, trace: TraceConfig, references: Arc<References>, remember: usize) -> Self {
-        Self { judge, trace, references, recent: Mutex::new(Recent { capacity: remember, ..Recent::default() }) }
+    pub fn new(judge: Arc<dyn Verdicts>, trace: TraceConfig, references: References, remember: usize) -> Self {
+        Self { judge, trace, references, recent: Mutex::new(Remembered::new(remember)) }
     }
 
     /// Scores a group; what it shows of its task's reference is durable when this returns.
-    pub fn score(&self, task: &Task, group: &RolloutGroup) -> Result<Arc<Scored>, ScoreError> {
+    pub async fn score(&self, task: &Task, group: &RolloutGroup) -> Result<Arc<Scored>, ScoreError> {
         let start = Instant::now();
         if group.task != task.id {
             return Err(ScoreError::OtherTask { group: group.id.clone(), of: group.task.clone(), given: task.id.clone() });
@@ -86,25 +88,51 @@ impl Scorer {
             return Err(ScoreError::LongAnswers { task: task.id.clone(), bytes });
         }
         let print = fingerprint(task, group);
-        if let Some(known) = self.recent().get(&group.id, print) {
+        if let Some(known) = self.known(&group.id, print) {
             counter!(names::REPEATS).increment(1);
             return Ok(known);
         }
+        let accuracies = judge::accuracies(self.judge.as_ref(), task, group).await;
         let (reference, epoch) = self.references.for_task(task);
-        let scores = score_group(&self.trace, &self.judge, task, group, reference);
-        if let Some(seen) = candidate(&scores, &group.rollouts) {
-            self.references.observe(&task.id, seen)?;
+        let scores = score_accuracies(&self.trace, &accuracies, group, reference);
+        if let Some(Candidate { rollout, reference: seen }) = candidate(&scores, &group.rollouts) {
+            let by = Witness { group: group.id.clone(), rollout: rollout as u32, actor: group.actor.clone() };
+            self.references.observe(&task.id, seen, by).await?;
         }
-        let (scored, first) = self.recent().insert(&group.id, print, Scored { scores, reference, epoch });
-        if first {
-            count(&scored.scores);
-        }
+        let scored = self.remember(&group.id, print, Scored { scores, reference, epoch });
         histogram!(names::SCORE_SECONDS).record(start.elapsed().as_secs_f64());
         Ok(scored)
     }
 
+    fn known(&self, group: &GroupId, print: u64) -> Option<Arc<Scored>> {
+        self.recent().get(group).filter(|(known, _)| *known == print).map(|(_, scored)| scored.clone())
+    }
+
+    /// The result that stands for the group: of two calls that race, the first decides. A group whose judge failed is not
+    /// remembered, so that asking again may succeed.
+    fn remember(&self, group: &GroupId, print: u64, scored: Scored) -> Arc<Scored> {
+        if let Some(first) = self.known(group, print) {
+            return first;
+        }
+        count(&scored.scores);
+        let scored = Arc::new(scored);
+        if scored.scores.iter().any(|score| score.accuracy == Accuracy::Invalid(Failure::Judge)) {
+            return scored;
+        }
+        let mut recent = self.recent();
+        if recent.get(group).is_some() {
+            // An id names one lease, so other rollouts under it mean a confused caller. Its scores are right either way.
+            counter!(names::CONFLICTS).increment(1);
+            tracing::warn!(%group, "scored before with other rollouts; the newer ones count");
+        }
+        if recent.insert(group.clone(), (print, scored.clone())) {
+            counter!(names::FORGOTTEN).increment(1);
+        }
+        scored
+    }
+
     /// Poison is ignored: the worst that a panic leaves is a forgotten result.
-    fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
+    fn recent(&self) -> std::sync::MutexGuard<'_, Remembered<GroupId, (u64, Arc<Scored>)>> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -123,6 +151,9 @@ fn count(scores: &[Score]) {
         };
         counter!(names::ROLLOUTS, "accuracy" => accuracy).increment(1);
         counter!(names::BONUSES, "branch" => score.branch.label()).increment(1);
+        if !matches!(score.accuracy, Accuracy::Invalid(_)) {
+            histogram!(names::REWARDS).record(score.reward);
+        }
     }
 }
 
@@ -140,50 +171,11 @@ fn fingerprint(task: &Task, group: &RolloutGroup) -> u64 {
     hasher.finish()
 }
 
-/// The newest results, by group.
-#[derive(Debug, Default)]
-struct Recent {
-    capacity: usize,
-    results: HashMap<GroupId, (u64, Arc<Scored>)>,
-    order: VecDeque<GroupId>,
-}
-
-impl Recent {
-    fn get(&self, group: &GroupId, print: u64) -> Option<Arc<Scored>> {
-        self.results.get(group).filter(|(known, _)| *known == print).map(|(_, scored)| scored.clone())
-    }
-
-    /// The result that stands for the group, and whether it is this one: of two calls that race, the first decides.
-    fn insert(&mut self, group: &GroupId, print: u64, scored: Scored) -> (Arc<Scored>, bool) {
-        if let Some(known) = self.get(group, print) {
-            return (known, false);
-        }
-        let scored = Arc::new(scored);
-        if self.capacity == 0 {
-            return (scored, true);
-        }
-        if self.results.insert(group.clone(), (print, scored.clone())).is_some() {
-            // An id names one lease, so other rollouts under it mean a confused caller. Its scores are right either way.
-            counter!(names::CONFLICTS).increment(1);
-            tracing::warn!(%group, "scored before with other rollouts; the newer ones count");
-            return (scored, true);
-        }
-        self.order.push_back(group.clone());
-        if self.order.len() > self.capacity
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.results.remove(&oldest);
-            counter!(names::FORGOTTEN).increment(1);
-        }
-        (scored, true)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use hypereyes_domain::{Ending, Round, TaskKind, Trajectory};
-    use hypereyes_scoring::ReferenceMode;
+    use hypereyes_scoring::{JudgeKind, ReferenceMode};
 
     fn task(id: &str) -> Task {
         Task {
@@ -214,47 +206,77 @@ mod tests {
     }
 
     fn scorer(mode: ReferenceMode, remember: usize) -> Scorer {
-        let references = Arc::new(References::open(mode, None).expect("memory needs no disk"));
-        Scorer::new(JudgeKind::Alias, TraceConfig::default(), references, remember)
+        let references = References::open(mode, None, 0).expect("memory needs no disk");
+        Scorer::new(Arc::new(JudgeKind::Alias), TraceConfig::default(), references, remember)
     }
 
-    #[test]
-    fn a_repeat_gives_the_same_scores_across_a_commit() {
+    #[tokio::test]
+    async fn a_repeat_gives_the_same_scores_across_a_commit() {
         let scorer = scorer(ReferenceMode::Epoch, 8);
-        let first = scorer.score(&task("t"), &group("t@1", "t", 2)).expect("scores");
-        scorer.references.commit(1).expect("commits");
-        let repeat = scorer.score(&task("t"), &group("t@1", "t", 2)).expect("scores");
-        let next = scorer.score(&task("t"), &group("t@2", "t", 2)).expect("scores");
+        let first = scorer.score(&task("t"), &group("t@1", "t", 2)).await.expect("scores");
+        scorer.references.commit(1).await.expect("commits");
+        let repeat = scorer.score(&task("t"), &group("t@1", "t", 2)).await.expect("scores");
+        let next = scorer.score(&task("t"), &group("t@2", "t", 2)).await.expect("scores");
         assert_eq!(first, repeat);
         assert_eq!((first.reference, first.epoch), (None, 0));
         assert_eq!((next.reference, next.epoch), (Some(Reference { rounds: 2, searches: 2 }), 1));
     }
 
-    #[test]
-    fn the_memory_of_results_is_bounded() {
+    #[tokio::test]
+    async fn the_memory_of_results_is_bounded() {
         let scorer = scorer(ReferenceMode::Immediate, 2);
         for lease in 0..10 {
-            scorer.score(&task("t"), &group(&format!("t@{lease}"), "t", 1)).expect("scores");
+            scorer.score(&task("t"), &group(&format!("t@{lease}"), "t", 1)).await.expect("scores");
         }
-        let recent = scorer.recent();
-        assert_eq!((recent.results.len(), recent.order.len()), (2, 2));
+        assert_eq!(scorer.recent().len(), 2);
     }
 
-    #[test]
-    fn other_rollouts_under_one_id_are_scored_for_what_they_are() {
+    #[tokio::test]
+    async fn other_rollouts_under_one_id_are_scored_for_what_they_are() {
         let scorer = scorer(ReferenceMode::Static, 8);
         let with_reference = Task { reference: Some(Reference { rounds: 1, searches: 1 }), ..task("t") };
-        let good = scorer.score(&with_reference, &group("t@1", "t", 1)).expect("scores");
-        let bad = scorer.score(&with_reference, &group("t@1", "t", 3)).expect("scores");
+        let good = scorer.score(&with_reference, &group("t@1", "t", 1)).await.expect("scores");
+        let bad = scorer.score(&with_reference, &group("t@1", "t", 3)).await.expect("scores");
         assert_eq!([good.scores[0].reward, bad.scores[0].reward], [1.2, 0.98]);
     }
 
-    #[test]
-    fn a_group_is_scored_against_its_own_task_only() {
+    #[tokio::test]
+    async fn a_group_is_scored_against_its_own_task_only() {
         let scorer = scorer(ReferenceMode::Epoch, 8);
-        let error = scorer.score(&task("u"), &group("t@1", "t", 1)).expect_err("another task");
+        let error = scorer.score(&task("u"), &group("t@1", "t", 1)).await.expect_err("another task");
         assert!(matches!(error, ScoreError::OtherTask { .. }));
         let long = Task { answers: vec!["x".repeat(MAX_ANSWERS_BYTES + 1)], ..task("t") };
-        assert!(matches!(scorer.score(&long, &group("t@1", "t", 1)), Err(ScoreError::LongAnswers { .. })));
+        assert!(matches!(scorer.score(&long, &group("t@1", "t", 1)).await, Err(ScoreError::LongAnswers { .. })));
+    }
+
+    /// Groups of several tasks in any order, some of them twice: what a rollout is worth depends on its own group and the
+    /// committed references alone.
+    #[tokio::test]
+    async fn no_score_depends_on_other_groups_within_an_epoch() {
+        use rand::seq::SliceRandom;
+        use rand::{Rng, SeedableRng};
+        for seed in 0..20 {
+            let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+            let tasks: Vec<Task> = (0..4)
+                .map(|at| Task { reference: (at > 1).then_some(Reference { rounds: 3, searches: 3 }), ..task(&format!("t{at}")) })
+                .collect();
+            let groups: Vec<(usize, RolloutGroup)> = (0..12)
+                .map(|lease| {
+                    let of = random.random_range(0..4);
+                    (of, group(&format!("t{of}@{lease}"), &format!("t{of}"), random.random_range(0..5)))
+                })
+                .collect();
+            let alone = |of: usize, group: RolloutGroup| {
+                let task = tasks[of].clone();
+                async move { scorer(ReferenceMode::Epoch, 0).score(&task, &group).await.expect("scores").scores.clone() }
+            };
+            let together = scorer(ReferenceMode::Epoch, 4);
+            let mut shuffled = [groups.clone(), groups[3..9].to_vec()].concat();
+            shuffled.shuffle(&mut random);
+            for (of, group) in shuffled {
+                let scored = together.score(&tasks[of], &group).await.expect("scores");
+                assert_eq!(scored.scores, alone(of, group).await);
+            }
+        }
     }
 }

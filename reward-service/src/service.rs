@@ -1,7 +1,6 @@
 //! The gRPC face. In: messages that are not trusted. Out: messages, or statuses that carry a typed failure.
 //!
-//! The only file here that knows protobuf types and `Status`. Everything that may block runs on blocking threads, bounded
-//! in number and in time.
+//! The only file here that knows protobuf types and `Status`. Scoring is bounded in number and in time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,53 +10,58 @@ use hypereyes_proto::convert::{Invalid, ids, scored_reply};
 use hypereyes_proto::limits::MAX_REFERENCES_PER_BATCH;
 use hypereyes_proto::{failure, v1};
 use metrics::counter;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::log::StoreError;
+use crate::change::{Change, Outcome};
 use crate::metrics as names;
 use crate::references::References;
 use crate::scorer::{ScoreError, Scorer};
+use crate::store::StoreError;
 
-/// Longest time for one piece of work, waiting for its turn included. Scoring takes milliseconds; a disk that cannot sync
-/// for this long is broken.
+/// Longest time for one piece of work, waiting for its turn included. Rules take milliseconds; a model that judges has its
+/// own deadline below this; a disk that cannot sync for this long is broken.
 const WORK_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest pause between two messages of an import.
-const IMPORT_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause between two messages of a stream.
+const STREAM_PAUSE: Duration = Duration::from_secs(30);
+/// Changes in one answer about a task's history.
+const MAX_HISTORY: usize = 1000;
 
 /// The reward service.
 #[derive(Clone, Debug)]
 pub struct Service {
     scorer: Arc<Scorer>,
-    references: Arc<References>,
+    references: References,
     slots: Arc<Semaphore>,
+    in_flight: usize,
 }
 
 impl Service {
-    /// `in_flight` is how many pieces of work run at once; others wait their turn.
-    pub fn new(scorer: Arc<Scorer>, references: Arc<References>, in_flight: usize) -> Self {
-        Self { scorer, references, slots: Arc::new(Semaphore::new(in_flight.clamp(1, Semaphore::MAX_PERMITS))) }
+    /// `in_flight` is how many groups are scored at once; others wait their turn.
+    pub fn new(scorer: Arc<Scorer>, references: References, in_flight: usize) -> Self {
+        let in_flight = in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        Self { scorer, references, slots: Arc::new(Semaphore::new(in_flight)), in_flight }
     }
 
-    async fn work<T: Send + 'static, E: Into<Refusal> + Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> Result<T, Status> {
-        let slots = self.slots.clone();
-        let run = async move {
-            // The slot goes with the work: a caller that gives up does not make room for more than `in_flight` threads.
-            let slot = slots.acquire_owned().await.map_err(|_| Refusal::failed("closed", "the service is stopping"))?;
-            let run = move || {
-                let _slot = slot;
-                work().map_err(Into::into)
-            };
-            tokio::task::spawn_blocking(run).await.unwrap_or_else(|error| Err(Refusal::failed("panic", format!("the work died: {error}"))))
-        };
-        match tokio::time::timeout(WORK_DEADLINE, run).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(refusal)) => Err(refusal.into_status()),
+    /// Work within the deadline.
+    async fn work<T, E: Into<Refusal>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Status> {
+        match tokio::time::timeout(WORK_DEADLINE, work).await {
+            Ok(done) => done.map_err(|error| error.into().into_status()),
             Err(_) => Err(Refusal::late(format!("not done within {WORK_DEADLINE:?}; try again")).into_status()),
         }
+    }
+
+    async fn score(&self, request: v1::ScoreGroupRequest) -> Result<v1::ScoredReply, Status> {
+        let group = RolloutGroup::try_from(request.group.ok_or_else(|| missing("group"))?).map_err(refused)?;
+        let task = Task::try_from(request.task.ok_or_else(|| missing("task"))?).map_err(refused)?;
+        let score = async {
+            let _slot = self.slots.acquire().await.map_err(|_| Refusal::failed("closed", "the service is stopping"))?;
+            self.scorer.score(&task, &group).await.map_err(Refusal::from)
+        };
+        let scored = self.work(score).await?;
+        Ok(scored_reply(scored.scores.clone(), scored.reference, scored.epoch))
     }
 }
 
@@ -92,7 +96,9 @@ impl From<Invalid> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::TooLong { .. } => Invalid::new("references", error.to_string()).into(),
+            StoreError::WrongEpoch { .. } => Invalid::new("epoch", error.to_string()).into(),
+            StoreError::NoSnapshot { .. } => Invalid::new("snapshot", error.to_string()).into(),
+            StoreError::Late { .. } => Refusal::late(error.to_string()),
             _ => Refusal::failed("store", error.to_string()),
         }
     }
@@ -118,31 +124,44 @@ fn missing(what: &str) -> Status {
 #[tonic::async_trait]
 impl v1::reward_server::Reward for Service {
     async fn score_group(&self, request: Request<v1::ScoreGroupRequest>) -> Result<Response<v1::ScoredReply>, Status> {
-        let request = request.into_inner();
-        let group = RolloutGroup::try_from(request.group.ok_or_else(|| missing("group"))?).map_err(refused)?;
-        let task = Task::try_from(request.task.ok_or_else(|| missing("task"))?).map_err(refused)?;
-        let scorer = self.scorer.clone();
-        let scored = self.work(move || scorer.score(&task, &group)).await?;
-        Ok(Response::new(scored_reply(scored.scores.clone(), scored.reference, scored.epoch)))
+        Ok(Response::new(self.score(request.into_inner()).await?))
+    }
+
+    type ScoreStreamStream = ReceiverStream<Result<v1::ScoredReply, Status>>;
+
+    async fn score_stream(&self, request: Request<Streaming<v1::ScoreGroupRequest>>) -> Result<Response<Self::ScoreStreamStream>, Status> {
+        let (this, requests) = (self.clone(), request.into_inner());
+        let (replies, outlet) = mpsc::channel(self.in_flight);
+        let scoring = async move {
+            // A pause that is too long ends the stream; a group that cannot be scored is answered by a status, which does too.
+            let paced = requests.timeout(STREAM_PAUSE).map(|next| {
+                next.unwrap_or_else(|_| Err(Refusal::late(format!("no group within {STREAM_PAUSE:?}; open a new stream")).into_status()))
+            });
+            let scored = futures::StreamExt::map(paced, |request| async { this.score(request?).await });
+            let mut scored = std::pin::pin!(futures::StreamExt::buffered(scored, this.in_flight));
+            while let Some(reply) = futures::StreamExt::next(&mut scored).await {
+                let failed = reply.is_err();
+                if replies.send(reply).await.is_err() || failed {
+                    return;
+                }
+            }
+        };
+        tokio::spawn(scoring);
+        Ok(Response::new(ReceiverStream::new(outlet)))
     }
 
     async fn commit_epoch(&self, request: Request<v1::CommitEpochRequest>) -> Result<Response<v1::CommitEpochReply>, Status> {
-        let epoch = request.into_inner().epoch;
-        let references = self.references.clone();
-        let (summary, overview) = self.work(move || references.commit(epoch).map(|summary| (summary, references.overview()))).await?;
-        tracing::info!(
-            epoch = summary.epoch,
-            applied = summary.applied,
-            adopted = summary.adopted,
-            tightened = summary.tightened,
-            "commit"
-        );
+        let outcome = self.work(self.references.commit(request.into_inner().epoch)).await?;
+        let overview = self.references.overview();
+        let Outcome { epoch, snapshot, applied, adopted, tightened, .. } = outcome;
+        tracing::info!(epoch, snapshot, applied, adopted, tightened, "commit");
         Ok(Response::new(v1::CommitEpochReply {
-            epoch: summary.epoch,
-            tightened: summary.adopted + summary.tightened,
+            epoch,
+            tightened: adopted + tightened,
             references: overview.count,
             reference_mean_rounds: overview.mean_rounds,
             reference_mean_searches: overview.mean_searches,
+            snapshot,
         }))
     }
 
@@ -158,9 +177,7 @@ impl v1::reward_server::Reward for Service {
         &self,
         _request: Request<v1::ExportReferencesRequest>,
     ) -> Result<Response<Self::ExportReferencesStream>, Status> {
-        let references = self.references.clone();
-        let batches = self.work(move || Ok::<_, Refusal>(batches(&references))).await?;
-        Ok(Response::new(tokio_stream::iter(batches)))
+        Ok(Response::new(tokio_stream::iter(batches(&self.references))))
     }
 
     async fn import_references(
@@ -170,8 +187,8 @@ impl v1::reward_server::Reward for Service {
         let mut batches = request.into_inner();
         let mut reply = v1::ImportReferencesReply::default();
         loop {
-            let next = tokio::time::timeout(IMPORT_PAUSE, batches.message()).await;
-            let next = next.map_err(|_| Refusal::late(format!("no batch within {IMPORT_PAUSE:?}; import again")).into_status())?;
+            let next = tokio::time::timeout(STREAM_PAUSE, batches.message()).await;
+            let next = next.map_err(|_| Refusal::late(format!("no batch within {STREAM_PAUSE:?}; import again")).into_status())?;
             let Some(batch) = next? else { return Ok(Response::new(reply)) };
             if batch.references.len() > MAX_REFERENCES_PER_BATCH {
                 return Err(refused(Invalid::new(
@@ -181,10 +198,46 @@ impl v1::reward_server::Reward for Service {
             }
             let parsed: Result<Vec<_>, Invalid> = batch.references.into_iter().map(entry).collect();
             let entries = parsed.map_err(refused)?;
-            let (references, epoch) = (self.references.clone(), batch.epoch);
             reply.received += entries.len() as u64;
-            reply.tightened += self.work(move || references.import(epoch, entries)).await?;
+            let outcome = self.work(self.references.import(batch.epoch, entries)).await?;
+            reply.tightened += outcome.adopted + outcome.tightened;
+            reply.snapshot = outcome.snapshot;
         }
+    }
+
+    async fn get_history(&self, request: Request<v1::GetHistoryRequest>) -> Result<Response<v1::GetHistoryReply>, Status> {
+        let request = request.into_inner();
+        let task = ids::task("task_id", request.task_id).map_err(refused)?;
+        let most = if request.most == 0 { MAX_HISTORY } else { MAX_HISTORY.min(request.most as usize) };
+        let references = self.references.clone();
+        let read = tokio::task::spawn_blocking(move || references.history(&task, most));
+        let read = async { read.await.unwrap_or(Err(StoreError::Ended)) };
+        let changes = self.work(read).await?.into_iter().map(change).collect();
+        Ok(Response::new(v1::GetHistoryReply { changes }))
+    }
+
+    async fn restore_references(
+        &self,
+        request: Request<v1::RestoreReferencesRequest>,
+    ) -> Result<Response<v1::RestoreReferencesReply>, Status> {
+        let asked = request.into_inner().snapshot;
+        let Outcome { epoch, snapshot, loosened, .. } = self.work(self.references.restore(asked)).await?;
+        tracing::warn!(asked, epoch, loosened, "an earlier snapshot was restored");
+        Ok(Response::new(v1::RestoreReferencesReply { epoch, snapshot, changed: loosened }))
+    }
+}
+
+fn change(change: Change) -> v1::ReferenceChange {
+    let Change { number, task, cause, epoch, from, to, by, at_ms } = change;
+    v1::ReferenceChange {
+        number,
+        task_id: task.as_str().to_owned(),
+        cause: cause.label().to_owned(),
+        epoch,
+        from: from.map(Into::into),
+        to: to.map(Into::into),
+        by: by.map(|by| v1::Witness { group_id: by.group.to_string(), rollout: by.rollout, actor_id: by.actor.to_string() }),
+        at_ms,
     }
 }
 
@@ -197,14 +250,13 @@ fn entry(entry: v1::TaskReference) -> Result<(hypereyes_domain::TaskId, Referenc
 /// At least one batch, so that an importer learns the epoch even when there is no reference yet.
 fn batches(references: &References) -> Vec<Result<v1::ReferenceBatch, Status>> {
     let (all, epoch) = references.export();
+    let one = |(task, reference): (hypereyes_domain::TaskId, Reference)| v1::TaskReference {
+        task_id: task.as_str().to_owned(),
+        reference: Some(reference.into()),
+    };
+    let all: Vec<v1::TaskReference> = all.into_iter().map(one).collect();
     if all.is_empty() {
         return vec![Ok(v1::ReferenceBatch { epoch, references: vec![] })];
     }
-    let one = |(task, reference): &(hypereyes_domain::TaskId, Reference)| v1::TaskReference {
-        task_id: task.as_str().to_owned(),
-        reference: Some((*reference).into()),
-    };
-    all.chunks(MAX_REFERENCES_PER_BATCH)
-        .map(|chunk| Ok(v1::ReferenceBatch { epoch, references: chunk.iter().map(one).collect() }))
-        .collect()
+    all.chunks(MAX_REFERENCES_PER_BATCH).map(|chunk| Ok(v1::ReferenceBatch { epoch, references: chunk.to_vec() })).collect()
 }

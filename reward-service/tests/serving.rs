@@ -174,7 +174,9 @@ async fn exported_references_can_be_imported_and_only_tighten() {
     let (from, to) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let mut source = Running::start(from.path(), Config { references: ReferenceMode::Immediate, ..Config::default() }).await;
     source.score(&mixed(1)).await;
-    source.commit(3).await;
+    for epoch in 1..=3 {
+        source.commit(epoch).await;
+    }
     let mut batches = Vec::new();
     let mut stream = source.client.export_references(v1::ExportReferencesRequest {}).await.expect("exports").into_inner();
     while let Some(batch) = stream.message().await.expect("a batch") {
@@ -209,6 +211,21 @@ async fn nonsense_is_refused_and_the_service_goes_on() {
     let batch = v1::ReferenceBatch { epoch: 0, references: vec![zero] };
     let refused = service.client.import_references(tokio_stream::iter(vec![batch])).await.expect_err("a reference of no rounds");
     assert_eq!(refused.code(), Code::InvalidArgument);
+    // Groups of no rollout, of too many, with log-probs that are no numbers; an epoch out of its turn; a snapshot that never was.
+    let nan = Trajectory { logprobs: vec![f32::NAN], ..rollout(Some("Paris"), &[1]) };
+    for group in [group(2, vec![]), group(3, vec![rollout(Some("Paris"), &[1]); 257]), group(4, vec![nan])] {
+        let request = v1::ScoreGroupRequest { group: Some(group.into()), task: Some(task().into()) };
+        let status = service.client.score_group(request).await.expect_err("refused");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    let status = service.client.commit_epoch(v1::CommitEpochRequest { epoch: 7 }).await.expect_err("out of turn");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("the next one is 1"), "{}", status.message());
+    let status = service.client.restore_references(v1::RestoreReferencesRequest { snapshot: 9 }).await.expect_err("never made");
+    assert!(status.code() == Code::InvalidArgument && status.message().contains("the newest is 0"), "{status}");
+    let unknown = service.client.get_reference(v1::GetReferenceRequest { task_id: "nobody".into() }).await.expect("answers").into_inner();
+    assert_eq!((unknown.reference, unknown.epoch), (None, 0));
+    assert_eq!(service.reference().await, (None, 0), "nothing of all that changed anything");
     assert_eq!(service.score(&good).await.scores.len(), 4);
     service.stop().await;
 }
@@ -233,5 +250,111 @@ async fn groups_scored_at_the_same_moment_leave_the_tightest_reference() {
     }
     service.commit(1).await;
     assert_eq!(service.reference().await, (Some(Reference { rounds: 1, searches: 1 }), 1));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_answers_in_order_and_ends_with_the_first_group_that_cannot_be_scored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    let request = |lease: u32, of: Task| {
+        let rounds = vec![1; lease as usize];
+        v1::ScoreGroupRequest { group: Some(group(lease, vec![rollout(Some("Paris"), &rounds)]).into()), task: Some(of.into()) }
+    };
+    let given = |lease: u32| Task { reference: Some(Reference { rounds: lease, searches: lease }), ..task() };
+    let mut requests: Vec<_> = (1..=40).map(|lease| request(lease, given(lease))).collect();
+    requests.push(request(41, Task { id: "u".into(), ..task() }));
+    requests.push(request(42, given(42)));
+    let mut replies = service.client.score_stream(tokio_stream::iter(requests)).await.expect("opens").into_inner();
+    for lease in 1..=40 {
+        let reply = replies.message().await.expect("scored").expect("a reply");
+        assert_eq!(reply.reference, Some(v1::Reference { rounds: lease, searches: lease }), "each group has the reference of its own task");
+    }
+    assert_eq!(replies.message().await.expect_err("another task").code(), Code::InvalidArgument);
+    drop(replies);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_says_who_tightened_what_when_and_from_where() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    service.score(&mixed(1)).await;
+    service.commit(1).await;
+    service.score(&group(2, vec![rollout(Some("Rome"), &[1]), rollout(Some("Paris"), &[1])])).await;
+    service.commit(2).await;
+    service.stop().await;
+
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    let request = v1::GetHistoryRequest { task_id: "t".into(), most: 0 };
+    let changes = service.client.get_history(request).await.expect("answers").into_inner().changes;
+    let tight = v1::Reference { rounds: 2, searches: 4 };
+    let told: Vec<_> = changes.iter().map(|change| (change.number, change.epoch, change.from, change.to)).collect();
+    assert_eq!(told, [(2, 2, Some(tight), Some(v1::Reference { rounds: 1, searches: 1 })), (1, 1, None, Some(tight))]);
+    let by = changes[0].by.clone().expect("a witness");
+    assert_eq!((by.group_id.as_str(), by.rollout, by.actor_id.as_str()), ("t@2", 1, "a"));
+    assert!(changes.iter().all(|change| change.cause == "commit" && change.at_ms > 1_600_000_000_000));
+    let request = v1::GetHistoryRequest { task_id: "t".into(), most: 1 };
+    assert_eq!(service.client.get_history(request).await.expect("answers").into_inner().changes.len(), 1);
+    service.stop().await;
+}
+
+/// A learner commits an epoch and dies before its checkpoint says so. What it resumes with is an older snapshot; there are
+/// two outcomes, and the caller chooses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_tightening_and_checkpoint_keeps_the_tighter_or_goes_back_as_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    service.score(&mixed(1)).await;
+    let checkpoint = service.commit(1).await.snapshot;
+    service.score(&group(2, vec![rollout(Some("Paris"), &[1])])).await;
+    service.commit(2).await;
+    service.score(&group(3, vec![rollout(Some("Paris"), &[1])])).await;
+    service.stop().await;
+    let single = Reference { rounds: 1, searches: 1 };
+
+    // By default nothing loosens: the resumed learner repeats the epoch against the tighter reference, and its commit is old.
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    assert_eq!(service.commit(2).await.tightened, 0);
+    assert_eq!(service.reference().await, (Some(single), 2));
+
+    // Asked to go back, it is as it was at the checkpoint, and what was seen since does not come back with the next commit.
+    let request = v1::RestoreReferencesRequest { snapshot: checkpoint };
+    let reply = service.client.restore_references(request).await.expect("restores").into_inner();
+    assert_eq!((reply.epoch, reply.changed), (1, 1));
+    assert!(reply.snapshot > checkpoint, "going back is a change too");
+    assert_eq!(service.reference().await, (Some(TIGHT), 1));
+    service.stop().await;
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    assert_eq!(service.reference().await, (Some(TIGHT), 1), "also after a restart");
+    assert_eq!(service.commit(2).await.tightened, 0);
+    assert_eq!(service.score(&group(2, vec![rollout(Some("Paris"), &[1])])).await.reference, Some(TIGHT));
+    assert_eq!(service.commit(3).await.tightened, 1);
+    let request = v1::GetHistoryRequest { task_id: "t".into(), most: 0 };
+    let changes = service.client.get_history(request).await.expect("answers").into_inner().changes;
+    let causes: Vec<&str> = changes.iter().rev().map(|change| change.cause.as_str()).collect();
+    assert_eq!(causes, ["commit", "commit", "restore", "commit"]);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_brings_back_what_a_damaged_store_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut service = Running::start(folder.path(), kept(folder.path())).await;
+    service.score(&mixed(1)).await;
+    service.commit(1).await;
+    service.stop().await;
+
+    let database = folder.path().join("store/references.redb");
+    let sound = std::fs::read(&database).expect("there");
+    std::fs::write(&database, &sound[..sound.len() / 2]).expect("written");
+    let error = run(kept(folder.path()), Shutdown::new()).await.expect_err("half a store").to_string();
+    assert!(error.contains("references.redb is damaged") && error.contains("references-00000001.jsonl"), "{error}");
+
+    let backup = folder.path().join("store/backups/references-00000001.jsonl");
+    let config = Config { store: Some(folder.path().join("new")), restore_from: Some(backup), ..Config::default() };
+    let mut service = Running::start(folder.path(), config).await;
+    assert_eq!(service.reference().await, (Some(TIGHT), 1));
+    assert_eq!(service.commit(2).await.epoch, 2);
     service.stop().await;
 }

@@ -61,7 +61,8 @@ fn crc(bytes: &[u8]) -> u32 {
 
 #[test]
 fn no_setting_of_a_processor_makes_resizing_panic() {
-    let hostile = [json!(0), json!(1), json!(-3), json!(u64::MAX), json!(0.5), json!("x"), json!(null), json!([]), json!([0, 0, 0]), json!({})];
+    let hostile =
+        [json!(0), json!(1), json!(-3), json!(u64::MAX), json!(0.5), json!("x"), json!(null), json!([]), json!([0, 0, 0]), json!({})];
     let folder = tempfile::tempdir().unwrap();
     let whole = serde_json::to_value(Processor::default()).unwrap();
     let keys: Vec<String> = whole.as_object().unwrap().keys().cloned().collect();

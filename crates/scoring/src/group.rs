@@ -15,21 +15,33 @@ pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, group: 
     score_accuracies(config, &accuracies, group, reference)
 }
 
-/// The accuracy of one rollout. `Invalid` when the rollout says nothing about the policy: it failed for an outside
-/// reason, or every one of its searches did.
+/// The accuracy of one rollout by a rule judge.
 pub fn accuracy_of(judge: &dyn Judge, task: &Task, rollout: &Trajectory) -> Accuracy {
+    match answer_to_judge(rollout) {
+        Err(accuracy) => accuracy,
+        Ok(answer) => judge.judge(&task.question, answer, &task.answers).into(),
+    }
+}
+
+/// The answer of a rollout that needs a judge, or the accuracy of one that does not: `Unparsed` without an answer,
+/// `Invalid` when the rollout says nothing about the policy, because it failed for an outside reason or every one of its
+/// searches did.
+pub fn answer_to_judge(rollout: &Trajectory) -> Result<&str, Accuracy> {
     if let Ending::Failed(failure) = rollout.ending {
-        return Accuracy::Invalid(failure);
+        return Err(Accuracy::Invalid(failure));
     }
     if rollout.searches_all_failed() {
-        return Accuracy::Invalid(Failure::Tool);
+        return Err(Accuracy::Invalid(Failure::Tool));
     }
-    match rollout.answer.as_deref().map(str::trim) {
-        None | Some("") => Accuracy::Unparsed,
-        Some(answer) => match judge.judge(&task.question, answer, &task.answers) {
-            Verdict::Correct => Accuracy::Correct,
-            Verdict::Wrong => Accuracy::Wrong,
-        },
+    rollout.answer.as_deref().map(str::trim).filter(|answer| !answer.is_empty()).ok_or(Accuracy::Unparsed)
+}
+
+impl From<Verdict> for Accuracy {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Correct => Self::Correct,
+            Verdict::Wrong => Self::Wrong,
+        }
     }
 }
 

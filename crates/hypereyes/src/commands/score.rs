@@ -10,7 +10,7 @@ use hypereyes_domain::{Reference, RolloutGroup, Score, Task, Trajectory};
 use hypereyes_scoring::compat::{Family, Sample, reward_func, run_case};
 use hypereyes_scoring::{JudgeKind, TraceConfig, score_group};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::lines;
@@ -21,7 +21,7 @@ use crate::lines;
     after_help = "Without --compat a value is {\"task\": {..}, \"group\": {..}, \"reference\": {\"rounds\": 2, \"searches\": 5}}, where the group is as the\n\
     learner records it (trajectories.jsonl) or a bare list \"rollouts\", and the reference defaults to the group's, then the task's.\n\
     The answer is {\"task\", \"reference\", \"scores\": [{accuracy, bonus, branch, reward, route}, ..]}.\n\n\
-    With --compat a value is a case of the released reward; without --family its keys tell which:\n  \
+    With --compat a value is a case of the released reward, and the answer is {\"id\", \"output\"}; without --family its keys tell which:\n  \
     {\"samples\": [{\"response\", \"label\", \"metadata\"}, ..]}            reward_func\n  \
     {\"completion\": text}                                          extract_completion\n  \
     {\"input\": {\"sft_tc\", \"sft_total_search\", \"rollouts\": [..]}}    group_bonus\n\n\
@@ -43,6 +43,11 @@ pub struct ScoreArgs {
     pub judge: Option<JudgeKind>,
 }
 
+/// A model is asked by the reward service only.
+pub fn offline() -> BadInput {
+    BadInput::new("reward_service.judge = \"model\" needs the reward service: choose exact, alias or contains here")
+}
+
 fn judge(text: &str) -> Result<JudgeKind, String> {
     serde_json::from_value(text.into()).map_err(|_| "choose exact, alias or contains".to_owned())
 }
@@ -61,9 +66,12 @@ pub fn run(config: &Config, args: &ScoreArgs) -> Result<()> {
     trace.check().map_err(|error| BadInput::new(error.to_string()))?;
     lines::each(args.file.as_deref(), |value| {
         if args.compat || args.family.is_some() {
-            return compat(value, args.family, args.judge.unwrap_or(JudgeKind::Contains));
+            let output = compat(value, args.family, args.judge.unwrap_or(JudgeKind::Contains))?;
+            // A case may come wrapped with its family, as golden files have it.
+            let id = value.get("id").or_else(|| value.get("case")?.get("id")).cloned();
+            return Ok(json!({"id": id, "output": output}));
         }
-        native(value, trace, args.judge.unwrap_or(config.reward_service.judge))
+        native(value, trace, args.judge.or(config.reward_service.judge.rule()).ok_or_else(offline)?)
     })
 }
 
@@ -94,7 +102,6 @@ fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value>
 
 /// Runs a case of the released reward.
 fn compat(value: &Value, family: Option<Family>, judge: JudgeKind) -> Result<Value> {
-    // A case may come wrapped with its family, as golden files have it.
     let named = value.get("family").and_then(Value::as_str).map(str::parse::<Family>).transpose()?;
     let case = value.get("case").filter(|_| named.is_some()).unwrap_or(value);
     let family = family.or(named).or_else(|| guess(case)).context("its keys tell no family; say which with --family")?;
@@ -121,8 +128,6 @@ fn guess(case: &Value) -> Option<Family> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -1,0 +1,113 @@
+//! What changes references, and what is remembered of it. In: nothing. Out: the words that journal, store and wire share.
+
+use hypereyes_domain::{ActorId, GroupId, Reference, TaskId};
+use hypereyes_scoring::ReferenceMode;
+use serde::{Deserialize, Serialize};
+
+/// The rollout that showed a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// Its group.
+    pub group: GroupId,
+    /// Its place in the group, from 0.
+    pub rollout: u32,
+    /// Who rolled it out.
+    pub actor: ActorId,
+}
+
+/// Why a committed reference changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A candidate began to count at the end of an epoch.
+    Commit,
+    /// A success counted at once (mode `immediate`).
+    Observation,
+    /// It came from elsewhere: a task set, a checkpoint, another replica.
+    Import,
+    /// Somebody went back to an earlier snapshot: the one cause that may loosen.
+    Restore,
+}
+
+impl Cause {
+    /// The label used in metrics and on the wire.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Observation => "observation",
+            Self::Import => "import",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+/// One change of one committed reference. Changes are numbered from 1; snapshot `s` is what the first `s` changes made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its number.
+    pub number: u64,
+    /// Whose reference.
+    pub task: TaskId,
+    /// Why.
+    pub cause: Cause,
+    /// Epoch that the new reference counts from.
+    pub epoch: u64,
+    /// What it was.
+    pub from: Option<Reference>,
+    /// What it became; nothing only where a snapshot was restored in which the task had none.
+    pub to: Option<Reference>,
+    /// Who showed it; nothing where it was imported or restored.
+    pub by: Option<Witness>,
+    /// Milliseconds since 1970 on this machine's clock: for people, never compared.
+    pub at_ms: u64,
+}
+
+/// A wish to change references.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// A success was seen.
+    Observe {
+        /// When it counts.
+        mode: ReferenceMode,
+        /// Whose.
+        task: TaskId,
+        /// What it cost.
+        seen: Reference,
+        /// Who showed it.
+        by: Witness,
+    },
+    /// An epoch ended.
+    Commit {
+        /// Number of the epoch that begins.
+        epoch: u64,
+    },
+    /// References came from elsewhere.
+    Import {
+        /// Epoch that they belong to.
+        epoch: u64,
+        /// The references.
+        references: Vec<(TaskId, Reference)>,
+    },
+    /// Back to a snapshot.
+    Restore {
+        /// Its number.
+        snapshot: u64,
+    },
+}
+
+/// What became of a wish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// False when nothing changed: the epoch had been committed before, nothing was tighter.
+    pub applied: bool,
+    /// Epoch afterwards.
+    pub epoch: u64,
+    /// Changes ever made, afterwards: the id of the snapshot.
+    pub snapshot: u64,
+    /// Tasks that got their first reference.
+    pub adopted: u64,
+    /// Tasks whose reference became tighter.
+    pub tightened: u64,
+    /// Tasks whose reference became looser or was taken away; only a restore does that.
+    pub loosened: u64,
+}

@@ -1,0 +1,91 @@
+//! Who judges answers. In: a task's question and right answers, and what rollouts answered. Out: accuracies.
+//!
+//! Rule judges live in the scoring crate and never fail; [`model`] asks a language model and may give no verdict. A verdict
+//! that is not there is a failure of the judge, which masks the rollout; it is never a wrong answer.
+
+pub mod model;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use hypereyes_domain::{Accuracy, Failure, RolloutGroup, Task};
+use hypereyes_scoring::{Judge, JudgeKind, Verdict, answer_to_judge};
+use serde::{Deserialize, Serialize};
+
+use self::model::{ModelConfig, ModelJudge};
+use hypereyes_chassis::BadInput;
+
+/// Which judge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JudgeChoice {
+    /// The same text.
+    Exact,
+    /// The same after normalisation, any alias; the default, because tasks carry aliases and policies vary case and articles.
+    #[default]
+    Alias,
+    /// The prediction contains an alias.
+    Contains,
+    /// A language model says so.
+    Model,
+}
+
+impl JudgeChoice {
+    /// The rule, unless a model is asked.
+    pub fn rule(self) -> Option<JudgeKind> {
+        match self {
+            Self::Exact => Some(JudgeKind::Exact),
+            Self::Alias => Some(JudgeKind::Alias),
+            Self::Contains => Some(JudgeKind::Contains),
+            Self::Model => None,
+        }
+    }
+
+    /// The judge.
+    ///
+    /// # Errors
+    /// [`BadInput`] when a model is to be asked and its settings cannot be used.
+    pub fn build(self, model: &ModelConfig) -> Result<Arc<dyn Verdicts>, BadInput> {
+        Ok(match self.rule() {
+            Some(rule) => Arc::new(rule),
+            None => Arc::new(ModelJudge::new(model)?),
+        })
+    }
+}
+
+/// Gives verdicts, sooner or later.
+#[tonic::async_trait]
+pub trait Verdicts: Send + Sync + std::fmt::Debug {
+    /// Judges one answer; nothing when the judge failed.
+    async fn verdict(&self, question: &str, prediction: &str, answers: &[String]) -> Option<Verdict>;
+
+    /// The label used in metrics and logs.
+    fn label(&self) -> &'static str;
+}
+
+#[tonic::async_trait]
+impl Verdicts for JudgeKind {
+    async fn verdict(&self, question: &str, prediction: &str, answers: &[String]) -> Option<Verdict> {
+        Some(self.judge(question, prediction, answers))
+    }
+
+    fn label(&self) -> &'static str {
+        (*self).label()
+    }
+}
+
+/// The accuracy of every rollout. Answers that are the same are judged once, all of them at the same time.
+pub async fn accuracies(judge: &dyn Verdicts, task: &Task, group: &RolloutGroup) -> Vec<Accuracy> {
+    let answers: Vec<Result<&str, Accuracy>> = group.rollouts.iter().map(answer_to_judge).collect();
+    let mut distinct: Vec<&str> = answers.iter().flatten().copied().collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let verdicts = join_all(distinct.iter().map(|answer| judge.verdict(&task.question, answer, &task.answers))).await;
+    let verdicts: HashMap<&str, Option<Verdict>> = distinct.into_iter().zip(verdicts).collect();
+    let accuracy = |answer: Result<&str, Accuracy>| match answer {
+        Err(accuracy) => accuracy,
+        Ok(answer) => verdicts[answer].map_or(Accuracy::Invalid(Failure::Judge), Accuracy::from),
+    };
+    answers.into_iter().map(accuracy).collect()
+}
