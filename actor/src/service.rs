@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hypereyes_chassis::{BadInput, Retryable};
 use hypereyes_domain::{
-    ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
+    ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Round, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
+    Trajectory,
 };
 use hypereyes_proto::client::{LearnerClient, RewardClient, TeacherClient};
 use hypereyes_proto::convert::{self, Invalid, ids};
@@ -266,10 +267,28 @@ impl Peers {
         }
     }
 
-    /// Has a group scored.
+    /// Has a group scored. Answers and costs are all that a score depends on, so tokens stay here: they are a hundred times as
+    /// many bytes.
     pub async fn score(&self, group: &RolloutGroup, task: &Task) -> Result<ScoredGroup, CallError> {
         const OP: &str = "score_group";
-        let request = v1::ScoreGroupRequest { group: Some(group.clone().into()), task: Some(task.clone().into()) };
+        let costs = |rollout: &Trajectory| Trajectory {
+            prompt: vec![],
+            response: vec![],
+            mask: vec![],
+            logprobs: vec![],
+            versions: vec![],
+            pictures: vec![],
+            rounds: rollout.rounds.iter().map(|round| Round { call: None, ..*round }).collect(),
+            ending: rollout.ending,
+            answer: rollout.answer.clone(),
+        };
+        let slim = RolloutGroup {
+            id: group.id.clone(),
+            task: group.task.clone(),
+            actor: group.actor.clone(),
+            rollouts: group.rollouts.iter().map(costs).collect(),
+        };
+        let request = v1::ScoreGroupRequest { group: Some(slim.into()), task: Some(task.clone().into()) };
         let reply = within(OP, LARGE, self.reward.clone().score_group(request)).await?;
         convert::join(group.clone(), reply).map_err(|invalid| CallError::nonsense(OP, invalid))
     }

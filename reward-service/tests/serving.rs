@@ -358,3 +358,26 @@ async fn a_backup_brings_back_what_a_damaged_store_lost() {
     assert_eq!(service.commit(2).await.epoch, 2);
     service.stop().await;
 }
+
+/// The client of `docs/trace.md`, run as another trainer would. Skipped, with its reason, where Python lacks gRPC.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trainer_in_python_gets_its_groups_scored() {
+    let python = std::env::var("HYPEREYES_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+    let has_grpc = std::process::Command::new(&python).args(["-c", "import grpc, grpc_tools"]).output();
+    if !has_grpc.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: {python} has no grpcio and grpcio-tools");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = Running::start(folder.path(), Config::default()).await;
+    let said = std::fs::read_to_string(folder.path().join("ready.json")).expect("announced");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/peers/reward_client.py");
+    let address = said["addr"].as_str().expect("an address").to_owned();
+    let run = tokio::task::spawn_blocking(move || std::process::Command::new(python).args([script, &address]).output());
+    let output = tokio::time::timeout(Duration::from_secs(60), run).await.expect("in time").expect("no panic").expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(printed, "reward 1.20 BONUS_BRANCH_GOOD ROUTE_REINFORCE\nreward -0.10 BONUS_BRANCH_WRONG_OUTSIDE ROUTE_DISTILL\n");
+    service.stop().await;
+}

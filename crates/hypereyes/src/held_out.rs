@@ -65,7 +65,8 @@ pub async fn measure(config: &Config, world: &Arc<World>, model: &Path, set: &Ta
 
 /// Measures a policy that is loaded. `name` is what the progress bar is called. Tasks that fail are counted in the report.
 pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set: &TaskSet, name: &'static str) -> Measured {
-    let judge = config.reward_service.judge.rule().ok_or_else(crate::commands::score::offline)?;
+    // A model is asked by the reward service only; held-out tasks carry their aliases.
+    let judge = config.reward_service.judge.rule().unwrap_or_default();
     let bar = Bar::new(name, "tasks");
     let show = |progress: Progress| {
         let right = if progress.judged == 0 {

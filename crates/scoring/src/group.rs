@@ -11,8 +11,27 @@ use crate::trace::{TraceConfig, bonuses};
 
 /// Scores a group with a rule judge.
 pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, group: &RolloutGroup, reference: Option<Reference>) -> Vec<Score> {
-    let accuracies: Vec<Accuracy> = group.rollouts.iter().map(|rollout| accuracy_of(judge, task, rollout)).collect();
+    let (predictions, which) = distinct_answers(&group.rollouts);
+    let verdicts = judge.judge_all(&task.question, &predictions, &task.answers);
+    let accuracies: Vec<Accuracy> = which.into_iter().map(|which| which.map_or_else(|known| known, |at| verdicts[at].into())).collect();
     score_accuracies(config, &accuracies, group, reference)
+}
+
+/// The answers of a group that need a judge, each once; and for every rollout either its place among them or the accuracy
+/// that needs none.
+pub fn distinct_answers(rollouts: &[Trajectory]) -> (Vec<&str>, Vec<Result<usize, Accuracy>>) {
+    let mut distinct: Vec<&str> = vec![];
+    let which = rollouts
+        .iter()
+        .map(|rollout| {
+            let answer = answer_to_judge(rollout)?;
+            Ok(distinct.iter().position(|known| *known == answer).unwrap_or_else(|| {
+                distinct.push(answer);
+                distinct.len() - 1
+            }))
+        })
+        .collect();
+    (distinct, which)
 }
 
 /// The accuracy of one rollout by a rule judge.
@@ -26,7 +45,7 @@ pub fn accuracy_of(judge: &dyn Judge, task: &Task, rollout: &Trajectory) -> Accu
 /// The answer of a rollout that needs a judge, or the accuracy of one that does not: `Unparsed` without an answer,
 /// `Invalid` when the rollout says nothing about the policy, because it failed for an outside reason or every one of its
 /// searches did.
-pub fn answer_to_judge(rollout: &Trajectory) -> Result<&str, Accuracy> {
+fn answer_to_judge(rollout: &Trajectory) -> Result<&str, Accuracy> {
     if let Ending::Failed(failure) = rollout.ending {
         return Err(Accuracy::Invalid(failure));
     }

@@ -27,6 +27,11 @@ impl Verdict {
 pub trait Judge: Send + Sync {
     /// Judges `prediction` against every entry of `answers`; one match suffices. Blank answers match nothing.
     fn judge(&self, question: &str, prediction: &str, answers: &[String]) -> Verdict;
+
+    /// Judges several predictions of one task; a judge that looks at the answers first does so once.
+    fn judge_all(&self, question: &str, predictions: &[&str], answers: &[String]) -> Vec<Verdict> {
+        predictions.iter().map(|prediction| self.judge(question, prediction, answers)).collect()
+    }
 }
 
 /// Right when the text is the same, blanks around it aside.
@@ -49,6 +54,15 @@ impl Judge for AliasJudge {
     fn judge(&self, _question: &str, prediction: &str, answers: &[String]) -> Verdict {
         let prediction = normalise(prediction);
         Verdict::of(!prediction.is_empty() && answers.iter().any(|answer| normalise(answer) == prediction))
+    }
+
+    fn judge_all(&self, _question: &str, predictions: &[&str], answers: &[String]) -> Vec<Verdict> {
+        let answers: Vec<String> = answers.iter().map(|answer| normalise(answer)).collect();
+        let right = |prediction: &&str| {
+            let prediction = normalise(prediction);
+            Verdict::of(!prediction.is_empty() && answers.contains(&prediction))
+        };
+        predictions.iter().map(right).collect()
     }
 }
 
@@ -98,6 +112,14 @@ impl Judge for JudgeKind {
             JudgeKind::Contains => ContainsJudge.judge(question, prediction, answers),
         }
     }
+
+    fn judge_all(&self, question: &str, predictions: &[&str], answers: &[String]) -> Vec<Verdict> {
+        match self {
+            JudgeKind::Exact => ExactJudge.judge_all(question, predictions, answers),
+            JudgeKind::Alias => AliasJudge.judge_all(question, predictions, answers),
+            JudgeKind::Contains => ContainsJudge.judge_all(question, predictions, answers),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +153,10 @@ mod tests {
     #[test]
     fn blank_answers_match_nothing() {
         for judge in [JudgeKind::Exact, JudgeKind::Alias, JudgeKind::Contains] {
+            let answers = ["Paris".to_owned(), "the City of Light".to_owned()];
+            let predictions = ["Paris", "paris!", "city of light", "Rome", ""];
+            let one_by_one: Vec<Verdict> = predictions.iter().map(|prediction| judge.judge("?", prediction, &answers)).collect();
+            assert_eq!(judge.judge_all("?", &predictions, &answers), one_by_one);
             assert!(!right(judge, "Paris", &["", "  "]));
             assert!(!right(judge, "", &["", "Paris"]));
             assert!(!right(judge, "Paris", &[]));

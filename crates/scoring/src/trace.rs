@@ -71,21 +71,23 @@ pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(
         Some(reference) if config.enabled => reference,
         _ => return vec![(0.0, BonusBranch::None); rollouts.len()],
     };
-    let branches: Vec<BonusBranch> = rollouts.iter().map(|rollout| branch(config, reference, *rollout)).collect();
-    let keys = |wanted: BonusBranch| -> Vec<(u32, u32)> {
-        let of = |(_, (_, rounds, searches)): (_, &(Accuracy, u32, u32))| (*rounds, *searches);
-        branches.iter().zip(rollouts).filter(|(branch, _)| **branch == wanted).map(of).collect()
+    let branch_of = |rollout: &(Accuracy, u32, u32)| branch(config, reference, *rollout);
+    let keys = |wanted: BonusBranch| {
+        Ranks::of(rollouts.iter().filter(|rollout| branch_of(rollout) == wanted).map(|(_, rounds, searches)| (*rounds, *searches)))
     };
-    let mut good = ranked(&keys(BonusBranch::Good), config.good).into_iter();
-    let mut bad = ranked(&keys(BonusBranch::Bad), config.bad).into_iter();
-    let bonus = |branch: BonusBranch| match branch {
-        BonusBranch::Good => (good.next().expect("one rank per member of the good set"), branch),
-        BonusBranch::Bad => (bad.next().expect("one rank per member of the bad set"), branch),
-        BonusBranch::WrongOutside => (config.wrong_penalty, branch),
-        BonusBranch::WrongInside => (config.wrong_in_band_bonus, branch),
-        BonusBranch::Guess | BonusBranch::None => (0.0, branch),
+    let (good, bad) = (keys(BonusBranch::Good), keys(BonusBranch::Bad));
+    let bonus = |rollout: &(Accuracy, u32, u32)| {
+        let (branch, key) = (branch_of(rollout), (rollout.1, rollout.2));
+        let bonus = match branch {
+            BonusBranch::Good => good.bonus(&key, config.good),
+            BonusBranch::Bad => bad.bonus(&key, config.bad),
+            BonusBranch::WrongOutside => config.wrong_penalty,
+            BonusBranch::WrongInside => config.wrong_in_band_bonus,
+            BonusBranch::Guess | BonusBranch::None => 0.0,
+        };
+        (bonus, branch)
     };
-    branches.iter().copied().map(bonus).collect()
+    rollouts.iter().map(bonus).collect()
 }
 
 fn branch(config: &TraceConfig, reference: Reference, (accuracy, rounds, searches): (Accuracy, u32, u32)) -> BonusBranch {
@@ -101,30 +103,56 @@ fn branch(config: &TraceConfig, reference: Reference, (accuracy, rounds, searche
     }
 }
 
-/// Bonuses of one set by dense rank of its keys: the cheapest gets the top of `[low, high]`, the dearest the bottom, ties
-/// share; one distinct key gets the top. Rounded to 4 decimals (spec 2.3).
-pub(crate) fn ranked<K: Ord + Copy>(keys: &[K], [low, high]: [f64; 2]) -> Vec<f64> {
-    let mut distinct = keys.to_vec();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let bonus = |key: &K| {
-        let rank = distinct.binary_search(key).expect("every key is among the distinct keys");
-        match distinct.len() {
+/// The distinct keys of one set, cheapest first.
+pub(crate) struct Ranks<K>(Vec<K>);
+
+impl<K: Ord> Ranks<K> {
+    /// Ranks the keys of a set.
+    pub(crate) fn of(keys: impl Iterator<Item = K>) -> Self {
+        let mut distinct: Vec<K> = keys.collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        Self(distinct)
+    }
+
+    /// The bonus of a member by its dense rank: the cheapest gets the top of `[low, high]`, the dearest the bottom, ties
+    /// share; one distinct key gets the top. Rounded to 4 decimals (spec 2.3).
+    pub(crate) fn bonus(&self, key: &K, [low, high]: [f64; 2]) -> f64 {
+        let rank = self.0.binary_search(key).expect("every key is among the distinct keys");
+        match self.0.len() {
             1 => high,
             steps => round4(high - (high - low) * rank as f64 / (steps - 1) as f64),
         }
-    };
-    keys.iter().map(bonus).collect()
+    }
 }
 
 /// The double nearest to `value` rounded to 4 decimals. Formatting rounds the exact binary value (half to even on exact
 /// ties), which scaling by 10000 would not.
 pub(crate) fn round4(value: f64) -> f64 {
+    let scaled = value * 1e4;
+    let below = scaled.floor();
+    // Scaling moves a value by far less than this, so that away from a tie both ways round to the same number, and a whole
+    // number below 2^53 divided by 10000 is the double that its decimal would parse to.
+    if (scaled - below - 0.5).abs() > 1e-6 && scaled.abs() < 1e15 {
+        return scaled.round() / 1e4;
+    }
     format!("{value:.4}").parse().expect("a formatted float parses")
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn rounding_is_that_of_the_decimal_digits() {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand::rngs::StdRng::seed_from_u64(3);
+        let ties = (-3000..3000).map(|at| f64::from(at) / 20_000.0);
+        let some = (0..20_000).map(|_| random.random_range(-2.0..2.0));
+        for value in ties.chain(some).chain([0.0, -0.0, 1e14, 0.99995, 0.1 + 0.2]).collect::<Vec<f64>>() {
+            let digits: f64 = format!("{value:.4}").parse().expect("digits");
+            assert_eq!(super::round4(value), digits, "{value}");
+        }
+    }
+
     use super::*;
     use hypereyes_domain::Failure;
 

@@ -5,12 +5,10 @@
 
 pub mod model;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures::future::join_all;
 use hypereyes_domain::{Accuracy, Failure, RolloutGroup, Task};
-use hypereyes_scoring::{Judge, JudgeKind, Verdict, answer_to_judge};
+use hypereyes_scoring::{Judge, JudgeKind, Verdict, distinct_answers};
 use serde::{Deserialize, Serialize};
 
 use self::model::{ModelConfig, ModelJudge};
@@ -27,7 +25,7 @@ pub enum JudgeChoice {
     Alias,
     /// The prediction contains an alias.
     Contains,
-    /// A language model says so.
+    /// A language model says so. Evaluation outside the service judges by aliases then.
     Model,
 }
 
@@ -57,8 +55,8 @@ impl JudgeChoice {
 /// Gives verdicts, sooner or later.
 #[tonic::async_trait]
 pub trait Verdicts: Send + Sync + std::fmt::Debug {
-    /// Judges one answer; nothing when the judge failed.
-    async fn verdict(&self, question: &str, prediction: &str, answers: &[String]) -> Option<Verdict>;
+    /// Judges the predictions of one task, one entry each; nothing where the judge failed.
+    async fn verdicts(&self, question: &str, predictions: &[&str], answers: &[String]) -> Vec<Option<Verdict>>;
 
     /// The label used in metrics and logs.
     fn label(&self) -> &'static str;
@@ -66,8 +64,8 @@ pub trait Verdicts: Send + Sync + std::fmt::Debug {
 
 #[tonic::async_trait]
 impl Verdicts for JudgeKind {
-    async fn verdict(&self, question: &str, prediction: &str, answers: &[String]) -> Option<Verdict> {
-        Some(self.judge(question, prediction, answers))
+    async fn verdicts(&self, question: &str, predictions: &[&str], answers: &[String]) -> Vec<Option<Verdict>> {
+        self.judge_all(question, predictions, answers).into_iter().map(Some).collect()
     }
 
     fn label(&self) -> &'static str {
@@ -77,15 +75,8 @@ impl Verdicts for JudgeKind {
 
 /// The accuracy of every rollout. Answers that are the same are judged once, all of them at the same time.
 pub async fn accuracies(judge: &dyn Verdicts, task: &Task, group: &RolloutGroup) -> Vec<Accuracy> {
-    let answers: Vec<Result<&str, Accuracy>> = group.rollouts.iter().map(answer_to_judge).collect();
-    let mut distinct: Vec<&str> = answers.iter().flatten().copied().collect();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let verdicts = join_all(distinct.iter().map(|answer| judge.verdict(&task.question, answer, &task.answers))).await;
-    let verdicts: HashMap<&str, Option<Verdict>> = distinct.into_iter().zip(verdicts).collect();
-    let accuracy = |answer: Result<&str, Accuracy>| match answer {
-        Err(accuracy) => accuracy,
-        Ok(answer) => verdicts[answer].map_or(Accuracy::Invalid(Failure::Judge), Accuracy::from),
-    };
-    answers.into_iter().map(accuracy).collect()
+    let (answers, which) = distinct_answers(&group.rollouts);
+    let verdicts = judge.verdicts(&task.question, &answers, &task.answers).await;
+    let judged = |at: usize| verdicts.get(at).copied().flatten().map_or(Accuracy::Invalid(Failure::Judge), Accuracy::from);
+    which.into_iter().map(|which| which.map_or_else(|known| known, judged)).collect()
 }

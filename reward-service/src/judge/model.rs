@@ -6,6 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use hypereyes_chassis::BadInput;
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
 use hypereyes_scoring::Verdict;
@@ -222,8 +223,8 @@ fn prompt(question: &str, prediction: &str, answers: &[String]) -> String {
     )
 }
 
-#[tonic::async_trait]
-impl Verdicts for ModelJudge {
+impl ModelJudge {
+    /// One verdict, remembered or asked for; nothing when the attempts or the time are used up.
     async fn verdict(&self, question: &str, prediction: &str, answers: &[String]) -> Option<Verdict> {
         let key = self.key_of(question, prediction, answers);
         if let Some(known) = self.cache().get(&key).copied() {
@@ -251,6 +252,13 @@ impl Verdicts for ModelJudge {
                 None
             }
         }
+    }
+}
+
+#[tonic::async_trait]
+impl Verdicts for ModelJudge {
+    async fn verdicts(&self, question: &str, predictions: &[&str], answers: &[String]) -> Vec<Option<Verdict>> {
+        join_all(predictions.iter().map(|prediction| self.verdict(question, prediction, answers))).await
     }
 
     fn label(&self) -> &'static str {

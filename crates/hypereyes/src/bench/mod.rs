@@ -5,6 +5,7 @@
 
 pub mod engine;
 pub mod policy;
+pub mod reward;
 
 use std::time::Instant;
 
@@ -64,15 +65,23 @@ impl Size {
     }
 }
 
-/// A benchmark's result.
+/// The model that was measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Bench {
-    /// `engine` or `policy`.
-    pub bench: &'static str,
-    /// Which model.
+pub struct Model {
+    /// Its size or folder.
     pub model: String,
     /// Its parameters.
     pub parameters: u64,
+}
+
+/// A benchmark's result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bench {
+    /// `engine`, `policy` or `reward`.
+    pub bench: &'static str,
+    /// Which model, where there is one.
+    #[serde(flatten)]
+    pub model: Option<Model>,
     /// Threads that computed.
     pub threads: usize,
     /// Runs of which each number is the median.
@@ -90,11 +99,13 @@ pub struct Bench {
 impl Bench {
     /// A table: one line per case.
     pub fn table(&self) -> String {
+        let model = self
+            .model
+            .as_ref()
+            .map_or(String::new(), |model| format!(" · {} ({:.1} M parameters)", model.model, model.parameters as f64 / 1e6));
         let mut lines = vec![format!(
-            "{} · {} ({:.1} M parameters) · {} threads · {} · peak {}",
+            "{}{model} · {} threads · {} · peak {}",
             self.bench,
-            self.model,
-            self.parameters as f64 / 1e6,
             self.threads,
             self.machine.cpu,
             self.peak_bytes.map_or("unknown".into(), |bytes| format!("{} MiB", bytes >> 20)),
@@ -136,8 +147,17 @@ impl Machine {
 
 /// The largest memory that this process has had, in bytes.
 pub fn peak_bytes() -> Option<u64> {
+    status_bytes("VmHWM:")
+}
+
+/// The memory that this process has now, in bytes.
+pub fn resident_bytes() -> Option<u64> {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(key: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 

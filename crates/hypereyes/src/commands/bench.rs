@@ -9,7 +9,7 @@ use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::init;
 
-use crate::bench::{self, Bench, Machine, Size, engine, policy};
+use crate::bench::{self, Bench, Machine, Model, Size, engine, policy, reward};
 use crate::config::Config;
 use crate::{output, parts};
 
@@ -17,7 +17,7 @@ use crate::{output, parts};
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  hypereyes bench engine --json\n  hypereyes bench engine --size 100m --batch 1 --batch 32 --threads 2\n  \
-    hypereyes bench policy --model policies/cold --sequences 8 --length 256"
+    hypereyes bench policy --model policies/cold --sequences 8 --length 256\n  hypereyes bench reward --groups 50000"
 )]
 pub struct BenchArgs {
     /// What to measure.
@@ -32,6 +32,8 @@ pub enum What {
     Engine(EngineArgs),
     /// Log-probs of given tokens, a training step.
     Policy(PolicyArgs),
+    /// Scoring, the reward service over gRPC with a durable store, memory of its references.
+    Reward(RewardArgs),
 }
 
 /// Which model, and with what.
@@ -82,29 +84,62 @@ pub struct PolicyArgs {
     pub length: u32,
 }
 
+/// Arguments of `bench reward`.
+#[derive(Args, Debug)]
+pub struct RewardArgs {
+    /// Groups of eight scored over the wire.
+    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub groups: u32,
+    /// Distinct tasks among them.
+    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tasks: u32,
+    /// Connections.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub connections: u16,
+    /// Groups under way on each connection.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub depth: u16,
+    /// References whose memory is measured.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub references: u32,
+    /// Runs of scoring by itself, of which the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    pub repeats: u8,
+}
+
 /// Measures and prints.
 pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
-    let (What::Engine(EngineArgs { common, .. }) | What::Policy(PolicyArgs { common, .. })) = &args.what;
-    // A pool that is there already is as good; a fresh process has none.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
-    let (name, model, weights) = start(common, config)?;
-    let repeats = usize::from(common.repeats);
-    let (what, rows) = match &args.what {
+    let (what, model, repeats, rows) = match &args.what {
         What::Engine(args) => {
+            let (name, model, weights) = start(&args.common, config)?;
+            let repeats = usize::from(args.common.repeats);
             let batches = args.batch.iter().map(|batch| usize::from(*batch)).collect();
             let load = engine::Load { batches, prompt: args.prompt as usize, new: args.new as usize, repeats };
-            ("engine", parts::runtime()?.block_on(engine::measure(&model, &weights, &load, config.seed))?)
+            let rows = parts::runtime()?.block_on(engine::measure(&model, &weights, &load, config.seed))?;
+            ("engine", Some(described(name, &model)), repeats, rows)
         }
         What::Policy(args) => {
+            let (name, model, weights) = start(&args.common, config)?;
+            let repeats = usize::from(args.common.repeats);
             let (sequences, length) = (usize::from(args.sequences), args.length as usize);
             let load = policy::Load { sequences, length, micro_tokens: config.learner.micro_tokens, repeats };
-            ("policy", vec![policy::measure(&model, &weights, load, config.seed)?])
+            ("policy", Some(described(name, &model)), repeats, vec![policy::measure(&model, &weights, load, config.seed)?])
+        }
+        What::Reward(args) => {
+            let load = reward::Load {
+                groups: args.groups as usize,
+                tasks: args.tasks as usize,
+                connections: usize::from(args.connections),
+                depth: usize::from(args.depth),
+                references: args.references as usize,
+                repeats: usize::from(args.repeats),
+            };
+            ("reward", None, load.repeats, parts::runtime()?.block_on(reward::measure(&load, config.seed))?)
         }
     };
     let bench = Bench {
         bench: what,
-        model: name,
-        parameters: u64::try_from(model.parameters()).unwrap_or(u64::MAX),
+        model,
         threads: rayon::current_num_threads(),
         repeats,
         seed: config.seed,
@@ -120,7 +155,14 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
     Ok(())
 }
 
+fn described(model: String, config: &ModelConfig) -> Model {
+    Model { model, parameters: u64::try_from(config.parameters()).unwrap_or(u64::MAX) }
+}
+
+/// The model, after the pool of threads.
 fn start(common: &Common, config: &Config) -> Result<(String, ModelConfig, HostWeights)> {
+    // A pool that is there already is as good; a fresh process has none.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
     if let Some(folder) = &common.model {
         let (model, weights) = checkpoint::read(folder).map_err(|error| BadInput::new(error.to_string()))?;
         return Ok((folder.display().to_string(), model, weights));

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::trace::{TraceConfig, ranked};
+use crate::trace::{Ranks, TraceConfig};
 
 /// One rollout: accuracy, calls, searches.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,10 +36,9 @@ pub fn group_bonus(input: &BonusInput) -> Vec<f64> {
         let member = |rollout: &&BonusRollout| {
             rollout.acc_reward > 0.0 && rollout.count != 0 && (rollout.count <= calls && rollout.total <= searches) == good
         };
-        let keys: Vec<_> = input.rollouts.iter().filter(member).map(|rollout| (rollout.count, rollout.total)).collect();
-        ranked(&keys, if good { config.good } else { config.bad }).into_iter()
+        Ranks::of(input.rollouts.iter().filter(member).map(|rollout| (rollout.count, rollout.total)))
     };
-    let (mut good, mut bad) = (ranks(true), ranks(false));
+    let (good, bad) = (ranks(true), ranks(false));
     let bonus = |rollout: &BonusRollout| {
         if rollout.acc_reward <= -0.5 {
             0.0
@@ -48,9 +47,9 @@ pub fn group_bonus(input: &BonusInput) -> Vec<f64> {
         } else if rollout.count == 0 {
             0.0
         } else if rollout.count <= calls && rollout.total <= searches {
-            good.next().expect("one rank per member of the good set")
+            good.bonus(&(rollout.count, rollout.total), config.good)
         } else {
-            bad.next().expect("one rank per member of the bad set")
+            bad.bonus(&(rollout.count, rollout.total), config.bad)
         }
     };
     input.rollouts.iter().map(bonus).collect()
