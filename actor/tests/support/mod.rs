@@ -221,6 +221,7 @@ impl Reward {
 #[tonic::async_trait]
 impl v1::reward_server::Reward for Reward {
     type ExportReferencesStream = tokio_stream::Empty<Result<v1::ReferenceBatch, Status>>;
+    type ScoreStreamStream = tokio_stream::Empty<Result<v1::ScoredReply, Status>>;
 
     async fn score_group(&self, request: Request<v1::ScoreGroupRequest>) -> Result<Response<v1::ScoredReply>, Status> {
         {
@@ -249,6 +250,15 @@ impl v1::reward_server::Reward for Reward {
         Err(Status::unimplemented(""))
     }
     async fn import_references(&self, _: Request<Streaming<v1::ReferenceBatch>>) -> Result<Response<v1::ImportReferencesReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn score_stream(&self, _: Request<Streaming<v1::ScoreGroupRequest>>) -> Result<Response<Self::ScoreStreamStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn get_history(&self, _: Request<v1::GetHistoryRequest>) -> Result<Response<v1::GetHistoryReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn restore_references(&self, _: Request<v1::RestoreReferencesRequest>) -> Result<Response<v1::RestoreReferencesReply>, Status> {
         Err(Status::unimplemented(""))
     }
 }
