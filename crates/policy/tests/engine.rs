@@ -147,16 +147,24 @@ async fn groups_wait_for_cache_and_what_can_never_fit_is_refused() {
     let refused = engine.start(said(text(4, 1)), vec![1; 5], Sampling::GREEDY).await.unwrap_err();
     assert!(refused.message.contains("this engine holds 1 to 4"), "{}", refused.message);
     let first = engine.start(said(text(4, 1)), vec![1, 2, 3], Sampling::GREEDY).await.unwrap();
-    let mut second = std::pin::pin!(engine.start(said(text(4, 2)), vec![4, 5], Sampling::GREEDY));
+    let mut second = Box::pin(engine.start(said(text(4, 2)), vec![4, 5], Sampling::GREEDY));
     let waits = tokio::time::timeout(std::time::Duration::from_millis(200), &mut second).await;
     assert!(waits.is_err(), "three of five slots are held, and two siblings need a prompt beside them");
     drop(first);
-    assert_eq!(second.await.unwrap().len(), 2);
+    let second = second.await.unwrap();
+    assert_eq!(second.len(), 2);
+    // Two siblings and their prompt leave room for two that have no sibling and need no more than a slot each.
+    let single = engine.start(said(text(4, 3)), vec![1], Sampling::GREEDY).await.unwrap();
+    let another = engine.start(said(text(4, 4)), vec![1], Sampling::GREEDY).await.unwrap();
+    let mut third = std::pin::pin!(engine.start(said(text(4, 5)), vec![1], Sampling::GREEDY));
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(200), &mut third).await.is_err(), "all five are held");
+    drop((single, another));
+    assert_eq!(third.await.unwrap().len(), 1);
 
     let (config, weights) = policy(1);
-    let none = EngineConfig { cache_bytes: 1 << 20, max_context: 256, ..EngineConfig::default() };
+    let none = EngineConfig { cache_bytes: 1 << 19, max_context: 256, ..EngineConfig::default() };
     let error = Engine::start_from(config, &weights, none, PolicyVersion(0)).unwrap_err().to_string();
-    assert!(error.contains("cache_bytes = 1048576 holds 1"), "{error}");
+    assert!(error.contains("cache_bytes = 524288 holds 0"), "{error}");
 }
 
 fn counted(snapshotter: &Snapshotter) -> impl Fn(&str, Option<&str>) -> u64 {

@@ -122,9 +122,18 @@ impl KvPool {
         KvSlot { prompt: None, own }
     }
 
+    /// Slots that a group takes beside its prompt's: one per sibling, none for a sequence that has no sibling and goes on in
+    /// the prompt's own.
+    pub fn beside_the_prompt(siblings: usize) -> usize {
+        if siblings == 1 { 0 } else { siblings }
+    }
+
     /// One slot per sibling, all of which read the first `length` positions of `prompt` where they are. Its memory counts
     /// as a slot until the last sibling has been given back.
     pub fn fork(&mut self, prompt: KvSlot, length: usize, siblings: usize) -> Vec<KvSlot> {
+        if siblings == 1 {
+            return vec![prompt];
+        }
         let prompt = Arc::new(Prompt { block: prompt.own, length });
         (0..siblings).map(|_| KvSlot { prompt: Some(prompt.clone()), ..self.take() }).collect()
     }

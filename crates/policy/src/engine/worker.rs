@@ -105,10 +105,9 @@ impl<B: Kernels> Worker<B> {
         let lanes = Lanes::of_this_pool(MOST_LANES)?;
         let small = config.parameters() <= LANE_WEIGHTS;
         let cache = KvPool::new(&config.text, engine.max_context, engine.max_sequences, engine.cache_bytes);
-        if cache.slots() < 2 {
-            // The smallest group is one sequence, beside which its prompt is held while it is read.
+        if cache.slots() == 0 {
             return Err(Error::Input(format!(
-                "an engine needs room for two sequences: max_sequences is {}, and cache_bytes = {} holds {} of {} tokens",
+                "an engine needs room for a sequence: max_sequences is {}, and cache_bytes = {} holds {} of {} tokens",
                 engine.max_sequences,
                 engine.cache_bytes,
                 cache.slots(),
@@ -142,7 +141,7 @@ impl<B: Kernels> Worker<B> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Start { prompt, seeds, sampling, reply } => {
-                let most = self.cache.slots() - 1;
+                let most = (self.cache.slots() - 1).max(1);
                 if seeds.is_empty() || seeds.len() > most {
                     let message = format!("{} sequences asked for; this engine holds 1 to {most}", seeds.len());
                     return fail(reply, Failure::Policy, message);
@@ -180,13 +179,13 @@ impl<B: Kernels> Worker<B> {
         }
     }
 
-    /// Whether the next waiting group has room for all its siblings, and for its prompt beside them.
+    /// Whether the next waiting group has room for its prompt and all its siblings.
     fn fits_next(&self) -> bool {
         let Some((_, samplers, _)) = self.waiting.front() else { return false };
         // Slots of siblings-to-be are spoken for while their prompts are read.
-        let spoken_for: usize =
-            self.sequences.values().filter_map(|held| held.opening.as_ref()).map(|opening| opening.samplers.len()).sum();
-        samplers.len() + spoken_for < self.cache.room()
+        let opening = self.sequences.values().filter_map(|held| held.opening.as_ref());
+        let spoken_for: usize = opening.map(|opening| KvPool::beside_the_prompt(opening.samplers.len())).sum();
+        1 + KvPool::beside_the_prompt(samplers.len()) + spoken_for <= self.cache.room()
     }
 
     /// Opens waiting groups in order.
@@ -411,7 +410,7 @@ impl<B: Kernels> Worker<B> {
 
     /// The prompt is in: its siblings go on from it, each on its own.
     fn open(&mut self, prompt: Sequence<B>, opening: Opening) {
-        metrics::forked(prompt.fed * opening.samplers.len());
+        metrics::forked(prompt.fed * KvPool::beside_the_prompt(opening.samplers.len()));
         let mut ids = vec![];
         let slots = self.cache.fork(prompt.slot, prompt.fed, opening.samplers.len());
         for (slot, sampler) in slots.into_iter().zip(opening.samplers) {
