@@ -7,6 +7,7 @@
 mod cache;
 pub mod metrics;
 mod sampler;
+mod shares;
 mod worker;
 
 use std::path::Path;
