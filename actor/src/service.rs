@@ -271,16 +271,12 @@ impl Peers {
     /// many bytes.
     pub async fn score(&self, group: &RolloutGroup, task: &Task) -> Result<ScoredGroup, CallError> {
         const OP: &str = "score_group";
-        let costs = |rollout: &Trajectory| Trajectory {
-            prompt: vec![],
-            response: vec![],
-            mask: vec![],
-            logprobs: vec![],
-            versions: vec![],
-            pictures: vec![],
-            rounds: rollout.rounds.iter().map(|round| Round { call: None, ..*round }).collect(),
-            ending: rollout.ending,
-            answer: rollout.answer.clone(),
+        let costs = |rollout: &Trajectory| {
+            Trajectory::without_tokens(
+                rollout.rounds.iter().map(|round| Round { call: None, ..*round }).collect(),
+                rollout.ending,
+                rollout.answer.clone(),
+            )
         };
         let slim = RolloutGroup {
             id: group.id.clone(),

@@ -191,17 +191,11 @@ mod tests {
     }
 
     fn group(id: &str, task: &str, rounds: usize) -> RolloutGroup {
-        let rollout = Trajectory {
-            prompt: vec![],
-            response: vec![],
-            mask: vec![],
-            logprobs: vec![],
-            versions: vec![],
-            pictures: vec![],
-            rounds: vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds],
-            ending: Ending::Answered,
-            answer: Some("paris".into()),
-        };
+        let rollout = Trajectory::without_tokens(
+            vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds],
+            Ending::Answered,
+            Some("paris".into()),
+        );
         RolloutGroup { id: id.into(), task: task.into(), actor: "a".into(), rollouts: vec![rollout] }
     }
 

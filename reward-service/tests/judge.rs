@@ -104,16 +104,12 @@ fn task() -> Task {
 }
 
 fn group(answers: &[&str]) -> RolloutGroup {
-    let rollout = |answer: &&str| Trajectory {
-        prompt: vec![],
-        response: vec![],
-        mask: vec![],
-        logprobs: vec![],
-        versions: vec![],
-        pictures: vec![],
-        rounds: vec![Round { call: None, searches: 1, failed_searches: 0 }],
-        ending: Ending::Answered,
-        answer: Some((*answer).to_owned()),
+    let rollout = |answer: &&str| {
+        Trajectory::without_tokens(
+            vec![Round { call: None, searches: 1, failed_searches: 0 }],
+            Ending::Answered,
+            Some((*answer).to_owned()),
+        )
     };
     RolloutGroup { id: "t@1".into(), task: "t".into(), actor: "a".into(), rollouts: answers.iter().map(rollout).collect() }
 }

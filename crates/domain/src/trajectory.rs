@@ -74,6 +74,12 @@ pub struct Trajectory {
 }
 
 impl Trajectory {
+    /// What a reward depends on, and nothing else: how it went and what it cost.
+    pub fn without_tokens(rounds: Vec<Round>, ending: Ending, answer: Option<String>) -> Self {
+        let (prompt, response, mask, logprobs, versions, pictures) = (vec![], vec![], vec![], vec![], vec![], vec![]);
+        Self { prompt, response, mask, logprobs, versions, pictures, rounds, ending, answer }
+    }
+
     /// Number of tool rounds.
     pub fn round_count(&self) -> u32 {
         u32::try_from(self.rounds.len()).unwrap_or(u32::MAX)

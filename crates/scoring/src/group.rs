@@ -105,17 +105,11 @@ pub(crate) mod tests {
 
     /// A rollout with one entry of `searches` per round.
     pub(crate) fn rollout(answer: Option<&str>, searches: &[u32]) -> Trajectory {
-        Trajectory {
-            prompt: vec![],
-            response: vec![],
-            mask: vec![],
-            logprobs: vec![],
-            versions: vec![],
-            pictures: vec![],
-            rounds: searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
-            ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
-            answer: answer.map(str::to_owned),
-        }
+        Trajectory::without_tokens(
+            searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
+            if answer.is_some() { Ending::Answered } else { Ending::NoAction },
+            answer.map(str::to_owned),
+        )
     }
 
     pub(crate) fn group(rollouts: Vec<Trajectory>) -> RolloutGroup {

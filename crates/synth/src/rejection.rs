@@ -61,17 +61,11 @@ mod tests {
     use super::*;
 
     fn trajectory(rounds: usize, answer: &str) -> Trajectory {
-        Trajectory {
-            prompt: vec![],
-            response: vec![],
-            mask: vec![],
-            logprobs: vec![],
-            versions: vec![],
-            pictures: vec![],
-            rounds: vec![Round { call: None, searches: 2, failed_searches: 0 }; rounds],
-            ending: Ending::Answered,
-            answer: Some(answer.into()),
-        }
+        Trajectory::without_tokens(
+            vec![Round { call: None, searches: 2, failed_searches: 0 }; rounds],
+            Ending::Answered,
+            Some(answer.into()),
+        )
     }
 
     async fn kept(budgets: Budgets, answers: impl Fn(u32, usize) -> Vec<Trajectory>) -> Option<Kept> {

@@ -56,17 +56,7 @@ fn group(random: &mut StdRng, lease: usize, task: &Task) -> RolloutGroup {
         let rounds = (0..random.random_range(0..6)).map(|_| Round { call: None, searches: random.random_range(1..5), failed_searches: 0 });
         let rounds = rounds.collect();
         let answer = ["Morocco", "the kingdom of Morocco.", "Tunisia", ""][random.random_range(0..4)];
-        Trajectory {
-            prompt: vec![],
-            response: vec![],
-            mask: vec![],
-            logprobs: vec![],
-            versions: vec![],
-            pictures: vec![],
-            rounds,
-            ending: Ending::Answered,
-            answer: Some(answer.to_owned()),
-        }
+        Trajectory::without_tokens(rounds, Ending::Answered, Some(answer.to_owned()))
     };
     let rollouts = (0..8).map(|_| rollout(random)).collect();
     RolloutGroup { id: format!("{}@{lease}", task.id).as_str().into(), task: task.id.clone(), actor: "bench".into(), rollouts }

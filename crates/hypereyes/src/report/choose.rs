@@ -90,17 +90,11 @@ mod tests {
             shown: vec![Shown { entity: "mx".into(), area: Area::WHOLE }; shown],
             reference: None,
         };
-        let trajectory = Trajectory {
-            prompt: vec![],
-            response: vec![],
-            mask: vec![],
-            logprobs: vec![],
-            versions: vec![],
-            pictures: vec![],
-            rounds: vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds],
-            ending: Ending::Answered,
-            answer: Some("a".into()),
-        };
+        let trajectory = Trajectory::without_tokens(
+            vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds],
+            Ending::Answered,
+            Some("a".into()),
+        );
         (id.into(), Played { task, trajectory, accuracy })
     }
 
