@@ -41,7 +41,8 @@ impl Cause {
     }
 }
 
-/// One change of one committed reference. Changes are numbered from 1; snapshot `s` is what the first `s` changes made.
+/// One change of one committed reference. Changes are numbered from 1, as are epochs that changed nothing; snapshot `s` is
+/// what the first `s` of them made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Its number.

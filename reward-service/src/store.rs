@@ -311,6 +311,7 @@ impl Desk<'_, '_> {
             Wish::Commit { epoch } if *epoch == self.epoch + 1 => {
                 outcome.applied = true;
                 self.epoch = *epoch;
+                let before = self.changes;
                 for task in self.waiting()? {
                     let mut known = self.tables.known(&task)?;
                     let by = self.tables.witness(&task)?;
@@ -319,10 +320,11 @@ impl Desk<'_, '_> {
                         self.record(&task, Cause::Commit, changed, by, &mut outcome)?;
                     }
                 }
-                self.tables.epochs.insert(*epoch, self.changes)?;
+                self.begin(*epoch, before)?;
             }
             Wish::Commit { .. } => {}
             Wish::Import { epoch, references } => {
+                let before = self.changes;
                 for (task, reference) in references {
                     let mut known = self.tables.known(task)?;
                     if let Some(changed) = known.observe(ReferenceMode::Immediate, *reference) {
@@ -334,7 +336,7 @@ impl Desk<'_, '_> {
                 if *epoch > self.epoch {
                     outcome.applied = true;
                     self.epoch = *epoch;
-                    self.tables.epochs.insert(*epoch, self.changes)?;
+                    self.begin(*epoch, before)?;
                 }
             }
             Wish::Restore { snapshot } if *snapshot > self.changes => {
@@ -344,6 +346,14 @@ impl Desk<'_, '_> {
         }
         (outcome.epoch, outcome.snapshot) = (self.epoch, self.changes);
         Ok(Ok(outcome))
+    }
+
+    /// Notes where an epoch begins. One that changed nothing takes a number too, so that its snapshot is not its
+    /// predecessor's and a restore knows them apart.
+    fn begin(&mut self, epoch: u64, before: u64) -> Result<(), redb::Error> {
+        self.changes += u64::from(self.changes == before);
+        self.tables.epochs.insert(epoch, self.changes)?;
+        Ok(())
     }
 
     /// Tasks with a candidate.

@@ -123,11 +123,13 @@ const FAILED: Accuracy = Accuracy::Invalid(Failure::Judge);
 #[tokio::test]
 async fn equal_answers_are_judged_once_and_verdicts_are_remembered() {
     let server = Server::start(Box::new(|_, body| {
-        assert!(body.starts_with("POST /v1/chat/completions") && body.contains("\"model\":\"judge\"") && body.contains("Which city?"));
+        for part in ["POST /v1/chat/completions", "\"model\":\"judge\"", "\"temperature\":0.25", "\"max_tokens\":7", "Which city?"] {
+            assert!(body.contains(part), "{part} is not in {body}");
+        }
         Reply::Say(if body.contains("in the city of Paris") { "Correct" } else { "Incorrect." })
     }))
     .await;
-    let judge = ModelJudge::new(&server.config()).unwrap();
+    let judge = ModelJudge::new(&ModelConfig { temperature: 0.25, max_tokens: 7, ..server.config() }).unwrap();
     let answers = ["in the city of Paris", "Rome", "in the city of Paris", "Rome", "Rome"];
     let want = [Accuracy::Correct, Accuracy::Wrong, Accuracy::Correct, Accuracy::Wrong, Accuracy::Wrong];
     assert_eq!(accuracies(&judge, &task(), &group(&answers)).await, want);

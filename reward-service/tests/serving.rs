@@ -327,13 +327,26 @@ async fn a_crash_between_tightening_and_checkpoint_keeps_the_tighter_or_goes_bac
     service.stop().await;
     let mut service = Running::start(folder.path(), kept(folder.path())).await;
     assert_eq!(service.reference().await, (Some(TIGHT), 1), "also after a restart");
-    assert_eq!(service.commit(2).await.tightened, 0);
+    let idle = service.commit(2).await;
+    assert_eq!(idle.tightened, 0);
     assert_eq!(service.score(&group(2, vec![rollout(Some("Paris"), &[1])])).await.reference, Some(TIGHT));
-    assert_eq!(service.commit(3).await.tightened, 1);
+    // An epoch that changed nothing has a snapshot of its own: going back to it is not going back beyond it.
+    let third = service.commit(3).await;
+    assert!(idle.snapshot > reply.snapshot && third.snapshot > idle.snapshot);
+    for (snapshot, epoch) in [(idle.snapshot, 2), (reply.snapshot, 1)] {
+        let request = v1::RestoreReferencesRequest { snapshot };
+        assert_eq!(service.client.restore_references(request).await.expect("restores").into_inner().epoch, epoch);
+        assert_eq!(service.reference().await, (Some(TIGHT), epoch));
+    }
+    for epoch in [2, 3] {
+        service.score(&group(4, vec![rollout(Some("Paris"), &[1])])).await;
+        service.commit(epoch).await;
+    }
+    assert_eq!(service.reference().await, (Some(single), 3));
     let request = v1::GetHistoryRequest { task_id: "t".into(), most: 0 };
     let changes = service.client.get_history(request).await.expect("answers").into_inner().changes;
     let causes: Vec<&str> = changes.iter().rev().map(|change| change.cause.as_str()).collect();
-    assert_eq!(causes, ["commit", "commit", "restore", "commit"]);
+    assert_eq!(causes, ["commit", "commit", "restore", "commit", "restore", "commit"]);
     service.stop().await;
 }
 
