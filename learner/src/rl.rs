@@ -19,6 +19,7 @@ use hypereyes_domain::{PolicyVersion, Reference, Task, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
 use hypereyes_pictures::{Limits, Processor, Store};
 use hypereyes_policy::checkpoint::{self as model_files, StoredDtype};
+use hypereyes_policy::device::Device;
 use hypereyes_weights::{Publisher, Snapshot};
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
@@ -30,7 +31,7 @@ use crate::optim::OptimConfig;
 use crate::service::{GroupPlan, KeptReferences, ReferenceKeeper, Service, Shared};
 use crate::step::{self, Measured, Pictures};
 use crate::tasks::Tasks;
-use crate::trainer::Trainer;
+use crate::trainer::{Placement, Trainer};
 
 /// How long the service outlives training: above an actor's pause between heartbeats.
 const LINGER: Duration = Duration::from_millis(2500);
@@ -80,6 +81,8 @@ pub struct Config {
     pub objective: Options,
     /// Optimiser.
     pub optim: OptimConfig,
+    /// Where the model is trained: `cpu`, `cuda` or `cuda-bf16` (compute in bf16; weights and moments stay f32). Default `cpu`.
+    pub device: Device,
     /// Tokens of one pass. Default 2048.
     pub micro_tokens: usize,
     /// Steps between checkpoints; one is always written at the end. Default 20.
@@ -124,6 +127,7 @@ impl Default for Config {
             final_lr: 0.3,
             objective: Options::default(),
             optim: OptimConfig { weight_decay: 0.0, ..OptimConfig::default() },
+            device: Device::Cpu,
             micro_tokens: 2048,
             checkpoint_every: 20,
             restore_references: false,
@@ -183,7 +187,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         Some(state) => state.weights.clone(),
         None => published,
     };
-    let mut trainer = Trainer::new(model, weights, config.optim.clone(), config.micro_tokens).map_err(bad)?;
+    let placement = Placement { device: config.device, micro_tokens: config.micro_tokens };
+    let mut trainer = Trainer::new(model, weights, config.optim.clone(), placement).map_err(bad)?;
     let mut ledger = Ledger::open(&config.out.join("groups.jsonl")).context("cannot open groups.jsonl")?;
     let (mut step, mut version, mut before) = (0, PolicyVersion(0), 0.0);
     let mut references: BTreeMap<TaskId, Reference> =

@@ -11,13 +11,11 @@ use std::time::Instant as Clock;
 
 use hypereyes_domain::{Patches, TeacherId};
 use hypereyes_policy::Error;
-use hypereyes_policy::backend::Cpu;
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::lanes::Lanes;
-use hypereyes_policy::model::Qwen3Vl;
-use hypereyes_policy::score::{self, Sample};
+use hypereyes_policy::device::Device;
+use hypereyes_policy::score::{self, Frozen, Sample};
 use metrics::{counter, histogram};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -63,14 +61,13 @@ impl Scorer {
     ///
     /// # Errors
     /// [`Error`], which names the file.
-    pub fn load(id: TeacherId, folder: &Path, max_batch_tokens: usize, max_waiting: usize) -> Result<Self, Error> {
-        let (config, model) = checkpoint::load::<Cpu>(folder, &Default::default())?;
+    pub fn load(id: TeacherId, folder: &Path, device: Device, max_batch_tokens: usize, max_waiting: usize) -> Result<Self, Error> {
+        let (config, weights) = checkpoint::read(folder)?;
+        let model = score::freeze(&config, &weights, device, max_batch_tokens / LANE_TOKENS)?;
         let (jobs, inbox) = mpsc::channel(max_waiting.max(1));
         let worker = Worker {
             id: id.clone(),
-            lanes: Lanes::of_this_pool(max_batch_tokens / LANE_TOKENS)?,
             model,
-            config: config.clone(),
             max_batch_tokens,
             open: HashMap::new(),
             queue: VecDeque::new(),
@@ -139,9 +136,7 @@ struct Item {
 
 struct Worker {
     id: TeacherId,
-    lanes: Lanes,
-    model: Qwen3Vl<Cpu>,
-    config: ModelConfig,
+    model: Box<dyn Frozen>,
     max_batch_tokens: usize,
     open: HashMap<u64, Open>,
     queue: VecDeque<Item>,
@@ -230,7 +225,7 @@ impl Worker {
         counter!(TOKENS).increment(tokens as u64);
         histogram!(BATCH_SEQUENCES).record(items.len() as f64);
         histogram!(BATCH_TOKENS).record(tokens as f64);
-        score::sample_logprobs(&self.lanes, &self.model, &self.config, &samples, 1.0).map_err(|error| error.to_string())
+        self.model.logprobs(&samples, 1.0).map_err(|error| error.to_string())
     }
 
     fn hand_out(&mut self, items: Vec<Item>, values: Vec<Vec<f32>>) {

@@ -1,15 +1,13 @@
 //! The one file that names Burn backends.
 
-use burn::backend::Autodiff;
-
 /// The CPU backend.
 pub type Cpu = burn_flex::Flex;
 /// The CPU backend with gradients.
-pub type CpuTrain = Autodiff<Cpu>;
+pub type CpuTrain = burn::backend::Autodiff<Cpu>;
 
-/// The CUDA backend; kernels are compiled by NVRTC when they first run.
+/// The CUDA backend in f32; kernels are compiled by NVRTC when they first run.
 #[cfg(feature = "cuda")]
 pub type Cuda = burn::backend::Cuda;
-/// The CUDA backend with gradients.
+/// The CUDA backend in bf16.
 #[cfg(feature = "cuda")]
-pub type CudaTrain = Autodiff<Cuda>;
+pub type CudaBf16 = burn::backend::Cuda<half::bf16>;

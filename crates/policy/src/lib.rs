@@ -9,6 +9,7 @@ pub mod backend;
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
+pub mod device;
 pub mod engine;
 pub mod init;
 pub mod lanes;

@@ -11,7 +11,9 @@ use hypereyes_domain::Patches;
 
 use crate::Error;
 use crate::batch::Batch;
+use crate::checkpoint::{self, HostWeights};
 use crate::config::ModelConfig;
+use crate::device::{Device, OnDevice};
 use crate::lanes::Lanes;
 use crate::model::{Qwen3Vl, rotary_tables};
 use crate::ops::{self, Asked, Kernels, Segments};
@@ -66,27 +68,64 @@ pub fn logprobs<B: Kernels>(model: &Qwen3Vl<B>, hidden: Tensor<B, 2>, targets: &
     ops::token_logprobs(hidden.select(0, rows), model.head(), &asked)
 }
 
-/// Log-probs of the asked tokens, one list per sample, without gradients; one pass per lane.
-pub fn sample_logprobs<B: Kernels>(
-    lanes: &Lanes,
-    model: &Qwen3Vl<B>,
-    config: &ModelConfig,
-    samples: &[Sample],
-    temperature: f64,
-) -> Result<Vec<Vec<f32>>, Error> {
-    let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
-    let pass = |_, run: Range<usize>| {
-        let samples = &samples[run];
-        let (batch, targets) = lay_out(config, samples)?;
-        if targets.is_empty() {
-            return Ok(samples.iter().map(|_| vec![]).collect());
-        }
-        let hidden = hidden(model, config, &batch, &Default::default());
-        let values = logprobs(model, hidden, &targets, temperature).into_data().convert::<f32>();
-        Ok(per_sample(samples, &values.into_vec::<f32>().expect("converted to f32")))
-    };
-    let parts: Result<Vec<Vec<Vec<f32>>>, Error> = lanes.map(even_runs(&lengths, usize::MAX, lanes.count()), pass).into_iter().collect();
-    Ok(parts?.concat())
+/// A model that is only asked, on whichever device.
+pub trait Frozen: Send {
+    /// Log-probs of the asked tokens at `temperature`, one list per sample; one pass per lane of cores.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when a sample does not fit the model.
+    fn logprobs(&self, samples: &[Sample], temperature: f64) -> Result<Vec<Vec<f32>>, Error>;
+}
+
+/// Puts a model on a device, to be asked; on the CPU, on up to `most_lanes` lanes.
+///
+/// # Errors
+/// [`Error`] when the weights do not fit the shape, or there is no such device.
+pub fn freeze(config: &ModelConfig, weights: &HostWeights, device: Device, most_lanes: usize) -> Result<Box<dyn Frozen>, Error> {
+    let lanes = Lanes::of_this_pool(if device.has_lanes() { most_lanes } else { 1 })?;
+    device.run(Freeze { config: config.clone(), weights, lanes })?
+}
+
+struct Freeze<'a> {
+    config: ModelConfig,
+    weights: &'a HostWeights,
+    lanes: Lanes,
+}
+
+impl OnDevice for Freeze<'_> {
+    type Output = Result<Box<dyn Frozen>, Error>;
+
+    fn run<B: Kernels>(self, device: B::Device) -> Self::Output {
+        let Self { config, weights, lanes } = self;
+        let model = checkpoint::from_host(Qwen3Vl::<B>::init(&config, 0, &device), weights)?;
+        Ok(Box::new(Placed { config, lanes, model, device }))
+    }
+}
+
+struct Placed<B: Kernels> {
+    config: ModelConfig,
+    lanes: Lanes,
+    model: Qwen3Vl<B>,
+    device: B::Device,
+}
+
+impl<B: Kernels> Frozen for Placed<B> {
+    fn logprobs(&self, samples: &[Sample], temperature: f64) -> Result<Vec<Vec<f32>>, Error> {
+        let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
+        let pass = |_, run: Range<usize>| {
+            let samples = &samples[run];
+            let (batch, targets) = lay_out(&self.config, samples)?;
+            if targets.is_empty() {
+                return Ok(samples.iter().map(|_| vec![]).collect());
+            }
+            let hidden = hidden(&self.model, &self.config, &batch, &self.device);
+            let values = logprobs(&self.model, hidden, &targets, temperature).into_data().convert::<f32>();
+            Ok(per_sample(samples, &values.into_vec::<f32>().expect("converted to f32")))
+        };
+        let runs = even_runs(&lengths, usize::MAX, self.lanes.count());
+        let parts: Result<Vec<Vec<Vec<f32>>>, Error> = self.lanes.map(runs, pass).into_iter().collect();
+        Ok(parts?.concat())
+    }
 }
 
 /// Cuts what belongs to all targets into what belongs to each sample.

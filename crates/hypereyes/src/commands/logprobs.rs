@@ -6,12 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_pictures::Processor;
-use hypereyes_policy::backend::Cpu;
 use hypereyes_policy::checkpoint;
-use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::lanes::Lanes;
-use hypereyes_policy::model::Qwen3Vl;
-use hypereyes_policy::score::{self, Sample};
+use hypereyes_policy::device::Device;
+use hypereyes_policy::score::{self, Frozen, Sample};
 use serde_json::{Value, json};
 
 use crate::cases::{self, Case};
@@ -30,6 +27,9 @@ pub struct LogprobsArgs {
     /// Policy folder (Hugging Face layout).
     #[arg(long)]
     pub model: PathBuf,
+    /// Where the model computes: cpu, cuda, cuda-bf16.
+    #[arg(long, default_value_t = Device::Cpu)]
+    pub device: Device,
     /// Sequences, one JSON object each. Default: stdin.
     #[arg(conflicts_with = "cases")]
     pub file: Option<PathBuf>,
@@ -44,10 +44,10 @@ pub struct LogprobsArgs {
 /// Prints log-probs.
 pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
-    let (config, model) = checkpoint::load::<Cpu>(&args.model, &Default::default()).map_err(bad)?;
+    let (config, weights) = checkpoint::read(&args.model).map_err(bad)?;
+    let model = score::freeze(&config, &weights, args.device, 1).map_err(bad)?;
     let processor = processor(&args.model)?;
-    let lanes = Lanes::of_this_pool(1).map_err(bad)?;
-    let of = |case: &Case| logprobs(&lanes, &config, &model, case);
+    let of = |case: &Case| logprobs(&*model, case);
     match &args.cases {
         Some(path) => {
             let mut answers = vec![];
@@ -78,10 +78,10 @@ pub fn processor(model: &Path) -> Result<Processor, BadInput> {
     Processor::load(model).map_err(|error| BadInput::new(error.to_string()))
 }
 
-fn logprobs(lanes: &Lanes, config: &ModelConfig, model: &Qwen3Vl<Cpu>, case: &Case) -> Result<Vec<f32>, hypereyes_policy::Error> {
+fn logprobs(model: &dyn Frozen, case: &Case) -> Result<Vec<f32>, hypereyes_policy::Error> {
     let asked = (1..case.ids.len()).collect();
     let sample = Sample { tokens: case.ids.clone(), pictures: case.pictures.clone(), asked };
-    Ok(score::sample_logprobs(lanes, model, config, &[sample], 1.0)?.remove(0))
+    Ok(model.logprobs(&[sample], 1.0)?.remove(0))
 }
 
 fn summary(case: &Case, logprobs: &[f32]) -> String {

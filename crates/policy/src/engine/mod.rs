@@ -5,6 +5,8 @@
 //! new tokens; a group's prompt is processed once.
 
 mod cache;
+mod device_cache;
+mod host_cache;
 pub mod metrics;
 mod sampler;
 mod shares;
@@ -17,9 +19,17 @@ use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, S
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use self::cache::Cache;
+use self::device_cache::DeviceCache;
+use self::host_cache::KvPool;
+use self::worker::Worker;
+use crate::Error;
 use crate::backend::Cpu;
 use crate::checkpoint::{self, HostWeights};
-use crate::{Error, config::ModelConfig};
+use crate::config::ModelConfig;
+use crate::device::{Device, OnDevice};
+use crate::model::Qwen3Vl;
+use crate::ops::Kernels;
 
 /// Sizes of an engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +41,8 @@ pub struct EngineConfig {
     pub max_context: usize,
     /// Most bytes of keys and values; fewer sequences are held if they would need more. Default 4 GiB.
     pub cache_bytes: u64,
+    /// Where the model computes: `cpu`, `cuda` or `cuda-bf16`. Default `cpu`.
+    pub device: Device,
     /// Rows in one pass: bounds the memory of a pass and how long decoding waits for a long prompt.
     pub max_rows: usize,
     /// Token that ends a turn. Set from the tokenizer, not from a file.
@@ -40,7 +52,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_sequences: 33, max_context: 768, cache_bytes: 4 << 30, max_rows: 1024, end_token: 0 }
+        Self { max_sequences: 33, max_context: 768, cache_bytes: 4 << 30, device: Device::Cpu, max_rows: 1024, end_token: 0 }
     }
 }
 
@@ -58,7 +70,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads a model folder and starts its thread on the CPU backend.
+    /// Loads a model folder and starts its thread.
     pub fn load(dir: &Path, config: EngineConfig, version: PolicyVersion) -> Result<Self, Error> {
         let (model, weights) = checkpoint::read(dir)?;
         Self::start_from(model, &weights, config, version)
@@ -66,15 +78,14 @@ impl Engine {
 
     /// Starts an engine from weights in memory.
     pub fn start_from(model: ModelConfig, weights: &HostWeights, config: EngineConfig, version: PolicyVersion) -> Result<Self, Error> {
-        let device = Default::default();
-        let built = checkpoint::from_host(crate::model::Qwen3Vl::<Cpu>::init(&model, 0, &device), weights)?;
-        let worker = worker::Worker::new(built, model, config, version, device)?;
-        let (commands, inbox) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || worker.run(&inbox))
-            .map_err(|source| Error::Io { path: "engine thread".into(), source })?;
-        Ok(Self { commands })
+        let (sizes, most, bytes) = (config.max_context, config.max_sequences, config.cache_bytes);
+        match config.device {
+            Device::Cpu => {
+                let cache = KvPool::new(&model.text, sizes, most, bytes);
+                start::<Cpu, _>(model, weights, config, version, cache, Default::default())
+            }
+            device => device.run(OnGpu { model, weights, config, version })?,
+        }
     }
 
     /// Puts new weights in between two steps; sequences under way go on with them.
@@ -84,6 +95,43 @@ impl Engine {
         self.commands.send(Command::Load { weights, version, reply }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?.map_err(Error::Input)
     }
+}
+
+/// An engine whose cache is where its model is.
+struct OnGpu<'a> {
+    model: ModelConfig,
+    weights: &'a HostWeights,
+    config: EngineConfig,
+    version: PolicyVersion,
+}
+
+impl OnDevice for OnGpu<'_> {
+    type Output = Result<Engine, Error>;
+
+    fn run<B: Kernels>(self, device: B::Device) -> Self::Output {
+        let Self { model, weights, config, version } = self;
+        let cache = DeviceCache::<B>::new(&model.text, config.max_context, config.max_sequences, config.cache_bytes, &device);
+        start(model, weights, config, version, cache, device)
+    }
+}
+
+/// Builds the model and starts the thread that owns it.
+fn start<B: Kernels, C: Cache<B> + 'static>(
+    model: ModelConfig,
+    weights: &HostWeights,
+    config: EngineConfig,
+    version: PolicyVersion,
+    cache: C,
+    device: B::Device,
+) -> Result<Engine, Error> {
+    let built = checkpoint::from_host(Qwen3Vl::<B>::init(&model, 0, &device), weights)?;
+    let worker = Worker::new(built, model, config, version, cache, device)?;
+    let (commands, inbox) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || worker.run(&inbox))
+        .map_err(|source| Error::Io { path: "engine thread".into(), source })?;
+    Ok(Engine { commands })
 }
 
 fn gone() -> GenerateError {

@@ -13,7 +13,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use hypereyes_domain::{Chunk, Failure, GenerateError, Patches, PolicyVersion, Sampled, Stop};
 use tokio::sync::oneshot;
 
-use super::cache::{CacheRow, CachedAttention, KvPool, KvSlot};
+use super::cache::{Cache, CacheRow, CachedAttention, beside_the_prompt};
 use super::sampler::Sampler;
 use super::shares::shares;
 use super::{Command, EngineConfig, metrics};
@@ -42,8 +42,8 @@ struct Pending<B: burn::tensor::backend::Backend> {
     rows_into_picture: usize,
 }
 
-struct Sequence<B: burn::tensor::backend::Backend> {
-    slot: KvSlot,
+struct Sequence<B: burn::tensor::backend::Backend, S> {
+    slot: S,
     positions: Positions,
     fed: usize,
     feed: Vec<u32>,
@@ -61,9 +61,9 @@ struct Opening {
 }
 
 /// A sequence in a step.
-struct Taken<B: burn::tensor::backend::Backend> {
+struct Taken<B: burn::tensor::backend::Backend, S> {
     id: u64,
-    sequence: Sequence<B>,
+    sequence: Sequence<B, S>,
     /// Tokens that it feeds.
     count: usize,
     /// A placeholder had no picture.
@@ -80,32 +80,32 @@ const POOL_ROWS: usize = 32;
 /// Most lanes of an engine: beyond, waking them costs what they save.
 const MOST_LANES: usize = 8;
 
-pub(super) struct Worker<B: Kernels> {
+pub(super) struct Worker<B: Kernels, C: Cache<B>> {
     model: Qwen3Vl<B>,
     lanes: Lanes,
     /// Whether lanes pay (see [`LANE_WEIGHTS`]).
     small: bool,
     config: ModelConfig,
     engine: EngineConfig,
-    cache: KvPool,
+    cache: C,
     version: PolicyVersion,
     device: B::Device,
-    sequences: BTreeMap<u64, Sequence<B>>,
+    sequences: BTreeMap<u64, Sequence<B, C::Slot>>,
     next_id: u64,
     waiting: VecDeque<(Chunk, Vec<Sampler>, oneshot::Sender<Result<Vec<u64>, GenerateError>>)>,
 }
 
-impl<B: Kernels> Worker<B> {
+impl<B: Kernels, C: Cache<B>> Worker<B, C> {
     pub(super) fn new(
         model: Qwen3Vl<B>,
         config: ModelConfig,
         engine: EngineConfig,
         version: PolicyVersion,
+        cache: C,
         device: B::Device,
     ) -> Result<Self, Error> {
-        let lanes = Lanes::of_this_pool(MOST_LANES)?;
+        let lanes = Lanes::of_this_pool(if engine.device.has_lanes() { MOST_LANES } else { 1 })?;
         let small = config.parameters() <= LANE_WEIGHTS;
-        let cache = KvPool::new(&config.text, engine.max_context, engine.max_sequences, engine.cache_bytes);
         if cache.slots() == 0 {
             return Err(Error::Input(format!(
                 "an engine needs room for a sequence: max_sequences is {}, and cache_bytes = {} holds {} of {} tokens",
@@ -172,7 +172,7 @@ impl<B: Kernels> Worker<B> {
     }
 
     /// Gives a sequence's slot back; a turn under way is told.
-    fn release(&mut self, sequence: Sequence<B>) {
+    fn release(&mut self, sequence: Sequence<B, C::Slot>) {
         self.cache.give_back(sequence.slot);
         if let Some(turn) = sequence.turn {
             metrics::aborted();
@@ -185,8 +185,8 @@ impl<B: Kernels> Worker<B> {
         let Some((_, samplers, _)) = self.waiting.front() else { return false };
         // Slots of siblings-to-be are spoken for while their prompts are read.
         let opening = self.sequences.values().filter_map(|held| held.opening.as_ref());
-        let spoken_for: usize = opening.map(|opening| KvPool::beside_the_prompt(opening.samplers.len())).sum();
-        1 + KvPool::beside_the_prompt(samplers.len()) + spoken_for <= self.cache.room()
+        let spoken_for: usize = opening.map(|opening| beside_the_prompt(opening.samplers.len())).sum();
+        1 + beside_the_prompt(samplers.len()) + spoken_for <= self.cache.room()
     }
 
     /// Opens waiting groups in order.
@@ -266,7 +266,7 @@ impl<B: Kernels> Worker<B> {
     }
 
     /// Encodes pictures and checks that the feed has exactly their placeholders.
-    fn show(&self, sequence: &mut Sequence<B>, pictures: &[Arc<Patches>]) -> Result<(), String> {
+    fn show(&self, sequence: &mut Sequence<B, C::Slot>, pictures: &[Arc<Patches>]) -> Result<(), String> {
         if pictures.is_empty() {
             return Ok(());
         }
@@ -327,8 +327,8 @@ impl<B: Kernels> Worker<B> {
 
     /// Takes out the sequences of this step and decides how many tokens each feeds. Sequences that decode come first, so
     /// that a long prompt never stops them; prompts share what the row budget leaves.
-    fn take(&mut self) -> Vec<Taken<B>> {
-        let wants = |sequence: &Sequence<B>| if sequence.turn.is_some() || sequence.opening.is_some() { sequence.feed.len() } else { 0 };
+    fn take(&mut self) -> Vec<Taken<B, C::Slot>> {
+        let wants = |sequence: &Sequence<B, C::Slot>| if sequence.turn.is_some() || sequence.opening.is_some() { sequence.feed.len() } else { 0 };
         let mut busy: Vec<(usize, u64)> =
             self.sequences.iter().map(|(id, sequence)| (wants(sequence), *id)).filter(|(wanted, _)| *wanted > 0).collect();
         busy.sort_by_key(|(wanted, id)| (*wanted > 1, *id));
@@ -347,7 +347,7 @@ impl<B: Kernels> Worker<B> {
     }
 
     /// Feeds the sequences of one share in one pass of the model, and samples for those whose feed is used up.
-    fn pass(&self, part: &mut [Taken<B>]) {
+    fn pass(&self, part: &mut [Taken<B, C::Slot>]) {
         let mut rows = Rows::default();
         let mut places = vec![];
         let mut visuals: Vec<VisualTokens<B>> = vec![];
@@ -395,8 +395,8 @@ impl<B: Kernels> Worker<B> {
         metrics::step(rows.tokens.len(), of_prompts, sampling.len());
         let visual = join(visuals);
         let rotary = rotary_tables(&self.config.text, &rows.positions, &self.device);
-        let mut slots: Vec<&mut KvSlot> = part.iter_mut().map(|taken| &mut taken.sequence.slot).collect();
-        let mut attend = CachedAttention { slots: &mut slots, rows: &places, config: &self.config.text };
+        let mut slots: Vec<&mut C::Slot> = part.iter_mut().map(|taken| &mut taken.sequence.slot).collect();
+        let mut attend = CachedAttention::new(&self.cache, &mut slots, &places, &self.device);
         let hidden = self.model.hidden(&rows, &rotary, visual.as_ref(), &mut attend, &self.device);
         if sampling.is_empty() {
             return;
@@ -410,8 +410,8 @@ impl<B: Kernels> Worker<B> {
     }
 
     /// The prompt is in: its siblings go on from it, each on its own.
-    fn open(&mut self, prompt: Sequence<B>, opening: Opening) {
-        metrics::forked(prompt.fed * KvPool::beside_the_prompt(opening.samplers.len()));
+    fn open(&mut self, prompt: Sequence<B, C::Slot>, opening: Opening) {
+        metrics::forked(prompt.fed * beside_the_prompt(opening.samplers.len()));
         let mut ids = vec![];
         let slots = self.cache.fork(prompt.slot, prompt.fed, opening.samplers.len());
         for (slot, sampler) in slots.into_iter().zip(opening.samplers) {
@@ -436,14 +436,14 @@ impl<B: Kernels> Worker<B> {
         }
     }
 
-    fn choose(&self, sequence: &mut Sequence<B>, logits: &[f32]) {
+    fn choose(&self, sequence: &mut Sequence<B, C::Slot>, logits: &[f32]) {
         let Some(turn) = sequence.turn.take_if(|turn| turn.reply.is_closed()) else { return self.sample(sequence, logits) };
         // Whoever asked has given up: the sequence waits for its release, and the rest of the turn is not computed.
         metrics::aborted();
         drop(turn);
     }
 
-    fn sample(&self, sequence: &mut Sequence<B>, logits: &[f32]) {
+    fn sample(&self, sequence: &mut Sequence<B, C::Slot>, logits: &[f32]) {
         let Some(turn) = &mut sequence.turn else { return };
         if !logits.iter().all(|logit| logit.is_finite()) {
             let turn = sequence.turn.take().expect("just seen");

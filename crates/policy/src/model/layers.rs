@@ -3,7 +3,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{DType, Distribution, FloatDType, Tensor};
 
 use crate::ops::{self, Kernels};
 
@@ -105,8 +105,13 @@ impl<B: Backend> LayerNorm<B> {
 
     /// Over the last dimension of \[n, width\].
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let dtype = x.dtype();
+        // In f32 whatever the model computes in.
+        let x = if dtype == DType::F32 { x } else { x.cast(FloatDType::F32) };
         let centred = x.clone() - x.mean_dim(1);
         let inverse = (centred.clone().powi_scalar(2).mean_dim(1) + Self::EPS).sqrt().recip();
-        centred * inverse * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+        let normed = centred * inverse;
+        let normed = if dtype == DType::F32 { normed } else { normed.cast(FloatDType::from(dtype)) };
+        normed * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
     }
 }

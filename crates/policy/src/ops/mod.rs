@@ -201,3 +201,5 @@ pub fn token_logprobs<B: Kernels>(hidden: Tensor<B, 2>, head: Tensor<B, 2>, aske
 
 #[cfg(feature = "cuda")]
 impl Kernels for crate::backend::Cuda {}
+#[cfg(feature = "cuda")]
+impl Kernels for crate::backend::CudaBf16 {}

@@ -1,13 +1,14 @@
 //! The kernels' definition: chains of Burn operations, for any backend.
 //!
-//! In and out: as the trait says. Fused versions are tested against these, and backends without any use them.
+//! In and out: as the trait says. Fused versions are tested against these, and backends without any use them. Where a
+//! backend computes in less than f32, norms, probabilities and log-probs are in f32 all the same.
 
 use std::ops::Range;
 
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use super::{Segments, unwrap, wrap};
 
@@ -22,23 +23,37 @@ pub fn project_backward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, g
     [unwrap(grad.clone().matmul(wrap(weight))), unwrap(grad.transpose().matmul(wrap(x)))]
 }
 
+/// In f32, whatever it was; f32 is left as it is.
+fn wide<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    if x.dtype() == DType::F32 { x } else { x.cast(FloatDType::F32) }
+}
+
+/// In what `like` is in.
+fn as_wide_as<B: Backend, const D: usize>(like: DType, x: Tensor<B, D>) -> Tensor<B, D> {
+    if x.dtype() == like { x } else { x.cast(FloatDType::from(like)) }
+}
+
 /// [`Kernels::rms_norm`](super::Kernels::rms_norm).
 pub fn rms_norm<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
     let x = wrap::<B, 2>(x);
+    let dtype = x.dtype();
+    let x = wide(x);
     let inverse = (x.clone().powi_scalar(2).mean_dim(1) + eps).sqrt().recip();
-    unwrap(x * inverse * wrap::<B, 1>(weight).unsqueeze())
+    unwrap(as_wide_as(dtype, x * inverse * wide(wrap::<B, 1>(weight)).unsqueeze()))
 }
 
 /// [`Kernels::rms_norm_backward`](super::Kernels::rms_norm_backward).
 pub fn rms_norm_backward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64, grad: FloatTensor<B>) -> [FloatTensor<B>; 2] {
     let (x, grad, weight) = (wrap::<B, 2>(x), wrap::<B, 2>(grad), wrap::<B, 1>(weight));
+    let dtype = x.dtype();
+    let (x, grad, weight) = (wide(x), wide(grad), wide(weight));
     let inverse = (x.clone().powi_scalar(2).mean_dim(1) + eps).sqrt().recip();
     let normed = x * inverse.clone();
     let scaled = grad.clone() * weight.unsqueeze();
     let along = (scaled.clone() * normed.clone()).mean_dim(1);
     let dx = (scaled - normed.clone() * along) * inverse;
     let dweight = (grad * normed).sum_dim(0).squeeze::<1>();
-    [unwrap(dx), unwrap(dweight)]
+    [unwrap(as_wide_as(dtype, dx)), unwrap(as_wide_as(dtype, dweight))]
 }
 
 /// [`Kernels::rotate`](super::Kernels::rotate).
@@ -113,9 +128,9 @@ pub fn segment_attention_backward<B: Backend>(
     [unwrap(Tensor::cat(dqs, 0)), unwrap(Tensor::cat(dks, 0)), unwrap(Tensor::cat(dvs, 0))]
 }
 
-/// [`Kernels::pick_logprobs`](super::Kernels::pick_logprobs).
+/// [`Kernels::pick_logprobs`](super::Kernels::pick_logprobs); f32 whatever the logits are.
 pub fn pick_logprobs<B: Backend>(logits: FloatTensor<B>, tokens: &[u32], temperature: f64) -> FloatTensor<B> {
-    let logits = wrap::<B, 2>(logits) / temperature;
+    let logits = wide(wrap::<B, 2>(logits)) / temperature;
     let column = column::<B>(tokens, &logits.device());
     unwrap(log_softmax(logits, 1).gather(1, column).reshape([tokens.len()]))
 }
@@ -127,10 +142,13 @@ pub fn pick_logprobs_backward<B: Backend>(
     temperature: f64,
     grad: FloatTensor<B>,
 ) -> FloatTensor<B> {
-    let logits = wrap::<B, 2>(logits) / temperature;
+    let logits = wrap::<B, 2>(logits);
+    let dtype = logits.dtype();
+    let logits = wide(logits) / temperature;
     let column = column::<B>(tokens, &logits.device());
-    let grad = (wrap::<B, 1>(grad) / temperature).reshape([tokens.len(), 1]);
-    unwrap((softmax(logits, 1).neg() * grad.clone()).scatter(1, column, grad, IndexingUpdateOp::Add))
+    let grad = (wide(wrap::<B, 1>(grad)) / temperature).reshape([tokens.len(), 1]);
+    let dlogits = (softmax(logits, 1).neg() * grad.clone()).scatter(1, column, grad, IndexingUpdateOp::Add);
+    unwrap(as_wide_as(dtype, dlogits))
 }
 
 fn column<B: Backend>(tokens: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
@@ -168,12 +186,11 @@ fn heads_of<B: Backend>(
 
 fn probabilities<B: Backend>(q: Tensor<B, 3>, k: Tensor<B, 3>, causal: bool) -> Tensor<B, 3> {
     let [h, t, e] = q.dims();
-    let device = q.device();
-    let mut scores = q.matmul(k.transpose()) * (e as f64).powf(-0.5);
+    let (device, dtype) = (q.device(), q.dtype());
+    let mut scores = wide(q.matmul(k.transpose())) * (e as f64).powf(-0.5);
     if causal {
-        let future: Vec<bool> = (0..t * t).map(|at| at % t > at / t).collect();
-        let future = Tensor::<B, 3, burn::tensor::Bool>::from_data(TensorData::new(future, [1, t, t]), &device);
+        let future = Tensor::<B, 2, Bool>::tril_mask([t, t], 0, &device).reshape([1, t, t]);
         scores = scores.mask_fill(future.expand([h, t, t]), f32::NEG_INFINITY);
     }
-    softmax(scores, 2)
+    as_wide_as(dtype, softmax(scores, 2))
 }

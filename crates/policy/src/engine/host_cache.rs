@@ -1,0 +1,200 @@
+//! The cache in host memory, for the CPU backend.
+//!
+//! One [`KvSlot`] of a [`KvPool`] per sequence holds, per layer and key head, keys as \[e, capacity\] and values as
+//! \[capacity, e\]: the layout in which products read them along their rows. A prompt is held once: siblings read it where
+//! it is and keep only what is their own. A step's rows may come from any mixture of sequences, prefill and decode alike;
+//! there is no padding.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::FlexDevice;
+use rayon::prelude::*;
+
+use super::cache::{Cache, CacheRow, slots_within};
+use crate::backend::Cpu;
+use crate::config::TextConfig;
+use crate::ops;
+use crate::ops::attention::{BLOCK, Positions, Queries};
+use crate::ops::product::View;
+
+/// Keys and values of one sequence: those of its prompt, which its siblings read as well, and its own.
+#[derive(Debug)]
+pub struct KvSlot {
+    prompt: Option<Arc<Prompt>>,
+    own: Block,
+}
+
+/// What siblings share.
+#[derive(Debug)]
+struct Prompt {
+    block: Block,
+    length: usize,
+}
+
+/// Keys and values of a run of positions, per layer and key head.
+#[derive(Debug)]
+struct Block {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    capacity: usize,
+    e: usize,
+    kv_heads: usize,
+}
+
+impl Block {
+    fn new(config: &TextConfig, capacity: usize) -> Self {
+        let (e, kv_heads) = (config.head_dim, config.num_key_value_heads);
+        let size = config.num_hidden_layers * kv_heads * e * capacity;
+        Self { keys: vec![0.0; size], values: vec![0.0; size], capacity, e, kv_heads }
+    }
+
+    /// The first `count` positions of a head.
+    fn positions(&self, layer: usize, kv: usize, count: usize) -> Positions<'_> {
+        let at = (layer * self.kv_heads + kv) * self.e * self.capacity;
+        Positions { keys_et: View::new(&self.keys[at..], self.capacity), values_te: View::new(&self.values[at..], self.e), count }
+    }
+}
+
+impl KvSlot {
+    fn prompt_length(&self) -> usize {
+        self.prompt.as_ref().map_or(0, |prompt| prompt.length)
+    }
+
+    /// Puts in one position's keys and values of all heads; `at` counts from the sequence's beginning.
+    fn write(&mut self, layer: usize, at: usize, k: &[f32], v: &[f32]) {
+        let at = at - self.prompt_length();
+        let Block { keys, values, capacity, e, kv_heads } = &mut self.own;
+        for kv in 0..*kv_heads {
+            let block = (layer * *kv_heads + kv) * *e * *capacity;
+            for (lane, value) in k[kv * *e..][..*e].iter().enumerate() {
+                keys[block + lane * *capacity + at] = *value;
+            }
+            values[block + at * *e..][..*e].copy_from_slice(&v[kv * *e..][..*e]);
+        }
+    }
+
+    fn shared(&self, layer: usize, kv: usize) -> Positions<'_> {
+        match &self.prompt {
+            Some(prompt) => prompt.block.positions(layer, kv, prompt.length),
+            None => self.own.positions(layer, kv, 0),
+        }
+    }
+
+    fn own(&self, layer: usize, kv: usize) -> Positions<'_> {
+        self.own.positions(layer, kv, self.own.capacity)
+    }
+}
+
+/// The memory of all sequences: as many blocks as the budget holds, made when first needed and used again ever after.
+#[derive(Debug)]
+pub struct KvPool {
+    config: TextConfig,
+    capacity: usize,
+    slots: usize,
+    held: usize,
+    free: Vec<Block>,
+}
+
+impl KvPool {
+    /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` hold.
+    pub fn new(config: &TextConfig, capacity: usize, most: usize, bytes: u64) -> Self {
+        let slots = slots_within(config, capacity, most, bytes, size_of::<f32>());
+        Self { config: config.clone(), capacity, slots, held: 0, free: vec![] }
+    }
+}
+
+impl Cache<Cpu> for KvPool {
+    type Slot = KvSlot;
+    type Plan = ();
+
+    fn slots(&self) -> usize {
+        self.slots
+    }
+
+    fn room(&self) -> usize {
+        self.slots.saturating_sub(self.held)
+    }
+
+    fn take(&mut self) -> KvSlot {
+        debug_assert!(self.room() > 0, "admission counts slots");
+        self.held += 1;
+        let own = self.free.pop().unwrap_or_else(|| Block::new(&self.config, self.capacity));
+        KvSlot { prompt: None, own }
+    }
+
+    /// The siblings read the prompt where it is; its memory counts as a slot until the last of them has been given back.
+    fn fork(&mut self, prompt: KvSlot, length: usize, siblings: usize) -> Vec<KvSlot> {
+        if siblings == 1 {
+            return vec![prompt];
+        }
+        let prompt = Arc::new(Prompt { block: prompt.own, length });
+        (0..siblings).map(|_| KvSlot { prompt: Some(prompt.clone()), ..self.take() }).collect()
+    }
+
+    fn give_back(&mut self, slot: KvSlot) {
+        let prompt = slot.prompt.and_then(Arc::into_inner).map(|prompt| prompt.block);
+        for block in prompt.into_iter().chain([slot.own]) {
+            self.held = self.held.saturating_sub(1);
+            self.free.push(block);
+        }
+    }
+
+    fn plan(&self, _: &[&mut KvSlot], _: &[CacheRow], _: &FlexDevice) {}
+
+    fn attend(
+        &self,
+        (): &(),
+        slots: &mut [&mut KvSlot],
+        rows: &[CacheRow],
+        layer: usize,
+        [q, k, v]: [Tensor<Cpu, 2>; 3],
+    ) -> Tensor<Cpu, 2> {
+        let device = q.device();
+        let host = |tensor: Tensor<Cpu, 2>| tensor.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        let (q, k, v) = (host(q), host(k), host(v));
+        let (e, heads, kv_heads) = (self.config.head_dim, self.config.num_attention_heads, self.config.num_key_value_heads);
+        let (width, kv_width) = (heads * e, kv_heads * e);
+        for (row, place) in rows.iter().enumerate() {
+            let (k, v) = (&k[row * kv_width..][..kv_width], &v[row * kv_width..][..kv_width]);
+            slots[place.slot].write(layer, place.at, k, v);
+        }
+        let slots = &*slots;
+        let arch = pulp::Arch::new();
+        let mut out = vec![0.0f32; rows.len() * width];
+        let attend = |(rows, out, q): (&[CacheRow], &mut [f32], &[f32]), scratch: &mut Vec<f32>| {
+            let slot = &slots[rows[0].slot];
+            // Heads that share keys read them together where there is one row; otherwise the rows of a head do.
+            let share = heads / kv_heads;
+            let (at_once, count, stride) = if rows.len() == 1 { (share, share, e) } else { (1, rows.len(), width) };
+            for head in (0..heads).step_by(at_once) {
+                let kv = head / share;
+                arch.dispatch(ops::attention::Attend {
+                    q: Queries { rows: View::new(&q[head * e..], stride), count, e },
+                    shared: slot.shared(layer, kv),
+                    own: slot.own(layer, kv),
+                    seen: |row: usize| rows[row.min(rows.len() - 1)].at + 1 - slot.prompt_length(),
+                    scratch,
+                    out: &mut out[head * e..],
+                    stride,
+                });
+            }
+        };
+        // Rows of one sequence read the same positions, so they go together, a block at a time.
+        let mut parts = vec![];
+        let (mut out_rest, mut q_rest) = (out.as_mut_slice(), q.as_slice());
+        for rows in rows.chunk_by(|a, b| a.slot == b.slot).flat_map(|rows| rows.chunks(BLOCK)) {
+            let (part, rest) = out_rest.split_at_mut(rows.len() * width);
+            out_rest = rest;
+            let (q, rest) = q_rest.split_at(rows.len() * width);
+            q_rest = rest;
+            parts.push((rows, part, q));
+        }
+        parts.into_par_iter().with_min_len(PARTS_PER_TASK).for_each_init(Vec::new, |scratch, part| attend(part, scratch));
+        Tensor::from_data(TensorData::new(out, [rows.len(), width]), &device)
+    }
+}
+
+/// Parts (blocks of one sequence's rows) that one task of the pool handles: one row over a few hundred positions takes
+/// microseconds, about as long as it takes to hand a task over.
+const PARTS_PER_TASK: usize = 4;
