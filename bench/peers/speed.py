@@ -22,10 +22,17 @@ def median(work, repeats):
     return statistics.median(work() for _ in range(repeats))
 
 
+def now():
+    """Seconds, once the device has done what it was told."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def timed(work):
-    began = time.perf_counter()
+    began = now()
     work()
-    return time.perf_counter() - began
+    return now() - began
 
 
 @torch.inference_mode()
@@ -53,11 +60,11 @@ def loop(size, batch, prompt, new, repeats):
     ids = tokens(prompt, SIZES[size]["text"]["vocab_size"], 1)[None]
 
     def run():
-        began = time.perf_counter()
+        began = now()
         # As a group: the prompt once, its cache copied to the siblings.
         one = model.caches(1, prompt + new)
         hidden = model(ids[:, :-1], one, 0)
-        prefill = time.perf_counter() - began
+        prefill = now() - began
         caches = [(k.repeat(batch, 1, 1, 1), v.repeat(batch, 1, 1, 1)) for k, v in one]
         last, at = ids[:, -1:].repeat(batch, 1), prompt - 1
         for step in range(new):
@@ -67,8 +74,8 @@ def loop(size, batch, prompt, new, repeats):
             probabilities.gather(1, last).log()  # a rollout keeps the log-prob of what it sampled
             at += 1
             if step == 0:
-                first = time.perf_counter() - began
-        return prefill, first, time.perf_counter() - began - first
+                first = now() - began
+        return prefill, first, now() - began - first
 
     run()
     prefill, first, rest = (statistics.median(values) for values in zip(*(run() for _ in range(repeats))))
@@ -100,6 +107,7 @@ def train(size, sequences, length, repeats):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--device", choices=["cpu", "cuda", "cuda-bf16"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--prompt", type=int, default=300)
@@ -110,6 +118,9 @@ if __name__ == "__main__":
     parser.add_argument("--skip-generate", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_default_device(args.device.removesuffix("-bf16"))
+    if args.device.endswith("-bf16"):
+        torch.set_default_dtype(torch.bfloat16)
     rows = []
     for batch in args.batch or [1, 8, 32]:
         row = dict(batch=batch, prompt_tokens=args.prompt, new_tokens=args.new)
@@ -119,4 +130,4 @@ if __name__ == "__main__":
     rows.append(dict(peer="torch_train", sequences=args.sequences, length=args.length)
                 | train(args.size, args.sequences, args.length, args.repeats))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps(dict(size=args.size, threads=args.threads, torch=torch.__version__, machine=platform.processor(), peak_bytes=peak, rows=rows)))
+    print(json.dumps(dict(size=args.size, device=args.device, threads=args.threads, torch=torch.__version__, machine=platform.processor(), peak_bytes=peak, rows=rows)))

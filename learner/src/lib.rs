@@ -10,6 +10,7 @@ pub mod intake;
 pub mod ledger;
 pub mod metrics;
 pub mod optim;
+pub mod passes;
 pub mod rl;
 pub mod service;
 pub mod sft;

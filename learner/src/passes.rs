@@ -116,7 +116,7 @@ impl<B: Kernels> Placed<B> {
             return None;
         }
         let shape = [coefficients.len()];
-        let coefficients = Tensor::from_data_dtype(TensorData::new(coefficients, shape), &self.device, DType::F32);
+        let coefficients = Tensor::from_data(TensorData::new(coefficients, shape), (&self.device, DType::F32));
         let tape = (logprobs * coefficients).sum().backward();
         let mut collect = Collect::<B> { path: ParamPath::default(), tape: &tape, gradients: Gradients::new() };
         model.visit(&mut collect);

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use hypereyes_domain::{Call, Trajectory};
 use hypereyes_pictures::{Processor, RgbImage};
 use hypereyes_policy::Error;
+use hypereyes_policy::device::Device;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::trainer::Trainer;
+use crate::trainer::{Placement, Trainer};
 use hypereyes_policy::score::Sample;
 
 /// Settings of the cold start.
@@ -45,8 +46,17 @@ pub struct SftConfig {
     /// First steps that train without pictures: they are cut from the prompts, and turns that search them are not
     /// trained. Reading and choosing are then learned from what searches found, before looking is.
     pub blind_steps: usize,
+    /// Where the model is trained: `cpu`, `cuda` or `cuda-bf16`. Default `cpu`.
+    pub device: Device,
     /// Tokens of one pass; a step is several passes. Small enough that a pass stays in the caches.
     pub micro_tokens: usize,
+}
+
+impl SftConfig {
+    /// Where and how the model is passed through.
+    pub fn placement(&self) -> Placement {
+        Placement { device: self.device, micro_tokens: self.micro_tokens }
+    }
 }
 
 impl Default for SftConfig {
@@ -63,6 +73,7 @@ impl Default for SftConfig {
             blind_share: 0.15,
             glances: 0.4,
             blind_steps: 430,
+            device: Device::Cpu,
             micro_tokens: 2048,
         }
     }

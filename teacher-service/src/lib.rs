@@ -24,6 +24,7 @@ use hypereyes_chassis::ready::announce;
 use hypereyes_chassis::{Announcement, BadInput, Room, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
 use hypereyes_domain::TeacherId;
 use hypereyes_pictures::{Limits, Store};
+use hypereyes_policy::device::Device;
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub model: PathBuf,
     /// The name that the first model goes by. Default `teacher`.
     pub id: String,
+    /// Where models compute: `cpu`, `cuda` or `cuda-bf16`. Default `cpu`.
+    pub device: Device,
     /// Threads that compute; 0 takes all cores. Default 0. Has no effect where the process has set its pool up before.
     pub threads: usize,
     /// Tokens of one pass of a model, and of its longest sequence. Default 8192: it bounds memory, and more tokens in one pass
@@ -71,6 +74,7 @@ impl Default for Config {
             announce: None,
             model: PathBuf::from("teacher"),
             id: "teacher".into(),
+            device: Device::Cpu,
             threads: 0,
             max_batch_tokens: 8192,
             max_waiting: 64,
@@ -117,8 +121,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
         None => None,
     };
-    let limits =
-        ModelLimits { max_batch_tokens: config.max_batch_tokens, max_waiting: config.max_waiting, patches_bytes: config.patches_bytes };
+    let limits = ModelLimits {
+        device: config.device,
+        max_batch_tokens: config.max_batch_tokens,
+        max_waiting: config.max_waiting,
+        patches_bytes: config.patches_bytes,
+    };
     let registry = Arc::new(Registry::new(limits));
     let id = hypereyes_proto::convert::ids::teacher("id", config.id.clone()).map_err(|invalid| BadInput::new(invalid.to_string()))?;
     let Some(first) = shutdown.race(first(&registry, id, config.model.clone())).await else { return Ok(()) };

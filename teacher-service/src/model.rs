@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hypereyes_domain::{PictureId, TeacherId};
 use hypereyes_pictures::{Processor, Store};
+use hypereyes_policy::device::Device;
 use hypereyes_proto::ScoreSequence;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -22,6 +23,8 @@ const PREPARING: usize = 2;
 /// Sizes of a model's rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelLimits {
+    /// Where it computes.
+    pub device: Device,
     /// Tokens of one pass and of one sequence.
     pub max_batch_tokens: usize,
     /// Calls in the queue.
@@ -48,7 +51,7 @@ impl Model {
     /// # Errors
     /// A text that says which file is wrong and how.
     pub fn load(id: TeacherId, path: &Path, limits: &ModelLimits) -> Result<Self, String> {
-        let scorer = Scorer::load(id.clone(), path, limits.max_batch_tokens, limits.max_waiting).map_err(|error| error.to_string())?;
+        let scorer = Scorer::load(id.clone(), path, limits).map_err(|error| error.to_string())?;
         let processor = Processor::load(path).map_err(|error| error.to_string())?;
         let vision = &scorer.config().vision;
         if (processor.patch, processor.merge, processor.temporal)

@@ -14,7 +14,6 @@ use hypereyes_policy::Error;
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::device::Device;
 use hypereyes_policy::score::{self, Frozen, Sample};
 use metrics::{counter, histogram};
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::ScoreError;
 use crate::metrics::{BATCH_SEQUENCES, BATCH_TOKENS, DROPPED, PASS_SECONDS, SEQUENCES, TOKENS};
+use crate::model::ModelLimits;
 
 /// A sequence whose response is scored.
 #[derive(Clone, Debug)]
@@ -61,18 +61,12 @@ impl Scorer {
     ///
     /// # Errors
     /// [`Error`], which names the file.
-    pub fn load(id: TeacherId, folder: &Path, device: Device, max_batch_tokens: usize, max_waiting: usize) -> Result<Self, Error> {
+    pub fn load(id: TeacherId, folder: &Path, limits: &ModelLimits) -> Result<Self, Error> {
+        let ModelLimits { device, max_batch_tokens, max_waiting, .. } = *limits;
         let (config, weights) = checkpoint::read(folder)?;
         let model = score::freeze(&config, &weights, device, max_batch_tokens / LANE_TOKENS)?;
         let (jobs, inbox) = mpsc::channel(max_waiting.max(1));
-        let worker = Worker {
-            id: id.clone(),
-            model,
-            max_batch_tokens,
-            open: HashMap::new(),
-            queue: VecDeque::new(),
-            next: 0,
-        };
+        let worker = Worker { id: id.clone(), model, max_batch_tokens, open: HashMap::new(), queue: VecDeque::new(), next: 0 };
         let failed = |source| Error::Io { path: format!("thread of model {id}"), source };
         std::thread::Builder::new().name("teacher".into()).spawn(move || worker.run(inbox)).map_err(failed)?;
         Ok(Self { id, config, max_batch_tokens, jobs })

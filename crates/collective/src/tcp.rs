@@ -191,7 +191,9 @@ impl Tcp {
             None => Err(CollectiveError::Told("the group is done for".into())),
         };
         // If rank 0 has given up, its last words say more than the broken connection.
-        sent.or_else(|error| self.hear(op, step).map(drop).map_err(|heard| if let CollectiveError::Told(_) = heard { heard } else { error }))
+        sent.or_else(|error| {
+            self.hear(op, step).map(drop).map_err(|heard| if let CollectiveError::Told(_) = heard { heard } else { error })
+        })
     }
 
     /// Others: rank 0's answer.

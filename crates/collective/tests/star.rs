@@ -109,7 +109,8 @@ fn ranks_that_are_out_of_step_are_found_out() {
     let errors = group(2, TIMEOUT, |mut tcp| {
         let rank = tcp.place().rank;
         // Another operation, another step, another length.
-        if rank == 0 { tcp.reduce_scatter(4, vec![0.0; 3]).unwrap_err() } else { tcp.reduce_scatter(5, vec![0.0; 3]).unwrap_err() }.to_string()
+        if rank == 0 { tcp.reduce_scatter(4, vec![0.0; 3]).unwrap_err() } else { tcp.reduce_scatter(5, vec![0.0; 3]).unwrap_err() }
+            .to_string()
     });
     assert!(errors[0].contains("rank 1 is out of step at reduce_scatter of step 4: it is at reduce_scatter of step 5"), "{}", errors[0]);
     assert!(errors[1].contains("rank 1 is out of step"), "{}", errors[1]);

@@ -29,6 +29,8 @@ pub struct Case {
     pub ids: Vec<u32>,
     /// Pictures in order of their placeholders.
     pub pictures: Vec<Arc<Patches>>,
+    /// What the file says of its log-probs (`caseN.next_logprobs`), if it says anything.
+    pub expected: Option<Vec<f32>>,
 }
 
 /// A line of JSON input.
@@ -50,7 +52,7 @@ pub fn line(value: &Value, processor: &Processor) -> Result<Case> {
     let line: Line = serde_json::from_value(value.clone())?;
     ensure!(line.input_ids.len() <= MAX_TOKENS, "{} tokens; at most {MAX_TOKENS}", line.input_ids.len());
     let pictures = line.images.iter().map(|path| picture(path, processor)).collect::<Result<_>>()?;
-    Ok(Case { id: line.id, ids: line.input_ids, pictures })
+    Ok(Case { id: line.id, ids: line.input_ids, pictures, expected: None })
 }
 
 /// A picture file as patches.
@@ -116,7 +118,8 @@ fn case(file: &SafeTensors<'_>, number: usize, ids: &TensorView<'_>, processor: 
         }
         ensure!(values.is_empty(), "pixel_values holds {} values more than image_grid_thw says", values.len());
     }
-    Ok(Case { id: number.into(), ids, pictures })
+    let expected = file.tensor(&format!("case{number}.next_logprobs")).ok().map(|view| floats(&view)).transpose()?;
+    Ok(Case { id: number.into(), ids, pictures, expected })
 }
 
 fn whole(view: &TensorView<'_>) -> Result<Vec<u32>> {
@@ -130,6 +133,6 @@ fn whole(view: &TensorView<'_>) -> Result<Vec<u32>> {
 }
 
 fn floats(view: &TensorView<'_>) -> Result<Vec<f32>> {
-    ensure!(view.dtype() == Dtype::F32, "pixel_values is {:?}; F32 is read", view.dtype());
+    ensure!(view.dtype() == Dtype::F32, "values are stored as {:?}; F32 is read", view.dtype());
     Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }

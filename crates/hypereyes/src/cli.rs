@@ -79,7 +79,7 @@ impl Cli {
     /// # Errors
     /// A [`hypereyes_chassis::ConfigError`], which is bad input.
     pub fn settings(&self) -> Result<Config> {
-        Ok(config::load(Config::default(), self.config.as_deref(), ENV_PREFIX, &self.sets)?)
+        Ok(config::load(Config::default(), self.config.as_deref(), ENV_PREFIX, &self.sets)?.placed())
     }
 }
 

@@ -10,6 +10,7 @@ use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::sft::SftConfig;
 use hypereyes_objective::Options;
 use hypereyes_policy::config::TinyConfig;
+use hypereyes_policy::device::Device;
 use hypereyes_policy::engine::EngineConfig;
 use hypereyes_policy::init::InitConfig;
 use hypereyes_rollout::RolloutConfig;
@@ -27,6 +28,9 @@ pub struct Config {
     pub seed: u64,
     /// Where a run writes. Empty: a fresh folder under `runs/`.
     pub run_dir: PathBuf,
+    /// Where every model of the command computes, those of all rooms of `up` included: `cpu`, `cuda` or `cuda-bf16`. Default
+    /// `cpu`, which leaves the parts' own `device` keys as they are.
+    pub device: Device,
     /// World pack folder. Empty: the embedded countries.
     pub world: PathBuf,
     /// Policy to start from (Hugging Face folder). Empty: the shipped one.
@@ -116,6 +120,7 @@ impl Default for Config {
         Self {
             seed: 0,
             run_dir: PathBuf::new(),
+            device: Device::Cpu,
             world: PathBuf::new(),
             policy: PathBuf::new(),
             teacher: PathBuf::new(),
@@ -147,6 +152,18 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// With [`Config::device`] given to every part.
+    pub fn placed(mut self) -> Self {
+        if self.device != Device::Cpu {
+            let own = [&mut self.sft.device, &mut self.engine.device, &mut self.learner.device];
+            let rooms = [&mut self.actor.engine.device, &mut self.teacher_service.device];
+            own.into_iter().chain(rooms).for_each(|device| *device = self.device);
+        }
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +177,20 @@ mod tests {
         let read = hypereyes_chassis::config::load_from(Config::default(), Some(&path), "X", [], &[]).expect("ours");
         // What is not written (the engine's end token) is set from the tokenizer.
         assert_eq!(read, Config::default());
+    }
+
+    #[test]
+    fn one_key_places_every_model() {
+        let load = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            hypereyes_chassis::config::load_from(Config::default(), None, "X", [], &sets).expect("there is").placed()
+        };
+        let all = |config: &Config| {
+            [config.sft.device, config.engine.device, config.learner.device, config.actor.engine.device, config.teacher_service.device]
+        };
+        assert_eq!(all(&load(&["device=cuda-bf16"])), [Device::CudaBf16; 5]);
+        let one = load(&["learner.device=cuda"]);
+        assert_eq!(all(&one), [Device::Cpu, Device::Cpu, Device::Cuda, Device::Cpu, Device::Cpu]);
     }
 
     #[test]

@@ -100,10 +100,17 @@ fn present(device: Device) -> Result<(), Error> {
             Err(_) => Err("there is no CUDA driver (libcuda) on this machine".to_owned()),
         }
     });
+    let refuse = |reason: &str| Err(Error::Input(format!("device {:?}: {reason}", device.name())));
     match answer {
-        Ok(count) if *count > 0 => Ok(()),
-        Ok(_) => Err(Error::Input(format!("device {:?}: the CUDA driver sees no GPU; look at nvidia-smi", device.name()))),
-        Err(reason) => Err(Error::Input(format!("device {:?}: {reason}", device.name()))),
+        Ok(count) if *count > 0 => {}
+        Ok(_) => return refuse("the CUDA driver sees no GPU; look at nvidia-smi"),
+        Err(reason) => return refuse(reason),
+    }
+    // Burn keeps one default precision per GPU and process, that of whoever comes first.
+    static TAKEN: OnceLock<Device> = OnceLock::new();
+    match TAKEN.get_or_init(|| device) {
+        taken if *taken == device => Ok(()),
+        taken => refuse(&format!("this process computes on {:?} already, and a GPU has one precision per process", taken.name())),
     }
 }
 

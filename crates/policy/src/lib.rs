@@ -15,6 +15,7 @@ pub mod init;
 pub mod lanes;
 pub mod model;
 pub mod ops;
+pub mod probe;
 pub mod score;
 
 use std::path::Path;

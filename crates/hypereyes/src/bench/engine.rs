@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use hypereyes_domain::{Chunk, Generate, PolicyVersion, Sampled, Sampling, Sequence};
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::device::Device;
 use hypereyes_policy::engine::{Engine, EngineConfig, EngineSequence};
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
@@ -15,6 +16,8 @@ use super::{median, tokens};
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Load {
+    /// Where the model computes.
+    pub device: Device,
     /// Sequences at once, one row each.
     pub batches: Vec<usize>,
     /// Tokens of the prompt.
@@ -29,8 +32,13 @@ pub struct Load {
 pub async fn measure(model: &ModelConfig, weights: &HostWeights, load: &Load, seed: u64) -> Result<Vec<Map<String, Value>>> {
     let most = load.batches.iter().copied().max().unwrap_or(1);
     // One more for the prompt itself while it is read; no token ends a turn.
-    let sizes =
-        EngineConfig { max_sequences: most + 1, max_context: load.prompt + load.new + 1, end_token: u32::MAX, ..EngineConfig::default() };
+    let sizes = EngineConfig {
+        max_sequences: most + 1,
+        max_context: load.prompt + load.new + 1,
+        device: load.device,
+        end_token: u32::MAX,
+        ..EngineConfig::default()
+    };
     let engine = Engine::start_from(model.clone(), weights, sizes, PolicyVersion(0))?;
     let mut rows = vec![];
     for batch in &load.batches {
@@ -104,7 +112,7 @@ mod tests {
     async fn every_batch_has_a_row_of_positive_speeds() {
         let model = Size::Tiny.model();
         let weights = hypereyes_policy::init::fresh(&model, &Default::default(), 1);
-        let load = Load { batches: vec![1, 3], prompt: 20, new: 4, repeats: 1 };
+        let load = Load { device: Device::Cpu, batches: vec![1, 3], prompt: 20, new: 4, repeats: 1 };
         let rows = measure(&model, &weights, &load, 7).await.expect("it runs");
         assert_eq!(rows.iter().map(|row| row["batch"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(3)]);
         for key in ["prefill_tokens_per_s", "first_token_s", "decode_tokens_per_s"] {

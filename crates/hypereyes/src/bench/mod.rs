@@ -3,8 +3,10 @@
 //! In: a model size, counts. Out: [`Bench`], as JSON or as a table. It judges nothing: ratios to peers are taken from the
 //! same run on the same machine (`bench/peers/`).
 
+pub mod device;
 pub mod engine;
 pub mod policy;
+pub mod ranks;
 pub mod reward;
 
 use std::time::Instant;
@@ -77,7 +79,7 @@ pub struct Model {
 /// A benchmark's result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bench {
-    /// `engine`, `policy` or `reward`.
+    /// `engine`, `policy`, `reward`, `device` or `ranks`.
     pub bench: &'static str,
     /// Which model, where there is one.
     #[serde(flatten)]

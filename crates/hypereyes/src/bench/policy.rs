@@ -4,12 +4,9 @@
 
 use anyhow::Result;
 use hypereyes_learner::optim::OptimConfig;
-use hypereyes_learner::trainer::Trainer;
-use hypereyes_policy::backend::Cpu;
-use hypereyes_policy::checkpoint::{self, HostWeights};
+use hypereyes_learner::trainer::{Placement, Trainer};
+use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::lanes::Lanes;
-use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_policy::score::{self, Sample};
 use serde_json::{Map, Value};
 
@@ -22,8 +19,8 @@ pub struct Load {
     pub sequences: usize,
     /// Tokens of each.
     pub length: usize,
-    /// Tokens of one pass; a step is several passes.
-    pub micro_tokens: usize,
+    /// Where, and tokens of one pass; a step is several passes.
+    pub placement: Placement,
     /// Runs, of which the median counts.
     pub repeats: usize,
 }
@@ -35,17 +32,15 @@ pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64
     let samples: Vec<Sample> = (0..load.sequences).map(sample).collect();
     let total = (load.sequences * load.length) as f64;
 
-    let device = Default::default();
-    let built = checkpoint::from_host(Qwen3Vl::<Cpu>::init(model, 0, &device), weights)?;
-    let lanes = Lanes::of_this_pool(load.sequences)?;
+    let frozen = score::freeze(model, weights, load.placement.device, load.sequences)?;
     let scoring = || {
-        let values = score::sample_logprobs(&lanes, &built, model, &samples, 1.0).expect("the samples fit the model");
+        let values = frozen.logprobs(&samples, 1.0).expect("the samples fit the model");
         assert_eq!(values.len(), samples.len());
     };
     scoring();
     let forward = median((0..load.repeats).map(|_| seconds(scoring)).collect());
 
-    let mut trainer = Trainer::new(model.clone(), weights.clone(), OptimConfig::default(), load.micro_tokens)?;
+    let mut trainer = Trainer::new(model.clone(), weights.clone(), OptimConfig::default(), load.placement)?;
     let share = -1.0 / (load.sequences * (load.length - 1)) as f32;
     let mut step = || -> Result<f64> {
         let began = std::time::Instant::now();
@@ -69,12 +64,14 @@ pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64
 mod tests {
     use super::*;
     use crate::bench::Size;
+    use hypereyes_policy::device::Device;
 
     #[test]
     fn a_step_has_positive_speeds() {
         let model = Size::Tiny.model();
         let weights = hypereyes_policy::init::fresh(&model, &Default::default(), 1);
-        let row = measure(&model, &weights, Load { sequences: 2, length: 16, micro_tokens: 16, repeats: 1 }, 3).expect("it runs");
+        let placement = Placement { device: Device::Cpu, micro_tokens: 16 };
+        let row = measure(&model, &weights, Load { sequences: 2, length: 16, placement, repeats: 1 }, 3).expect("it runs");
         for key in ["logprob_tokens_per_s", "train_tokens_per_s", "train_step_s"] {
             assert!(row[key].as_f64().is_some_and(|value| value > 0.0), "{key}");
         }

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use hypereyes_chassis::BadInput;
+use hypereyes_learner::trainer::Placement;
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::device::Device;
 use hypereyes_policy::init;
 
-use crate::bench::{self, Bench, Machine, Model, Size, engine, policy, reward};
+use crate::bench::ranks::Transport;
+use crate::bench::{self, Bench, Machine, Model, Size, device, engine, policy, ranks, reward};
 use crate::config::Config;
 use crate::{output, parts};
 
@@ -34,6 +37,10 @@ pub enum What {
     Policy(PolicyArgs),
     /// Scoring, the reward service over gRPC with a durable store, memory of its references.
     Reward(RewardArgs),
+    /// A device: products, attention, kernels made on first use, agreement with the CPU.
+    Device(DeviceArgs),
+    /// Ranks: sums and copies between them.
+    Ranks(RanksArgs),
 }
 
 /// Which model, and with what.
@@ -45,6 +52,9 @@ pub struct Common {
     /// Size of a model with fresh weights.
     #[arg(long, value_enum, default_value = "tiny")]
     pub size: Size,
+    /// Where models compute: cpu, cuda, cuda-bf16.
+    #[arg(long, default_value_t = Device::Cpu)]
+    pub device: Device,
     /// Threads that compute; 0 takes all cores.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
@@ -107,6 +117,40 @@ pub struct RewardArgs {
     pub repeats: u8,
 }
 
+/// Arguments of `bench device`.
+#[derive(Args, Debug)]
+pub struct DeviceArgs {
+    /// Which: cpu, cuda, cuda-bf16.
+    #[arg(long, default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// Rows and columns of the product's factors.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=32768))]
+    pub side: u32,
+    /// Threads that compute; 0 takes all cores.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Runs, of which the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    pub repeats: u8,
+}
+
+/// Arguments of `bench ranks`.
+#[derive(Args, Debug)]
+pub struct RanksArgs {
+    /// What carries them.
+    #[arg(long, value_enum, default_value = "tcp")]
+    pub transport: Transport,
+    /// Ranks; NCCL takes one GPU each.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub world: u16,
+    /// Values of a sum.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub values: u32,
+    /// Runs, of which the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    pub repeats: u8,
+}
+
 /// Measures and prints.
 pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
     let (what, model, repeats, rows) = match &args.what {
@@ -114,7 +158,7 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
             let (name, model, weights) = start(&args.common, config)?;
             let repeats = usize::from(args.common.repeats);
             let batches = args.batch.iter().map(|batch| usize::from(*batch)).collect();
-            let load = engine::Load { batches, prompt: args.prompt as usize, new: args.new as usize, repeats };
+            let load = engine::Load { device: args.common.device, batches, prompt: args.prompt as usize, new: args.new as usize, repeats };
             let rows = parts::runtime()?.block_on(engine::measure(&model, &weights, &load, config.seed))?;
             ("engine", Some(described(name, &model)), repeats, rows)
         }
@@ -122,7 +166,8 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
             let (name, model, weights) = start(&args.common, config)?;
             let repeats = usize::from(args.common.repeats);
             let (sequences, length) = (usize::from(args.sequences), args.length as usize);
-            let load = policy::Load { sequences, length, micro_tokens: config.learner.micro_tokens, repeats };
+            let placement = Placement { device: args.common.device, micro_tokens: config.learner.micro_tokens };
+            let load = policy::Load { sequences, length, placement, repeats };
             ("policy", Some(described(name, &model)), repeats, vec![policy::measure(&model, &weights, load, config.seed)?])
         }
         What::Reward(args) => {
@@ -135,6 +180,20 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
                 repeats: usize::from(args.repeats),
             };
             ("reward", None, load.repeats, parts::runtime()?.block_on(reward::measure(&load, config.seed))?)
+        }
+        What::Device(args) => {
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global();
+            let repeats = usize::from(args.repeats);
+            ("device", None, repeats, device::measure(args.device, args.side as usize, repeats, config.seed)?)
+        }
+        What::Ranks(args) => {
+            let load = ranks::Load {
+                transport: args.transport,
+                world: usize::from(args.world),
+                values: args.values as usize,
+                repeats: usize::from(args.repeats),
+            };
+            ("ranks", None, load.repeats, vec![ranks::measure(load)?])
         }
     };
     let bench = Bench {

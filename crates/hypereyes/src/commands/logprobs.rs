@@ -39,6 +39,9 @@ pub struct LogprobsArgs {
     /// Make the pictures of --cases from caseN.imageK.rgb with the model's picture processor.
     #[arg(long, requires = "cases")]
     pub images: bool,
+    /// Compare with caseN.next_logprobs of --cases; a difference above this fails.
+    #[arg(long, requires = "cases", value_name = "TOLERANCE")]
+    pub check: Option<f32>,
 }
 
 /// Prints log-probs.
@@ -54,6 +57,9 @@ pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
             for case in cases::file(path, &processor, args.images)? {
                 let answer = of(&case).map_err(|error| BadInput::new(format!("{}, case {}: {error}", path.display(), case.id)))?;
                 answers.push((case, answer));
+            }
+            if let Some(tolerance) = args.check {
+                return check(&answers, args.device, tolerance, json);
             }
             if json {
                 output::json(&answers.iter().map(|(case, answer)| json!({"case": case.id, "next_logprobs": answer})).collect::<Vec<_>>());
@@ -82,6 +88,25 @@ fn logprobs(model: &dyn Frozen, case: &Case) -> Result<Vec<f32>, hypereyes_polic
     let asked = (1..case.ids.len()).collect();
     let sample = Sample { tokens: case.ids.clone(), pictures: case.pictures.clone(), asked };
     Ok(model.logprobs(&[sample], 1.0)?.remove(0))
+}
+
+/// Says how far the answers are from what the file expects.
+fn check(answers: &[(Case, Vec<f32>)], device: Device, tolerance: f32, json: bool) -> Result<()> {
+    let mut worst = 0.0f32;
+    for (case, answer) in answers {
+        let expected = case.expected.as_ref().filter(|expected| expected.len() == answer.len());
+        let expected = expected.ok_or_else(|| BadInput::new(format!("case {}: there is no next_logprobs to compare with", case.id)))?;
+        // A number that is none is as far away as can be.
+        let far = |(a, b): (&f32, &f32)| if (a - b).is_finite() { (a - b).abs() } else { f32::INFINITY };
+        worst = answer.iter().zip(expected).map(far).fold(worst, f32::max);
+    }
+    if json {
+        output::json(&json!({"device": device.name(), "cases": answers.len(), "worst_difference": worst, "tolerance": tolerance}));
+    } else {
+        output::say(&format!("{} cases on {device}: largest difference {worst:.2e}, tolerance {tolerance:.0e}", answers.len()));
+    }
+    anyhow::ensure!(worst <= tolerance, "log-probs differ by {worst:.2e}; {tolerance:.0e} was allowed");
+    Ok(())
 }
 
 fn summary(case: &Case, logprobs: &[f32]) -> String {

@@ -22,7 +22,7 @@ pub struct CacheRow {
 /// Memory for the keys and values of a bounded number of sequences.
 pub trait Cache<B: Backend>: Send + Sync {
     /// The keys and values of one sequence.
-    type Slot: Send;
+    type Slot: Send + Sync;
     /// What all layers of a step share.
     type Plan;
 

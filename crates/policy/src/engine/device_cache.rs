@@ -148,14 +148,7 @@ impl<B: Backend> Cache<B> for DeviceCache<B> {
         Plan { places: Tensor::from_data(TensorData::new(places, [rows.len(), 2]), device), runs: runs.into_iter().map(run).collect() }
     }
 
-    fn attend(
-        &self,
-        plan: &Plan<B>,
-        _: &mut [&mut usize],
-        _: &[CacheRow],
-        layer: usize,
-        [q, k, v]: [Tensor<B, 2>; 3],
-    ) -> Tensor<B, 2> {
+    fn attend(&self, plan: &Plan<B>, _: &mut [&mut usize], _: &[CacheRow], layer: usize, [q, k, v]: [Tensor<B, 2>; 3]) -> Tensor<B, 2> {
         let (heads, kv, e) = (self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim);
         let share = heads / kv;
         let mut held = self.layer(layer);
@@ -164,9 +157,8 @@ impl<B: Backend> Cache<B> for DeviceCache<B> {
         let attend = |run: &Run<B>| {
             // c rows of each of s sequences; either is 1.
             let (s, c, t) = (run.sequences, run.rows.len() / run.sequences, run.length);
-            let read = |from: &Tensor<B, 3>| {
-                from.clone().narrow(1, 0, t).select(0, run.slots.clone()).reshape([s, t, kv, e]).swap_dims(1, 2)
-            };
+            let read =
+                |from: &Tensor<B, 3>| from.clone().narrow(1, 0, t).select(0, run.slots.clone()).reshape([s, t, kv, e]).swap_dims(1, 2);
             let q = q.clone().narrow(0, run.rows.start, s * c).reshape([s, c, kv, share * e]);
             let q = q.swap_dims(1, 2).reshape([s, kv, c * share, e]);
             let scores = q.matmul(read(&held.keys).transpose()).cast(FloatDType::F32) * (e as f64).powf(-0.5);

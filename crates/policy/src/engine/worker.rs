@@ -328,7 +328,8 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
     /// Takes out the sequences of this step and decides how many tokens each feeds. Sequences that decode come first, so
     /// that a long prompt never stops them; prompts share what the row budget leaves.
     fn take(&mut self) -> Vec<Taken<B, C::Slot>> {
-        let wants = |sequence: &Sequence<B, C::Slot>| if sequence.turn.is_some() || sequence.opening.is_some() { sequence.feed.len() } else { 0 };
+        let wants =
+            |sequence: &Sequence<B, C::Slot>| if sequence.turn.is_some() || sequence.opening.is_some() { sequence.feed.len() } else { 0 };
         let mut busy: Vec<(usize, u64)> =
             self.sequences.iter().map(|(id, sequence)| (wants(sequence), *id)).filter(|(wanted, _)| *wanted > 0).collect();
         busy.sort_by_key(|(wanted, id)| (*wanted > 1, *id));

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Everything that only a GPU can show, in one call of under ten minutes: kernels compile and tune, numbers agree with the
+# reference, speed, ranks over NCCL, and a short main job. Build before: cargo build --release --features cuda
+#
+#   bench/gpu.sh [FOLDER]          results in FOLDER (default: a fresh folder under /tmp); the last lines are a summary
+#   HYPEREYES=path                 the program (default: target/release/hypereyes); an .xz beside it is unpacked
+#   STEPS=40                       optimiser steps of the main job (default 12)
+#
+# What is not there (PyTorch, NCCL) is skipped with a word. A step that fails does not stop the others.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-$(mktemp -d)}
+mkdir -p "$out"
+program=${HYPEREYES:-target/release/hypereyes}
+if [ ! -x "$program" ] && [ -e "$program.xz" ]; then
+    unpacked=$(mktemp)
+    python3 -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' "$program.xz" "$unpacked"
+    program=$unpacked
+    chmod +x "$program"
+fi
+
+# cudarc asks for libnccl.so, wheels bring libnccl.so.2; kernels are compiled against the toolkit's headers.
+libraries=$(mktemp -d)
+for name in nccl nvrtc; do
+    found=$(ldconfig -p | awk -v name="lib$name.so" '$1 ~ "^"name { print $NF; exit }')
+    [ -n "$found" ] || found=$(find / -xdev -name "lib$name.so.*" -not -name '*alt*' 2>/dev/null | head -1)
+    [ -n "$found" ] && ln -sf "$found" "$libraries/lib$name.so" && export LD_LIBRARY_PATH="$libraries:$(dirname "$found"):${LD_LIBRARY_PATH:-}"
+done
+if [ -z "${CUDA_PATH:-}" ] && [ ! -d /usr/local/cuda/include ]; then
+    header=$(find / -xdev -name cuda_fp16.h 2>/dev/null | head -1)
+    [ -n "$header" ] && export CUDA_PATH=$(dirname "$(dirname "$header")")
+fi
+
+failed=0
+step() { # name, seconds, command
+    local name=$1 limit=$2 began=$SECONDS
+    shift 2
+    echo "== $name: $*"
+    timeout "$limit" "$@" >"$out/$name.txt" 2>"$out/$name.err"
+    local code=$?
+    [ $code -eq 0 ] || failed=$((failed + 1))
+    tail -c 1800 "$out/$name.txt"
+    [ $code -eq 0 ] || tail -c 1500 "$out/$name.err"
+    echo "-- $name: exit $code, $((SECONDS - began)) s"
+}
+
+nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader | tee "$out/gpu.txt"
+step device 150 "$program" bench device --device cuda --side 4096
+step device-bf16 150 "$program" bench device --device cuda-bf16 --side 8192
+for model in qwen3vl-tiny qwen3vl-moe-tiny; do
+    data=crates/policy/tests/data/$model
+    for device in cuda cuda-bf16; do
+        tolerance=2e-4
+        [ $device = cuda ] || tolerance=0.1
+        step "parity-$model-$device" 90 "$program" logprobs --model "$data" --cases "$data/expected.safetensors" --images --device $device --check $tolerance
+    done
+done
+step nccl 60 "$program" bench ranks --transport nccl --world 1 --values 100000000
+for device in cuda cuda-bf16; do
+    step "engine-$device" 150 "$program" bench engine --size 100m --device $device --json
+    step "policy-$device" 150 "$program" bench policy --size 100m --device $device --sequences 32 --set learner.micro_tokens=8192 --json
+    if python3 -c 'import torch, transformers' 2>/dev/null; then
+        step "peer-$device" 150 python3 bench/peers/speed.py --size 100m --device $device --sequences 32 --skip-generate
+    else
+        echo "== peer: skipped, there is no PyTorch"
+    fi
+done
+step up 240 "$program" up --set device=cuda --set learner.steps="${STEPS:-12}" --set run_dir="$out/run"
+echo "failed steps: $failed; results in $out"
+exit $((failed > 0))
