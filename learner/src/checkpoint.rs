@@ -13,7 +13,7 @@ use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use serde::{Deserialize, Serialize};
 
 use crate::intake::Cursor;
-use crate::optim::AdamW;
+use crate::trainer::Moments;
 
 const MANIFEST: &str = "manifest.json";
 const FILES: [&str; 3] = ["weights.safetensors", "adam_first.safetensors", "adam_second.safetensors"];
@@ -48,8 +48,8 @@ pub struct State {
     pub version: PolicyVersion,
     /// Master weights.
     pub weights: HostWeights,
-    /// Optimiser.
-    pub optimiser: AdamW,
+    /// The optimiser's state, of all ranks.
+    pub moments: Moments,
     /// Tasks still to do, counters.
     pub cursor: Cursor,
     /// Committed TRACE references.
@@ -86,7 +86,7 @@ pub fn save(dir: &Path, state: &State) -> Result<(), CheckpointError> {
     };
     std::fs::create_dir_all(&folder).map_err(io(&folder))?;
     let mut digests = BTreeMap::new();
-    for (file, tensors) in FILES.into_iter().zip([&state.weights, &state.optimiser.first, &state.optimiser.second]) {
+    for (file, tensors) in FILES.into_iter().zip([&state.weights, &state.moments.first, &state.moments.second]) {
         let bytes = checkpoint::serialise(tensors, StoredDtype::F32)
             .map_err(|error| CheckpointError::Damaged { path: folder.display().to_string(), reason: error.to_string() })?;
         digests.insert(file.to_owned(), blake3::hash(&bytes).to_hex().to_string());
@@ -96,7 +96,7 @@ pub fn save(dir: &Path, state: &State) -> Result<(), CheckpointError> {
         folder: name.clone(),
         step: state.step,
         version: state.version,
-        optimiser_steps: state.optimiser.steps,
+        optimiser_steps: state.moments.steps,
         seconds: state.seconds,
         cursor: state.cursor.clone(),
         references: state.references.clone(),
@@ -143,7 +143,7 @@ pub fn load(dir: &Path) -> Result<Option<State>, CheckpointError> {
         step: manifest.step,
         version: manifest.version,
         weights,
-        optimiser: AdamW { steps: manifest.optimiser_steps, first, second },
+        moments: Moments { steps: manifest.optimiser_steps, first, second },
         cursor: manifest.cursor,
         references: manifest.references,
         snapshot: manifest.snapshot,
@@ -161,7 +161,7 @@ mod tests {
         State {
             step,
             version: PolicyVersion(step),
-            optimiser: AdamW { steps: step, first: weights.clone(), second: weights.clone() },
+            moments: Moments { steps: step, first: weights.clone(), second: weights.clone() },
             weights,
             cursor: Cursor { epoch: 1, remaining: vec!["t".into()], leases: 9, trained: 4, dropped: 1 },
             references: [("t".into(), Reference { rounds: 2, searches: 5 })].into(),

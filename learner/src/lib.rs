@@ -6,14 +6,18 @@
 //! It does not know how rollouts are made, what a tool is, or how answers are judged.
 
 pub mod checkpoint;
+mod follow;
 pub mod intake;
+pub mod layout;
 pub mod ledger;
 pub mod metrics;
 pub mod optim;
 pub mod passes;
+pub mod ranks;
 pub mod rl;
 pub mod service;
 pub mod sft;
+pub mod start;
 pub mod step;
 pub mod tasks;
 pub mod trainer;
@@ -30,6 +34,7 @@ impl Room for Learner {
     type Config = rl::Config;
 
     async fn run(config: rl::Config, shutdown: Shutdown) -> anyhow::Result<()> {
-        rl::run(config, shutdown).await
+        config.check()?;
+        if config.ranks.rank > 0 { follow::run(config, shutdown).await } else { rl::run(config, shutdown).await }
     }
 }

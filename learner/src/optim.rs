@@ -1,14 +1,17 @@
 //! AdamW over host copies of the weights: f32 masters and moments whatever the model computes in.
 //!
-//! In: summed gradients by parameter name. Out: new masters. The global norm is clipped over all parameters together;
-//! decay applies to matrices only (not to norms, biases or embeddings). Follows Loshchilov & Hutter 2019 with PyTorch's
-//! order of operations. State is plain vectors by name, so a checkpoint holds it exactly.
+//! In: a shard of the summed gradients. Out: new masters of that shard. The global norm is clipped over all parameters
+//! together; decay applies to matrices only (not to norms, biases or embeddings). Follows Loshchilov & Hutter 2019 with
+//! PyTorch's order of operations.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
+use hypereyes_policy::checkpoint::HostWeights;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::layout::Layout;
 
 /// Optimiser settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,56 +27,102 @@ pub struct OptimConfig {
     pub weight_decay: f64,
     /// Global gradient norm above which gradients are scaled down. Default 1.
     pub clip_norm: f64,
+    /// Parameters that are treated apart; the first group whose prefix fits counts. Default none.
+    pub groups: Vec<ParameterGroup>,
+}
+
+/// Parameters that are treated apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterGroup {
+    /// How their published names begin, as `model.visual.`.
+    pub prefix: String,
+    /// Their share of the learning rate; 0 freezes them.
+    pub rate: f64,
+    /// Their decay instead of [`OptimConfig::weight_decay`].
+    #[serde(default)]
+    pub weight_decay: Option<f64>,
 }
 
 impl Default for OptimConfig {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.1, clip_norm: 1.0 }
+        Self { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.1, clip_norm: 1.0, groups: vec![] }
     }
 }
 
-/// Moments and step count.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct AdamW {
-    /// Steps taken.
-    pub steps: u64,
-    /// First moments by parameter name.
-    pub first: HostWeights,
-    /// Second moments by parameter name.
-    pub second: HostWeights,
+impl OptimConfig {
+    /// What is wrong with the settings.
+    ///
+    /// # Errors
+    /// One text that names the key.
+    pub fn check(&self, weights: &HostWeights) -> Result<(), String> {
+        for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(format!("{key} = {value}: give at least 0 and less than 1"));
+            }
+        }
+        for (key, value) in [("eps", self.eps), ("clip_norm", self.clip_norm)] {
+            if value.is_nan() || value <= 0.0 {
+                return Err(format!("{key} = {value}: give more than 0"));
+            }
+        }
+        for group in &self.groups {
+            if !(group.rate.is_finite() && group.rate >= 0.0) {
+                return Err(format!("groups: rate = {} of {:?}: give a finite number of at least 0", group.rate, group.prefix));
+            }
+            if !weights.keys().any(|name| name.starts_with(&group.prefix)) {
+                return Err(format!("groups: no parameter's name begins with {:?}", group.prefix));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Gradients by parameter name, row-major like the parameter.
 pub type Gradients = BTreeMap<String, Vec<f32>>;
 
+/// Moments of a shard, and the step count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamW {
+    /// Steps taken.
+    pub steps: u64,
+    /// Which values of the layout's flat row this is.
+    pub shard: Range<usize>,
+    /// First moments.
+    pub first: Vec<f32>,
+    /// Second moments.
+    pub second: Vec<f32>,
+}
+
+/// The sum of squares of a shard of gradients, for the global norm.
+pub fn squares(gradients: &[f32]) -> f64 {
+    gradients.iter().map(|value| f64::from(*value).powi(2)).sum()
+}
+
 impl AdamW {
-    /// Fresh moments for these weights.
-    pub fn new(weights: &HostWeights) -> Self {
-        let zeros = |tensor: &HostTensor| HostTensor { shape: tensor.shape.clone(), values: vec![0.0; tensor.values.len()] };
-        let moments: HostWeights = weights.iter().map(|(name, tensor)| (name.clone(), zeros(tensor))).collect();
-        Self { steps: 0, first: moments.clone(), second: moments }
+    /// Fresh moments.
+    pub fn new(shard: Range<usize>) -> Self {
+        Self { steps: 0, first: vec![0.0; shard.len()], second: vec![0.0; shard.len()], shard }
     }
 
-    /// One update in place; returns the gradient norm before clipping. Parameters without a gradient stay as they are.
-    pub fn step(&mut self, weights: &mut HostWeights, gradients: &Gradients, config: &OptimConfig, lr: f64) -> f64 {
-        let norm = gradients.values().map(|g| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()).sum::<f64>().sqrt();
+    /// One update of the shard's masters in place. `norm` is the gradient norm over all shards before clipping; where it is
+    /// not finite nothing changes.
+    pub fn step(&mut self, layout: &Layout, weights: &mut HostWeights, gradients: &[f32], norm: f64, config: &OptimConfig, lr: f64) {
         if !norm.is_finite() {
-            return norm;
+            return;
         }
         let scale = if norm > config.clip_norm { config.clip_norm / (norm + 1e-6) } else { 1.0 } as f32;
         self.steps += 1;
         let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
         let (b1, b2) = (config.beta1 as f32, config.beta2 as f32);
         let (c1, c2) = (1.0 - config.beta1.powi(steps), (1.0 - config.beta2.powi(steps)).sqrt());
-        let rate = (lr / c1) as f32;
         let (c2, eps) = (c2 as f32, config.eps as f32);
-        for (name, gradient) in gradients {
-            let (Some(weight), Some(first), Some(second)) = (weights.get_mut(name), self.first.get_mut(name), self.second.get_mut(name))
-            else {
-                continue;
-            };
-            let keep = if decays(name, weight) { 1.0 - (lr * config.weight_decay) as f32 } else { 1.0 };
-            let lists = weight.values.par_iter_mut().zip(&mut first.values).zip(&mut second.values).zip(gradient);
+        for piece in layout.pieces(self.shard.clone()) {
+            let Some(weight) = weights.get_mut(&piece.entry.name) else { continue };
+            let (keep, rate) = ((1.0 - lr * piece.entry.rate * piece.entry.decay) as f32, (lr * piece.entry.rate / c1) as f32);
+            let masters = weight.values[piece.of_entry].par_iter_mut();
+            let (first, second) = (&mut self.first[piece.of_shard.clone()], &mut self.second[piece.of_shard.clone()]);
+            let lists = masters.zip(first).zip(second).zip(&gradients[piece.of_shard]);
             lists.with_min_len(1 << 14).for_each(|(((w, m), v), g)| {
                 let g = g * scale;
                 *m = b1 * *m + (1.0 - b1) * g;
@@ -81,17 +130,13 @@ impl AdamW {
                 *w = *w * keep - rate * *m / (v.sqrt() / c2 + eps);
             });
         }
-        norm
     }
-}
-
-fn decays(name: &str, tensor: &HostTensor) -> bool {
-    tensor.shape.len() >= 2 && !name.contains("embed")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hypereyes_policy::checkpoint::HostTensor;
 
     fn one(name: &str, shape: &[usize], values: &[f32]) -> HostWeights {
         [(name.to_owned(), HostTensor { shape: shape.to_vec(), values: values.to_vec() })].into()
@@ -100,12 +145,16 @@ mod tests {
     /// torch.optim.AdamW(lr=0.1, betas=(0.9, 0.98), weight_decay=0.1) on w = [1, -2] with gradients [0.5, 0.25] then [0.1, -0.3].
     #[test]
     fn two_steps_follow_the_formula() {
-        let mut weights = one("w", &[1, 2], &[1.0, -2.0]);
-        let mut adam = AdamW::new(&weights);
         let config = OptimConfig { clip_norm: 1e9, ..Default::default() };
+        let mut weights = one("w", &[1, 2], &[1.0, -2.0]);
+        let layout = Layout::of(&weights, &config);
+        // Each value as a shard of its own, as two ranks would have it.
+        let mut ranks = [AdamW::new(0..1), AdamW::new(1..2)];
         let (mut w, mut m, mut v) = ([1.0f64, -2.0], [0.0f64; 2], [0.0f64; 2]);
         for (step, g) in [[0.5f64, 0.25], [0.1, -0.3]].into_iter().enumerate() {
-            adam.step(&mut weights, &[("w".to_owned(), g.map(|x| x as f32).to_vec())].into(), &config, 0.1);
+            for (rank, adam) in ranks.iter_mut().enumerate() {
+                adam.step(&layout, &mut weights, &[g[rank] as f32], 1.0, &config, 0.1);
+            }
             for i in 0..2 {
                 w[i] *= 1.0 - 0.1 * 0.1;
                 m[i] = 0.9 * m[i] + 0.1 * g[i];
@@ -121,13 +170,29 @@ mod tests {
     fn clipping_is_global_and_a_broken_gradient_changes_nothing() {
         let mut weights = one("a", &[1], &[1.0]);
         weights.extend(one("b", &[1], &[1.0]));
-        let mut adam = AdamW::new(&weights);
+        let config = OptimConfig::default();
+        let layout = Layout::of(&weights, &config);
+        let mut adam = AdamW::new(0..2);
         let before = weights.clone();
-        let broken: Gradients = [("a".to_owned(), vec![f32::NAN])].into();
-        assert!(adam.step(&mut weights, &broken, &OptimConfig::default(), 0.1).is_nan());
+        adam.step(&layout, &mut weights, &[f32::NAN, 0.0], f64::NAN, &config, 0.1);
         assert_eq!((weights.clone(), adam.steps), (before, 0));
-        let gradients: Gradients = [("a".to_owned(), vec![3.0]), ("b".to_owned(), vec![4.0])].into();
-        assert_eq!(adam.step(&mut weights, &gradients, &OptimConfig::default(), 0.1), 5.0);
-        assert!((adam.first["a"].values[0] - 0.06).abs() < 1e-6);
+        let gradients = [3.0, 4.0];
+        let norm = squares(&gradients).sqrt();
+        assert_eq!(norm, 5.0);
+        adam.step(&layout, &mut weights, &gradients, norm, &config, 0.1);
+        assert!((adam.first[0] - 0.06).abs() < 1e-6);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_meant_are_named() {
+        let weights = one("model.a", &[1], &[1.0]);
+        let group = |prefix: &str, rate| OptimConfig {
+            groups: vec![ParameterGroup { prefix: prefix.into(), rate, weight_decay: None }],
+            ..Default::default()
+        };
+        assert!(group("model.", 0.0).check(&weights).is_ok());
+        assert!(group("modle.", 0.5).check(&weights).unwrap_err().contains("modle."));
+        assert!(group("model.", f64::NAN).check(&weights).unwrap_err().contains("rate"));
+        assert!(OptimConfig { beta2: 1.0, ..Default::default() }.check(&weights).unwrap_err().contains("beta2"));
     }
 }

@@ -4,7 +4,7 @@
 //! ends, metrics and checkpoints. Waits for a full batch; is unblocked by the service's bell. The model lives on one
 //! thread; the async side only moves batches to it and versions back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,13 +13,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use hypereyes_chassis::ready::announce;
 use hypereyes_chassis::{Announcement, BadInput, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
-use hypereyes_domain::{PolicyVersion, Reference, Task, TaskId, TaughtGroup};
+use hypereyes_collective::Hub;
+use hypereyes_domain::{PictureId, PolicyVersion, Reference, Task, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
 use hypereyes_pictures::{Limits, Processor, Store};
 use hypereyes_policy::checkpoint::{self as model_files, StoredDtype};
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
+use hypereyes_proto::orders::Order;
 use hypereyes_weights::{Publisher, Snapshot};
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
@@ -28,10 +32,12 @@ use crate::checkpoint::{self, State};
 use crate::intake::{Bounds, Intake};
 use crate::ledger::{Event, Ledger};
 use crate::optim::OptimConfig;
+use crate::ranks::{Meeting, RanksConfig};
 use crate::service::{GroupPlan, KeptReferences, ReferenceKeeper, Service, Shared};
+use crate::start::Start;
 use crate::step::{self, Measured, Pictures};
 use crate::tasks::Tasks;
-use crate::trainer::{Placement, Trainer};
+use crate::trainer::{Moments, Placement, Trainer};
 
 /// How long the service outlives training: above an actor's pause between heartbeats.
 const LINGER: Duration = Duration::from_millis(2500);
@@ -85,6 +91,8 @@ pub struct Config {
     pub device: Device,
     /// Tokens of one pass. Default 2048.
     pub micro_tokens: usize,
+    /// Ranks that train together. Default: this process alone.
+    pub ranks: RanksConfig,
     /// Steps between checkpoints; one is always written at the end. Default 20.
     pub checkpoint_every: u64,
     /// Whether a resumed run goes back to the TRACE references of its checkpoint, so that what it repeats is scored as it was.
@@ -129,6 +137,7 @@ impl Default for Config {
             optim: OptimConfig { weight_decay: 0.0, ..OptimConfig::default() },
             device: Device::Cpu,
             micro_tokens: 2048,
+            ranks: RanksConfig::default(),
             checkpoint_every: 20,
             restore_references: false,
             record_every: 20,
@@ -142,7 +151,11 @@ impl Default for Config {
 }
 
 impl Config {
-    fn check(&self) -> Result<(), BadInput> {
+    /// What is wrong with the settings.
+    ///
+    /// # Errors
+    /// [`BadInput`] that names the key.
+    pub fn check(&self) -> Result<(), BadInput> {
         let refuse = |text: &str| Err(BadInput::new(text.to_owned()));
         if self.groups_per_step == 0 || self.group_size == 0 || self.steps == 0 {
             return refuse("groups_per_step, group_size and steps must be at least 1");
@@ -150,6 +163,7 @@ impl Config {
         if self.objective.opd_coef != 0.0 && self.temperature != 1.0 {
             return refuse("distillation compares log-probs at temperature 1: set temperature = 1 or objective.opd_coef = 0");
         }
+        self.ranks.check()?;
         self.objective.check().map_err(|error| BadInput::new(format!("objective: {error}")))
     }
 
@@ -172,7 +186,6 @@ struct Bench {
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
     crate::metrics::describe();
-    config.check()?;
     if config.threads > 0 {
         // Fails only if a pool exists already, as when rooms share a process; then that pool is used.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
@@ -187,16 +200,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         Some(state) => state.weights.clone(),
         None => published,
     };
-    let placement = Placement { device: config.device, micro_tokens: config.micro_tokens };
-    let mut trainer = Trainer::new(model, weights, config.optim.clone(), placement).map_err(bad)?;
     let mut ledger = Ledger::open(&config.out.join("groups.jsonl")).context("cannot open groups.jsonl")?;
     let (mut step, mut version, mut before) = (0, PolicyVersion(0), 0.0);
     let mut references: BTreeMap<TaskId, Reference> =
         tasks.all().filter_map(|task| task.reference.map(|reference| (task.id.clone(), reference))).collect();
-    let (mut cursor, mut restore) = (None, None);
+    let (mut cursor, mut restore, mut moments) = (None, None, Moments::default());
     if let Some(state) = resumed {
         (step, version, before) = (state.step, state.version, state.seconds);
-        trainer.optimiser = state.optimiser;
+        moments = state.moments;
         // A reference only ever tightens: the checkpoint's joins the task set's.
         for (task, reference) in state.references {
             references.entry(task).and_modify(|known| *known = (*known).min(reference)).or_insert(reference);
@@ -216,13 +227,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         top_p: config.top_p,
         lease: Duration::from_secs(config.lease_s),
     };
+    let open = config.ranks.open()?;
     let shared = Arc::new(Shared {
         intake: Mutex::new(intake),
         bell: tokio::sync::Notify::new(),
         tasks,
         pictures: Store::new(config.pictures_bytes, Limits::default()),
-        publisher: Publisher::new(Snapshot::new(trainer.weights(), version), 3),
+        publisher: Publisher::new(Snapshot::new(&weights, version), 3),
         plan,
+        meeting: open.as_ref().map(|(_, meeting)| *meeting),
         shutdown: shutdown.clone(),
     });
     // The service outlives the loop by a moment, so that actors hear of the end.
@@ -238,6 +251,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let limits = config.server.clone();
     let stop_serving = serving.clone();
     let served = tokio::spawn(async move { server.serve(routes, stop_serving, &limits).await });
+    let start = Start { weights, moments };
+    let settings = config.clone();
+    let gathered = tokio::task::spawn_blocking(move || gather_ranks(&settings, model, start, open));
+    let Some(trainer) = shutdown.race(gathered).await else { return Ok(()) };
+    let trainer = trainer.context("the ranks' thread died")??;
     let keeper = ReferenceKeeper::new(&config.reward)?;
     let agree = async {
         if let Some(snapshot) = restore {
@@ -255,16 +273,31 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         options: config.objective.clone(),
         temperature: f64::from(config.temperature),
     };
-    let mut run =
-        Loop { config: &config, shared: &shared, keeper: &keeper, bench: Some(bench), step, version, began: Instant::now(), before };
+    let (began, said) = (Instant::now(), Instant::now());
+    let (config, shared, keeper) = (&config, &shared, &keeper);
+    let mut run = Loop { config, shared, keeper, bench: Some(bench), step, version, began, before, orders: 0, said };
     let ended = run.steps(&mut kept, &shutdown).await;
     shared.intake().finish();
-    let saved = run.save(&kept);
+    let saved = run.save(&kept).and_then(|()| run.tell(&Order::End));
     // Idle actors hear of the end with their next request for a lease, busy ones with their next heartbeat.
     tokio::time::sleep(LINGER).await;
     serving.trigger();
     served.await.context("the server died")??;
     ended.and(saved)
+}
+
+/// Meets the other ranks and gives them what this one starts from.
+fn gather_ranks(config: &Config, model: ModelConfig, start: Start, open: Option<(Hub, Meeting)>) -> Result<Trainer> {
+    let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
+    let mut ranks = config.ranks.lead(open)?;
+    if ranks.place().world > 1 {
+        ranks.broadcast(0, start.to_bytes().map_err(bad)?)?;
+    }
+    let placement = Placement { device: config.device, micro_tokens: config.micro_tokens };
+    let optim = config.optim.clone();
+    let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, placement).map_err(bad)?;
+    trainer.resume(&start.moments);
+    Ok(trainer)
 }
 
 struct Loop<'a> {
@@ -277,9 +310,38 @@ struct Loop<'a> {
     version: PolicyVersion,
     began: Instant,
     before: f64,
+    /// Orders given to other ranks, and when the last one was.
+    orders: u64,
+    said: Instant,
 }
 
 impl Loop<'_> {
+    /// Tells the other ranks what comes next.
+    fn tell(&mut self, order: &Order) -> Result<()> {
+        let Some(bench) = &mut self.bench else { return Ok(()) };
+        if bench.trainer.place().world > 1 {
+            (self.orders, self.said) = (self.orders + 1, Instant::now());
+            bench.trainer.ranks().broadcast(self.orders, order.to_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Lets the other ranks know, every now and then, that this one is there.
+    fn beat(&mut self) -> Result<()> {
+        if self.said.elapsed() > self.config.ranks.timeout() / 4 { self.tell(&Order::Wait) } else { Ok(()) }
+    }
+
+    /// Waits for something slow while the other ranks wait too.
+    async fn beating<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(self.config.ranks.timeout() / 8, &mut work).await {
+                Ok(done) => return Ok(done),
+                Err(_) => self.beat()?,
+            }
+        }
+    }
+
     async fn steps(&mut self, kept: &mut KeptReferences, shutdown: &Shutdown) -> Result<()> {
         let mut metrics = open(&self.config.out.join("metrics.jsonl"))?;
         let mut waiting = Instant::now();
@@ -307,6 +369,7 @@ impl Loop<'_> {
             } else if drained {
                 break;
             } else {
+                self.beat()?;
                 // The bell rings for groups; the timeout is for leases that expire in silence and for the time limit.
                 let bell = tokio::time::timeout(Duration::from_millis(500), self.shared.bell.notified());
                 if shutdown.race(bell).await.is_none() {
@@ -325,8 +388,12 @@ impl Loop<'_> {
     }
 
     async fn train(&mut self, batch: Vec<TaughtGroup>) -> Result<Measured> {
-        let mut bench = self.bench.take().expect("one step at a time");
         let (shared, version, lr) = (self.shared.clone(), self.version, self.config.rate(self.step));
+        if self.config.ranks.world > 1 {
+            let pictures = encoded(&shared, &batch)?;
+            self.tell(&Order::Step { lr, version, groups: batch.clone(), pictures })?;
+        }
+        let mut bench = self.bench.take().expect("one step at a time");
         let step = tokio::task::spawn_blocking(move || {
             let pictures = gather(&shared, &bench.processor, &batch)?;
             let measured = step::train(&mut bench.trainer, &batch, &pictures, &bench.options, bench.temperature, lr, version)
@@ -369,7 +436,8 @@ impl Loop<'_> {
     /// The epoch is over: references are tightened, the next epoch begins.
     async fn commit(&mut self, kept: &mut KeptReferences, shutdown: &Shutdown) -> Result<()> {
         let epoch = self.shared.intake().counts().3;
-        let Some(committed) = shutdown.race(self.keeper.commit(epoch, &kept.references)).await else { return Ok(()) };
+        let (keeper, known) = (self.keeper, kept.references.clone());
+        let Some(committed) = self.beating(shutdown.race(keeper.commit(epoch, &known))).await? else { return Ok(()) };
         *kept = committed?;
         let tightened = kept.tightened;
         tracing::info!(epoch, tightened, snapshot = kept.snapshot, "references committed");
@@ -380,17 +448,20 @@ impl Loop<'_> {
     }
 
     /// Checkpoint and newest policy.
-    fn save(&self, kept: &KeptReferences) -> Result<()> {
-        let bench = self.bench.as_ref().context("a step died, the last checkpoint stays in force")?;
+    fn save(&mut self, kept: &KeptReferences) -> Result<()> {
+        self.tell(&Order::Moments)?;
+        let seconds = self.seconds();
+        let bench = self.bench.as_mut().context("a step died, the last checkpoint stays in force")?;
+        let moments = bench.trainer.moments()?;
         let state = State {
             step: self.step,
             version: self.version,
             weights: bench.trainer.weights().clone(),
-            optimiser: bench.trainer.optimiser.clone(),
+            moments,
             cursor: self.shared.intake().cursor(),
             references: kept.references.clone(),
             snapshot: kept.snapshot,
-            seconds: self.seconds(),
+            seconds,
         };
         checkpoint::save(&self.config.out.join("checkpoint"), &state)?;
         let policy = self.config.out.join("policy");
@@ -405,14 +476,27 @@ impl Loop<'_> {
     }
 }
 
-/// The pictures of a batch as patches, each once.
+/// The pictures that a batch mentions, each once.
+fn mentioned(batch: &[TaughtGroup]) -> BTreeSet<&PictureId> {
+    batch.iter().flat_map(|group| &group.scored.group.rollouts).flat_map(|rollout| &rollout.pictures).collect()
+}
+
+/// The pictures of a batch as they came.
+fn encoded(shared: &Shared, batch: &[TaughtGroup]) -> Result<Vec<(PictureId, Bytes)>> {
+    let bytes = |id: &PictureId| -> Result<(PictureId, Bytes)> {
+        let bytes = match shared.pictures.get(id) {
+            Some(picture) => picture.bytes.clone(),
+            None => shared.tasks.picture(id)?.bytes,
+        };
+        Ok((id.clone(), bytes))
+    };
+    mentioned(batch).into_iter().map(bytes).collect()
+}
+
+/// The pictures of a batch as patches.
 fn gather(shared: &Shared, processor: &Processor, batch: &[TaughtGroup]) -> Result<Pictures> {
     let mut pictures = Pictures::new();
-    let seen = batch.iter().flat_map(|group| &group.scored.group.rollouts).flat_map(|rollout| &rollout.pictures);
-    for id in seen {
-        if pictures.contains_key(id) {
-            continue;
-        }
+    for id in mentioned(batch) {
         let patches = match shared.pictures.get(id) {
             Some(picture) => processor.patches(&picture.image),
             None => processor.patches(&shared.tasks.picture(id)?.image),

@@ -21,6 +21,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::intake::{Answer, Intake, Receipt};
+use crate::ranks::{Meeting, RanksConfig};
 use crate::tasks::Tasks;
 
 /// How soon an actor that got no lease should ask again.
@@ -53,6 +54,8 @@ pub struct Shared {
     pub publisher: Publisher,
     /// Sampling.
     pub plan: GroupPlan,
+    /// Where other ranks join; `None` where there are none.
+    pub meeting: Option<Meeting>,
     /// Told to stop.
     pub shutdown: Shutdown,
 }
@@ -229,6 +232,18 @@ impl Learner for Service {
         Ok(Response::new(v1::LearnerStatus { step: version, version, groups_trained, groups_dropped, groups_outstanding, epoch, finished }))
     }
 
+    async fn meet(&self, request: Request<v1::MeetRequest>) -> Result<Response<v1::MeetReply>, Status> {
+        let v1::MeetRequest { rank, world } = request.into_inner();
+        let refuse = |text: String| Err(failure::to_status(Failure::Policy, text));
+        match self.shared.meeting {
+            None => refuse("this learner trains alone: set ranks.world on every rank".into()),
+            Some(meeting) if meeting.world != world as usize || rank == 0 || rank >= world => {
+                refuse(format!("rank {rank} of {world} is not one of the {} ranks of this job", meeting.world))
+            }
+            Some(meeting) => Ok(Response::new(v1::MeetReply { generation: meeting.generation, port: meeting.port.into() })),
+        }
+    }
+
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
         if request.into_inner().drain {
             self.shared.intake().finish();
@@ -238,6 +253,21 @@ impl Learner for Service {
         self.shared.bell.notify_one();
         Ok(Response::new(v1::StopReply {}))
     }
+}
+
+/// Asks rank 0 where the ranks meet, until it answers or the deadline for meeting passes.
+pub async fn meet(config: &RanksConfig) -> Result<Meeting> {
+    let client = hypereyes_proto::client::learner(&config.leader)?;
+    let request = v1::MeetRequest { rank: config.rank as u32, world: config.world as u32 };
+    let deadline = tokio::time::Instant::now() + config.timeout();
+    let backoff = BackoffConfig::default();
+    let reply = retry("meet", deadline, &backoff, || {
+        let mut client = client.clone();
+        async move { client.meet(request).await }
+    });
+    let v1::MeetReply { generation, port } = reply.await.context("rank 0 does not say where to meet")?.into_inner();
+    let port = u16::try_from(port).context("rank 0 names no port")?;
+    Ok(Meeting { generation, world: config.world, port })
 }
 
 /// How long the reward service may be away before the run gives up on it: a restart takes seconds.

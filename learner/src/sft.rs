@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::trainer::{Placement, Trainer};
+use crate::trainer::{Placement, TrainError, Trainer};
 use hypereyes_policy::score::Sample;
 
 /// Settings of the cold start.
@@ -230,10 +230,10 @@ pub fn train(
     config: &SftConfig,
     seed: u64,
     mut report: impl FnMut(&Trainer, SftStep) -> bool,
-) -> Result<(), Error> {
+) -> Result<(), TrainError> {
     config.check()?;
     if examples.is_empty() {
-        return Err(Error::Input("there are no demonstrations to train on".into()));
+        return Err(Error::Input("there are no demonstrations to train on".into()).into());
     }
     let model = trainer.config();
     let image_tokens = [model.image_token_id, model.vision_start_token_id, model.vision_end_token_id];

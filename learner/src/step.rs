@@ -12,11 +12,11 @@ use std::time::Instant;
 use hypereyes_domain::{Accuracy, Patches, PictureId, PolicyVersion, Route, TaughtGroup};
 use hypereyes_objective::{self as objective, Credit, Options, Sequence, Totals};
 use hypereyes_policy::Error;
+use hypereyes_policy::score::{self, Sample};
 use hypereyes_scoring::cas;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::trainer::Trainer;
-use hypereyes_policy::score::Sample;
+use crate::trainer::{TrainError, Trainer};
 
 /// Pictures of a batch as patches.
 pub type Pictures = HashMap<PictureId, Arc<Patches>>;
@@ -86,7 +86,19 @@ pub struct Measured {
     pub groups_dropped: u64,
 }
 
-/// Trains on a batch; `version` is the policy's before the step.
+/// What a rank measured in its part of a batch.
+#[derive(Default, Serialize, Deserialize)]
+struct Part {
+    loss: f64,
+    metrics: objective::Metrics,
+}
+
+/// Trains on a batch; `version` is the policy's before the step. Every rank calls it with the same batch and passes over its
+/// own part: whole runs of neighbours, so that siblings share their pictures. What is measured is of the whole batch on rank
+/// 0, and of this rank's part elsewhere.
+///
+/// # Errors
+/// [`TrainError`] when a sample, a reward or another rank is broken.
 pub fn train(
     trainer: &mut Trainer,
     groups: &[TaughtGroup],
@@ -95,7 +107,7 @@ pub fn train(
     temperature: f64,
     lr: f64,
     version: PolicyVersion,
-) -> Result<Measured, Error> {
+) -> Result<Measured, TrainError> {
     let began = Instant::now();
     let (samples, mut sequences) = lay_out(groups, pictures)?;
     let owners: Vec<u64> = sequences.iter().map(|sequence| sequence.group).collect();
@@ -106,16 +118,19 @@ pub fn train(
             Credit::Advantage(_) => None,
         })
         .collect();
-    let invalid = |error: objective::ObjectiveError| Error::Input(error.to_string());
+    let invalid = |error: objective::ObjectiveError| TrainError::from(Error::Input(error.to_string()));
     let advantages = objective::group_advantages(&owners, &rewards, options.normalisation).map_err(invalid)?;
     for (sequence, advantage) in sequences.iter_mut().zip(&advantages.values) {
         sequence.credit = Credit::Advantage(*advantage);
     }
     let totals = Totals::of(&sequences);
-    let mut sums = objective::Metrics::default();
-    let (mut loss, mut failure) = (0.0, None);
-    trainer.accumulate(&samples, temperature, |run, logprobs| {
-        let part: Vec<Sequence> = sequences[run]
+    let place = trainer.place();
+    let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
+    let mine = score::even_runs(&lengths, usize::MAX, place.world).get(place.rank).cloned().unwrap_or(0..0);
+    let mut own = Part::default();
+    let mut failure = None;
+    trainer.accumulate(&samples[mine.clone()], temperature, |run, logprobs| {
+        let part: Vec<Sequence> = sequences[mine.clone()][run]
             .iter()
             .zip(logprobs)
             .map(|(sequence, logprobs)| {
@@ -125,8 +140,8 @@ pub fn train(
             .collect();
         match objective::evaluate_part(&part, &totals, options) {
             Ok(output) => {
-                loss += output.loss;
-                sums.absorb(&output.metrics);
+                own.loss += output.loss;
+                own.metrics.absorb(&output.metrics);
                 output.gradients.into_iter().map(|list| list.into_iter().map(|value| value as f32).collect()).collect()
             }
             Err(error) => {
@@ -139,6 +154,7 @@ pub fn train(
         return Err(invalid(error));
     }
     let grad_norm = trainer.step(lr)?;
+    let Part { loss, metrics: sums } = together(trainer, own, version)?;
     if !grad_norm.is_finite() {
         metrics::counter!(crate::metrics::STEPS_SKIPPED).increment(1);
     }
@@ -159,6 +175,25 @@ pub fn train(
     metrics::gauge!(crate::metrics::STEP_SECONDS).set(measured.step_seconds);
     metrics::counter!(crate::metrics::GROUPS_TRAINED).increment(groups.len() as u64);
     Ok(measured)
+}
+
+/// Everybody's parts added up, on rank 0; elsewhere this rank's.
+fn together(trainer: &mut Trainer, own: Part, version: PolicyVersion) -> Result<Part, TrainError> {
+    if trainer.place().world == 1 {
+        return Ok(own);
+    }
+    let told = serde_json::to_vec(&own).expect("plain numbers");
+    let parts = trainer.ranks().gather(version.0, told)?;
+    if parts.is_empty() {
+        return Ok(own);
+    }
+    let mut whole = Part::default();
+    for (rank, part) in parts.iter().enumerate() {
+        let part: Part = serde_json::from_slice(part).map_err(|error| Error::Input(format!("rank {rank} reports nonsense: {error}")))?;
+        whole.loss += part.loss;
+        whole.metrics.absorb(&part.metrics);
+    }
+    Ok(whole)
 }
 
 /// Token sequences for the trainer and, beside them, what the objective needs; only sampled tokens are listed.

@@ -3,18 +3,20 @@
 //! In: samples and, per micro-batch, the derivative of the loss to every trained token's log-prob (so that every
 //! objective is a function of log-probs and none is written in tensors). Out: new weights and what was measured.
 //!
-//! Micro-batches run at once, one per lane of cores; their gradients are added up in the micro-batches' order, so that a
-//! result depends on the number of lanes and on nothing else.
+//! Micro-batches run at once, one per lane of cores; their gradients are added up in the micro-batches' order, then over the
+//! ranks in theirs, so that a result depends on how many there are of both and on nothing else. With
+//! [`Placement::shard`], each rank keeps the optimiser's state of its shard only (ZeRO, stage 2: gradients are scattered).
 
 use std::ops::Range;
 
-use hypereyes_policy::Error;
+use hypereyes_collective::{Collective, CollectiveError, Place, Tcp};
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::score::{self, Sample};
 
-use crate::optim::{AdamW, Gradients, OptimConfig};
+use crate::layout::Layout;
+use crate::optim::{self, AdamW, OptimConfig};
 use crate::passes::{self, Passes};
 
 /// Derivative of the loss to the log-prob of each trained token, per sample.
@@ -32,25 +34,79 @@ pub struct Placement {
     pub micro_tokens: usize,
 }
 
+/// What can stop training.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model, a sample or the settings.
+    #[error(transparent)]
+    Model(#[from] hypereyes_policy::Error),
+    /// Another rank.
+    #[error(transparent)]
+    Ranks(#[from] CollectiveError),
+}
+
+/// Moments of all trainable parameters, by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moments {
+    /// Steps taken.
+    pub steps: u64,
+    /// First moments.
+    pub first: HostWeights,
+    /// Second moments.
+    pub second: HostWeights,
+}
+
 /// Model, master weights and optimiser.
 pub struct Trainer {
     config: ModelConfig,
     passes: Box<dyn Passes>,
+    ranks: Box<dyn Collective>,
+    /// Whether each rank keeps a shard of the optimiser's state, or all of it.
+    sharded: bool,
     weights: HostWeights,
-    /// Optimiser state.
-    pub optimiser: AdamW,
+    layout: Layout,
+    optimiser: AdamW,
     optim: OptimConfig,
-    gradients: Gradients,
+    gradients: Vec<f32>,
     micro_tokens: usize,
+    /// Optimiser steps that were tried; names the calls that ranks make together.
+    tried: u64,
 }
 
 impl Trainer {
-    /// Starts from weights.
-    pub fn new(config: ModelConfig, weights: HostWeights, optim: OptimConfig, placement: Placement) -> Result<Self, Error> {
+    /// Starts from weights, alone.
+    ///
+    /// # Errors
+    /// [`hypereyes_policy::Error`] when the weights, the settings or the device do not fit.
+    pub fn new(
+        config: ModelConfig,
+        weights: HostWeights,
+        optim: OptimConfig,
+        placement: Placement,
+    ) -> Result<Self, hypereyes_policy::Error> {
+        Self::among(Box::new(Tcp::alone()), true, config, weights, optim, placement)
+    }
+
+    /// Starts from weights, as one of the ranks of a group. All start from the same.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn among(
+        ranks: Box<dyn Collective>,
+        sharded: bool,
+        config: ModelConfig,
+        weights: HostWeights,
+        optim: OptimConfig,
+        placement: Placement,
+    ) -> Result<Self, hypereyes_policy::Error> {
         let Placement { device, micro_tokens } = placement;
+        optim.check(&weights).map_err(|reason| hypereyes_policy::Error::Input(format!("optim: {reason}")))?;
         let passes = passes::place(&config, &weights, device, micro_tokens / LANE_TOKENS)?;
-        let optimiser = AdamW::new(&weights);
-        Ok(Self { config, passes, weights, optimiser, optim, gradients: Gradients::new(), micro_tokens })
+        let layout = Layout::of(&weights, &optim);
+        let shard = if sharded { ranks.place().shard(layout.total()) } else { 0..layout.total() };
+        let optimiser = AdamW::new(shard);
+        let gradients = vec![0.0; layout.total()];
+        Ok(Self { config, passes, ranks, sharded, weights, layout, optimiser, optim, gradients, micro_tokens, tried: 0 })
     }
 
     /// The master weights.
@@ -63,14 +119,50 @@ impl Trainer {
         &self.config
     }
 
-    /// Passes over all samples and adds up gradients. `objective(run, log-probs)` is called per micro-batch with the run of
-    /// samples and the log-probs of what they ask, at `temperature`, and answers with the coefficients.
+    /// Which of the ranks this is.
+    pub fn place(&self) -> Place {
+        self.ranks.place()
+    }
+
+    /// The ranks, for what is said besides gradients.
+    pub fn ranks(&mut self) -> &mut dyn Collective {
+        &mut *self.ranks
+    }
+
+    /// Goes on with moments from a checkpoint; every rank takes its part of them.
+    pub fn resume(&mut self, moments: &Moments) {
+        let shard = self.optimiser.shard.clone();
+        self.tried = moments.steps;
+        self.optimiser.steps = moments.steps;
+        self.optimiser.first = self.layout.shard_of(&moments.first, shard.clone());
+        self.optimiser.second = self.layout.shard_of(&moments.second, shard);
+    }
+
+    /// All moments, from all ranks; every rank must call it.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is missing.
+    pub fn moments(&mut self) -> Result<Moments, CollectiveError> {
+        let (total, steps) = (self.layout.total(), self.optimiser.steps);
+        let mut whole = |part: &Vec<f32>| match self.sharded {
+            true => self.ranks.all_gather(self.tried, part.clone(), total),
+            false => Ok(part.clone()),
+        };
+        let (first, second) = (whole(&self.optimiser.first)?, whole(&self.optimiser.second)?);
+        Ok(Moments { steps, first: self.layout.named(&first), second: self.layout.named(&second) })
+    }
+
+    /// Passes over this rank's samples and adds up gradients. `objective(run, log-probs)` is called per micro-batch with the
+    /// run of samples and the log-probs of what they ask, at `temperature`, and answers with the coefficients.
+    ///
+    /// # Errors
+    /// [`hypereyes_policy::Error`] when a sample does not fit the model.
     pub fn accumulate(
         &mut self,
         samples: &[Sample],
         temperature: f64,
         mut objective: impl FnMut(Range<usize>, &[Vec<f32>]) -> Coefficients,
-    ) -> Result<(), Error> {
+    ) -> Result<(), hypereyes_policy::Error> {
         let lanes = self.passes.lanes();
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
         for wave in score::even_runs(&lengths, self.micro_tokens / lanes, lanes).chunks(lanes) {
@@ -79,21 +171,38 @@ impl Trainer {
                 let run = wave[number].clone();
                 objective(run.clone(), &score::per_sample(&samples[run], values)).concat()
             });
-            for (name, gradient) in gradients.into_iter().flatten().flatten() {
-                match self.gradients.get_mut(&name) {
-                    Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, part)| *sum += part),
-                    None => drop(self.gradients.insert(name, gradient)),
-                }
-            }
+            gradients.iter().flatten().for_each(|gradients| self.layout.add(gradients, &mut self.gradients));
         }
         Ok(())
     }
 
-    /// Updates the weights with what was accumulated; returns the gradient norm before clipping (not finite: no update).
-    pub fn step(&mut self, lr: f64) -> Result<f64, Error> {
-        let gradients = std::mem::take(&mut self.gradients);
-        let norm = self.optimiser.step(&mut self.weights, &gradients, &self.optim, lr);
+    /// Updates the weights with what all ranks accumulated; every rank must call it. Returns the gradient norm before
+    /// clipping (not finite: no update).
+    ///
+    /// # Errors
+    /// [`TrainError`] when the model or a rank fails; the trainer is then of no further use.
+    pub fn step(&mut self, lr: f64) -> Result<f64, TrainError> {
+        self.tried += 1;
+        let (step, total) = (self.tried, self.layout.total());
+        let row = std::mem::replace(&mut self.gradients, vec![0.0; total]);
+        let shard = self.ranks.reduce_scatter(step, row)?;
+        let norm = self.sum(step, optim::squares(&shard))?.sqrt();
+        let shard = if self.sharded { shard } else { self.ranks.all_gather(step, shard, total)? };
+        self.optimiser.step(&self.layout, &mut self.weights, &shard, norm, &self.optim, lr);
+        if self.sharded && self.place().world > 1 {
+            let own = self.layout.read(&self.weights, self.optimiser.shard.clone());
+            let all = self.ranks.all_gather(step, own, total)?;
+            self.layout.write(&all, &mut self.weights);
+        }
         self.passes.load(&self.weights)?;
         Ok(norm)
+    }
+
+    /// The sum of everybody's value, added in the order of ranks.
+    fn sum(&mut self, step: u64, value: f64) -> Result<f64, CollectiveError> {
+        let values = self.ranks.gather(step, value.to_le_bytes().to_vec())?;
+        let number = |bytes: &[u8]| bytes.try_into().map_or(f64::NAN, f64::from_le_bytes);
+        let sum: f64 = values.iter().map(|bytes| number(bytes)).sum();
+        Ok(number(&self.ranks.broadcast(step, sum.to_le_bytes().to_vec())?))
     }
 }

@@ -10,6 +10,7 @@ pub mod client;
 pub mod convert;
 pub mod failure;
 pub mod limits;
+pub mod orders;
 pub mod server;
 
 pub use client::{BadAddress, ClientConfig};

@@ -4,6 +4,8 @@
 
 /// Rollouts in one group.
 pub const MAX_GROUP_SIZE: usize = 256;
+/// Groups of one batch.
+pub const MAX_BATCH_GROUPS: usize = 65_536;
 /// Prompt tokens of one sequence.
 pub const MAX_PROMPT_TOKENS: usize = 262_144;
 /// Response tokens of one sequence.

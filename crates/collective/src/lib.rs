@@ -13,6 +13,7 @@ pub mod metrics;
 #[cfg(feature = "cuda")]
 mod nccl;
 mod tcp;
+mod transport;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use self::frame::Op;
 #[cfg(feature = "cuda")]
 pub use self::nccl::{Nccl, UniqueId};
 pub use self::tcp::{Hub, Tcp};
+pub use self::transport::Transport;
 
 /// Which rank this is, of how many, in which generation of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

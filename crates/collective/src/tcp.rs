@@ -39,12 +39,12 @@ impl Hub {
         self.listener.local_addr().map_err(|error| CollectiveError::Meeting(error.to_string()))
     }
 
-    /// Waits until every other rank of the group is here. `timeout` is for this and for every operation afterwards.
+    /// Waits for up to `patience` until every other rank of the group is here. `timeout` is for every operation afterwards.
     ///
     /// # Errors
     /// [`CollectiveError::Missing`] names the first rank that did not come.
-    pub fn meet(self, place: Place, timeout: Duration) -> Result<Tcp, CollectiveError> {
-        let deadline = Instant::now() + timeout;
+    pub fn meet(self, place: Place, patience: Duration, timeout: Duration) -> Result<Tcp, CollectiveError> {
+        let deadline = Instant::now() + patience;
         let meeting = |error: io::Error| CollectiveError::Meeting(error.to_string());
         self.listener.set_nonblocking(true).map_err(meeting)?;
         let mut peers: Vec<Option<TcpStream>> = (1..place.world).map(|_| None).collect();
@@ -75,7 +75,7 @@ impl Hub {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if Instant::now() >= deadline {
-                        return Err(CollectiveError::Missing { rank: absent + 1, op: Op::Join, step: 0, waited: timeout });
+                        return Err(CollectiveError::Missing { rank: absent + 1, op: Op::Join, step: 0, waited: patience });
                     }
                     std::thread::sleep(Duration::from_millis(5));
                 }

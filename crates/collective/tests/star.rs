@@ -24,7 +24,7 @@ fn group<T: Send + 'static>(world: usize, timeout: Duration, work: impl Fn(Tcp) 
             thread::spawn(move || work(Tcp::join(place(rank), address, timeout).unwrap()))
         })
         .collect();
-    let mut results = vec![work(hub.meet(place(0), timeout).unwrap())];
+    let mut results = vec![work(hub.meet(place(0), timeout.max(TIMEOUT), timeout).unwrap())];
     results.extend(others.into_iter().map(|other| other.join().unwrap()));
     results
 }
@@ -139,7 +139,7 @@ fn strangers_and_ranks_of_another_generation_are_turned_away() {
         assert!(told.contains("no rank 5 of 2"), "{told}");
         Tcp::join(place(1, 2), address, TIMEOUT).unwrap().broadcast(0, vec![]).unwrap()
     });
-    let mut tcp = hub.meet(place(0, 2), TIMEOUT).unwrap();
+    let mut tcp = hub.meet(place(0, 2), TIMEOUT, TIMEOUT).unwrap();
     tcp.broadcast(0, b"welcome".to_vec()).unwrap();
     assert_eq!(stranger.join().unwrap(), b"welcome");
 }
@@ -149,7 +149,7 @@ fn who_does_not_come_is_named() {
     let (hub, address) = hub();
     let timeout = Duration::from_millis(200);
     let one = thread::spawn(move || Tcp::join(Place { rank: 1, world: 3, generation: 0 }, address, timeout));
-    let error = hub.meet(Place { rank: 0, world: 3, generation: 0 }, timeout).unwrap_err();
+    let error = hub.meet(Place { rank: 0, world: 3, generation: 0 }, timeout, timeout).unwrap_err();
     assert_eq!(error, CollectiveError::Missing { rank: 2, op: Op::Join, step: 0, waited: timeout });
     drop(one.join());
 }

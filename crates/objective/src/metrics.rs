@@ -1,14 +1,14 @@
 //! What to watch. In: what became of each token. Out: [`Metrics`] of a batch or of a part of it. It publishes nothing;
 //! whoever trains does.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::aggregate::Totals;
 
 /// Means and counts of one evaluation.
 ///
 /// "Aggregate" means weighted as the loss is, over trained tokens ([`crate::Aggregation`]); aggregates of parts add up.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Aggregate of tokens whose clipped loss exceeds the plain one.
     pub pg_clipfrac: f64,

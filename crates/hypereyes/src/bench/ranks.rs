@@ -8,20 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
-use hypereyes_collective::{Collective, CollectiveError, Hub, Place, Tcp};
+use hypereyes_collective::{Collective, Hub, Place, Tcp, Transport};
 use serde_json::{Map, Value};
 
 use super::median;
-
-/// What carries the values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Transport {
-    /// A star of TCP connections.
-    Tcp,
-    /// NCCL between GPUs.
-    Nccl,
-}
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +35,7 @@ pub fn measure(load: Load) -> Result<Map<String, Value>> {
     let place = move |rank| Place { rank, world: load.world, generation: 1 };
     let others: Vec<_> =
         (1..load.world).map(|rank| thread::spawn(move || exchanges(Tcp::join(place(rank), address, TIMEOUT)?, load))).collect();
-    let mut seconds = exchanges(hub.meet(place(0), TIMEOUT)?, load)?;
+    let mut seconds = exchanges(hub.meet(place(0), TIMEOUT, TIMEOUT)?, load)?;
     for other in others {
         other.join().ok().context("a rank panicked")??;
     }
@@ -54,8 +44,7 @@ pub fn measure(load: Load) -> Result<Map<String, Value>> {
     // Every rank sends and receives a gradient's worth, but for its own part.
     let bytes = 2.0 * (load.values * size_of::<f32>()) as f64 * (load.world - 1) as f64 / load.world as f64;
     let mut row = Map::new();
-    let transport = load.transport.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
-    row.insert("transport".into(), transport.into());
+    row.insert("transport".into(), load.transport.name().into());
     row.insert("world".into(), load.world.into());
     row.insert("values".into(), load.values.into());
     row.insert("first_s".into(), first.into());
@@ -65,7 +54,8 @@ pub fn measure(load: Load) -> Result<Map<String, Value>> {
 }
 
 fn exchanges(star: Tcp, load: Load) -> Result<Vec<f64>> {
-    let mut ranks = carry(star, load.transport)?;
+    let gpu = star.place().rank;
+    let mut ranks = load.transport.carry(star, gpu, TIMEOUT)?;
     let place = ranks.place();
     let mine: Vec<f32> = (0..load.values).map(|at| (at % 1000) as f32 + place.rank as f32).collect();
     let shift = (0..load.world).sum::<usize>() as f32;
@@ -79,19 +69,6 @@ fn exchanges(star: Tcp, load: Load) -> Result<Vec<f64>> {
         anyhow::ensure!(all.len() == load.values && all.iter().enumerate().all(right), "the sums are wrong");
     }
     Ok(seconds)
-}
-
-fn carry(star: Tcp, transport: Transport) -> Result<Box<dyn Collective>, CollectiveError> {
-    match transport {
-        Transport::Tcp => Ok(Box::new(star)),
-        #[cfg(feature = "cuda")]
-        Transport::Nccl => {
-            let ordinal = star.place().rank;
-            Ok(Box::new(hypereyes_collective::Nccl::join(star, ordinal, TIMEOUT)?))
-        }
-        #[cfg(not(feature = "cuda"))]
-        Transport::Nccl => Err(CollectiveError::Meeting("NCCL needs a build with CUDA: cargo build --release --features cuda".into())),
-    }
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use hypereyes_chassis::BadInput;
+use hypereyes_collective::Transport;
 use hypereyes_learner::trainer::Placement;
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::init;
 
-use crate::bench::ranks::Transport;
 use crate::bench::{self, Bench, Machine, Model, Size, device, engine, policy, ranks, reward};
 use crate::config::Config;
 use crate::{output, parts};
@@ -137,8 +137,8 @@ pub struct DeviceArgs {
 /// Arguments of `bench ranks`.
 #[derive(Args, Debug)]
 pub struct RanksArgs {
-    /// What carries them.
-    #[arg(long, value_enum, default_value = "tcp")]
+    /// What carries them: tcp, nccl.
+    #[arg(long, default_value_t = Transport::Tcp)]
     pub transport: Transport,
     /// Ranks; NCCL takes one GPU each.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
