@@ -24,12 +24,18 @@ pub struct Bounds {
     pub max_staleness: u64,
     /// How long a lease lives without a heartbeat.
     pub lease: Duration,
+    /// Whether every batch is made of the next tasks in order, all of them sampled by the policy that it trains: then what is
+    /// trained does not depend on who was fast or died.
+    pub deterministic: bool,
 }
 
 impl Bounds {
     /// Groups that may be leased or queued: those of the step under way and, for each version that a group may lag, those
     /// of one more step. One version is kept in reserve for the short batches of an epoch's end.
     fn most_outstanding(&self) -> usize {
+        if self.deterministic {
+            return self.groups_per_step;
+        }
         let ahead = usize::try_from(self.max_staleness.max(1)).unwrap_or(usize::MAX);
         self.groups_per_step.saturating_mul(ahead)
     }
@@ -112,6 +118,8 @@ pub struct Intake {
     trained: u64,
     dropped: u64,
     version: PolicyVersion,
+    /// A batch is being trained.
+    training: bool,
     finished: bool,
     ledger: Ledger,
 }
@@ -132,6 +140,7 @@ impl Intake {
             trained: 0,
             dropped: 0,
             version,
+            training: false,
             finished: false,
             ledger,
         };
@@ -158,13 +167,14 @@ impl Intake {
         if self.finished {
             return Answer::Finished;
         }
-        if self.held.len() + self.ready.len() >= self.bounds.most_outstanding() {
+        let too_early = self.bounds.deterministic && self.training;
+        if too_early || self.held.len() + self.ready.len() >= self.bounds.most_outstanding() {
             return Answer::Backpressure;
         }
         let Some(task) = self.order.pop_front() else { return Answer::EpochEnd };
         self.leases += 1;
         let group = GroupId::new(format!("{task}@{}.{}", self.epoch, self.leases));
-        let seed = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.leases);
+        let seed = self.seed_of(&task);
         self.ledger.write(&Event::Leased { group: &group, actor, epoch: self.epoch });
         self.held.insert(group.clone(), Held { task: task.clone(), actor: actor.clone(), expires: now + self.bounds.lease });
         // Sampling starts with the newest policy; what is outstanding then bounds how far it can fall behind.
@@ -200,9 +210,22 @@ impl Intake {
         Receipt::Accepted
     }
 
+    /// The same whoever gets the task, and however often.
+    fn seed_of(&self, task: &TaskId) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.seed.to_le_bytes()).update(&self.epoch.to_le_bytes()).update(task.as_str().as_bytes());
+        u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("eight of thirty-two"))
+    }
+
     fn is_stale(&self, group: &TaughtGroup) -> bool {
         let oldest = group.scored.group.oldest_version().unwrap_or(self.version);
-        self.version.staleness_of(oldest) > self.bounds.max_staleness
+        let most = if self.bounds.deterministic { 0 } else { self.bounds.max_staleness };
+        self.version.staleness_of(oldest) > most
+    }
+
+    /// Where each task of the epoch stands.
+    fn places(&self) -> HashMap<TaskId, usize> {
+        self.shuffled(self.epoch).into_iter().enumerate().map(|(at, task)| (task, at)).collect()
     }
 
     fn drop_group(&mut self, id: &GroupId, reason: &'static str, detail: &str) {
@@ -264,12 +287,18 @@ impl Intake {
                 batch.push(group);
             }
         }
-        (!batch.is_empty()).then_some(batch)
+        if self.bounds.deterministic {
+            let places = self.places();
+            batch.sort_by_key(|group| places.get(&group.scored.group.task).copied());
+        }
+        self.training = !batch.is_empty();
+        self.training.then_some(batch)
     }
 
     /// A batch has become a policy version.
     pub fn trained(&mut self, groups: &[TaughtGroup], version: PolicyVersion, step: u64) {
         self.version = version;
+        self.training = false;
         self.trained += groups.len() as u64;
         for group in groups {
             self.ledger.write(&Event::Trained { group: &group.scored.group.id, step });
@@ -309,7 +338,11 @@ impl Intake {
         let queued = self.ready.iter().map(|group| group.scored.group.task.clone());
         let mut held: Vec<TaskId> = self.held.values().map(|held| held.task.clone()).collect();
         held.sort();
-        let remaining = queued.chain(held).chain(self.order.iter().cloned()).collect();
+        let mut remaining: Vec<TaskId> = queued.chain(held).chain(self.order.iter().cloned()).collect();
+        if self.bounds.deterministic {
+            let places = self.places();
+            remaining.sort_by_key(|task| places.get(task).copied());
+        }
         Cursor { epoch: self.epoch, remaining, leases: self.leases, trained: self.trained, dropped: self.dropped }
     }
 
@@ -325,7 +358,11 @@ mod tests {
     use hypereyes_domain::{Accuracy, BonusBranch, Ending, RolloutGroup, Route, Score, ScoredGroup, Trajectory};
 
     fn intake(tasks: usize, groups_per_step: usize, max_staleness: u64) -> Intake {
-        let bounds = Bounds { groups_per_step, max_staleness, lease: Duration::from_secs(10) };
+        let bounds = Bounds { groups_per_step, max_staleness, lease: Duration::from_secs(10), deterministic: false };
+        with(tasks, bounds)
+    }
+
+    fn with(tasks: usize, bounds: Bounds) -> Intake {
         let tasks = (0..tasks).map(|n| TaskId::new(format!("t{n}"))).collect();
         Intake::new(bounds, tasks, 1, None, PolicyVersion(0), Ledger::nowhere())
     }
@@ -412,6 +449,44 @@ mod tests {
         let seen: Vec<_> = (0..2).map(|_| leased(&mut intake, "a", now).task).collect();
         assert!(seen.contains(&second.task));
         assert_eq!(intake.counts(), (1, 1, 2, 0));
+    }
+
+    #[test]
+    fn a_deterministic_intake_makes_the_same_batches_whoever_is_fast() {
+        let now = Instant::now();
+        let bounds = Bounds { groups_per_step: 2, max_staleness: 4, lease: Duration::from_secs(10), deterministic: true };
+        let story = |swap: bool, lose: bool| {
+            let mut intake = with(5, bounds.clone());
+            let (mut batches, mut clock) = (vec![], now);
+            for version in 0..3u64 {
+                let count = if version == 2 { 1 } else { 2 };
+                let mut leases: Vec<_> = (0..count).map(|_| leased(&mut intake, "a", clock)).collect();
+                assert_ne!(std::mem::discriminant(&intake.lease(&"b".into(), clock)), std::mem::discriminant(&Answer::Finished));
+                if lose {
+                    // The actor dies; another gets the same tasks and seeds under other names.
+                    clock += Duration::from_secs(11);
+                    let again: Vec<_> = (0..count).map(|_| leased(&mut intake, "a", clock)).collect();
+                    let told = |leases: &[Lease]| leases.iter().map(|lease| (lease.task.clone(), lease.seed)).collect::<HashSet<_>>();
+                    assert_eq!(told(&again), told(&leases));
+                    leases = again;
+                }
+                if swap {
+                    leases.reverse();
+                }
+                for lease in &leases {
+                    assert_eq!(intake.submit(group(lease, "a", version), clock), Receipt::Accepted);
+                }
+                let batch = intake.take_batch().unwrap();
+                assert_eq!(intake.lease(&"b".into(), clock), Answer::Backpressure, "nothing is sampled with a policy about to be old");
+                intake.trained(&batch, PolicyVersion(version + 1), version + 1);
+                batches.push(batch.iter().map(|group| group.scored.group.task.clone()).collect::<Vec<_>>());
+                batches.push(intake.cursor().remaining);
+            }
+            batches
+        };
+        let plain = story(false, false);
+        assert_eq!(story(true, false), plain);
+        assert_eq!(story(false, true), plain);
     }
 
     #[test]

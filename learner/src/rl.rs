@@ -98,6 +98,10 @@ pub struct Config {
     /// Whether a resumed run goes back to the TRACE references of its checkpoint, so that what it repeats is scored as it was.
     /// Default false: references that were tightened since stay tightened.
     pub restore_references: bool,
+    /// Whether a run that is killed and resumed ends with the bits of one that was not: every batch is the next tasks in order,
+    /// sampled by the policy that it trains, and references go back to the checkpoint's. Actors wait for the learner then.
+    /// Default false.
+    pub deterministic: bool,
     /// Steps between recorded batches in `trajectories.jsonl`. Default 20.
     pub record_every: u64,
     /// Bytes of pictures held beside those of the tasks. Default 256 MiB.
@@ -140,6 +144,7 @@ impl Default for Config {
             ranks: RanksConfig::default(),
             checkpoint_every: 20,
             restore_references: false,
+            deterministic: false,
             record_every: 20,
             pictures_bytes: 256 << 20,
             threads: 0,
@@ -212,13 +217,17 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         for (task, reference) in state.references {
             references.entry(task).and_modify(|known| *known = (*known).min(reference)).or_insert(reference);
         }
-        restore = Some(state.snapshot).filter(|snapshot| config.restore_references && *snapshot > 0);
+        restore = Some(state.snapshot).filter(|snapshot| (config.restore_references || config.deterministic) && *snapshot > 0);
         cursor = Some(state.cursor);
         tracing::info!(step, %version, "resumed");
     }
     ledger.write(&Event::Started { step });
-    let bounds =
-        Bounds { groups_per_step: config.groups_per_step, max_staleness: config.max_staleness, lease: Duration::from_secs(config.lease_s) };
+    let bounds = Bounds {
+        groups_per_step: config.groups_per_step,
+        max_staleness: config.max_staleness,
+        lease: Duration::from_secs(config.lease_s),
+        deterministic: config.deterministic,
+    };
     let epoch = cursor.as_ref().map_or(0, |cursor| cursor.epoch);
     let intake = Intake::new(bounds, tasks.ids(), config.seed, cursor, version, ledger);
     let plan = GroupPlan {
@@ -235,7 +244,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         pictures: Store::new(config.pictures_bytes, Limits::default()),
         publisher: Publisher::new(Snapshot::new(&weights, version), 3),
         plan,
-        meeting: open.as_ref().map(|(_, meeting)| *meeting),
+        meeting: Mutex::new(open.as_ref().map(|(_, meeting)| *meeting)),
+        world: config.ranks.world,
         shutdown: shutdown.clone(),
     });
     // The service outlives the loop by a moment, so that actors hear of the end.
@@ -256,6 +266,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let gathered = tokio::task::spawn_blocking(move || gather_ranks(&settings, model, start, open));
     let Some(trainer) = shutdown.race(gathered).await else { return Ok(()) };
     let trainer = trainer.context("the ranks' thread died")??;
+    shared.meeting.lock().expect("never held over a panic").take();
     let keeper = ReferenceKeeper::new(&config.reward)?;
     let agree = async {
         if let Some(snapshot) = restore {
@@ -277,10 +288,17 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let (config, shared, keeper) = (&config, &shared, &keeper);
     let mut run = Loop { config, shared, keeper, bench: Some(bench), step, version, began, before, orders: 0, said };
     let ended = run.steps(&mut kept, &shutdown).await;
-    shared.intake().finish();
+    // Told that the run is over, actors go home. One that broke off or was asked to stop before the end goes on elsewhere or
+    // later, and needs them.
+    let over = ended.is_ok() && !shutdown.is_triggered();
+    if over {
+        shared.intake().finish();
+    }
     let saved = run.save(&kept).and_then(|()| run.tell(&Order::End));
-    // Idle actors hear of the end with their next request for a lease, busy ones with their next heartbeat.
-    tokio::time::sleep(LINGER).await;
+    if over {
+        // Idle actors hear of the end with their next request for a lease, busy ones with their next heartbeat.
+        tokio::time::sleep(LINGER).await;
+    }
     serving.trigger();
     served.await.context("the server died")??;
     ended.and(saved)

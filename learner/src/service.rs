@@ -54,8 +54,10 @@ pub struct Shared {
     pub publisher: Publisher,
     /// Sampling.
     pub plan: GroupPlan,
-    /// Where other ranks join; `None` where there are none.
-    pub meeting: Option<Meeting>,
+    /// Where other ranks join, as long as rank 0 waits for them.
+    pub meeting: Mutex<Option<Meeting>>,
+    /// Ranks of the job.
+    pub world: usize,
     /// Told to stop.
     pub shutdown: Shutdown,
 }
@@ -235,12 +237,16 @@ impl Learner for Service {
     async fn meet(&self, request: Request<v1::MeetRequest>) -> Result<Response<v1::MeetReply>, Status> {
         let v1::MeetRequest { rank, world } = request.into_inner();
         let refuse = |text: String| Err(failure::to_status(Failure::Policy, text));
-        match self.shared.meeting {
-            None => refuse("this learner trains alone: set ranks.world on every rank".into()),
-            Some(meeting) if meeting.world != world as usize || rank == 0 || rank >= world => {
-                refuse(format!("rank {rank} of {world} is not one of the {} ranks of this job", meeting.world))
-            }
+        if self.shared.world != world as usize || rank == 0 || rank >= world {
+            return refuse(format!(
+                "rank {rank} of {world} is not one of the {} ranks of this job: look at ranks.world",
+                self.shared.world
+            ));
+        }
+        match *self.shared.meeting.lock().expect("never held over a panic") {
             Some(meeting) => Ok(Response::new(v1::MeetReply { generation: meeting.generation, port: meeting.port.into() })),
+            // Rank 0 finds out that this rank is new, gives its group up and is started again.
+            None => Err(failure::to_status(Failure::Infrastructure, "the ranks have met without you; they will meet again")),
         }
     }
 

@@ -198,6 +198,10 @@ impl v1::learner_server::Learner for Learner {
         Err(Status::unimplemented(""))
     }
 
+    async fn meet(&self, _: Request<v1::MeetRequest>) -> Result<Response<v1::MeetReply>, Status> {
+        Err(Status::unimplemented("actors do not meet ranks"))
+    }
+
     async fn stop(&self, _: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
         Err(Status::unimplemented(""))
     }

@@ -72,6 +72,8 @@ pub struct Config {
 pub struct UpConfig {
     /// Actor processes. Default 2: while one waits for weights the other samples.
     pub actors: usize,
+    /// Learner processes that train together. Default 1; more pay where each has a machine or a GPU of its own.
+    pub ranks: usize,
     /// Whether failed rollouts are distilled from the teacher. Default true; without, no teacher is started.
     pub distill: bool,
     /// Loopback ports of the rooms. Default 0 each: any free one.
@@ -92,6 +94,7 @@ impl Default for UpConfig {
     fn default() -> Self {
         Self {
             actors: 2,
+            ranks: 1,
             distill: true,
             ports: Ports::default(),
             restarts: RestartConfig::default(),

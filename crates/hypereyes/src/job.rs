@@ -199,7 +199,7 @@ impl Job {
         for name in rooms.names() {
             supervisor.start(rooms.plan(&name))?;
         }
-        for name in rooms.names() {
+        for name in rooms.names().into_iter().filter(|name| !rooms.followers().contains(name)) {
             let path = self.folder.announcement(&name);
             let up = ready::await_announcement(&path, deadline);
             tokio::pin!(up);

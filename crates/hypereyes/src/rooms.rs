@@ -22,6 +22,11 @@ pub const REWARD: &str = "reward";
 /// The teacher service's name.
 pub const TEACHER: &str = "teacher";
 
+/// The name of a rank of the learner; rank 0 is [`LEARNER`].
+pub fn rank(number: usize) -> String {
+    if number == 0 { LEARNER.into() } else { format!("rank-{number}") }
+}
+
 /// The name of an actor.
 pub fn actor(number: usize) -> String {
     format!("actor-{number}")
@@ -48,12 +53,17 @@ impl Rooms {
     /// Names in the order in which they are started. They are stopped in the order of the flow: [`Rooms::stop_order`].
     pub fn names(&self) -> Vec<String> {
         let services = [Some(REWARD), self.teacher.as_ref().map(|_| TEACHER), Some(LEARNER)];
-        services.into_iter().flatten().map(str::to_owned).chain(self.actors()).collect()
+        services.into_iter().flatten().map(str::to_owned).chain(self.followers()).chain(self.actors()).collect()
+    }
+
+    /// The learner's other ranks; they serve nobody and announce nothing.
+    pub fn followers(&self) -> Vec<String> {
+        (1..self.config.up.ranks.max(1)).map(rank).collect()
     }
 
     /// Who stops first: what sends stops before what it sends to, so that nothing is sent into the void.
     pub fn stop_order(&self) -> Vec<Vec<String>> {
-        vec![self.actors(), vec![REWARD.into()], vec![TEACHER.into()], vec![LEARNER.into()]]
+        vec![self.actors(), vec![REWARD.into()], vec![TEACHER.into()], vec![LEARNER.into()], self.followers()]
     }
 
     fn actors(&self) -> Vec<String> {
@@ -86,23 +96,10 @@ impl Rooms {
                 let model = self.teacher.clone().context("a teacher has a model")?;
                 config::dump(&hypereyes_teacher_service::Config { listen, metrics_listen, announce, model, ..base }, &path)?;
             }
-            LEARNER => {
-                let mut base = self.config.learner.clone();
-                if self.teacher.is_none() {
-                    base.objective.opd_coef = 0.0;
-                }
-                let learner = hypereyes_learner::rl::Config {
-                    listen: addresses.learner,
-                    metrics_listen,
-                    announce,
-                    reward: addresses.reward.to_string(),
-                    policy: self.policy.clone(),
-                    tasks: self.folder.train(),
-                    out: self.folder.learner(),
-                    seed: self.config.seed,
-                    ..base
-                };
-                config::dump(&learner, &path)?;
+            LEARNER => config::dump(&self.learner(0, metrics_listen, announce), &path)?,
+            name if self.followers().iter().any(|follower| follower == name) => {
+                let number = name.trim_start_matches("rank-").parse().context("ranks are numbered")?;
+                config::dump(&self.learner(number, None, None), &path)?;
             }
             actor => {
                 let base = self.config.actor.clone();
@@ -126,6 +123,27 @@ impl Rooms {
         Ok(())
     }
 
+    /// The settings of a rank of the learner.
+    fn learner(&self, rank: usize, metrics_listen: Option<SocketAddr>, announce: Option<PathBuf>) -> hypereyes_learner::rl::Config {
+        let mut base = self.config.learner.clone();
+        if self.teacher.is_none() {
+            base.objective.opd_coef = 0.0;
+        }
+        let (world, leader) = (self.config.up.ranks.max(1), self.addresses.learner.to_string());
+        hypereyes_learner::rl::Config {
+            listen: self.addresses.learner,
+            metrics_listen,
+            announce,
+            reward: self.addresses.reward.to_string(),
+            policy: self.policy.clone(),
+            tasks: self.folder.train(),
+            out: self.folder.learner(),
+            seed: self.config.seed,
+            ranks: hypereyes_learner::ranks::RanksConfig { rank, world, leader, ..base.ranks },
+            ..base
+        }
+    }
+
     /// How a room is started and what its exit means.
     pub fn plan(&self, name: &str) -> Plan {
         let up = &self.config.up;
@@ -147,7 +165,11 @@ impl Rooms {
 
 /// The word of the `room` command for a room.
 fn kind(name: &str) -> &str {
-    if matches!(name, REWARD | TEACHER | LEARNER) { name } else { "actor" }
+    match name {
+        REWARD | TEACHER | LEARNER => name,
+        name if name.starts_with("rank-") => LEARNER,
+        _ => "actor",
+    }
 }
 
 /// A path that means the same in every process.
@@ -203,6 +225,15 @@ mod tests {
         let order = rooms.stop_order().concat();
         assert_eq!(order, ["actor-0", "actor-1", "reward", "teacher", "learner"]);
         assert_eq!(rooms.names(), ["reward", "teacher", "learner", "actor-0", "actor-1"]);
-        assert_eq!(Rooms { teacher: None, ..rooms }.names(), ["reward", "learner", "actor-0", "actor-1"]);
+        let mut alone = Rooms { teacher: None, ..rooms };
+        assert_eq!(alone.names(), ["reward", "learner", "actor-0", "actor-1"]);
+        alone.config.up.ranks = 3;
+        assert_eq!(alone.names(), ["reward", "learner", "rank-1", "rank-2", "actor-0", "actor-1"]);
+        for name in alone.names() {
+            alone.write(&name).expect("written");
+        }
+        let read = std::fs::read_to_string(alone.folder.room_config("rank-2")).expect("written");
+        let rank: hypereyes_learner::rl::Config = toml::from_str(&read).expect("the learner reads it");
+        assert_eq!((rank.ranks.rank, rank.ranks.world, rank.ranks.leader.as_str()), (2, 3, "127.0.0.1:1"));
     }
 }
