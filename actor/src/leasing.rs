@@ -37,7 +37,7 @@ pub async fn lease(worker: &Arc<Worker>, leases: &Leases, slots: usize, grace: D
         if over.is_triggered() {
             break;
         }
-        let known = *worker.installed.borrow();
+        let known = worker.installed.borrow().map(|held| held.version);
         // Not raced: a lease that was granted must be known, or it would block the learner until it expires.
         let pause = match worker.peers.lease(known).await {
             Ok(Leased::Lease(lease)) if over.is_triggered() => {

@@ -137,7 +137,7 @@ impl Loaded {
         };
         let world = Arc::new(world.map_err(|error| bad("world", &error))?);
         let (version, shapes) = (PolicyVersion(0), Shapes::of(&weights));
-        let held = Published::from(&Snapshot::new(&weights, version));
+        let held = Published::of(&Snapshot::new(&weights, version), 0);
         let mut sizes = config.engine.clone();
         sizes.end_token = chat.end_token();
         let context = config.rollout.max_context_tokens.min(sizes.max_context);

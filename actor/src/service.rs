@@ -86,6 +86,8 @@ pub struct Lease {
     pub seed: u64,
     /// Oldest version that may sample a token of it.
     pub min_version: PolicyVersion,
+    /// The learner's life that it belongs to.
+    pub life: u32,
 }
 
 /// The learner's answer to a request for work.
@@ -341,6 +343,7 @@ fn lease_of(lease: v1::Lease) -> Result<Lease, Invalid> {
         sampling,
         seed: lease.seed,
         min_version: PolicyVersion(lease.min_version),
+        life: lease.life,
     })
 }
 

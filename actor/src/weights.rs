@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hypereyes_chassis::BackoffConfig;
 use hypereyes_chassis::backoff::Backoff;
-use hypereyes_domain::PolicyVersion;
 use hypereyes_policy::engine::Engine;
 use hypereyes_proto::client::LearnerClient;
 use hypereyes_weights::{Published, Shapes, Versions, fetch, watch};
@@ -35,7 +34,7 @@ pub struct Follower {
     /// Pauses after errors.
     pub backoff: BackoffConfig,
     /// Told what the engine holds.
-    pub installed: Sender<Option<PolicyVersion>>,
+    pub installed: Sender<Option<Published>>,
 }
 
 impl Follower {
@@ -76,7 +75,7 @@ impl Follower {
     /// Puts a version into the engine, unless it is there. A learner that went back to a checkpoint publishes old numbers again:
     /// what counts is what it says now.
     async fn install(&mut self, published: Published) -> bool {
-        if published != self.held {
+        if (published.version, published.digest) != (self.held.version, self.held.digest) {
             let fetched = match fetch(&mut self.learner, published.version, Some(&self.shapes), Instant::now() + self.patience).await {
                 Ok(fetched) => fetched,
                 Err(error) => {
@@ -85,7 +84,7 @@ impl Follower {
                     return false;
                 }
             };
-            let arrived = Published { version: fetched.version, digest: fetched.digest };
+            let arrived = Published { version: fetched.version, digest: fetched.digest, life: published.life };
             if let Err(error) = self.engine.swap(fetched.weights, arrived.version).await {
                 counter!(RECONNECTS, "op" => "swap").increment(1);
                 tracing::error!(version = arrived.version.0, %error, "the engine refuses weights");
@@ -94,8 +93,9 @@ impl Follower {
             tracing::info!(version = arrived.version.0, "new weights");
             self.held = arrived;
         }
+        self.held.life = published.life;
         gauge!(VERSION).set(self.held.version.0 as f64);
-        self.installed.send_replace(Some(self.held.version));
+        self.installed.send_replace(Some(self.held));
         true
     }
 }

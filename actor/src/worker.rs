@@ -9,10 +9,11 @@ use std::time::{Duration, Instant as Clock};
 
 use hypereyes_chassis::backoff::retry;
 use hypereyes_chassis::{BackoffConfig, RetryError, Retryable};
-use hypereyes_domain::{Failure, GroupId, PolicyVersion, RolloutGroup, TaughtGroup};
+use hypereyes_domain::{Failure, GroupId, RolloutGroup, TaughtGroup};
 use hypereyes_pictures::Store;
 use hypereyes_policy::engine::Engine;
 use hypereyes_rollout::{Setup, run_group};
+use hypereyes_weights::Published;
 use metrics::{counter, histogram};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -44,7 +45,7 @@ pub struct Worker {
     /// Pictures of tasks.
     pub store: Arc<Store>,
     /// What the engine holds.
-    pub installed: watch::Receiver<Option<PolicyVersion>>,
+    pub installed: watch::Receiver<Option<Published>>,
     /// Patience with the teacher.
     pub teacher: Duration,
     /// Pauses between tries.
@@ -94,7 +95,7 @@ impl Worker {
     }
 
     async fn make(&self, lease: &Lease) -> Result<(TaughtGroup, GroupPictures), Failed> {
-        stage("version", self.wait_for(lease.min_version)).await?;
+        stage("version", self.wait_for(lease)).await?;
         let get = || pictures::of_task(&self.peers, &self.store, &lease.task.pictures);
         let until = Instant::now() + PICTURES_PATIENCE;
         let task_pictures = stage("pictures", retry("get_pictures", until, &self.backoff, get)).await;
@@ -106,11 +107,12 @@ impl Worker {
         Ok((taught.map_err(|error| Failed::new(Failure::Infrastructure, error))?, pictures))
     }
 
-    /// Waits until the engine holds `version` or a newer one.
-    async fn wait_for(&self, version: PolicyVersion) -> Result<(), Failed> {
+    /// Waits until the engine holds the lease's version or a newer one of the same life of the learner.
+    async fn wait_for(&self, lease: &Lease) -> Result<(), Failed> {
         let mut installed = self.installed.clone();
-        let held = timeout(PATIENCE, installed.wait_for(|held| held.is_some_and(|held| held >= version))).await;
-        held.map_err(|_| Failed::new(Failure::Timeout, format!("{version} never came")))?
+        let serves = |held: &Option<Published>| held.is_some_and(|held| held.serves(lease.min_version, lease.life));
+        let held = timeout(PATIENCE, installed.wait_for(serves)).await;
+        held.map_err(|_| Failed::new(Failure::Timeout, format!("{} never came", lease.min_version)))?
             .map(|_| ())
             .map_err(|_| Failed::new(Failure::Cancelled, "nobody follows the versions any more"))
     }

@@ -54,8 +54,10 @@ pub struct State {
     pub cursor: Cursor,
     /// Committed TRACE references.
     pub references: BTreeMap<TaskId, Reference>,
-    /// The reward service's snapshot of them; 0 where it is not known.
-    pub snapshot: u64,
+    /// The reward service's snapshot of them, where it is known.
+    pub snapshot: Option<u64>,
+    /// What the pass under way has shown so far, to become references at its end.
+    pub candidates: BTreeMap<TaskId, Reference>,
     /// Training seconds so far, over all starts.
     pub seconds: f64,
 }
@@ -71,7 +73,9 @@ struct Manifest {
     cursor: Cursor,
     references: BTreeMap<TaskId, Reference>,
     #[serde(default)]
-    snapshot: u64,
+    snapshot: Option<u64>,
+    #[serde(default)]
+    candidates: BTreeMap<TaskId, Reference>,
     /// BLAKE3 of each file, hex.
     digests: BTreeMap<String, String>,
 }
@@ -101,6 +105,7 @@ pub fn save(dir: &Path, state: &State) -> Result<(), CheckpointError> {
         cursor: state.cursor.clone(),
         references: state.references.clone(),
         snapshot: state.snapshot,
+        candidates: state.candidates.clone(),
         digests,
     };
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain values");
@@ -147,6 +152,7 @@ pub fn load(dir: &Path) -> Result<Option<State>, CheckpointError> {
         cursor: manifest.cursor,
         references: manifest.references,
         snapshot: manifest.snapshot,
+        candidates: manifest.candidates,
         seconds: manifest.seconds,
     }))
 }
@@ -165,7 +171,8 @@ mod tests {
             weights,
             cursor: Cursor { epoch: 1, remaining: vec!["t".into()], leases: 9, trained: 4, dropped: 1 },
             references: [("t".into(), Reference { rounds: 2, searches: 5 })].into(),
-            snapshot: 7,
+            snapshot: Some(7),
+            candidates: [("u".into(), Reference { rounds: 1, searches: 3 })].into(),
             seconds: 1.5,
         }
     }

@@ -74,7 +74,7 @@ pub enum Receipt {
     Accepted,
     /// It was handed in before.
     Duplicate,
-    /// Too old.
+    /// Too old, or sampled by a policy that the learner does not have.
     Stale,
     /// Not leased (any more) to this actor.
     Expired,
@@ -96,7 +96,7 @@ pub struct Cursor {
     pub epoch: u64,
     /// Tasks of the epoch still to be trained, in order.
     pub remaining: Vec<TaskId>,
-    /// Leases handed out so far; names stay unique over restarts.
+    /// Leases handed out so far.
     pub leases: u64,
     /// Groups trained so far.
     pub trained: u64,
@@ -109,6 +109,7 @@ pub struct Intake {
     bounds: Bounds,
     tasks: Vec<TaskId>,
     seed: u64,
+    life: u32,
     epoch: u64,
     order: VecDeque<TaskId>,
     held: HashMap<GroupId, Held>,
@@ -126,11 +127,21 @@ pub struct Intake {
 
 impl Intake {
     /// Starts at the beginning of epoch 0, or where a checkpoint stopped.
-    pub fn new(bounds: Bounds, tasks: Vec<TaskId>, seed: u64, cursor: Option<Cursor>, version: PolicyVersion, ledger: Ledger) -> Self {
+    /// `life` is another number at each start: a group of one life is not mistaken for one of another.
+    pub fn new(
+        bounds: Bounds,
+        tasks: Vec<TaskId>,
+        seed: u64,
+        life: u32,
+        cursor: Option<Cursor>,
+        version: PolicyVersion,
+        ledger: Ledger,
+    ) -> Self {
         let mut intake = Self {
             bounds,
             tasks,
             seed,
+            life,
             epoch: 0,
             order: VecDeque::new(),
             held: HashMap::new(),
@@ -173,7 +184,7 @@ impl Intake {
         }
         let Some(task) = self.order.pop_front() else { return Answer::EpochEnd };
         self.leases += 1;
-        let group = GroupId::new(format!("{task}@{}.{}", self.epoch, self.leases));
+        let group = GroupId::new(format!("{task}@{}.{}-{:x}", self.epoch, self.leases, self.life));
         let seed = self.seed_of(&task);
         self.ledger.write(&Event::Leased { group: &group, actor, epoch: self.epoch });
         self.held.insert(group.clone(), Held { task: task.clone(), actor: actor.clone(), expires: now + self.bounds.lease });
@@ -200,6 +211,11 @@ impl Intake {
             self.order.push_back(held.task);
             return Receipt::Invalid;
         }
+        if self.is_of_another_life(&group) {
+            self.drop_group(&id, "future", "its policy is newer than the learner's");
+            self.order.push_back(held.task);
+            return Receipt::Stale;
+        }
         if self.is_stale(&group) {
             self.drop_group(&id, "stale", "");
             self.order.push_back(held.task);
@@ -221,6 +237,12 @@ impl Intake {
         let oldest = group.scored.group.oldest_version().unwrap_or(self.version);
         let most = if self.bounds.deterministic { 0 } else { self.bounds.max_staleness };
         self.version.staleness_of(oldest) > most
+    }
+
+    /// Whether a token is of a version that there has not been (in this life).
+    fn is_of_another_life(&self, group: &TaughtGroup) -> bool {
+        let versions = group.scored.group.rollouts.iter().flat_map(|rollout| &rollout.versions);
+        versions.max().is_some_and(|newest| *newest > self.version)
     }
 
     /// Where each task of the epoch stands.
@@ -364,7 +386,7 @@ mod tests {
 
     fn with(tasks: usize, bounds: Bounds) -> Intake {
         let tasks = (0..tasks).map(|n| TaskId::new(format!("t{n}"))).collect();
-        Intake::new(bounds, tasks, 1, None, PolicyVersion(0), Ledger::nowhere())
+        Intake::new(bounds, tasks, 1, 7, None, PolicyVersion(0), Ledger::nowhere())
     }
 
     fn leased(intake: &mut Intake, actor: &str, now: Instant) -> Lease {

@@ -4,7 +4,7 @@
 //! system; the ledger is evidence, not state: what is resumed comes from the checkpoint.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -74,7 +74,17 @@ pub struct Ledger {
 impl Ledger {
     /// Appends to a file.
     pub fn open(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { file: Some(File::options().create(true).append(true).open(path)?) })
+        let mut file = File::options().create(true).read(true).append(true).open(path)?;
+        // What a kill cut short gets a line of its own.
+        if file.metadata()?.len() > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            let mut last = [0];
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+            }
+        }
+        Ok(Self { file: Some(file) })
     }
 
     /// Keeps nothing.

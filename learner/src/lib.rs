@@ -5,6 +5,7 @@
 //!
 //! It does not know how rollouts are made, what a tool is, or how answers are judged.
 
+pub mod audit;
 pub mod checkpoint;
 mod follow;
 pub mod intake;

@@ -209,7 +209,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let (mut step, mut version, mut before) = (0, PolicyVersion(0), 0.0);
     let mut references: BTreeMap<TaskId, Reference> =
         tasks.all().filter_map(|task| task.reference.map(|reference| (task.id.clone(), reference))).collect();
-    let (mut cursor, mut restore, mut moments) = (None, None, Moments::default());
+    let (mut cursor, mut restore, mut moments, mut candidates) = (None, None, Moments::default(), BTreeMap::new());
+    let fresh = resumed.is_none();
     if let Some(state) = resumed {
         (step, version, before) = (state.step, state.version, state.seconds);
         moments = state.moments;
@@ -217,7 +218,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         for (task, reference) in state.references {
             references.entry(task).and_modify(|known| *known = (*known).min(reference)).or_insert(reference);
         }
-        restore = Some(state.snapshot).filter(|snapshot| (config.restore_references || config.deterministic) && *snapshot > 0);
+        restore = state.snapshot.filter(|_| config.restore_references || config.deterministic);
+        candidates = state.candidates;
         cursor = Some(state.cursor);
         tracing::info!(step, %version, "resumed");
     }
@@ -229,7 +231,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         deterministic: config.deterministic,
     };
     let epoch = cursor.as_ref().map_or(0, |cursor| cursor.epoch);
-    let intake = Intake::new(bounds, tasks.ids(), config.seed, cursor, version, ledger);
+    let life = rand::random();
+    let intake = Intake::new(bounds, tasks.ids(), config.seed, life, cursor, version, ledger);
     let plan = GroupPlan {
         size: config.group_size,
         temperature: config.temperature,
@@ -242,7 +245,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         bell: tokio::sync::Notify::new(),
         tasks,
         pictures: Store::new(config.pictures_bytes, Limits::default()),
-        publisher: Publisher::new(Snapshot::new(&weights, version), 3),
+        publisher: Publisher::new(Snapshot::new(&weights, version), 3, life),
         plan,
         meeting: Mutex::new(open.as_ref().map(|(_, meeting)| *meeting)),
         world: config.ranks.world,
@@ -286,7 +289,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     };
     let (began, said) = (Instant::now(), Instant::now());
     let (config, shared, keeper) = (&config, &shared, &keeper);
-    let mut run = Loop { config, shared, keeper, bench: Some(bench), step, version, began, before, orders: 0, said };
+    // What a restore took away: shown before the checkpoint, and not to be shown again after it.
+    let lost = restore.map_or_else(BTreeMap::new, |_| candidates.clone());
+    let mut run = Loop { config, shared, keeper, bench: Some(bench), step, version, began, before, orders: 0, said, candidates, lost };
+    if fresh && config.deterministic {
+        // Whoever is killed before the first checkpoint goes back to here.
+        run.save(&kept)?;
+    }
     let ended = run.steps(&mut kept, &shutdown).await;
     // Told that the run is over, actors go home. One that broke off or was asked to stop before the end goes on elsewhere or
     // later, and needs them.
@@ -331,6 +340,9 @@ struct Loop<'a> {
     /// Orders given to other ranks, and when the last one was.
     orders: u64,
     said: Instant,
+    /// The cheapest successes of the pass under way, and those of them that the keeper has forgotten.
+    candidates: BTreeMap<TaskId, Reference>,
+    lost: BTreeMap<TaskId, Reference>,
 }
 
 impl Loop<'_> {
@@ -419,6 +431,12 @@ impl Loop<'_> {
             measured.map(|measured| (bench, batch, measured))
         });
         let (bench, batch, mut measured) = step.await.context("the training thread died")??;
+        for group in &batch {
+            let scored = &group.scored;
+            let Some(shown) = hypereyes_scoring::candidate(&scored.scores, &scored.group.rollouts) else { continue };
+            let best = self.candidates.entry(scored.group.task.clone()).or_insert(shown.reference);
+            *best = (*best).min(shown.reference);
+        }
         self.step += 1;
         self.version = self.version.next();
         self.shared.publisher.publish(Snapshot::new(bench.trainer.weights(), self.version));
@@ -457,6 +475,12 @@ impl Loop<'_> {
         let (keeper, known) = (self.keeper, kept.references.clone());
         let Some(committed) = self.beating(shutdown.race(keeper.commit(epoch, &known))).await? else { return Ok(()) };
         *kept = committed?;
+        if !self.lost.is_empty() {
+            let tightened = kept.tightened;
+            *kept = KeptReferences { tightened, ..self.beating(keeper.import(&self.lost.clone(), epoch + 1)).await?? };
+        }
+        self.candidates.clear();
+        self.lost.clear();
         let tightened = kept.tightened;
         tracing::info!(epoch, tightened, snapshot = kept.snapshot, "references committed");
         let mut intake = self.shared.intake();
@@ -478,7 +502,8 @@ impl Loop<'_> {
             moments,
             cursor: self.shared.intake().cursor(),
             references: kept.references.clone(),
-            snapshot: kept.snapshot,
+            snapshot: Some(kept.snapshot),
+            candidates: self.candidates.clone(),
             seconds,
         };
         checkpoint::save(&self.config.out.join("checkpoint"), &state)?;

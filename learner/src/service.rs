@@ -110,6 +110,7 @@ impl Learner for Service {
                     seed: lease.seed,
                     deadline_ms: plan.lease.as_millis() as u64,
                     min_version: lease.min_version.0,
+                    life: self.shared.publisher.life(),
                 })
             }
             Answer::Backpressure => wait(v1::WaitReason::Backpressure),

@@ -60,6 +60,9 @@ pub fn task(id: &str) -> Task {
     }
 }
 
+/// The learner's one life.
+const LIFE: u32 = 3;
+
 pub fn lease(id: &str, size: u32, min_version: u64) -> v1::Lease {
     v1::Lease {
         group_id: id.into(),
@@ -70,6 +73,7 @@ pub fn lease(id: &str, size: u32, min_version: u64) -> v1::Lease {
         seed: 7,
         deadline_ms: 60_000,
         min_version,
+        life: LIFE,
     }
 }
 
@@ -99,7 +103,7 @@ pub struct LearnerState {
 
 impl Learner {
     pub fn new(weights: &HostWeights, leases: impl IntoIterator<Item = v1::Lease>) -> Self {
-        let publisher = Publisher::new(Snapshot::new(weights, PolicyVersion(0)), 2);
+        let publisher = Publisher::new(Snapshot::new(weights, PolicyVersion(0)), 2, LIFE);
         Self { publisher, state: Arc::new(Mutex::new(LearnerState { leases: leases.into_iter().collect(), ..Default::default() })) }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use hypereyes_chassis::{BadInput, Shutdown, config, ready};
 use hypereyes_eval::{Report, TaskSet};
+use hypereyes_learner::audit;
 use hypereyes_search::World;
 use hypereyes_synth::Split;
 use tokio::sync::mpsc;
@@ -26,7 +27,7 @@ use crate::rooms::{LEARNER, Rooms, absolute};
 use crate::run_folder::{Addresses, Held, Progress, RunFolder, State, read_json, write_json};
 use crate::shipped::Shipped;
 use crate::supervise::{Event, Supervisor};
-use crate::{ledger, output, ports, report};
+use crate::{output, ports, report};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -276,7 +277,7 @@ impl Job {
     fn finish(&mut self, before: Before, after: Measured) -> Result<Outcome> {
         report::write_played(&self.folder.held_out_after(), &after.played)?;
         let last = self.steps().pop().unwrap_or_default();
-        let ledger = ledger::summarise(&self.folder.ledger())?;
+        let ledger = audit::audit(&self.folder.ledger()).context("cannot read the ledger")?.summary;
         let summary = Summary {
             before: Numbers::from(&before.report),
             after: Numbers::from(&after.report),

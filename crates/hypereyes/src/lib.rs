@@ -11,7 +11,6 @@ pub mod config;
 pub mod follow;
 pub mod held_out;
 pub mod job;
-pub mod ledger;
 pub mod lines;
 pub mod metrics;
 pub mod outcome;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hypereyes_eval::Report;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::LedgerSummary;
+use hypereyes_learner::audit::LedgerSummary;
 
 /// One policy on the held-out tasks. Field order is the order of the JSON keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

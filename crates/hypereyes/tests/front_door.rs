@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use hypereyes::ledger;
+use hypereyes_learner::audit;
 use serde_json::Value;
 
 /// A run of this size takes a minute on two busy cores; ten times as long is broken.
@@ -93,7 +93,7 @@ fn a_run_survives_kill_9_of_an_actor_the_reward_and_the_teacher_and_counts_every
     assert!(result["closed_book_accuracy"].as_f64().unwrap() <= 0.25, "facts are re-dealt: nothing can be known");
 
     // The ledger: nothing trained twice; every complete epoch trained every task exactly once.
-    let summary = ledger::summarise(&folder.join("learner/groups.jsonl")).unwrap();
+    let summary = audit::audit(&folder.join("learner/groups.jsonl")).unwrap().summary;
     assert_eq!(summary.trained_twice, 0);
     assert_eq!(Some(summary.trained), result["groups_trained"].as_u64());
     let mut trained = BTreeMap::<String, Vec<String>>::new();

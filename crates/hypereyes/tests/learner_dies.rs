@@ -10,7 +10,8 @@ use serde_json::Value;
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// How often the run is killed and compared, and its steps. The long version, of runs of a minute:
-/// `HYPEREYES_KILLS=20 HYPEREYES_STEPS=160 cargo test --release -p hypereyes --test learner_dies`.
+/// `HYPEREYES_KILLS=20 HYPEREYES_STEPS=80 cargo test --release -p hypereyes --test learner_dies`. `HYPEREYES_PROGRAM` names another
+/// binary than the one just built.
 fn scale() -> (u64, u64) {
     let number = |name, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     (number("HYPEREYES_KILLS", 2), number("HYPEREYES_STEPS", 8))
@@ -28,7 +29,7 @@ fn up(folder: &Path, sets: &[&str]) -> Child {
     ];
     let run_dir = format!("run_dir={}", folder.display());
     let sets = common.iter().chain(sets).chain([&run_dir.as_str()]).flat_map(|set| ["--set", set]).collect::<Vec<_>>();
-    Command::new(env!("CARGO_BIN_EXE_hypereyes"))
+    Command::new(std::env::var("HYPEREYES_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_hypereyes").into()))
         .args(["up", "--json"])
         .args(sets)
         .stdin(Stdio::null())

@@ -18,11 +18,19 @@ pub struct Published {
     pub version: PolicyVersion,
     /// BLAKE3 of its payload. With a learner that went back to a checkpoint the same number may name other weights.
     pub digest: Digest,
+    /// Which life of the learner published it: numbers are in order within one life only.
+    pub life: u32,
 }
 
-impl From<&Snapshot> for Published {
-    fn from(snapshot: &Snapshot) -> Self {
-        Self { version: snapshot.version, digest: snapshot.digest }
+impl Published {
+    /// A snapshot of a life.
+    pub fn of(snapshot: &Snapshot, life: u32) -> Self {
+        Self { version: snapshot.version, digest: snapshot.digest, life }
+    }
+
+    /// Whether whoever holds this may sample for a lease of `life` that asks for `version`.
+    pub fn serves(&self, version: PolicyVersion, life: u32) -> bool {
+        self.life == life && self.version >= version
     }
 }
 
@@ -35,6 +43,7 @@ pub struct Publisher {
 #[derive(Debug)]
 struct Inner {
     keep: usize,
+    life: u32,
     /// Oldest first; never empty.
     held: Mutex<VecDeque<Arc<Snapshot>>>,
     newest: watch::Sender<Published>,
@@ -43,16 +52,17 @@ struct Inner {
 impl Publisher {
     /// Announces `first` and holds the newest `keep` snapshots (at least one). Two are enough: a reader that was told of a
     /// version finds it even if the next is published meanwhile; streams under way keep what they serve.
-    pub fn new(first: Snapshot, keep: usize) -> Self {
+    /// `life` is another number at each start of the learner.
+    pub fn new(first: Snapshot, keep: usize, life: u32) -> Self {
         counter!(PUBLISHED).increment(1);
         gauge!(NEWEST).set(first.version.0 as f64);
-        let newest = watch::Sender::new(Published::from(&first));
-        Self { inner: Arc::new(Inner { keep: keep.max(1), held: Mutex::new([Arc::new(first)].into()), newest }) }
+        let newest = watch::Sender::new(Published::of(&first, life));
+        Self { inner: Arc::new(Inner { keep: keep.max(1), life, held: Mutex::new([Arc::new(first)].into()), newest }) }
     }
 
     /// Makes `snapshot` the newest. One of the same version is replaced.
     pub fn publish(&self, snapshot: Snapshot) {
-        let published = Published::from(&snapshot);
+        let published = Published::of(&snapshot, self.inner.life);
         {
             let mut held = self.held();
             held.retain(|old| old.version != snapshot.version);
@@ -79,6 +89,11 @@ impl Publisher {
         self.held().iter().find(|snapshot| snapshot.version == version).cloned()
     }
 
+    /// The life of its owner.
+    pub fn life(&self) -> u32 {
+        self.inner.life
+    }
+
     /// The newest by name, now and whenever it changes; a slow reader misses versions in between, never the last.
     pub fn subscribe(&self) -> watch::Receiver<Published> {
         self.inner.newest.subscribe()
@@ -101,21 +116,21 @@ mod tests {
 
     #[tokio::test]
     async fn readers_see_the_last_and_may_miss_what_was_between() {
-        let publisher = Publisher::new(snapshot(0, 0.0), 2);
+        let publisher = Publisher::new(snapshot(0, 0.0), 2, 5);
         let mut reader = publisher.subscribe();
         assert_eq!(reader.borrow_and_update().version, PolicyVersion(0));
         for version in 1..=5 {
             publisher.publish(snapshot(version, version as f32));
         }
         reader.changed().await.expect("the publisher lives");
-        assert_eq!(*reader.borrow_and_update(), Published::from(publisher.newest().as_ref()));
+        assert_eq!(*reader.borrow_and_update(), Published::of(publisher.newest().as_ref(), 5));
         assert_eq!(publisher.newest().version, PolicyVersion(5));
         assert!(!reader.has_changed().expect("the publisher lives"));
     }
 
     #[test]
     fn only_the_newest_are_held_and_a_version_is_held_once() {
-        let publisher = Publisher::new(snapshot(0, 0.0), 2);
+        let publisher = Publisher::new(snapshot(0, 0.0), 2, 5);
         publisher.publish(snapshot(1, 1.0));
         publisher.publish(snapshot(1, 1.5));
         assert_eq!(publisher.get(PolicyVersion(1)), Some(Arc::new(snapshot(1, 1.5))));

@@ -68,6 +68,10 @@ impl Learner for Serving {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::LearnerStatus>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn meet(&self, _: Request<v1::MeetRequest>) -> Result<Response<v1::MeetReply>, Status> {
+        Err(Status::unimplemented("weights do not meet ranks"))
+    }
+
     async fn stop(&self, _: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
         Err(Status::unimplemented(""))
     }
@@ -90,7 +94,7 @@ struct Start {
 }
 
 async fn start() -> Start {
-    let publisher = Publisher::new(Snapshot::new(&weights(0), PolicyVersion(0)), 2);
+    let publisher = Publisher::new(Snapshot::new(&weights(0), PolicyVersion(0)), 2, 5);
     let saboteur = Arc::new(Mutex::new(None));
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = incoming.local_addr().expect("it is bound").to_string();
@@ -122,7 +126,7 @@ async fn watchers_hear_of_the_present_and_of_every_last_version() {
     let Start { mut client, publisher, .. } = start().await;
     let mut versions = watch(&mut client, soon()).await.expect("listens");
     let first = versions.next().await.expect("goes on").expect("a version");
-    assert_eq!(first, Published::from(publisher.newest().as_ref()));
+    assert_eq!(first, Published::of(publisher.newest().as_ref(), 5));
     for version in 1..=4 {
         publisher.publish(Snapshot::new(&weights(version), PolicyVersion(version.into())));
     }

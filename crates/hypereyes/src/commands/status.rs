@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use hypereyes_chassis::{Announcement, BadInput};
+use hypereyes_learner::audit;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -14,10 +15,13 @@ use crate::{follow, output, parts, report};
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  hypereyes status\n  hypereyes status runs/20251122-094207-0 --json")]
+#[command(after_help = "Examples:\n  hypereyes status\n  hypereyes status runs/20251122-094207-0 --json\n  hypereyes status --audit")]
 pub struct StatusArgs {
     /// Run folder. Default: `run_dir` of the settings, else the newest under `runs/`.
     pub run: Option<PathBuf>,
+    /// Check the ledger: that every group was trained once, or dropped for a reason. Contradictions fail the command.
+    #[arg(long)]
+    pub audit: bool,
 }
 
 /// What a room announced.
@@ -43,6 +47,33 @@ struct Status {
     rooms: Vec<Room>,
 }
 
+/// Checks what became of every group.
+fn check_ledger(folder: &RunFolder, json: bool) -> Result<()> {
+    let path = folder.ledger();
+    let audit = audit::audit(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    if json {
+        output::json(&audit);
+    } else {
+        let summary = &audit.summary;
+        let others: Vec<String> = summary.others.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        output::say(&format!(
+            "{}: {} lines, {} groups leased; {} trained, {} void, {} open{}{}",
+            path.display(),
+            audit.lines,
+            summary.leased,
+            summary.trained,
+            summary.void,
+            summary.open,
+            if others.is_empty() { "" } else { "; " },
+            others.join(", ")
+        ));
+        audit.listed.iter().for_each(|contradiction| output::say(&contradiction.to_string()));
+    }
+    anyhow::ensure!(audit.contradictions == 0, "{} lines of the ledger contradict others", audit.contradictions);
+    output::note("every group was trained once, or ended for a reason");
+    Ok(())
+}
+
 /// Looks and prints.
 pub fn run(config: &Config, args: &StatusArgs, json: bool) -> Result<()> {
     let named = args.run.clone().or_else(|| Some(config.run_dir.clone()).filter(|path| !path.as_os_str().is_empty()));
@@ -53,6 +84,9 @@ pub fn run(config: &Config, args: &StatusArgs, json: bool) -> Result<()> {
     };
     if !matches!(folder.state(), State::Unfinished | State::Finished) {
         return Err(BadInput::new(format!("{} holds no run", folder.root().display())).into());
+    }
+    if args.audit {
+        return check_ledger(&folder, json);
     }
     let status = look(&folder)?;
     if json {
