@@ -1,8 +1,9 @@
 //! Checkpoints: everything a run needs to go on, behind one manifest.
 //!
 //! In: weights, optimiser, cursor, references. Out: a folder `step-N` with three tensor files, and `manifest.json` that
-//! names it with every file's digest. The manifest is replaced last and whole, so a crash leaves the previous one in
-//! force; a file that does not match its digest is refused by name.
+//! names it with every file's digest and is sealed with its own. The manifest is replaced last and whole, so a crash leaves
+//! the previous one in force; a file that does not match its digest is refused by name. Each folder has a copy of its
+//! manifest: putting an older one in the place of the newest goes back to it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,13 +31,36 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// What is there is not a sound checkpoint.
-    #[error("checkpoint {path}: {reason}; remove the folder to start anew")]
+    #[error("checkpoint {path}: {reason}; {remedy}")]
     Damaged {
         /// Where.
         path: String,
         /// What is wrong.
         reason: String,
+        /// What to do.
+        remedy: String,
     },
+}
+
+/// What to do about a damaged checkpoint under `dir`.
+fn remedy(dir: &Path, damaged: Option<&str>) -> String {
+    let older = folders(dir).into_iter().rev().find(|name| Some(name.as_str()) != damaged && dir.join(name).join(MANIFEST).exists());
+    match older {
+        Some(name) => format!("go back with: cp {} {}", dir.join(name).join(MANIFEST).display(), dir.join(MANIFEST).display()),
+        None => format!("remove {} to start anew", dir.display()),
+    }
+}
+
+/// Names of the checkpoints' folders, oldest first.
+fn folders(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| is_ours(name)).collect();
+    names.sort();
+    names
+}
+
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix("step-").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// All of a run's state.
@@ -62,6 +86,14 @@ pub struct State {
     pub seconds: f64,
 }
 
+/// A manifest and the BLAKE3, hex, of its compact JSON. Numbers are whole, so that what is read is written the same again.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed {
+    manifest: Manifest,
+    seal: String,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -69,7 +101,7 @@ struct Manifest {
     step: u64,
     version: PolicyVersion,
     optimiser_steps: u64,
-    seconds: f64,
+    milliseconds: u64,
     cursor: Cursor,
     references: BTreeMap<TaskId, Reference>,
     #[serde(default)]
@@ -80,8 +112,14 @@ struct Manifest {
     digests: BTreeMap<String, String>,
 }
 
-/// Writes a checkpoint under `dir`, then removes older ones.
-pub fn save(dir: &Path, state: &State) -> Result<(), CheckpointError> {
+impl Manifest {
+    fn seal(&self) -> String {
+        blake3::hash(&serde_json::to_vec(self).expect("a manifest is plain values")).to_hex().to_string()
+    }
+}
+
+/// Writes a checkpoint under `dir`, then removes all but the newest `keep` (at least one).
+pub fn save(dir: &Path, state: &State, keep: usize) -> Result<(), CheckpointError> {
     let name = format!("step-{:06}", state.step);
     let folder = dir.join(&name);
     let io = |path: &Path| {
@@ -92,7 +130,7 @@ pub fn save(dir: &Path, state: &State) -> Result<(), CheckpointError> {
     let mut digests = BTreeMap::new();
     for (file, tensors) in FILES.into_iter().zip([&state.weights, &state.moments.first, &state.moments.second]) {
         let bytes = checkpoint::serialise(tensors, StoredDtype::F32)
-            .map_err(|error| CheckpointError::Damaged { path: folder.display().to_string(), reason: error.to_string() })?;
+            .map_err(|error| CheckpointError::Io { path: folder.display().to_string(), source: std::io::Error::other(error.to_string()) })?;
         digests.insert(file.to_owned(), blake3::hash(&bytes).to_hex().to_string());
         atomic::write(&folder.join(file), &bytes).map_err(io(&folder.join(file)))?;
     }
@@ -101,21 +139,23 @@ pub fn save(dir: &Path, state: &State) -> Result<(), CheckpointError> {
         step: state.step,
         version: state.version,
         optimiser_steps: state.moments.steps,
-        seconds: state.seconds,
+        milliseconds: (state.seconds * 1000.0) as u64,
         cursor: state.cursor.clone(),
         references: state.references.clone(),
         snapshot: state.snapshot,
         candidates: state.candidates.clone(),
         digests,
     };
-    let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain values");
-    atomic::write(&dir.join(MANIFEST), &text).map_err(io(&dir.join(MANIFEST)))?;
-    for entry in std::fs::read_dir(dir).map_err(io(dir))?.flatten() {
-        let old = entry.file_name().to_string_lossy().into_owned();
-        if old.starts_with("step-") && old != name {
-            // The new checkpoint is complete; an old one that cannot be removed only costs space.
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
+    let seal = manifest.seal();
+    let text = serde_json::to_vec_pretty(&Sealed { manifest, seal }).expect("a manifest is plain values");
+    for path in [folder.join(MANIFEST), dir.join(MANIFEST)] {
+        atomic::write(&path, &text).map_err(io(&path))?;
+    }
+    let mut old: Vec<String> = folders(dir).into_iter().filter(|old| *old != name).collect();
+    old.truncate((old.len() + 1).saturating_sub(keep.max(1)));
+    for old in old {
+        // The new checkpoint is complete; an old one that cannot be removed only costs space.
+        let _ = std::fs::remove_dir_all(dir.join(old));
     }
     Ok(())
 }
@@ -123,25 +163,31 @@ pub fn save(dir: &Path, state: &State) -> Result<(), CheckpointError> {
 /// Reads the newest checkpoint under `dir`; `None` when there is none.
 pub fn load(dir: &Path) -> Result<Option<State>, CheckpointError> {
     let path = dir.join(MANIFEST);
-    let damaged = |path: &Path, reason: String| CheckpointError::Damaged { path: path.display().to_string(), reason };
+    let damaged = |path: &Path, folder: Option<&str>, reason: String| CheckpointError::Damaged {
+        path: path.display().to_string(),
+        reason,
+        remedy: remedy(dir, folder),
+    };
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(CheckpointError::Io { path: path.display().to_string(), source }),
     };
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| damaged(&path, error.to_string()))?;
-    let plain = manifest.folder.strip_prefix("step-").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
-    if !plain {
-        return Err(damaged(&path, format!("folder {:?} is not one of ours", manifest.folder)));
+    let Sealed { manifest, seal } = serde_json::from_slice(&text).map_err(|error| damaged(&path, None, error.to_string()))?;
+    if seal != manifest.seal() {
+        return Err(damaged(&path, None, "its content does not match its seal".into()));
+    }
+    if !is_ours(&manifest.folder) {
+        return Err(damaged(&path, None, format!("folder {:?} is not one of ours", manifest.folder)));
     }
     let folder: PathBuf = dir.join(&manifest.folder);
     let tensors = |file: &str| -> Result<HostWeights, CheckpointError> {
         let path = folder.join(file);
         let bytes = std::fs::read(&path).map_err(|source| CheckpointError::Io { path: path.display().to_string(), source })?;
         if manifest.digests.get(file).map(String::as_str) != Some(blake3::hash(&bytes).to_hex().as_str()) {
-            return Err(damaged(&path, "its bytes do not match the manifest's digest".into()));
+            return Err(damaged(&path, Some(&manifest.folder), "its bytes do not match the manifest's digest".into()));
         }
-        checkpoint::parse(&bytes).map_err(|error| damaged(&path, error.to_string()))
+        checkpoint::parse(&bytes).map_err(|error| damaged(&path, Some(&manifest.folder), error.to_string()))
     };
     let [weights, first, second] = [tensors(FILES[0])?, tensors(FILES[1])?, tensors(FILES[2])?];
     Ok(Some(State {
@@ -153,7 +199,7 @@ pub fn load(dir: &Path) -> Result<Option<State>, CheckpointError> {
         references: manifest.references,
         snapshot: manifest.snapshot,
         candidates: manifest.candidates,
-        seconds: manifest.seconds,
+        seconds: manifest.milliseconds as f64 / 1000.0,
     }))
 }
 
@@ -181,23 +227,76 @@ mod tests {
     fn what_is_saved_is_loaded_bit_for_bit_and_old_ones_go() {
         let dir = tempfile::tempdir().unwrap();
         assert!(load(dir.path()).unwrap().is_none());
-        save(dir.path(), &state(3)).unwrap();
-        save(dir.path(), &state(4)).unwrap();
+        save(dir.path(), &state(3), 1).unwrap();
+        save(dir.path(), &state(4), 1).unwrap();
         assert_eq!(load(dir.path()).unwrap().unwrap(), state(4));
         assert!(!dir.path().join("step-000003").exists());
     }
 
+    /// The three files and the manifest that are in force.
+    fn in_force(dir: &Path) -> Vec<PathBuf> {
+        let folder = dir.join(folders(dir).pop().unwrap());
+        FILES.iter().map(|file| folder.join(file)).chain([dir.join(MANIFEST)]).collect()
+    }
+
     #[test]
-    fn every_flipped_byte_is_refused() {
+    fn a_thousand_cuts_and_a_thousand_flipped_bits_are_refused_or_harmless() {
         let dir = tempfile::tempdir().unwrap();
-        save(dir.path(), &state(1)).unwrap();
-        let path = dir.path().join("step-000001/weights.safetensors");
-        let sound = std::fs::read(&path).unwrap();
-        for at in 0..sound.len() {
-            let mut broken = sound.clone();
-            broken[at] ^= 1;
-            std::fs::write(&path, broken).unwrap();
-            assert!(matches!(load(dir.path()), Err(CheckpointError::Damaged { .. })), "byte {at}");
+        save(dir.path(), &state(1), 2).unwrap();
+        save(dir.path(), &state(2), 2).unwrap();
+        let (mut refused, mut tried) = (0, 0);
+        for path in in_force(dir.path()) {
+            let sound = std::fs::read(&path).unwrap();
+            for number in 0..500usize {
+                let mut broken = sound.clone();
+                if number % 2 == 0 {
+                    broken.truncate(number * sound.len() / 500);
+                } else {
+                    let bit = number.wrapping_mul(7919) % (sound.len() * 8);
+                    broken[bit / 8] ^= 1 << (bit % 8);
+                }
+                std::fs::write(&path, broken).unwrap();
+                tried += 1;
+                match load(dir.path()) {
+                    Err(error) => {
+                        // A broken manifest has a sound copy; broken tensors have a predecessor.
+                        let way_back = if path == dir.path().join(MANIFEST) { "step-000002" } else { "step-000001" };
+                        assert!(error.to_string().contains(&format!("{way_back}/manifest.json")), "the way back is named: {error}");
+                        refused += 1;
+                    }
+                    // A flipped bit in the white space of the manifest.
+                    Ok(loaded) => assert_eq!(loaded.unwrap(), state(2), "{}, change {number}", path.display()),
+                }
+            }
+            std::fs::write(&path, sound).unwrap();
         }
+        assert_eq!(tried, 2000);
+        assert!(refused > 1950, "{refused} of {tried}");
+        // The way back works.
+        std::fs::write(&in_force(dir.path())[0], b"gone").unwrap();
+        std::fs::copy(dir.path().join("step-000001").join(MANIFEST), dir.path().join(MANIFEST)).unwrap();
+        assert_eq!(load(dir.path()).unwrap().unwrap(), state(1));
+    }
+
+    #[test]
+    fn a_write_that_is_cut_off_anywhere_leaves_the_checkpoint_before() {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), &state(1), 1).unwrap();
+        let before = std::fs::read(dir.path().join(MANIFEST)).unwrap();
+        save(dir.path(), &state(2), 2).unwrap();
+        // As after a kill between any two writes: some of the new folder's files, and the old manifest.
+        let mut files = in_force(dir.path());
+        files.pop();
+        std::fs::write(dir.path().join(MANIFEST), &before).unwrap();
+        for file in files.into_iter().rev() {
+            assert_eq!(load(dir.path()).unwrap().unwrap(), state(1));
+            std::fs::write(&file, b"half a file").unwrap();
+            assert_eq!(load(dir.path()).unwrap().unwrap(), state(1));
+            std::fs::remove_file(&file).unwrap();
+        }
+        assert_eq!(load(dir.path()).unwrap().unwrap(), state(1));
+        save(dir.path(), &state(2), 1).unwrap();
+        assert_eq!(load(dir.path()).unwrap().unwrap(), state(2));
+        assert_eq!(folders(dir.path()), ["step-000002"]);
     }
 }

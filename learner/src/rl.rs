@@ -95,6 +95,8 @@ pub struct Config {
     pub ranks: RanksConfig,
     /// Steps between checkpoints; one is always written at the end. Default 20.
     pub checkpoint_every: u64,
+    /// Checkpoints that are kept; the newest is the one in force. Default 1.
+    pub checkpoint_keep: usize,
     /// Whether a resumed run goes back to the TRACE references of its checkpoint, so that what it repeats is scored as it was.
     /// Default false: references that were tightened since stay tightened.
     pub restore_references: bool,
@@ -143,6 +145,7 @@ impl Default for Config {
             micro_tokens: 2048,
             ranks: RanksConfig::default(),
             checkpoint_every: 20,
+            checkpoint_keep: 1,
             restore_references: false,
             deterministic: false,
             record_every: 20,
@@ -373,7 +376,9 @@ impl Loop<'_> {
     }
 
     async fn steps(&mut self, kept: &mut KeptReferences, shutdown: &Shutdown) -> Result<()> {
-        let mut metrics = open(&self.config.out.join("metrics.jsonl"))?;
+        let path = self.config.out.join("metrics.jsonl");
+        forget_after(&path, self.step)?;
+        let mut metrics = open(&path)?;
         let mut waiting = Instant::now();
         let pass = |limit: u64, seconds: f64| limit > 0 && seconds >= limit as f64;
         while self.step < self.config.steps && !pass(self.config.time_limit_s, self.seconds()) {
@@ -506,7 +511,7 @@ impl Loop<'_> {
             candidates: self.candidates.clone(),
             seconds,
         };
-        checkpoint::save(&self.config.out.join("checkpoint"), &state)?;
+        checkpoint::save(&self.config.out.join("checkpoint"), &state, self.config.checkpoint_keep)?;
         let policy = self.config.out.join("policy");
         model_files::save(&policy, bench.trainer.config(), bench.trainer.weights(), StoredDtype::F32)?;
         for file in std::fs::read_dir(&self.config.policy)?.flatten() {
@@ -547,6 +552,21 @@ fn gather(shared: &Shared, processor: &Processor, batch: &[TaughtGroup]) -> Resu
         pictures.insert(id.clone(), Arc::new(patches));
     }
     Ok(pictures)
+}
+
+/// Takes the steps after `step` out of a file of metrics: they will be taken again.
+fn forget_after(path: &Path, step: u64) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Line {
+        step: u64,
+    }
+    let Ok(text) = std::fs::read_to_string(path) else { return Ok(()) };
+    let stands = |line: &&str| serde_json::from_str::<Line>(line).is_ok_and(|line| line.step <= step);
+    let kept: String = text.lines().filter(stands).flat_map(|line| [line, "\n"]).collect();
+    if kept.len() < text.len() {
+        hypereyes_chassis::atomic::write(path, kept.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn open(path: &Path) -> Result<File> {

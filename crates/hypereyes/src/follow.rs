@@ -45,6 +45,10 @@ pub struct Step {
     pub staleness: Option<f64>,
     /// The oldest.
     pub staleness_max: Option<f64>,
+    /// Seconds that the learner waited for the batch.
+    pub starved_seconds: Option<f64>,
+    /// Seconds in the step itself.
+    pub step_seconds: Option<f64>,
     /// Tokens trained per second.
     pub tokens_per_second: Option<f64>,
     /// The loss.

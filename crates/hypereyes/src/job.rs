@@ -276,7 +276,9 @@ impl Job {
     /// Result, report, table.
     fn finish(&mut self, before: Before, after: Measured) -> Result<Outcome> {
         report::write_played(&self.folder.held_out_after(), &after.played)?;
-        let last = self.steps().pop().unwrap_or_default();
+        let steps = self.steps();
+        let (learner_idle_share, groups_per_second) = pace(&steps);
+        let last = steps.into_iter().next_back().unwrap_or_default();
         let ledger = audit::audit(&self.folder.ledger()).context("cannot read the ledger")?.summary;
         let summary = Summary {
             before: Numbers::from(&before.report),
@@ -294,6 +296,8 @@ impl Job {
             closed_book_after: after.closed_book_accuracy,
             restarts: self.progress.restarts.clone(),
             ledger,
+            learner_idle_share,
+            groups_per_second,
             sittings: self.progress.sittings,
             policy: self.folder.policy(),
             cores: cores(),
@@ -324,6 +328,9 @@ impl Job {
             summary.closed_book_accuracy * 100.0,
             details.closed_book_after * 100.0
         ));
+        if let (Some(idle), Some(pace)) = (details.learner_idle_share, details.groups_per_second) {
+            self.voice.say(&format!("the learner waited for groups {:.0} % of its time and took in {pace:.1} groups/s", idle * 100.0));
+        }
         let restarts: u32 = details.restarts.values().sum();
         self.voice.say(&format!(
             "{} steps, {} groups trained, {} dropped, {restarts} restarts, {}, seed {}",
@@ -362,11 +369,32 @@ impl Job {
     }
 }
 
+/// Share of the learner's time that it waited for groups, and groups trained per second.
+fn pace(steps: &[follow::Step]) -> (Option<f64>, Option<f64>) {
+    let sum = |of: &dyn Fn(&follow::Step) -> Option<f64>| steps.iter().filter_map(of).sum::<f64>();
+    let (starved, busy) = (sum(&|step| step.starved_seconds), sum(&|step| step.step_seconds));
+    let whole = starved + busy;
+    let groups = steps.last().and_then(|step| step.groups_trained);
+    if whole > 0.0 { (Some(starved / whole), groups.map(|groups| groups as f64 / whole)) } else { (None, None) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn the_pace_is_of_the_learners_own_time() {
+        let step = |starved, busy, groups| follow::Step {
+            starved_seconds: Some(starved),
+            step_seconds: Some(busy),
+            groups_trained: Some(groups),
+            ..follow::Step::default()
+        };
+        assert_eq!(pace(&[step(1.0, 2.0, 8), step(0.5, 4.5, 16)]), (Some(1.5 / 8.0), Some(2.0)));
+        assert_eq!(pace(&[]), (None, None));
+    }
 
     #[test]
     fn deaths_are_counted_and_a_room_that_is_given_up_ends_the_run() {

@@ -91,6 +91,12 @@ pub struct Details {
     pub restarts: BTreeMap<String, u32>,
     /// What became of the groups.
     pub ledger: LedgerSummary,
+    /// Share of the learner's time in which it waited for groups; `None` for a run without steps.
+    #[serde(default)]
+    pub learner_idle_share: Option<f64>,
+    /// Groups that came in and were trained, per second of training.
+    #[serde(default)]
+    pub groups_per_second: Option<f64>,
     /// Sittings: 1 for a run that was never interrupted.
     pub sittings: u32,
     /// The trained policy.
@@ -137,6 +143,8 @@ pub(crate) mod tests {
                 closed_book_after: 0.1,
                 restarts: BTreeMap::from([("reward".into(), 1)]),
                 ledger: LedgerSummary::default(),
+                learner_idle_share: Some(0.25),
+                groups_per_second: Some(3.5),
                 sittings: 1,
                 policy: "learner/policy".into(),
                 cores: 2,

@@ -5,6 +5,7 @@
 
 pub mod device;
 pub mod engine;
+pub mod learner;
 pub mod policy;
 pub mod ranks;
 pub mod reward;
@@ -79,7 +80,7 @@ pub struct Model {
 /// A benchmark's result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bench {
-    /// `engine`, `policy`, `reward`, `device` or `ranks`.
+    /// `engine`, `policy`, `learner`, `reward`, `device` or `ranks`.
     pub bench: &'static str,
     /// Which model, where there is one.
     #[serde(flatten)]

@@ -12,7 +12,7 @@ use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::init;
 
-use crate::bench::{self, Bench, Machine, Model, Size, device, engine, policy, ranks, reward};
+use crate::bench::{self, Bench, Machine, Model, Size, device, engine, learner, policy, ranks, reward};
 use crate::config::Config;
 use crate::{output, parts};
 
@@ -35,6 +35,8 @@ pub enum What {
     Engine(EngineArgs),
     /// Log-probs of given tokens, a training step.
     Policy(PolicyArgs),
+    /// The learner alone: groups coming in, steps of growing batches.
+    Learner(LearnerArgs),
     /// Scoring, the reward service over gRPC with a durable store, memory of its references.
     Reward(RewardArgs),
     /// A device: products, attention, kernels made on first use, agreement with the CPU.
@@ -92,6 +94,26 @@ pub struct PolicyArgs {
     /// Tokens of each, at least 2.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=65536))]
     pub length: u32,
+}
+
+/// Arguments of `bench learner`.
+#[derive(Args, Debug)]
+pub struct LearnerArgs {
+    /// Which model.
+    #[command(flatten)]
+    pub common: Common,
+    /// Groups of the smallest batch; the others are 2, 4, 8 and 16 times as large.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub groups: u16,
+    /// Rollouts per group.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub group_size: u16,
+    /// Tokens of a rollout, at least 4.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(4..=65536))]
+    pub length: u32,
+    /// Groups that go through the intake.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub intake: u32,
 }
 
 /// Arguments of `bench reward`.
@@ -169,6 +191,18 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
             let placement = Placement { device: args.common.device, micro_tokens: config.learner.micro_tokens };
             let load = policy::Load { sequences, length, placement, repeats };
             ("policy", Some(described(name, &model)), repeats, vec![policy::measure(&model, &weights, load, config.seed)?])
+        }
+        What::Learner(args) => {
+            let (name, model, weights) = start(&args.common, config)?;
+            let load = learner::Load {
+                placement: Placement { device: args.common.device, micro_tokens: config.learner.micro_tokens },
+                groups: usize::from(args.groups),
+                group_size: usize::from(args.group_size),
+                length: args.length as usize,
+                intake: args.intake as usize,
+                repeats: usize::from(args.common.repeats),
+            };
+            ("learner", Some(described(name, &model)), load.repeats, learner::measure(&model, &weights, load, config.seed)?)
         }
         What::Reward(args) => {
             let load = reward::Load {
