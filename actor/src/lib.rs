@@ -90,6 +90,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         engine: engine.clone(),
         shapes,
         held,
+        base: None,
         patience: Duration::from_millis(config.fetch_ms),
         backoff: config.backoff.clone(),
         installed,

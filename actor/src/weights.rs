@@ -9,7 +9,7 @@ use hypereyes_chassis::BackoffConfig;
 use hypereyes_chassis::backoff::Backoff;
 use hypereyes_policy::engine::Engine;
 use hypereyes_proto::client::LearnerClient;
-use hypereyes_weights::{Published, Shapes, Versions, fetch, watch};
+use hypereyes_weights::{Base, Published, Shapes, Versions, fetch, watch};
 use metrics::{counter, gauge};
 use tokio::sync::watch::Sender;
 use tokio::time::Instant;
@@ -29,6 +29,8 @@ pub struct Follower {
     pub shapes: Shapes,
     /// What the engine holds.
     pub held: Published,
+    /// The payload last fetched, to which the next may be told apart.
+    pub base: Option<Base>,
     /// Longest time for one fetch.
     pub patience: Duration,
     /// Pauses after errors.
@@ -76,7 +78,8 @@ impl Follower {
     /// what counts is what it says now.
     async fn install(&mut self, published: Published) -> bool {
         if (published.version, published.digest) != (self.held.version, self.held.digest) {
-            let fetched = match fetch(&mut self.learner, published.version, Some(&self.shapes), Instant::now() + self.patience).await {
+            let until = Instant::now() + self.patience;
+            let fetched = match fetch(&mut self.learner, published.version, Some(&self.shapes), self.base.as_ref(), until).await {
                 Ok(fetched) => fetched,
                 Err(error) => {
                     counter!(RECONNECTS, "op" => "fetch").increment(1);
@@ -85,12 +88,15 @@ impl Follower {
                 }
             };
             let arrived = Published { version: fetched.version, digest: fetched.digest, life: published.life };
+            let base = Base::from(&fetched);
+            let (wire_bytes, bytes) = (fetched.wire_bytes, fetched.payload.len());
             if let Err(error) = self.engine.swap(fetched.weights, arrived.version).await {
                 counter!(RECONNECTS, "op" => "swap").increment(1);
                 tracing::error!(version = arrived.version.0, %error, "the engine refuses weights");
                 return false;
             }
-            tracing::info!(version = arrived.version.0, "new weights");
+            tracing::info!(version = arrived.version.0, wire_bytes, bytes, "new weights");
+            self.base = Some(base);
             self.held = arrived;
         }
         self.held.life = published.life;

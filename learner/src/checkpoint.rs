@@ -54,7 +54,8 @@ fn remedy(dir: &Path, damaged: Option<&str>) -> String {
 /// Names of the checkpoints' folders, oldest first.
 fn folders(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| is_ours(name)).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| is_ours(name)).collect();
     names.sort();
     names
 }
@@ -129,8 +130,10 @@ pub fn save(dir: &Path, state: &State, keep: usize) -> Result<(), CheckpointErro
     std::fs::create_dir_all(&folder).map_err(io(&folder))?;
     let mut digests = BTreeMap::new();
     for (file, tensors) in FILES.into_iter().zip([&state.weights, &state.moments.first, &state.moments.second]) {
-        let bytes = checkpoint::serialise(tensors, StoredDtype::F32)
-            .map_err(|error| CheckpointError::Io { path: folder.display().to_string(), source: std::io::Error::other(error.to_string()) })?;
+        let bytes = checkpoint::serialise(tensors, StoredDtype::F32).map_err(|error| CheckpointError::Io {
+            path: folder.display().to_string(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
         digests.insert(file.to_owned(), blake3::hash(&bytes).to_hex().to_string());
         atomic::write(&folder.join(file), &bytes).map_err(io(&folder.join(file)))?;
     }

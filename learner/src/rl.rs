@@ -42,6 +42,26 @@ use crate::trainer::{Moments, Placement, Trainer};
 /// How long the service outlives training: above an actor's pause between heartbeats.
 const LINGER: Duration = Duration::from_millis(2500);
 
+/// How weights are published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publish {
+    /// Exactly as they are trained.
+    #[default]
+    F32,
+    /// Rounded to nearest even.
+    Bf16,
+}
+
+impl From<Publish> for StoredDtype {
+    fn from(publish: Publish) -> Self {
+        match publish {
+            Publish::F32 => Self::F32,
+            Publish::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 /// Settings of the learner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -91,6 +111,8 @@ pub struct Config {
     pub device: Device,
     /// Tokens of one pass. Default 2048.
     pub micro_tokens: usize,
+    /// How weights are published: `f32`, or `bf16` at half the bytes. Default `f32`: actors sample with what is trained.
+    pub publish: Publish,
     /// Ranks that train together. Default: this process alone.
     pub ranks: RanksConfig,
     /// Steps between checkpoints; one is always written at the end. Default 20.
@@ -143,6 +165,7 @@ impl Default for Config {
             optim: OptimConfig { weight_decay: 0.0, ..OptimConfig::default() },
             device: Device::Cpu,
             micro_tokens: 2048,
+            publish: Publish::F32,
             ranks: RanksConfig::default(),
             checkpoint_every: 20,
             checkpoint_keep: 1,
@@ -248,7 +271,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         bell: tokio::sync::Notify::new(),
         tasks,
         pictures: Store::new(config.pictures_bytes, Limits::default()),
-        publisher: Publisher::new(Snapshot::new(&weights, version), 3, life),
+        publisher: Publisher::new(Snapshot::stored(&weights, version, config.publish.into()), 3, life),
         plan,
         meeting: Mutex::new(open.as_ref().map(|(_, meeting)| *meeting)),
         world: config.ranks.world,
@@ -444,7 +467,7 @@ impl Loop<'_> {
         }
         self.step += 1;
         self.version = self.version.next();
-        self.shared.publisher.publish(Snapshot::new(bench.trainer.weights(), self.version));
+        self.shared.publisher.publish(Snapshot::stored(bench.trainer.weights(), self.version, self.config.publish.into()));
         self.bench = Some(bench);
         {
             let mut intake = self.shared.intake();

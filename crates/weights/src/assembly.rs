@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use hypereyes_domain::PolicyVersion;
-use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
+use hypereyes_policy::checkpoint::{HostTensor, HostWeights, StoredDtype};
 
-use crate::snapshot::VALUE_BYTES;
+use crate::delta::{self, Chunk};
+use crate::snapshot::value_bytes;
 use crate::{CHUNK_BYTES, Digest, MAX_DIMENSIONS, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_TENSORS, TensorPlace, WeightsError};
 
 /// Names and dimensions of a policy's tensors: what a receiver knows of the weights to come.
@@ -46,6 +48,25 @@ pub struct Fetched {
     pub digest: Digest,
     /// The weights.
     pub weights: HostWeights,
+    /// The payload itself: the base of the next fetch.
+    pub payload: Bytes,
+    /// Bytes of it that went over the wire.
+    pub wire_bytes: u64,
+}
+
+/// A payload that the receiver holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Its BLAKE3.
+    pub digest: Digest,
+    /// All of it.
+    pub payload: Bytes,
+}
+
+impl From<&Fetched> for Base {
+    fn from(fetched: &Fetched) -> Self {
+        Self { digest: fetched.digest, payload: fetched.payload.clone() }
+    }
 }
 
 /// A payload of which some has come.
@@ -55,7 +76,10 @@ pub(crate) struct Assembly {
     tensors: Vec<TensorPlace>,
     total: u64,
     digest: Digest,
+    /// What chunks may be differences to.
+    base: Option<Bytes>,
     payload: Vec<u8>,
+    wire_bytes: u64,
 }
 
 impl Assembly {
@@ -66,6 +90,7 @@ impl Assembly {
         total: u64,
         digest: Digest,
         known: Option<&Shapes>,
+        base: Option<Bytes>,
     ) -> Result<Self, WeightsError> {
         let refuse = |label: &'static str, reason: String| Err(WeightsError::Broken { version, label, reason });
         if tensors.len() > MAX_TENSORS {
@@ -78,7 +103,9 @@ impl Assembly {
                 return refuse("header", "a tensor's name is empty, too long or there twice".into());
             }
             let values = tensor.shape.iter().try_fold(1u64, |product, side| product.checked_mul(*side as u64));
-            let bytes = values.filter(|_| tensor.shape.len() <= MAX_DIMENSIONS).and_then(|values| values.checked_mul(VALUE_BYTES as u64));
+            let bytes = values
+                .filter(|_| tensor.shape.len() <= MAX_DIMENSIONS)
+                .and_then(|values| values.checked_mul(value_bytes(tensor.dtype) as u64));
             if bytes != Some(tensor.bytes) {
                 return refuse("header", format!("tensor {} of shape {:?} has {} bytes", tensor.name, tensor.shape, tensor.bytes));
             }
@@ -93,7 +120,7 @@ impl Assembly {
         if let Some(reason) = known.and_then(|known| known.differ(&tensors)) {
             return refuse("shape", reason);
         }
-        Ok(Self { version, tensors, total, digest, payload: Vec::new() })
+        Ok(Self { version, tensors, total, digest, base, payload: Vec::new(), wire_bytes: 0 })
     }
 
     /// Payload bytes that have come.
@@ -101,15 +128,23 @@ impl Assembly {
         self.payload.len() as u64
     }
 
+    /// BLAKE3 of the payload to come.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
     /// Takes the next chunk.
-    pub(crate) fn add(&mut self, offset: u64, data: &[u8]) -> Result<(), WeightsError> {
-        let expected = self.received();
-        if offset != expected || data.is_empty() || data.len() > CHUNK_BYTES || expected + data.len() as u64 > self.total {
-            let reason =
-                format!("a chunk of {} bytes at {offset}; expected at most {CHUNK_BYTES} at {expected} of {}", data.len(), self.total);
-            return Err(WeightsError::Broken { version: self.version, label: "chunk", reason });
+    pub(crate) fn add(&mut self, chunk: &Chunk) -> Result<(), WeightsError> {
+        let (expected, offset, length) = (self.received(), chunk.offset, chunk.length);
+        let refuse = |reason| WeightsError::Broken { version: self.version, label: "chunk", reason };
+        if offset != expected || length == 0 || length > CHUNK_BYTES || expected + length as u64 > self.total {
+            let reason = format!("a chunk of {length} bytes at {offset}; expected at most {CHUNK_BYTES} at {expected} of {}", self.total);
+            return Err(refuse(reason));
         }
-        self.payload.extend_from_slice(data);
+        let base = self.base.as_ref().and_then(|base| base.get(offset as usize..offset as usize + length));
+        let bytes = delta::decode(chunk, base).map_err(refuse)?;
+        self.payload.extend_from_slice(&bytes);
+        self.wire_bytes += chunk.data.len() as u64;
         Ok(())
     }
 
@@ -126,16 +161,20 @@ impl Assembly {
         }
         let mut weights = HostWeights::new();
         let mut rest = self.payload.as_slice();
-        for tensor in self.tensors {
+        for tensor in &self.tensors {
             let (bytes, after) = rest.split_at(tensor.bytes as usize);
             rest = after;
-            let values: Vec<f32> = bytes.chunks_exact(VALUE_BYTES).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let values: Vec<f32> = match tensor.dtype {
+                StoredDtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+                StoredDtype::Bf16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            };
             if let Some(at) = values.iter().position(|value| !value.is_finite()) {
                 return refuse("value", format!("tensor {} holds {} at index {at}", tensor.name, values[at]));
             }
-            weights.insert(tensor.name, HostTensor { shape: tensor.shape, values });
+            weights.insert(tensor.name.clone(), HostTensor { shape: tensor.shape.clone(), values });
         }
-        Ok(Fetched { version, digest, weights })
+        let (payload, wire_bytes) = (self.payload.into(), self.wire_bytes);
+        Ok(Fetched { version, digest, weights, payload, wire_bytes })
     }
 }
 
@@ -152,10 +191,14 @@ mod tests {
         HostWeights::from([("a".to_owned(), tensor(&[2, 3], 0.5)), ("b".to_owned(), tensor(&[4], -1.0))])
     }
 
+    fn raw(offset: usize, bytes: &[u8]) -> Chunk {
+        delta::encode(offset as u64, Bytes::copy_from_slice(bytes), None)
+    }
+
     fn begin(snapshot: &Snapshot, change: impl Fn(&mut Vec<TensorPlace>), known: Option<&Shapes>) -> Result<Assembly, WeightsError> {
         let mut tensors = snapshot.tensors.clone();
         change(&mut tensors);
-        Assembly::new(snapshot.version, tensors, snapshot.payload.len() as u64, snapshot.digest, known)
+        Assembly::new(snapshot.version, tensors, snapshot.payload.len() as u64, snapshot.digest, known, None)
     }
 
     #[test]
@@ -164,7 +207,7 @@ mod tests {
         for size in 1..=snapshot.payload.len() {
             let mut assembly = begin(&snapshot, |_| {}, Some(&Shapes::of(&weights()))).expect("sound");
             for (at, chunk) in snapshot.payload.chunks(size).enumerate() {
-                assembly.add((at * size) as u64, chunk).expect("sound");
+                assembly.add(&raw(at * size, chunk)).expect("sound");
             }
             assert_eq!(assembly.finish().expect("sound").weights, weights());
         }
@@ -185,8 +228,8 @@ mod tests {
         for change in cases {
             assert_eq!(begin(&snapshot, change, None).expect_err("refused").label(), "header");
         }
-        let huge = TensorPlace { name: "a".into(), shape: vec![1 << 40], offset: 0, bytes: 4 << 40 };
-        let error = Assembly::new(PolicyVersion(1), vec![huge], 4 << 40, snapshot.digest, None).expect_err("refused");
+        let huge = TensorPlace { name: "a".into(), shape: vec![1 << 40], dtype: StoredDtype::F32, offset: 0, bytes: 4 << 40 };
+        let error = Assembly::new(PolicyVersion(1), vec![huge], 4 << 40, snapshot.digest, None, None).expect_err("refused");
         assert_eq!(error.label(), "header");
     }
 
@@ -209,7 +252,7 @@ mod tests {
         bad.get_mut("b").expect("is there").values[2] = f32::NAN;
         let snapshot = Snapshot::new(&bad, PolicyVersion(3));
         let mut assembly = begin(&snapshot, |_| {}, None).expect("the header is sound");
-        assembly.add(0, &snapshot.payload).expect("sound");
+        assembly.add(&raw(0, &snapshot.payload)).expect("sound");
         assert_eq!(assembly.finish().expect_err("NaN").label(), "value");
     }
 }

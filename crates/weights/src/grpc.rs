@@ -4,9 +4,10 @@
 //! and streams; or weights that were checked.
 
 use std::pin::Pin;
-use std::time::Instant as Clock;
+use std::time::{Duration, Instant as Clock};
 
 use hypereyes_domain::PolicyVersion;
+use hypereyes_policy::checkpoint::StoredDtype;
 use hypereyes_proto::client::LearnerClient;
 use hypereyes_proto::{failure, v1};
 use metrics::{counter, histogram};
@@ -16,8 +17,9 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
 use crate::assembly::Assembly;
-use crate::metrics::{FETCH_SECONDS, FETCHED_BYTES, FETCHES, SERVED};
-use crate::{CHUNK_BYTES, Digest, Fetched, Published, Publisher, Shapes, Snapshot, TensorPlace, WeightsError};
+use crate::delta::{self, Chunk, Encoding};
+use crate::metrics::{FETCH_SECONDS, FETCHED_BYTES, FETCHES, RESUMED, SERVED, WIRE_BYTES};
+use crate::{Base, CHUNK_BYTES, Digest, Fetched, Published, Publisher, Shapes, Snapshot, TensorPlace, WeightsError};
 
 /// The reply of `WatchPolicyVersions`.
 pub type VersionStream = Pin<Box<dyn Stream<Item = Result<v1::PolicyVersion, Status>> + Send>>;
@@ -44,21 +46,52 @@ pub fn fetch_weights(publisher: &Publisher, request: v1::FetchWeightsRequest) ->
         counter!(SERVED, "outcome" => "unknown_version").increment(1);
         return Err(Status::not_found(format!("version {} is not held any more; fetch the newest", request.version)));
     };
-    counter!(SERVED, "outcome" => "served").increment(1);
-    let header = v1::WeightsPart { part: Some(v1::weights_part::Part::Header(header(&snapshot))) };
+    let base = Digest::from_hex(&request.base_digest).ok().and_then(|digest| publisher.of_digest(digest));
+    let base = base.filter(|base| base.tensors == snapshot.tensors);
+    counter!(SERVED, "outcome" => if base.is_some() { "difference" } else { "served" }).increment(1);
+    let header = v1::WeightsPart { part: Some(v1::weights_part::Part::Header(header(&snapshot, base.as_deref()))) };
     let payload = snapshot.payload.clone();
-    let chunks = (0..payload.len()).step_by(CHUNK_BYTES).map(move |start| {
-        let data = payload.slice(start..payload.len().min(start + CHUNK_BYTES));
-        v1::WeightsPart { part: Some(v1::weights_part::Part::Chunk(v1::WeightsChunk { offset: start as u64, data })) }
+    let first = usize::try_from(request.resume_at).unwrap_or(usize::MAX).min(payload.len());
+    // Written as they are sent: a slow reader holds no more than one.
+    let chunks = (first..payload.len()).step_by(CHUNK_BYTES).map(move |start| {
+        let end = payload.len().min(start + CHUNK_BYTES);
+        let chunk = delta::encode(start as u64, payload.slice(start..end), base.as_ref().map(|base| &base.payload[start..end]));
+        v1::WeightsPart { part: Some(v1::weights_part::Part::Chunk(chunk.into())) }
     });
     Ok(Box::pin(tokio_stream::iter(std::iter::once(header).chain(chunks).map(Ok))))
 }
 
-fn header(snapshot: &Snapshot) -> v1::WeightsHeader {
+impl From<Chunk> for v1::WeightsChunk {
+    fn from(chunk: Chunk) -> Self {
+        let encoding = match chunk.encoding {
+            Encoding::Raw => v1::WeightEncoding::Unspecified,
+            Encoding::Same => v1::WeightEncoding::Same,
+            Encoding::Difference => v1::WeightEncoding::Difference,
+        };
+        Self { offset: chunk.offset, data: chunk.data, encoding: encoding.into(), length: chunk.length as u32 }
+    }
+}
+
+impl From<v1::WeightsChunk> for Chunk {
+    fn from(message: v1::WeightsChunk) -> Self {
+        let encoding = match message.encoding() {
+            v1::WeightEncoding::Unspecified => Encoding::Raw,
+            v1::WeightEncoding::Same => Encoding::Same,
+            v1::WeightEncoding::Difference => Encoding::Difference,
+        };
+        Self { offset: message.offset, length: message.length as usize, encoding, data: message.data }
+    }
+}
+
+fn header(snapshot: &Snapshot, base: Option<&Snapshot>) -> v1::WeightsHeader {
     let tensor = |tensor: &TensorPlace| v1::WeightTensor {
         name: tensor.name.clone(),
         shape: tensor.shape.iter().map(|side| *side as u64).collect(),
-        dtype: v1::WeightDtype::F32.into(),
+        dtype: match tensor.dtype {
+            StoredDtype::F32 => v1::WeightDtype::F32,
+            StoredDtype::Bf16 => v1::WeightDtype::Bf16,
+        }
+        .into(),
         offset: tensor.offset,
         bytes: tensor.bytes,
     };
@@ -67,6 +100,7 @@ fn header(snapshot: &Snapshot) -> v1::WeightsHeader {
         tensors: snapshot.tensors.iter().map(tensor).collect(),
         total_bytes: snapshot.payload.len() as u64,
         digest: snapshot.digest.to_hex().to_string(),
+        base_digest: base.map_or(String::new(), |base| base.digest.to_hex().to_string()),
     }
 }
 
@@ -121,7 +155,8 @@ pub async fn watch(client: &mut LearnerClient, deadline: Instant) -> Result<Vers
 }
 
 /// Fetches the weights of `version`, or the newest for version 0 (then see the version that came). With `known`, they must
-/// be of exactly that policy; without, only [`crate::MAX_PAYLOAD_BYTES`] bounds them.
+/// be of exactly that policy; without, only [`crate::MAX_PAYLOAD_BYTES`] bounds them. With `base`, chunks may come as
+/// differences to it. A stream that breaks off is gone on with where it broke, as long as the same payload is served.
 ///
 /// # Errors
 /// [`WeightsError`]; then nothing of what came is given out.
@@ -129,16 +164,18 @@ pub async fn fetch(
     client: &mut LearnerClient,
     version: PolicyVersion,
     known: Option<&Shapes>,
+    base: Option<&Base>,
     deadline: Instant,
 ) -> Result<Fetched, WeightsError> {
     let start = Clock::now();
     let mut received = 0;
-    let fetched = timeout_at(deadline, receive(client, version, known, &mut received)).await;
+    let fetched = timeout_at(deadline, receive(client, version, known, base, &mut received)).await;
     let fetched = fetched.unwrap_or(Err(WeightsError::Deadline { received }));
     match &fetched {
-        Ok(_) => {
+        Ok(fetched) => {
             counter!(FETCHES, "outcome" => "ok").increment(1);
             counter!(FETCHED_BYTES).increment(received);
+            counter!(WIRE_BYTES).increment(fetched.wire_bytes);
             histogram!(FETCH_SECONDS).record(start.elapsed().as_secs_f64());
         }
         Err(error) => counter!(FETCHES, "outcome" => error.label()).increment(1),
@@ -146,48 +183,105 @@ pub async fn fetch(
     fetched
 }
 
+/// Streams that may break off in one fetch before it is given up.
+const MOST_BREAKS: u32 = 5;
+/// Pause before a broken stream is gone on with.
+const BREATH: Duration = Duration::from_millis(50);
+
 async fn receive(
     client: &mut LearnerClient,
     version: PolicyVersion,
     known: Option<&Shapes>,
+    base: Option<&Base>,
     received: &mut u64,
 ) -> Result<Fetched, WeightsError> {
     let refuse = |label: &'static str, reason: &str| WeightsError::Broken { version, label, reason: reason.to_owned() };
-    let mut parts = client.fetch_weights(v1::FetchWeightsRequest { version: version.0 }).await.map_err(failed)?.into_inner();
     let mut assembly: Option<Assembly> = None;
-    while let Some(part) = parts.message().await.map_err(failed)? {
-        match (part.part, &mut assembly) {
-            (Some(v1::weights_part::Part::Header(header)), None) => assembly = Some(begin(version, header, known)?),
-            (Some(v1::weights_part::Part::Chunk(chunk)), Some(assembly)) => {
-                assembly.add(chunk.offset, &chunk.data)?;
-                *received = assembly.received();
-            }
-            (Some(v1::weights_part::Part::Header(_)), Some(_)) => return Err(refuse("header", "a second header came")),
-            (Some(v1::weights_part::Part::Chunk(_)), None) => return Err(refuse("header", "a chunk came before the header")),
-            (None, _) => return Err(refuse("chunk", "a message was neither header nor chunk")),
+    let mut breaks = 0;
+    while let Err(status) = stream(client, version, known, base, &mut assembly, received).await? {
+        breaks += 1;
+        if assembly.is_none() || breaks > MOST_BREAKS {
+            return Err(failed(status));
         }
+        counter!(RESUMED).increment(1);
+        tokio::time::sleep(BREATH).await;
     }
     let assembly = assembly.ok_or_else(|| refuse("short", "the stream ended before the header"))?;
     // Hashing and converting gigabytes would hold up everything else on this thread.
     tokio::task::spawn_blocking(|| assembly.finish()).await.unwrap_or_else(|error| Err(refuse("value", &error.to_string())))
 }
 
-fn begin(asked: PolicyVersion, header: v1::WeightsHeader, known: Option<&Shapes>) -> Result<Assembly, WeightsError> {
+/// One stream, from where the assembly is. What it broke off with is no error yet.
+async fn stream(
+    client: &mut LearnerClient,
+    version: PolicyVersion,
+    known: Option<&Shapes>,
+    base: Option<&Base>,
+    assembly: &mut Option<Assembly>,
+    received: &mut u64,
+) -> Result<Result<(), Status>, WeightsError> {
+    let refuse = |label: &'static str, reason: &str| WeightsError::Broken { version, label, reason: reason.to_owned() };
+    let resume_at = assembly.as_ref().map_or(0, Assembly::received);
+    let base_digest = base.map_or(String::new(), |base| base.digest.to_hex().to_string());
+    let request = v1::FetchWeightsRequest { version: version.0, base_digest, resume_at };
+    let mut parts = match client.fetch_weights(request).await {
+        Ok(reply) => reply.into_inner(),
+        Err(status) => return Ok(Err(status)),
+    };
+    let mut headed = false;
+    loop {
+        let part = match parts.message().await {
+            Ok(Some(part)) => part,
+            Ok(None) => return Ok(Ok(())),
+            Err(status) => return Ok(Err(status)),
+        };
+        match (part.part, headed) {
+            (Some(v1::weights_part::Part::Header(header)), false) => {
+                headed = true;
+                let fresh = begin(version, header, known, base)?;
+                match assembly {
+                    None => *assembly = Some(fresh),
+                    // The same payload: what has come of it stands.
+                    Some(before) if before.digest() == fresh.digest() => {}
+                    Some(_) => return Err(refuse("header", "another payload is served than the one that broke off")),
+                }
+            }
+            (Some(v1::weights_part::Part::Chunk(chunk)), true) => {
+                if let Some(assembly) = assembly {
+                    assembly.add(&chunk.into())?;
+                    *received = assembly.received();
+                }
+            }
+            (Some(v1::weights_part::Part::Header(_)), true) => return Err(refuse("header", "a second header came")),
+            (Some(v1::weights_part::Part::Chunk(_)), false) => return Err(refuse("header", "a chunk came before the header")),
+            (None, _) => return Err(refuse("chunk", "a message was neither header nor chunk")),
+        }
+    }
+}
+
+fn begin(asked: PolicyVersion, header: v1::WeightsHeader, known: Option<&Shapes>, base: Option<&Base>) -> Result<Assembly, WeightsError> {
     let version = PolicyVersion(header.version);
     let refuse = |reason: String| WeightsError::Broken { version, label: "header", reason };
     if asked.0 != 0 && asked != version {
         return Err(refuse(format!("{asked} was asked for")));
     }
     let tensor = |tensor: v1::WeightTensor| {
-        if tensor.dtype() != v1::WeightDtype::F32 {
-            return Err(refuse(format!("tensor {} has dtype {:?}, f32 is read here", tensor.name, tensor.dtype())));
-        }
+        let dtype = match tensor.dtype() {
+            v1::WeightDtype::F32 => StoredDtype::F32,
+            v1::WeightDtype::Bf16 => StoredDtype::Bf16,
+            v1::WeightDtype::Unspecified => return Err(refuse(format!("tensor {} does not say how its values are written", tensor.name))),
+        };
         let side = |side: u64| usize::try_from(side).map_err(|_| refuse(format!("tensor {} has a side of {side}", tensor.name)));
         let shape = tensor.shape.iter().map(|one| side(*one)).collect::<Result<_, _>>()?;
-        Ok(TensorPlace { shape, name: tensor.name, offset: tensor.offset, bytes: tensor.bytes })
+        Ok(TensorPlace { shape, name: tensor.name, dtype, offset: tensor.offset, bytes: tensor.bytes })
     };
     let tensors = header.tensors.into_iter().map(tensor).collect::<Result<_, _>>()?;
-    Assembly::new(version, tensors, header.total_bytes, digest(version, &header.digest)?, known)
+    let base = match (header.base_digest.as_str(), base) {
+        ("", _) => None,
+        (theirs, Some(base)) if *theirs == *base.digest.to_hex() => Some(base.payload.clone()),
+        (theirs, _) => return Err(refuse(format!("it is a difference to {theirs:?}, which is not held here"))),
+    };
+    Assembly::new(version, tensors, header.total_bytes, digest(version, &header.digest)?, known, base)
 }
 
 fn digest(version: PolicyVersion, hex: &str) -> Result<Digest, WeightsError> {

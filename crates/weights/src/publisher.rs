@@ -94,6 +94,11 @@ impl Publisher {
         self.inner.life
     }
 
+    /// A payload that is still held, by its digest.
+    pub fn of_digest(&self, digest: Digest) -> Option<Arc<Snapshot>> {
+        self.held().iter().find(|snapshot| snapshot.digest == digest).cloned()
+    }
+
     /// The newest by name, now and whenever it changes; a slow reader misses versions in between, never the last.
     pub fn subscribe(&self) -> watch::Receiver<Published> {
         self.inner.newest.subscribe()

@@ -4,20 +4,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hypereyes_domain::PolicyVersion;
-use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
+use hypereyes_policy::checkpoint::{HostTensor, HostWeights, StoredDtype};
 use hypereyes_proto::client::LearnerClient;
 use hypereyes_proto::v1::learner_server::Learner;
 use hypereyes_proto::v1::weights_part::Part;
 use hypereyes_proto::{client, server, v1};
 use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
-use hypereyes_weights::{Published, Publisher, Shapes, Snapshot, WeightsError, fetch, newest, watch};
+use hypereyes_weights::{Base, Published, Publisher, Shapes, Snapshot, WeightsError, fetch, newest, watch};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Changes a part on its way, or drops it.
+/// Changes a part on its way, or drops it; [`cut`] breaks the stream off.
 type Saboteur = Box<dyn Fn(v1::WeightsPart) -> Option<v1::WeightsPart> + Send + Sync>;
+
+fn cut() -> v1::WeightsPart {
+    v1::WeightsPart { part: Some(Part::Chunk(v1::WeightsChunk { offset: u64::MAX, ..Default::default() })) }
+}
 
 struct Serving {
     publisher: Publisher,
@@ -43,7 +47,10 @@ impl Learner for Serving {
         let saboteur = self.saboteur.lock().expect("no test panics with it").clone();
         Ok(Response::new(match saboteur {
             None => stream,
-            Some(change) => Box::pin(stream.filter_map(move |part| part.map(|part| change(part)).transpose())),
+            Some(change) => Box::pin(stream.filter_map(move |part| match part.map(|part| change(part)).transpose() {
+                Some(Ok(part)) if part == cut() => Some(Err(Status::unavailable("the cable was pulled"))),
+                other => other,
+            })),
         }))
     }
 
@@ -111,13 +118,13 @@ fn soon() -> Instant {
 async fn fetched_weights_are_the_published_ones_bit_by_bit() {
     let Start { mut client, publisher, .. } = start().await;
     let known = Shapes::of(&weights(0));
-    let first = fetch(&mut client, PolicyVersion(0), Some(&known), soon()).await.expect("fetches");
+    let first = fetch(&mut client, PolicyVersion(0), Some(&known), None, soon()).await.expect("fetches");
     assert_eq!((first.version, &first.weights), (PolicyVersion(0), &weights(0)));
     publisher.publish(Snapshot::new(&weights(7), PolicyVersion(1)));
     let named = newest(&mut client, soon()).await.expect("answers");
-    let second = fetch(&mut client, named.version, None, soon()).await.expect("fetches");
+    let second = fetch(&mut client, named.version, None, None, soon()).await.expect("fetches");
     assert_eq!((second.version, second.digest, second.weights), (named.version, named.digest, weights(7)));
-    let newest = fetch(&mut client, PolicyVersion(0), None, soon()).await.expect("fetches");
+    let newest = fetch(&mut client, PolicyVersion(0), None, None, soon()).await.expect("fetches");
     assert_eq!(newest.version, PolicyVersion(1), "0 asks for the newest");
 }
 
@@ -179,6 +186,8 @@ async fn broken_streams_are_refused_and_give_nothing() {
         ("header", on_header(|header| header.total_bytes = u64::MAX)),
         ("header", on_header(|header| header.digest = "no digest".into())),
         ("header", on_header(|header| header.tensors[0].dtype = v1::WeightDtype::Bf16.into())),
+        ("header", on_header(|header| header.tensors[0].dtype = v1::WeightDtype::Unspecified.into())),
+        ("header", on_header(|header| header.base_digest = "0".repeat(64))),
         ("shape", on_header(|header| header.tensors[0].name = "other".into())),
         ("chunk", Box::new(|_| Some(v1::WeightsPart::default()))),
         ("short", Box::new(|_| None)),
@@ -186,19 +195,84 @@ async fn broken_streams_are_refused_and_give_nothing() {
     let known = Shapes::of(&weights(0));
     for (label, change) in cases {
         *saboteur.lock().expect("no test panics with it") = Some(Arc::new(change));
-        let error = fetch(&mut client, PolicyVersion(0), Some(&known), soon()).await.expect_err(label);
+        let error = fetch(&mut client, PolicyVersion(0), Some(&known), None, soon()).await.expect_err(label);
         assert_eq!(error.label(), label, "{error}");
     }
     *saboteur.lock().expect("no test panics with it") = None;
-    assert!(fetch(&mut client, PolicyVersion(0), Some(&known), soon()).await.is_ok(), "the connection is as good as before");
+    assert!(fetch(&mut client, PolicyVersion(0), Some(&known), None, soon()).await.is_ok(), "the connection is as good as before");
 }
 
 #[tokio::test]
 async fn versions_that_are_gone_and_peers_that_are_slow_are_errors_of_their_own() {
     let Start { mut client, publisher, .. } = start().await;
-    let gone = fetch(&mut client, PolicyVersion(99), None, soon()).await.expect_err("never published");
+    let gone = fetch(&mut client, PolicyVersion(99), None, None, soon()).await.expect_err("never published");
     assert!(matches!(&gone, WeightsError::Call { message, .. } if message.contains("99")), "{gone}");
     publisher.publish(Snapshot::new(&weights(1), PolicyVersion(1)));
-    let late = fetch(&mut client, PolicyVersion(1), None, Instant::now()).await.expect_err("no time at all");
+    let late = fetch(&mut client, PolicyVersion(1), None, None, Instant::now()).await.expect_err("no time at all");
     assert!(matches!(late, WeightsError::Deadline { .. }), "{late}");
+}
+
+/// As after a small step: every value moves a little; in bf16 few of them change.
+fn stepped(weights: &HostWeights) -> HostWeights {
+    let mut weights = weights.clone();
+    weights.values_mut().flat_map(|tensor| &mut tensor.values).enumerate().for_each(|(at, value)| *value += 1e-6 * (1.0 + (at % 7) as f32));
+    weights
+}
+
+#[tokio::test]
+async fn who_says_what_it_holds_gets_the_difference_and_the_same_values() {
+    let Start { mut client, publisher, .. } = start().await;
+    for dtype in [StoredDtype::F32, StoredDtype::Bf16] {
+        let (old, new) = (weights(0), stepped(&weights(0)));
+        publisher.publish(Snapshot::stored(&old, PolicyVersion(1), dtype));
+        let first = fetch(&mut client, PolicyVersion(1), None, None, soon()).await.expect("fetches");
+        assert_eq!(first.wire_bytes as usize, first.payload.len(), "nothing is held: all of it comes");
+        publisher.publish(Snapshot::stored(&new, PolicyVersion(2), dtype));
+        let whole = fetch(&mut client, PolicyVersion(2), None, None, soon()).await.expect("fetches");
+        let difference = fetch(&mut client, PolicyVersion(2), None, Some(&Base::from(&first)), soon()).await.expect("fetches");
+        assert_eq!((&difference.weights, difference.digest), (&whole.weights, whole.digest));
+        let share = whole.payload.len() as f64 / difference.wire_bytes as f64;
+        println!("{dtype:?}: {} of {} bytes, {share:.1} times less", difference.wire_bytes, whole.payload.len());
+        assert!(share > if dtype == StoredDtype::Bf16 { 10.0 } else { 1.3 });
+        let same = fetch(&mut client, PolicyVersion(2), None, Some(&Base::from(&whole)), soon()).await.expect("fetches");
+        assert_eq!((same.wire_bytes, &same.weights), (0, &whole.weights));
+        // A base that the learner has forgotten, or never had, costs only time.
+        let other = Base { digest: blake3::hash(b"other"), payload: vec![0; 8].into() };
+        assert_eq!(fetch(&mut client, PolicyVersion(2), None, Some(&other), soon()).await.expect("fetches").weights, whole.weights);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_at_any_chunk_is_gone_on_with_and_versions_never_mix() {
+    let Start { mut client, publisher, saboteur } = start().await;
+    let base = fetch(&mut client, PolicyVersion(0), None, None, soon()).await.expect("fetches");
+    publisher.publish(Snapshot::new(&stepped(&weights(0)), PolicyVersion(1)));
+    for held in [None, Some(Base::from(&base))] {
+        for at in 0..3u64 {
+            // Once, before this chunk.
+            let broken = std::sync::atomic::AtomicBool::new(false);
+            let change: Saboteur = Box::new(move |part| match &part.part {
+                Some(Part::Chunk(chunk)) if chunk.offset == at << 20 && !broken.swap(true, std::sync::atomic::Ordering::SeqCst) => {
+                    Some(cut())
+                }
+                _ => Some(part),
+            });
+            *saboteur.lock().expect("no test panics with it") = Some(Arc::new(change));
+            let got = fetch(&mut client, PolicyVersion(1), None, held.as_ref(), soon()).await.expect("goes on");
+            assert_eq!(got.weights, stepped(&weights(0)), "chunk {at}");
+        }
+    }
+    // The version is replaced while a stream is broken: what came of it is not mixed with the other.
+    let replaced = std::sync::atomic::AtomicBool::new(false);
+    let learner = publisher.clone();
+    let change: Saboteur = Box::new(move |part| match &part.part {
+        Some(Part::Chunk(chunk)) if chunk.offset == 1 << 20 && !replaced.swap(true, std::sync::atomic::Ordering::SeqCst) => {
+            learner.publish(Snapshot::new(&weights(9), PolicyVersion(1)));
+            Some(cut())
+        }
+        _ => Some(part),
+    });
+    *saboteur.lock().expect("no test panics with it") = Some(Arc::new(change));
+    let error = fetch(&mut client, PolicyVersion(1), None, None, soon()).await.expect_err("another payload");
+    assert!(error.to_string().contains("another payload"), "{error}");
 }

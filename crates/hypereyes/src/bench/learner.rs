@@ -49,8 +49,9 @@ pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64
     let mut trainer = Trainer::new(model.clone(), weights.clone(), OptimConfig::default(), load.placement)?;
     let options = Options { opd_coef: 0.2, ..Options::default() };
     for multiple in MULTIPLES {
-        let groups: Vec<TaughtGroup> =
-            (0..load.groups * multiple).map(|number| group(model, load, seed, number, "a", &format!("g{number}"), "t")).collect::<Result<_>>()?;
+        let groups: Vec<TaughtGroup> = (0..load.groups * multiple)
+            .map(|number| group(model, load, seed, number, "a", &format!("g{number}"), "t"))
+            .collect::<Result<_>>()?;
         let mut once = || -> Result<(f64, f64)> {
             let began = Instant::now();
             let measured = step::train(&mut trainer, &groups, &Pictures::new(), &options, 1.0, 1e-5, PolicyVersion(0))?;
