@@ -11,6 +11,7 @@ mod follow;
 pub mod intake;
 pub mod layout;
 pub mod ledger;
+pub mod lora;
 pub mod metrics;
 pub mod optim;
 pub mod passes;

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::Layout;
+use crate::lora::LoraConfig;
 
 /// Optimiser settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,8 @@ pub struct OptimConfig {
     pub clip_norm: f64,
     /// Parameters that are treated apart; the first group whose prefix fits counts. Default none.
     pub groups: Vec<ParameterGroup>,
+    /// Low-rank adapters instead of whole matrices. Default none.
+    pub lora: LoraConfig,
 }
 
 /// Parameters that are treated apart.
@@ -46,7 +49,7 @@ pub struct ParameterGroup {
 
 impl Default for OptimConfig {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.1, clip_norm: 1.0, groups: vec![] }
+        Self { beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.1, clip_norm: 1.0, groups: vec![], lora: LoraConfig::default() }
     }
 }
 

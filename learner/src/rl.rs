@@ -31,6 +31,7 @@ use tonic::service::Routes;
 use crate::checkpoint::{self, State};
 use crate::intake::{Bounds, Intake};
 use crate::ledger::{Event, Ledger};
+use crate::lora::Lora;
 use crate::optim::OptimConfig;
 use crate::ranks::{Meeting, RanksConfig};
 use crate::service::{GroupPlan, KeptReferences, ReferenceKeeper, Service, Shared};
@@ -266,12 +267,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         lease: Duration::from_secs(config.lease_s),
     };
     let open = config.ranks.open()?;
+    // Actors get whole matrices, whatever is trained.
+    let mut whole = weights.clone();
+    Lora::split(&mut whole, &config.optim.lora).map_err(|reason| BadInput::new(format!("optim: {reason}")))?;
     let shared = Arc::new(Shared {
         intake: Mutex::new(intake),
         bell: tokio::sync::Notify::new(),
         tasks,
         pictures: Store::new(config.pictures_bytes, Limits::default()),
-        publisher: Publisher::new(Snapshot::stored(&weights, version, config.publish.into()), 3, life),
+        publisher: Publisher::new(Snapshot::stored(&whole, version, config.publish.into()), 3, life),
         plan,
         meeting: Mutex::new(open.as_ref().map(|(_, meeting)| *meeting)),
         world: config.ranks.world,
@@ -526,7 +530,7 @@ impl Loop<'_> {
         let state = State {
             step: self.step,
             version: self.version,
-            weights: bench.trainer.weights().clone(),
+            weights: bench.trainer.state(),
             moments,
             cursor: self.shared.intake().cursor(),
             references: kept.references.clone(),

@@ -16,6 +16,7 @@ use hypereyes_policy::device::Device;
 use hypereyes_policy::score::{self, Sample};
 
 use crate::layout::Layout;
+use crate::lora::Lora;
 use crate::optim::{self, AdamW, OptimConfig};
 use crate::passes::{self, Passes};
 
@@ -64,6 +65,8 @@ pub struct Trainer {
     /// Whether each rank keeps a shard of the optimiser's state, or all of it.
     sharded: bool,
     weights: HostWeights,
+    /// What is trained instead of the weights themselves.
+    adapters: Option<(Lora, HostWeights)>,
     layout: Layout,
     optimiser: AdamW,
     optim: OptimConfig,
@@ -87,7 +90,8 @@ impl Trainer {
         Self::among(Box::new(Tcp::alone()), true, config, weights, optim, placement)
     }
 
-    /// Starts from weights, as one of the ranks of a group. All start from the same.
+    /// Starts from weights, as one of the ranks of a group. All start from the same. Adapters among the weights are gone on
+    /// with (see [`Trainer::state`]).
     ///
     /// # Errors
     /// As [`Trainer::new`].
@@ -95,18 +99,25 @@ impl Trainer {
         ranks: Box<dyn Collective>,
         sharded: bool,
         config: ModelConfig,
-        weights: HostWeights,
+        mut weights: HostWeights,
         optim: OptimConfig,
         placement: Placement,
     ) -> Result<Self, hypereyes_policy::Error> {
         let Placement { device, micro_tokens } = placement;
-        optim.check(&weights).map_err(|reason| hypereyes_policy::Error::Input(format!("optim: {reason}")))?;
+        let bad = |reason| hypereyes_policy::Error::Input(format!("optim: {reason}"));
+        optim.check(&weights).map_err(bad)?;
+        let adapters = Lora::split(&mut weights, &optim.lora).map_err(bad)?;
         let passes = passes::place(&config, &weights, device, micro_tokens / LANE_TOKENS)?;
-        let layout = Layout::of(&weights, &optim);
+        let layout = Layout::of(adapters.as_ref().map_or(&weights, |(_, adapters)| adapters), &optim);
         let shard = if sharded { ranks.place().shard(layout.total()) } else { 0..layout.total() };
         let optimiser = AdamW::new(shard);
         let gradients = vec![0.0; layout.total()];
-        Ok(Self { config, passes, ranks, sharded, weights, layout, optimiser, optim, gradients, micro_tokens, tried: 0 })
+        Ok(Self { config, passes, ranks, sharded, weights, adapters, layout, optimiser, optim, gradients, micro_tokens, tried: 0 })
+    }
+
+    /// What a checkpoint keeps: the master weights; with adapters, the matrices as they were and the adapters beside them.
+    pub fn state(&self) -> HostWeights {
+        self.adapters.as_ref().map_or_else(|| self.weights.clone(), |(lora, adapters)| lora.apart(adapters, &self.weights))
     }
 
     /// The master weights.
@@ -171,7 +182,12 @@ impl Trainer {
                 let run = wave[number].clone();
                 objective(run.clone(), &score::per_sample(&samples[run], values)).concat()
             });
-            gradients.iter().flatten().for_each(|gradients| self.layout.add(gradients, &mut self.gradients));
+            for gradients in gradients.iter().flatten() {
+                match &self.adapters {
+                    None => self.layout.add(gradients, &mut self.gradients),
+                    Some((lora, adapters)) => self.layout.add(&lora.project(gradients, adapters), &mut self.gradients),
+                }
+            }
         }
         Ok(())
     }
@@ -188,11 +204,16 @@ impl Trainer {
         let shard = self.ranks.reduce_scatter(step, row)?;
         let norm = self.sum(step, optim::squares(&shard))?.sqrt();
         let shard = if self.sharded { shard } else { self.ranks.all_gather(step, shard, total)? };
-        self.optimiser.step(&self.layout, &mut self.weights, &shard, norm, &self.optim, lr);
-        if self.sharded && self.place().world > 1 {
-            let own = self.layout.read(&self.weights, self.optimiser.shard.clone());
+        let gathers = self.sharded && self.place().world > 1;
+        let trained = self.adapters.as_mut().map_or(&mut self.weights, |(_, adapters)| adapters);
+        self.optimiser.step(&self.layout, trained, &shard, norm, &self.optim, lr);
+        if gathers {
+            let own = self.layout.read(trained, self.optimiser.shard.clone());
             let all = self.ranks.all_gather(step, own, total)?;
-            self.layout.write(&all, &mut self.weights);
+            self.layout.write(&all, trained);
+        }
+        if let Some((lora, adapters)) = &self.adapters {
+            lora.merge(adapters, &mut self.weights);
         }
         self.passes.load(&self.weights)?;
         Ok(norm)

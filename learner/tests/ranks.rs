@@ -13,7 +13,8 @@ use hypereyes_domain::{
     Accuracy, BonusBranch, Ending, GroupId, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup, TeacherLogprobs,
     Trajectory,
 };
-use hypereyes_learner::optim::OptimConfig;
+use hypereyes_learner::lora::LoraConfig;
+use hypereyes_learner::optim::{OptimConfig, ParameterGroup};
 use hypereyes_learner::step::{self, Pictures};
 use hypereyes_learner::trainer::{Placement, Trainer};
 use hypereyes_objective::Options;
@@ -60,11 +61,15 @@ fn group(number: u32) -> TaughtGroup {
 }
 
 fn trainer(ranks: Box<dyn Collective>, sharded: bool) -> Trainer {
+    with(ranks, sharded, OptimConfig::default(), None)
+}
+
+fn with(ranks: Box<dyn Collective>, sharded: bool, optim: OptimConfig, from: Option<HostWeights>) -> Trainer {
     let model =
         TinyConfig { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(VOCAB as usize + 4, 61, 62, 63);
-    let weights = init::fresh(&model, &Default::default(), 5);
+    let weights = from.unwrap_or_else(|| init::fresh(&model, &Default::default(), 5));
     let placement = Placement { device: Device::Cpu, micro_tokens: 128 };
-    Trainer::among(ranks, sharded, model, weights, OptimConfig::default(), placement).unwrap()
+    Trainer::among(ranks, sharded, model, weights, optim, placement).unwrap()
 }
 
 /// Trains on the same five groups again and again.
@@ -200,5 +205,50 @@ fn a_rank_that_stops_or_dies_is_named_by_all_others_in_time() {
         let waited = began.elapsed();
         println!("{name} of rank {lost}: the others ended after {waited:?}");
         assert!(waited < Duration::from_millis(TIMEOUT + 3500), "{name} {lost}: the others waited {waited:?}");
+    }
+}
+
+fn steps(trainer: &mut Trainer, count: u64) {
+    let groups: Vec<TaughtGroup> = (0..5).map(group).collect();
+    let options = Options { opd_coef: 0.2, ..Options::default() };
+    for number in 0..count {
+        step::train(trainer, &groups, &Pictures::new(), &options, 1.0, 3e-3, PolicyVersion(number)).unwrap();
+    }
+}
+
+#[test]
+fn adapters_train_their_matrices_alone_and_a_resumed_trainer_goes_on_with_the_same_bits() {
+    let optim = OptimConfig { lora: LoraConfig { rank: 2, ..LoraConfig::default() }, ..OptimConfig::default() };
+    let alone = || Box::new(Tcp::alone());
+    let mut through = with(alone(), true, optim.clone(), None);
+    let before = through.weights().clone();
+    steps(&mut through, 4);
+    for (name, tensor) in through.weights() {
+        let moved = tensor != &before[name];
+        let target = name.contains("language_model") && name.contains("_proj");
+        assert_eq!(moved, target, "{name}");
+    }
+    // Saved after two steps, as a checkpoint does, and gone on with.
+    let mut first = with(alone(), true, optim.clone(), None);
+    steps(&mut first, 2);
+    let (state, moments) = (first.state(), first.moments().unwrap());
+    assert!(moments.first.keys().all(|name| name.contains("lora_")), "moments are of adapters only");
+    let mut second = with(alone(), true, optim.clone(), Some(state.clone()));
+    assert_eq!(second.weights(), first.weights());
+    second.resume(&moments);
+    steps(&mut first, 2);
+    steps(&mut second, 2);
+    assert_eq!(second.weights(), first.weights());
+    assert_eq!(second.weights(), through.weights());
+}
+
+#[test]
+fn frozen_parameters_stay_as_they_are() {
+    let groups = vec![ParameterGroup { prefix: "model.language_model.layers.0.".into(), rate: 0.0, weight_decay: None }];
+    let mut trainer = with(Box::new(Tcp::alone()), true, OptimConfig { groups, ..OptimConfig::default() }, None);
+    let before = trainer.weights().clone();
+    steps(&mut trainer, 2);
+    for (name, tensor) in trainer.weights().iter().filter(|(name, _)| name.contains("language_model.layers")) {
+        assert_eq!(tensor == &before[name], name.contains("layers.0."), "{name}");
     }
 }

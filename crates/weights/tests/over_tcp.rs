@@ -180,7 +180,14 @@ async fn broken_streams_are_refused_and_give_nothing() {
         ("chunk", on_chunk(1 << 20, |chunk| chunk.offset += 4)),
         ("chunk", on_chunk(0, |chunk| chunk.data = Default::default())),
         ("chunk", on_chunk(2 << 20, |chunk| chunk.data = vec![0; 1 << 20].into())),
-        ("short", on_chunk(2 << 20, |chunk| chunk.data = chunk.data.slice(..chunk.data.len() - 4))),
+        ("chunk", on_chunk(2 << 20, |chunk| chunk.data = chunk.data.slice(..chunk.data.len() - 4))),
+        (
+            "short",
+            on_chunk(2 << 20, |chunk| {
+                chunk.data = chunk.data.slice(..chunk.data.len() - 4);
+                chunk.length -= 4;
+            }),
+        ),
         ("chunk", Box::new(|part| (!matches!(&part.part, Some(Part::Chunk(chunk)) if chunk.offset == 0)).then_some(part))),
         ("header", Box::new(|part| (!matches!(&part.part, Some(Part::Header(_)))).then_some(part))),
         ("header", on_header(|header| header.total_bytes = u64::MAX)),
