@@ -30,7 +30,7 @@ use hypereyes_policy::checkpoint;
 use hypereyes_policy::engine::Engine;
 use hypereyes_rollout::{RolloutConfig, Setup};
 use hypereyes_search::{EmbeddedSearch, Limited, World};
-use hypereyes_weights::{Published, Shapes, Snapshot};
+use hypereyes_weights::{Base, Published, Shapes, Snapshot};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +75,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let peers = Peers::new(&id, &config.learner, &config.reward, config.teacher.as_deref())?;
     let loading = config.clone();
     let loaded = tokio::task::spawn_blocking(move || Loaded::new(&loading)).await;
-    let Loaded { setup, engine, shapes, held } = loaded.expect("loading does not panic")?;
+    let Loaded { setup, engine, shapes, held, base } = loaded.expect("loading does not panic")?;
     if let Some(path) = &config.announce {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         announce(path, &Announcement::new(metrics.unwrap_or(nowhere), metrics))?;
@@ -90,7 +90,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         engine: engine.clone(),
         shapes,
         held,
-        base: None,
+        base: Some(base),
         patience: Duration::from_millis(config.fetch_ms),
         backoff: config.backoff.clone(),
         installed,
@@ -121,6 +121,7 @@ struct Loaded {
     engine: Engine,
     shapes: Shapes,
     held: Published,
+    base: Base,
 }
 
 impl Loaded {
@@ -138,7 +139,10 @@ impl Loaded {
         };
         let world = Arc::new(world.map_err(|error| bad("world", &error))?);
         let (version, shapes) = (PolicyVersion(0), Shapes::of(&weights));
-        let held = Published::of(&Snapshot::new(&weights, version), 0);
+        // A learner that starts from the same files publishes this very payload.
+        let snapshot = Snapshot::new(&weights, version);
+        let held = Published::of(&snapshot, 0);
+        let base = Base { digest: snapshot.digest, payload: snapshot.payload };
         let mut sizes = config.engine.clone();
         sizes.end_token = chat.end_token();
         let context = config.rollout.max_context_tokens.min(sizes.max_context);
@@ -149,7 +153,7 @@ impl Loaded {
             // An episode that knows of the engine's limit ends as `context_full`; one that runs into it would be masked.
             config: RolloutConfig { max_context_tokens: context, ..config.rollout.clone() },
         };
-        Ok(Self { setup, engine, shapes, held })
+        Ok(Self { setup, engine, shapes, held, base })
     }
 }
 

@@ -66,11 +66,17 @@ impl WithSimd for RowsByRows<'_> {
                 let mut row = 0;
                 while row < n {
                     let rest = columns.clone();
-                    row += match n - row {
-                        1 => piece.rows::<S, 1, 8>(simd, row, rest, out),
-                        2 => piece.rows::<S, 2, 6>(simd, row, rest, out),
-                        3 => piece.rows::<S, 3, 4>(simd, row, rest, out),
-                        _ => piece.rows::<S, 4, 3>(simd, row, rest, out),
+                    // Sums, a value of each row of `w` and one of `x`: as many as there are registers.
+                    row += match (n - row, S::REGISTER_COUNT >= 32) {
+                        (1, false) => piece.rows::<S, 1, 8>(simd, row, rest, out),
+                        (2, false) => piece.rows::<S, 2, 6>(simd, row, rest, out),
+                        (3, false) => piece.rows::<S, 3, 4>(simd, row, rest, out),
+                        (_, false) => piece.rows::<S, 4, 3>(simd, row, rest, out),
+                        (1, true) => piece.rows::<S, 1, 8>(simd, row, rest, out),
+                        (2, true) => piece.rows::<S, 2, 8>(simd, row, rest, out),
+                        (3, true) => piece.rows::<S, 3, 7>(simd, row, rest, out),
+                        (4..8, true) => piece.rows::<S, 4, 6>(simd, row, rest, out),
+                        (_, true) => piece.rows::<S, 8, 3>(simd, row, rest, out),
                     };
                 }
             }
@@ -110,7 +116,7 @@ impl Piece<'_> {
         let ws: [_; C] = std::array::from_fn(|c| S::as_simd_f32s(self.w.row(column + c, self.from, self.length)));
         let mut sums = [[simd.splat_f32s(0.0); C]; R];
         for at in 0..xs[0].0.len() {
-            // One `x` at a time: with sums and `w`, that is as many registers as AVX2 has.
+            // One `x` at a time.
             let w: [_; C] = std::array::from_fn(|c| ws[c].0[at]);
             for r in 0..R {
                 let x = xs[r].0[at];
@@ -165,11 +171,12 @@ impl WithSimd for RowsByColumns<'_> {
         let (n, ..) = self.shape;
         let mut row = 0;
         while row < n {
-            row += match n - row {
-                1 => self.rows::<S, 1, 8>(simd, row),
-                2 => self.rows::<S, 2, 4>(simd, row),
-                3 => self.rows::<S, 3, 3>(simd, row),
-                _ => self.rows::<S, 4, 3>(simd, row),
+            row += match (n - row, S::REGISTER_COUNT >= 32) {
+                (1, _) => self.rows::<S, 1, 8>(simd, row),
+                (2, _) => self.rows::<S, 2, 4>(simd, row),
+                (3, _) => self.rows::<S, 3, 3>(simd, row),
+                (4..8, _) | (_, false) => self.rows::<S, 4, 3>(simd, row),
+                (_, true) => self.rows::<S, 8, 3>(simd, row),
             };
         }
     }
