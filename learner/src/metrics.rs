@@ -21,6 +21,7 @@ pub const STEPS_SKIPPED: &str = "hypereyes_learner_steps_skipped_total";
 
 /// Tells the recorder what the names mean.
 pub fn describe() {
+    hypereyes_collective::metrics::describe();
     describe_counter!(GROUPS_DROPPED, "Groups that were not trained, by reason");
     describe_counter!(GROUPS_TRAINED, "Groups that were trained");
     describe_counter!(LEASES_RELEASED, "Leases taken back, by reason");

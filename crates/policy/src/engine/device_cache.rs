@@ -176,3 +176,54 @@ impl<B: Backend> Cache<B> for DeviceCache<B> {
 fn q_dtype<B: Backend>() -> FloatDType {
     <B::FloatElem as burn::tensor::Element>::dtype().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use hypereyes_domain::{Chunk, Generate, PolicyVersion, Sampled, Sampling, Sequence};
+
+    use super::*;
+    use crate::backend::Cpu;
+    use crate::config::TinyConfig;
+    use crate::engine::host_cache::KvPool;
+    use crate::engine::{EngineConfig, start};
+    use crate::init;
+
+    /// Two groups one after the other, two turns each, in an engine of either cache.
+    fn story<C: Cache<Cpu> + 'static>(cache: impl Fn(&TextConfig, &EngineConfig) -> C) -> Vec<Sampled> {
+        let model = TinyConfig { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
+        let weights = init::fresh(&model, &Default::default(), 3);
+        // Rows are fewer than prompts are long: they are read in pieces.
+        let sizes = EngineConfig { max_sequences: 5, max_context: 200, max_rows: 13, end_token: u32::MAX, ..EngineConfig::default() };
+        let cache = cache(&model.text, &sizes);
+        let engine = start::<Cpu, _>(model, &weights, sizes, PolicyVersion(0), cache, Default::default()).unwrap();
+        let chunk = |count: u32, salt: u32| Chunk { tokens: (0..count).map(|at| (at * 7 + salt) % 60).collect(), pictures: vec![] };
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let mut said = vec![];
+            for (salt, siblings) in [(1, 3), (5, 1)] {
+                let seeds = (0..siblings).collect();
+                let mut sequences = engine.start(chunk(150, salt), seeds, Sampling::of(1.0, 1.0)).await.unwrap();
+                for observation in [Chunk::default(), chunk(9, salt + 2)] {
+                    for sequence in &mut sequences {
+                        said.push(sequence.advance(observation.clone(), 6).await.unwrap());
+                    }
+                }
+            }
+            said
+        })
+    }
+
+    #[test]
+    fn an_engine_says_the_same_over_either_cache() {
+        let host = story(|text, sizes| KvPool::new(text, sizes.max_context, sizes.max_sequences, sizes.cache_bytes));
+        let device = story(|text, sizes| {
+            DeviceCache::<Cpu>::new(text, sizes.max_context, sizes.max_sequences, sizes.cache_bytes, &Default::default())
+        });
+        assert_eq!(host.len(), 8);
+        for (host, device) in host.iter().zip(&device) {
+            assert_eq!(host.tokens, device.tokens);
+            for (a, b) in host.logprobs.iter().zip(&device.logprobs) {
+                assert!((a - b).abs() < 1e-5, "{a} and {b}");
+            }
+        }
+    }
+}
