@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -277,6 +278,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         pictures: Store::new(config.pictures_bytes, Limits::default()),
         publisher: Publisher::new(Snapshot::stored(&whole, version, config.publish.into()), 3, life),
         plan,
+        open: AtomicBool::new(false),
         meeting: Mutex::new(open.as_ref().map(|(_, meeting)| *meeting)),
         world: config.ranks.world,
         shutdown: shutdown.clone(),
@@ -326,6 +328,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         // Whoever is killed before the first checkpoint goes back to here.
         run.save(&kept)?;
     }
+    shared.open.store(true, Ordering::Release);
     let ended = run.steps(&mut kept, &shutdown).await;
     // Told that the run is over, actors go home. One that broke off or was asked to stop before the end goes on elsewhere or
     // later, and needs them.

@@ -2,6 +2,7 @@
 //! protobuf types and `Status`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,9 @@ pub struct Shared {
     pub publisher: Publisher,
     /// Sampling.
     pub plan: GroupPlan,
+    /// Whether tasks are handed out: not before ranks and references are together, or the first groups would be scored
+    /// against other references than the rest.
+    pub open: AtomicBool,
     /// Where other ranks join, as long as rank 0 waits for them.
     pub meeting: Mutex<Option<Meeting>>,
     /// Ranks of the job.
@@ -92,7 +96,8 @@ impl Learner for Service {
 
     async fn lease_task(&self, request: Request<v1::LeaseRequest>) -> Result<Response<v1::LeaseReply>, Status> {
         let actor = ids::actor("actor_id", request.into_inner().actor_id)?;
-        let answer = self.shared.intake().lease(&actor, Instant::now());
+        let open = self.shared.open.load(Ordering::Acquire);
+        let answer = if open { self.shared.intake().lease(&actor, Instant::now()) } else { Answer::Backpressure };
         let wait = |reason: v1::WaitReason| {
             v1::lease_reply::Outcome::Wait(v1::Wait { retry_after_ms: RETRY.as_millis() as u64, reason: reason.into() })
         };
