@@ -11,12 +11,12 @@ use hypereyes_pictures::{Limits, Picture, Processor};
 use hypereyes_policy::checkpoint as model_files;
 use hypereyes_proto::orders::Order;
 
+use crate::config::Config;
 use crate::ranks::Meeting;
-use crate::rl::Config;
 use crate::service;
 use crate::start::Start;
 use crate::step::{self, Pictures};
-use crate::trainer::{Placement, Trainer};
+use crate::trainer::Trainer;
 
 /// Follows rank 0 until it ends the run, or until `shutdown`.
 ///
@@ -25,6 +25,7 @@ use crate::trainer::{Placement, Trainer};
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
     crate::metrics::describe();
+    config.start_pool();
     if let Some(address) = config.metrics_listen {
         telemetry.metrics_listener(address, shutdown.clone()).await?;
     }
@@ -46,9 +47,8 @@ fn follow(config: &Config, meeting: Meeting) -> Result<()> {
     let start = Start::from_bytes(&ranks.broadcast(0, vec![])?)?;
     let (model, _) = model_files::read(&config.policy).map_err(bad)?;
     let processor = Processor::load(&config.policy).map_err(|error| BadInput::new(error.to_string()))?;
-    let placement = Placement { device: config.device, micro_tokens: config.micro_tokens };
     let optim = config.optim.clone();
-    let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, placement).map_err(bad)?;
+    let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, config.placement()).map_err(bad)?;
     trainer.resume(&start.moments);
     tracing::info!(rank = config.ranks.rank, world = config.ranks.world, steps = start.moments.steps, "rank up");
     for number in 1.. {

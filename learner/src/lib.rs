@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod checkpoint;
+pub mod config;
 mod follow;
 pub mod intake;
 pub mod layout;
@@ -24,6 +25,7 @@ pub mod step;
 pub mod tasks;
 pub mod trainer;
 
+pub use config::Config;
 use hypereyes_chassis::{Room, Shutdown};
 
 /// The room, for a process of its own or somebody else's.
@@ -33,9 +35,9 @@ impl Room for Learner {
     const NAME: &'static str = "hypereyes-learner";
     const ABOUT: &'static str = "Trains a policy on groups that actors submit, and publishes versions";
     const ENV: &'static str = "HYPEREYES_LEARNER";
-    type Config = rl::Config;
+    type Config = Config;
 
-    async fn run(config: rl::Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         config.check()?;
         if config.ranks.rank > 0 { follow::run(config, shutdown).await } else { rl::run(config, shutdown).await }
     }

@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,196 +15,32 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{Announcement, BadInput, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
+use hypereyes_chassis::{Announcement, BadInput, Server, Shutdown, telemetry};
 use hypereyes_collective::Hub;
 use hypereyes_domain::{PictureId, PolicyVersion, Reference, Task, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
 use hypereyes_pictures::{Limits, Processor, Store};
 use hypereyes_policy::checkpoint::{self as model_files, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::device::Device;
 use hypereyes_proto::orders::Order;
 use hypereyes_weights::{Publisher, Snapshot};
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
 use crate::checkpoint::{self, State};
+use crate::config::Config;
 use crate::intake::{Bounds, Intake};
 use crate::ledger::{Event, Ledger};
 use crate::lora::Lora;
-use crate::optim::OptimConfig;
-use crate::ranks::{Meeting, RanksConfig};
+use crate::ranks::Meeting;
 use crate::service::{GroupPlan, KeptReferences, ReferenceKeeper, Service, Shared};
 use crate::start::Start;
 use crate::step::{self, Measured, Pictures};
 use crate::tasks::Tasks;
-use crate::trainer::{Moments, Placement, Trainer};
+use crate::trainer::{Moments, Trainer};
 
 /// How long the service outlives training: above an actor's pause between heartbeats.
 const LINGER: Duration = Duration::from_millis(2500);
-
-/// How weights are published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Publish {
-    /// Exactly as they are trained.
-    #[default]
-    F32,
-    /// Rounded to nearest even.
-    Bf16,
-}
-
-impl From<Publish> for StoredDtype {
-    fn from(publish: Publish) -> Self {
-        match publish {
-            Publish::F32 => Self::F32,
-            Publish::Bf16 => Self::Bf16,
-        }
-    }
-}
-
-/// Settings of the learner.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Where gRPC is served. Default 127.0.0.1:7003.
-    pub listen: SocketAddr,
-    /// Where `/metrics` is served. Default none.
-    pub metrics_listen: Option<SocketAddr>,
-    /// File that announces the addresses. Default none.
-    pub announce: Option<PathBuf>,
-    /// Address of the reward service, which commits references at epoch ends.
-    pub reward: String,
-    /// Policy folder to start from.
-    pub policy: PathBuf,
-    /// Data set folder to train on.
-    pub tasks: PathBuf,
-    /// Folder for metrics, ledger, trajectories, checkpoint and the newest policy.
-    pub out: PathBuf,
-    /// Optimiser steps of the run.
-    pub steps: u64,
-    /// Seconds of training after which the run ends even if steps are left; 0 is no limit. Default 0.
-    pub time_limit_s: u64,
-    /// Groups per step. Default 8.
-    pub groups_per_step: usize,
-    /// Rollouts per group. Default 8, as in the paper.
-    pub group_size: u32,
-    /// Versions that the oldest token of a group may lag behind. Default 2: actors sample one step ahead while the learner
-    /// trains, and the short batches of an epoch's end drop nothing.
-    pub max_staleness: u64,
-    /// Seconds that a lease lives without a heartbeat. Default 20.
-    pub lease_s: u64,
-    /// Sampling temperature. Default 1: the distillation's KL is defined there, so nothing else is accepted with it.
-    pub temperature: f32,
-    /// Nucleus. Default 1: a truncated distribution has other log-probs than the ones corrected for.
-    pub top_p: f32,
-    /// Learning rate after warm-up. Default 3e-4 for the tiny policy (the paper's 30B takes 1e-6).
-    pub lr: f64,
-    /// Steps of linear warm-up. Default 5.
-    pub warmup: u64,
-    /// Share of the learning rate left at the last step, reached linearly. Default 0.3.
-    pub final_lr: f64,
-    /// The objective: advantages, clipping, importance correction, aggregation, distillation.
-    pub objective: Options,
-    /// Optimiser.
-    pub optim: OptimConfig,
-    /// Where the model is trained: `cpu`, `cuda` or `cuda-bf16` (compute in bf16; weights and moments stay f32). Default `cpu`.
-    pub device: Device,
-    /// Tokens of one pass. Default 2048.
-    pub micro_tokens: usize,
-    /// How weights are published: `f32`, or `bf16` at half the bytes. Default `f32`: actors sample with what is trained.
-    pub publish: Publish,
-    /// Ranks that train together. Default: this process alone.
-    pub ranks: RanksConfig,
-    /// Steps between checkpoints; one is always written at the end. Default 20.
-    pub checkpoint_every: u64,
-    /// Checkpoints that are kept; the newest is the one in force. Default 1.
-    pub checkpoint_keep: usize,
-    /// Whether a resumed run goes back to the TRACE references of its checkpoint, so that what it repeats is scored as it was.
-    /// Default false: references that were tightened since stay tightened.
-    pub restore_references: bool,
-    /// Whether a run that is killed and resumed ends with the bits of one that was not: every batch is the next tasks in order,
-    /// sampled by the policy that it trains, and references go back to the checkpoint's. Actors wait for the learner then.
-    /// Default false.
-    pub deterministic: bool,
-    /// Steps between recorded batches in `trajectories.jsonl`. Default 20.
-    pub record_every: u64,
-    /// Bytes of pictures held beside those of the tasks. Default 256 MiB.
-    pub pictures_bytes: usize,
-    /// Threads of the pool that computes; 0 takes all cores. Default 0.
-    pub threads: usize,
-    /// Seed of task order and rollouts.
-    pub seed: u64,
-    /// Limits of the gRPC server.
-    pub server: ServerConfig,
-    /// Logs.
-    pub telemetry: TelemetryConfig,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7003)),
-            metrics_listen: None,
-            announce: None,
-            reward: "127.0.0.1:7001".into(),
-            policy: PathBuf::new(),
-            tasks: PathBuf::new(),
-            out: PathBuf::new(),
-            steps: 100,
-            time_limit_s: 0,
-            groups_per_step: 8,
-            group_size: 8,
-            max_staleness: 2,
-            lease_s: 20,
-            temperature: 1.0,
-            top_p: 1.0,
-            lr: 3e-4,
-            warmup: 5,
-            final_lr: 0.3,
-            objective: Options::default(),
-            optim: OptimConfig { weight_decay: 0.0, ..OptimConfig::default() },
-            device: Device::Cpu,
-            micro_tokens: 2048,
-            publish: Publish::F32,
-            ranks: RanksConfig::default(),
-            checkpoint_every: 20,
-            checkpoint_keep: 1,
-            restore_references: false,
-            deterministic: false,
-            record_every: 20,
-            pictures_bytes: 256 << 20,
-            threads: 0,
-            seed: 0,
-            server: ServerConfig::default(),
-            telemetry: TelemetryConfig::default(),
-        }
-    }
-}
-
-impl Config {
-    /// What is wrong with the settings.
-    ///
-    /// # Errors
-    /// [`BadInput`] that names the key.
-    pub fn check(&self) -> Result<(), BadInput> {
-        let refuse = |text: &str| Err(BadInput::new(text.to_owned()));
-        if self.groups_per_step == 0 || self.group_size == 0 || self.steps == 0 {
-            return refuse("groups_per_step, group_size and steps must be at least 1");
-        }
-        if self.objective.opd_coef != 0.0 && self.temperature != 1.0 {
-            return refuse("distillation compares log-probs at temperature 1: set temperature = 1 or objective.opd_coef = 0");
-        }
-        self.ranks.check()?;
-        self.objective.check().map_err(|error| BadInput::new(format!("objective: {error}")))
-    }
-
-    fn rate(&self, step: u64) -> f64 {
-        let warm = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
-        let done = step as f64 / self.steps.max(1) as f64;
-        self.lr * warm * (1.0 - (1.0 - self.final_lr) * done)
-    }
-}
 
 /// What a step needs that stays on the training thread.
 struct Bench {
@@ -219,10 +54,7 @@ struct Bench {
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
     crate::metrics::describe();
-    if config.threads > 0 {
-        // Fails only if a pool exists already, as when rooms share a process; then that pool is used.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
-    }
+    config.start_pool();
     let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
     std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
     let tasks = Tasks::load(&config.tasks)?;
@@ -353,9 +185,8 @@ fn gather_ranks(config: &Config, model: ModelConfig, start: Start, open: Option<
     if ranks.place().world > 1 {
         ranks.broadcast(0, start.to_bytes().map_err(bad)?)?;
     }
-    let placement = Placement { device: config.device, micro_tokens: config.micro_tokens };
     let optim = config.optim.clone();
-    let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, placement).map_err(bad)?;
+    let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, config.placement()).map_err(bad)?;
     trainer.resume(&start.moments);
     Ok(trainer)
 }

@@ -2,39 +2,24 @@
 //! a learner that is killed and goes back to its checkpoint: the ledger says of every group that it was trained once, or
 //! ended for a reason; and every task of every complete pass was trained once.
 
+mod support;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use hypereyes_domain::{
-    Accuracy, BonusBranch, Ending, Failure, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup, Trajectory,
-};
+use hypereyes_domain::{Failure, PolicyVersion, TaskId};
 use hypereyes_learner::audit::audit;
 use hypereyes_learner::intake::{Answer, Bounds, Cursor, Intake, Lease, Receipt};
 use hypereyes_learner::ledger::{Event, Ledger};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::support::group;
+
 const GROUPS: u64 = 100_000;
 const TASKS: usize = 500;
 const ACTORS: usize = 12;
 const LEASE: Duration = Duration::from_secs(10);
-
-fn group(lease: &Lease, actor: &str, version: u64) -> TaughtGroup {
-    let rollout = Trajectory {
-        prompt: vec![1],
-        response: vec![2],
-        mask: vec![true],
-        logprobs: vec![-0.5],
-        versions: vec![PolicyVersion(version)],
-        pictures: vec![],
-        rounds: vec![],
-        ending: Ending::NoAction,
-        answer: None,
-    };
-    let score = Score { accuracy: Accuracy::Unparsed, bonus: 0.0, branch: BonusBranch::None, reward: -0.5, route: Route::Distill };
-    let group = RolloutGroup { id: lease.group.clone(), task: lease.task.clone(), actor: actor.into(), rollouts: vec![rollout] };
-    TaughtGroup::new(ScoredGroup::new(group, vec![score], None, 0).unwrap(), vec![None]).unwrap()
-}
 
 /// What an actor holds, and when it will hand it in.
 struct Work {

@@ -12,6 +12,8 @@ use crate::{Collective, CollectiveError, Place, metrics, shard_len};
 
 /// How much longer others wait than rank 0, so that its word on who is missing reaches them.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a rank may take to introduce itself once it is connected.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 /// How long the news that the group is done for may take to one rank.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -51,7 +53,11 @@ impl Hub {
         while let Some(absent) = peers.iter().position(Option::is_none) {
             match self.listener.accept() {
                 Ok((mut stream, from)) => {
-                    let came = stream.set_nonblocking(false).and_then(|()| frame::receive(&mut stream, deadline));
+                    let came = {
+                        // A stranger that says nothing must not hold up the others.
+                        let heard_by = deadline.min(Instant::now() + HANDSHAKE);
+                        stream.set_nonblocking(false).and_then(|()| frame::receive(&mut stream, heard_by))
+                    };
                     let refused = match &came {
                         Ok((header, _)) if header.op != Op::Join => "it did not introduce itself".to_owned(),
                         Ok((header, _)) if header.generation != place.generation => "it belongs to another generation".to_owned(),

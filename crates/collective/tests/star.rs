@@ -127,6 +127,8 @@ fn strangers_and_ranks_of_another_generation_are_turned_away() {
     let place = |rank, generation| Place { rank, world: 2, generation };
     let stranger = thread::spawn(move || {
         use std::io::{Read, Write};
+        // One that says nothing at all, and stays.
+        let silent = std::net::TcpStream::connect(address).unwrap();
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: somewhere else entirely\r\n\r\n").unwrap();
         let _ = stream.read(&mut [0; 64]);
@@ -137,7 +139,9 @@ fn strangers_and_ranks_of_another_generation_are_turned_away() {
         let mut beyond = Tcp::join(place(5, 2), address, TIMEOUT).unwrap();
         let told = beyond.broadcast(0, vec![]).unwrap_err().to_string();
         assert!(told.contains("no rank 5 of 2"), "{told}");
-        Tcp::join(place(1, 2), address, TIMEOUT).unwrap().broadcast(0, vec![]).unwrap()
+        let welcome = Tcp::join(place(1, 2), address, TIMEOUT).unwrap().broadcast(0, vec![]).unwrap();
+        drop(silent);
+        welcome
     });
     let mut tcp = hub.meet(place(0, 2), TIMEOUT, TIMEOUT).unwrap();
     tcp.broadcast(0, b"welcome".to_vec()).unwrap();

@@ -57,7 +57,7 @@ pub struct Config {
     pub up: UpConfig,
     /// The learner of `up`. Default 80 steps, a few minutes on two cores, and `objective.opd_coef` 0.2: a tiny policy
     /// has a hundred sampled tokens per rollout, not thousands, so each may weigh more than the paper's 0.05. Addresses, paths and the seed in it are set by `up`.
-    pub learner: hypereyes_learner::rl::Config,
+    pub learner: hypereyes_learner::Config,
     /// The actors of `up`. Addresses, paths, the id and `rollout` in it are set by `up`.
     pub actor: hypereyes_actor::Config,
     /// The reward service of `up`. Addresses and paths in it are set by `up`; `judge` and `trace` also serve `eval` and `score`.
@@ -143,10 +143,10 @@ impl Default for Config {
             engine: EngineConfig { max_sequences: 64, ..EngineConfig::default() },
             eval: EvalConfig::default(),
             up: UpConfig::default(),
-            learner: hypereyes_learner::rl::Config {
+            learner: hypereyes_learner::Config {
                 steps: 80,
                 objective: Options { opd_coef: 0.2, ..Options::default() },
-                ..hypereyes_learner::rl::Config::default()
+                ..hypereyes_learner::Config::default()
             },
             actor: hypereyes_actor::Config { threads: 1, ..hypereyes_actor::Config::default() },
             reward_service: hypereyes_reward_service::Config::default(),

@@ -124,13 +124,13 @@ impl Rooms {
     }
 
     /// The settings of a rank of the learner.
-    fn learner(&self, rank: usize, metrics_listen: Option<SocketAddr>, announce: Option<PathBuf>) -> hypereyes_learner::rl::Config {
+    fn learner(&self, rank: usize, metrics_listen: Option<SocketAddr>, announce: Option<PathBuf>) -> hypereyes_learner::Config {
         let mut base = self.config.learner.clone();
         if self.teacher.is_none() {
             base.objective.opd_coef = 0.0;
         }
         let (world, leader) = (self.config.up.ranks.max(1), self.addresses.learner.to_string());
-        hypereyes_learner::rl::Config {
+        hypereyes_learner::Config {
             listen: self.addresses.learner,
             metrics_listen,
             announce,
@@ -207,7 +207,7 @@ mod tests {
             rooms.write(&name).expect("written");
         }
         let read = |name: &str| std::fs::read_to_string(rooms.folder.room_config(name)).expect("written");
-        let learner: hypereyes_learner::rl::Config = toml::from_str(&read(LEARNER)).expect("the learner reads it");
+        let learner: hypereyes_learner::Config = toml::from_str(&read(LEARNER)).expect("the learner reads it");
         assert_eq!((learner.seed, learner.reward.as_str(), learner.out), (5, "127.0.0.1:2", rooms.folder.learner()));
         let actor: hypereyes_actor::Config = toml::from_str(&read("actor-1")).expect("an actor reads it");
         assert_eq!((actor.id.as_str(), actor.learner.as_str(), actor.teacher.as_deref()), ("actor-1", "127.0.0.1:1", Some("127.0.0.1:3")));
@@ -233,7 +233,7 @@ mod tests {
             alone.write(&name).expect("written");
         }
         let read = std::fs::read_to_string(alone.folder.room_config("rank-2")).expect("written");
-        let rank: hypereyes_learner::rl::Config = toml::from_str(&read).expect("the learner reads it");
+        let rank: hypereyes_learner::Config = toml::from_str(&read).expect("the learner reads it");
         assert_eq!((rank.ranks.rank, rank.ranks.world, rank.ranks.leader.as_str()), (2, 3, "127.0.0.1:1"));
     }
 }

@@ -1,0 +1,141 @@
+//! Leases, receipts and batches, told in small stories.
+
+mod support;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use hypereyes_domain::{Failure, PolicyVersion, TaskId};
+use hypereyes_learner::intake::{Answer, Bounds, Intake, Lease, Receipt};
+use hypereyes_learner::ledger::Ledger;
+
+use crate::support::group;
+
+fn intake(tasks: usize, groups_per_step: usize, max_staleness: u64) -> Intake {
+    let bounds = Bounds { groups_per_step, max_staleness, lease: Duration::from_secs(10), deterministic: false };
+    with(tasks, bounds)
+}
+
+fn with(tasks: usize, bounds: Bounds) -> Intake {
+    let tasks = (0..tasks).map(|n| TaskId::new(format!("t{n}"))).collect();
+    Intake::new(bounds, tasks, 1, 7, None, PolicyVersion(0), Ledger::nowhere())
+}
+
+fn leased(intake: &mut Intake, actor: &str, now: Instant) -> Lease {
+    match intake.lease(&actor.into(), now) {
+        Answer::Lease(lease) => lease,
+        other => panic!("no lease but {other:?}"),
+    }
+}
+
+#[test]
+fn submitting_twice_counts_once() {
+    let now = Instant::now();
+    let mut intake = intake(4, 1, 1);
+    let lease = leased(&mut intake, "a", now);
+    assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Accepted);
+    assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Duplicate);
+    assert_eq!(intake.take_batch().unwrap().len(), 1);
+    assert!(intake.take_batch().is_none());
+}
+
+#[test]
+fn a_lost_lease_is_leased_again_and_its_zombie_refused() {
+    let now = Instant::now();
+    let mut intake = intake(1, 1, 2);
+    let first = leased(&mut intake, "a", now);
+    assert_eq!(intake.lease(&"b".into(), now), Answer::EpochEnd);
+    let later = now + Duration::from_secs(11);
+    let second = leased(&mut intake, "b", later);
+    assert_eq!(first.task, second.task);
+    assert_ne!(first.group, second.group);
+    assert_eq!(intake.submit(group(&first, "a", 0), later), Receipt::Expired);
+    assert_eq!(intake.submit(group(&second, "b", 0), later), Receipt::Accepted);
+}
+
+#[test]
+fn heartbeats_keep_leases_and_tell_losers() {
+    let now = Instant::now();
+    let mut intake = intake(2, 1, 4);
+    let lease = leased(&mut intake, "a", now);
+    let soon = now + Duration::from_secs(9);
+    assert_eq!(intake.heartbeat(&"a".into(), &[lease.group.clone()], soon), vec![lease.group.clone()]);
+    assert!(intake.heartbeat(&"b".into(), &[lease.group.clone()], soon).is_empty());
+    assert_eq!(intake.heartbeat(&"a".into(), &[lease.group.clone()], soon + Duration::from_secs(9)).len(), 1);
+}
+
+#[test]
+fn outstanding_groups_are_bounded() {
+    let now = Instant::now();
+    let mut intake = intake(10, 2, 2);
+    let leases: Vec<_> = (0..4).map(|_| leased(&mut intake, "a", now)).collect();
+    assert_eq!(intake.lease(&"a".into(), now), Answer::Backpressure);
+    assert!(intake.abandon(&leases[0].group, &"a".into(), Failure::Cancelled));
+    assert_eq!(leased(&mut intake, "b", now).task, leases[0].task);
+}
+
+#[test]
+fn stale_groups_are_dropped_and_their_tasks_done_again() {
+    let now = Instant::now();
+    let mut intake = intake(3, 1, 2);
+    let (first, second) = (leased(&mut intake, "a", now), leased(&mut intake, "a", now));
+    assert_eq!(intake.submit(group(&first, "a", 0), now), Receipt::Accepted);
+    let batch = intake.take_batch().unwrap();
+    intake.trained(&batch, PolicyVersion(3), 3);
+    assert_eq!(intake.submit(group(&second, "a", 0), now), Receipt::Stale);
+    let seen: Vec<_> = (0..2).map(|_| leased(&mut intake, "a", now).task).collect();
+    assert!(seen.contains(&second.task));
+    assert_eq!(intake.counts(), (1, 1, 2, 0));
+}
+
+#[test]
+fn a_deterministic_intake_makes_the_same_batches_whoever_is_fast() {
+    let now = Instant::now();
+    let bounds = Bounds { groups_per_step: 2, max_staleness: 4, lease: Duration::from_secs(10), deterministic: true };
+    let story = |swap: bool, lose: bool| {
+        let mut intake = with(5, bounds.clone());
+        let (mut batches, mut clock) = (vec![], now);
+        for version in 0..3u64 {
+            let count = if version == 2 { 1 } else { 2 };
+            let mut leases: Vec<_> = (0..count).map(|_| leased(&mut intake, "a", clock)).collect();
+            assert_ne!(std::mem::discriminant(&intake.lease(&"b".into(), clock)), std::mem::discriminant(&Answer::Finished));
+            if lose {
+                // The actor dies; another gets the same tasks and seeds under other names.
+                clock += Duration::from_secs(11);
+                let again: Vec<_> = (0..count).map(|_| leased(&mut intake, "a", clock)).collect();
+                let told = |leases: &[Lease]| leases.iter().map(|lease| (lease.task.clone(), lease.seed)).collect::<HashSet<_>>();
+                assert_eq!(told(&again), told(&leases));
+                leases = again;
+            }
+            if swap {
+                leases.reverse();
+            }
+            for lease in &leases {
+                assert_eq!(intake.submit(group(lease, "a", version), clock), Receipt::Accepted);
+            }
+            let batch = intake.take_batch().unwrap();
+            assert_eq!(intake.lease(&"b".into(), clock), Answer::Backpressure, "nothing is sampled with a policy about to be old");
+            intake.trained(&batch, PolicyVersion(version + 1), version + 1);
+            batches.push(batch.iter().map(|group| group.scored.group.task.clone()).collect::<Vec<_>>());
+            batches.push(intake.cursor().remaining);
+        }
+        batches
+    };
+    let plain = story(false, false);
+    assert_eq!(story(true, false), plain);
+    assert_eq!(story(false, true), plain);
+}
+
+#[test]
+fn a_resumed_intake_forgets_no_task() {
+    let now = Instant::now();
+    let mut before = intake(6, 1, 3);
+    let leases: Vec<_> = (0..3).map(|_| leased(&mut before, "a", now)).collect();
+    before.submit(group(&leases[0], "a", 0), now);
+    let batch = before.take_batch().unwrap();
+    before.trained(&batch, PolicyVersion(1), 1);
+    before.submit(group(&leases[1], "a", 0), now);
+    let cursor = before.cursor();
+    assert_eq!(cursor.remaining.len(), 5);
+    assert!(!cursor.remaining.contains(&leases[0].task));
+}
