@@ -4,8 +4,8 @@
 //! objective is a function of log-probs and none is written in tensors). Out: new weights and what was measured.
 //!
 //! Micro-batches run at once, one per lane of cores; their gradients are added up in the micro-batches' order, then over the
-//! ranks in theirs, so that a result depends on how many there are of both and on nothing else. With
-//! [`Placement::shard`], each rank keeps the optimiser's state of its shard only (ZeRO, stage 2: gradients are scattered).
+//! ranks in theirs, so that a result depends on how many there are of both and on nothing else. Where
+//! ranks are sharded, each keeps the optimiser's state of its shard only (ZeRO, stage 2: gradients are scattered).
 
 use std::ops::Range;
 

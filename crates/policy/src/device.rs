@@ -9,7 +9,7 @@ use crate::Error;
 use crate::backend::Cpu;
 use crate::ops::Kernels;
 
-/// A device and the precision it computes in. Weights are always kept and exchanged in f32.
+/// A device and the precision it computes in. Weights are always kept in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Device {

@@ -14,7 +14,7 @@ use burn::tensor::{Bool, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 use super::cache::{Cache, CacheRow, slots_within};
 use crate::config::TextConfig;
 
-/// Positions that a read is rounded up to: kernels are tuned once per shape.
+/// Positions that a read is rounded up to, so that few shapes occur: kernels are compiled for some of their sizes.
 const READ_STEP: usize = 128;
 
 /// One layer's keys and values.
