@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hypereyes_chassis::{BackoffConfig, TelemetryConfig};
+use hypereyes_chassis::{BackoffConfig, BreakerConfig, TelemetryConfig};
 use hypereyes_policy::engine::EngineConfig;
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_search::LimitsConfig;
@@ -43,6 +43,11 @@ pub struct Config {
     pub fetch_ms: u64,
     /// Longest time in milliseconds for the teacher's word on one group. Default 60000; after it the group goes on without.
     pub teacher_ms: u64,
+    /// When a teacher that does not answer is no longer asked: groups go on without, and now and then one tries.
+    pub teacher_breaker: BreakerConfig,
+    /// The teacher's likeliest tokens to ask for at every sampled token, at most 64: they show how much of its choice the policy
+    /// shares. Default 0: none.
+    pub teacher_top_k: usize,
     /// Milliseconds that groups in flight get at the end before they are given back. Default 5000: most are better re-leased
     /// than waited for.
     pub grace_ms: u64,
@@ -76,6 +81,8 @@ impl Default for Config {
             heartbeat_ms: 2000,
             fetch_ms: 600_000,
             teacher_ms: 60_000,
+            teacher_breaker: BreakerConfig::default(),
+            teacher_top_k: 0,
             grace_ms: 5000,
             pictures_bytes: 256 << 20,
             backoff: BackoffConfig::default(),

@@ -28,6 +28,7 @@ use hypereyes_domain::PolicyVersion;
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::engine::Engine;
+use hypereyes_proto::limits::MAX_TOP;
 use hypereyes_rollout::{RolloutConfig, Setup};
 use hypereyes_search::{EmbeddedSearch, Limited, World};
 use hypereyes_weights::{Base, Published, Shapes, Snapshot};
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::config::Config;
 use crate::leases::Leases;
 use crate::service::Peers;
+use crate::teaching::Teaching;
 use crate::weights::Follower;
 use crate::worker::Worker;
 
@@ -72,7 +74,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         None => None,
     };
     let id = format!("{}-{}-{:08x}", config.id, std::process::id(), RandomState::new().hash_one(&config.id) as u32);
-    let peers = Peers::new(&id, &config.learner, &config.reward, config.teacher.as_deref())?;
+    if config.teacher_top_k > MAX_TOP {
+        return Err(BadInput::new(format!("teacher_top_k is {}; at most {MAX_TOP} are named", config.teacher_top_k)).into());
+    }
+    let peers = Peers::new(&id, &config.learner, &config.reward, config.teacher.as_deref())?.with_teacher_top(config.teacher_top_k);
     let loading = config.clone();
     let loaded = tokio::task::spawn_blocking(move || Loaded::new(&loading)).await;
     let Loaded { setup, engine, shapes, held, base } = loaded.expect("loading does not panic")?;
@@ -101,7 +106,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         engine,
         store: Arc::new(Store::new(config.pictures_bytes, Limits::default())),
         installed: installed_now,
-        teacher: Duration::from_millis(config.teacher_ms),
+        teacher: Teaching::new(peers.clone(), Duration::from_millis(config.teacher_ms), &config),
         backoff: config.backoff.clone(),
         stop_now: stop_now.clone(),
     });

@@ -16,10 +16,14 @@ pub const ABANDONED: &str = "hypereyes_actor_abandoned_total";
 pub const IN_FLIGHT: &str = "hypereyes_actor_groups_in_flight";
 /// Time of one stage of a group, by `stage` (`version`, `pictures`, `rollout`, `reward`, `teacher`, `submit`).
 pub const STAGE_SECONDS: &str = "hypereyes_actor_stage_seconds";
-/// Rollouts sent to the teacher that came back without log-probs, by `reason` (`timeout`, `missing_pictures`, `refused`,
-/// `invalid`, or a failure's label).
+/// Rollouts routed to the teacher that got no log-probs, by `reason` (`away`: it was not asked because it had not answered before,
+/// `timeout`, `missing_pictures`, `refused`, or a failure's label).
 pub const NO_SIGNAL: &str = "hypereyes_actor_teacher_no_signal_total";
-/// Rollouts with log-probs of the teacher.
+/// Whether the teacher is not asked at present (1), because it has not answered for a while.
+pub const TEACHER_AWAY: &str = "hypereyes_actor_teacher_away";
+/// Questions to the teacher that were repeated.
+pub const TEACHER_REPEATS: &str = "hypereyes_actor_teacher_repeats_total";
+/// Rollouts with log-probs of the teacher, by `teacher` and `epoch`.
 pub const TAUGHT: &str = "hypereyes_actor_taught_rollouts_total";
 /// Pictures, by `from` or to whom they travelled (`learner_get`, `learner_put`, `teacher_put`).
 pub const PICTURES: &str = "hypereyes_actor_pictures_total";
@@ -42,6 +46,8 @@ pub fn describe() {
     describe_gauge!(IN_FLIGHT, "groups in flight");
     describe_histogram!(STAGE_SECONDS, Unit::Seconds, "time of one stage of a group");
     describe_counter!(NO_SIGNAL, "rollouts without the teacher's log-probs, by reason");
+    describe_gauge!(TEACHER_AWAY, "whether the teacher is not asked at present");
+    describe_counter!(TEACHER_REPEATS, "questions to the teacher that were repeated");
     describe_counter!(TAUGHT, "rollouts with the teacher's log-probs");
     describe_counter!(PICTURES, "pictures that travelled, by way");
     describe_counter!(HEARTBEATS, "heartbeats, by outcome");

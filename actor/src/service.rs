@@ -5,71 +5,25 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hypereyes_chassis::{BadInput, Retryable};
+use hypereyes_chassis::BadInput;
 use hypereyes_domain::{
     ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Round, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
     Trajectory,
 };
-use hypereyes_proto::client::{LearnerClient, RewardClient, TeacherClient};
+use hypereyes_proto::call::within;
+use hypereyes_proto::client::{LearnerClient, RewardClient};
 use hypereyes_proto::convert::{self, Invalid, ids};
 use hypereyes_proto::limits::{MAX_GROUP_SIZE, MAX_PICTURE_BYTES};
-use hypereyes_proto::{ScoreSequence, client, failure, v1};
+use hypereyes_proto::{Answer, Question, ScoreSequence, TeacherPeer, client, v1};
 use tokio::time::timeout;
-use tonic::{Code, Request, Status};
+use tonic::Status;
+
+pub use hypereyes_proto::CallError;
 
 /// Longest wait for a small answer.
 const SMALL: Duration = Duration::from_secs(10);
 /// Longest wait for an answer to a group or for pictures.
 const LARGE: Duration = Duration::from_secs(120);
-
-/// Why a call brought nothing.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{op} failed ({failure}): {message}")]
-pub struct CallError {
-    /// What was called.
-    pub op: &'static str,
-    /// Whose fault it is.
-    pub failure: Failure,
-    /// What happened.
-    pub message: String,
-    /// Pictures that the peer lacks.
-    pub missing: Vec<PictureId>,
-    /// The peer understood and refused, or its answer is nonsense: calling again is of no use.
-    pub refused: bool,
-}
-
-impl Retryable for CallError {
-    fn is_retryable(&self) -> bool {
-        !self.refused
-    }
-}
-
-impl CallError {
-    fn of(op: &'static str, status: &Status) -> Self {
-        let (failure, message, missing) = failure::from_status(status);
-        // Everything else may pass: peers restart, overload and time out in many ways.
-        let refused = matches!(
-            status.code(),
-            Code::InvalidArgument
-                | Code::NotFound
-                | Code::AlreadyExists
-                | Code::PermissionDenied
-                | Code::FailedPrecondition
-                | Code::OutOfRange
-                | Code::Unimplemented
-                | Code::Unauthenticated
-        );
-        Self { op, failure, message, missing, refused }
-    }
-
-    fn late(op: &'static str, after: Duration) -> Self {
-        Self { op, failure: Failure::Timeout, message: format!("no answer within {after:?}"), missing: vec![], refused: false }
-    }
-
-    fn nonsense(op: &'static str, reason: impl ToString) -> Self {
-        Self { op, failure: Failure::Infrastructure, message: reason.to_string(), missing: vec![], refused: true }
-    }
-}
 
 /// A lease: what to roll out, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,7 +103,9 @@ pub struct Peers {
     actor: ActorId,
     learner: LearnerClient,
     reward: RewardClient,
-    teacher: Option<TeacherClient>,
+    teacher: Option<TeacherPeer>,
+    /// The teacher's likeliest tokens to ask for.
+    teacher_top: usize,
 }
 
 impl Peers {
@@ -163,8 +119,15 @@ impl Peers {
             actor: ids::actor("id", actor.to_owned()).map_err(|error| bad(&error))?,
             learner: client::learner(learner).map_err(|error| bad(&error))?,
             reward: client::reward(reward).map_err(|error| bad(&error))?,
-            teacher: teacher.map(client::teacher).transpose().map_err(|error| bad(&error))?,
+            teacher: teacher.map(client::teacher).transpose().map_err(|error| bad(&error))?.map(TeacherPeer::new),
+            teacher_top: 0,
         })
+    }
+
+    /// The same, asking the teacher for this many likeliest tokens as well.
+    #[must_use]
+    pub fn with_teacher_top(self, teacher_top: usize) -> Self {
+        Self { teacher_top, ..self }
     }
 
     /// The name that the peers know this actor by.
@@ -293,34 +256,21 @@ impl Peers {
 
     /// Asks the teacher about rollouts, within `patience`, which the teacher is told.
     pub async fn teach(&self, scored: &ScoredGroup, rollouts: &[usize], patience: Duration) -> Result<Vec<TeacherLogprobs>, CallError> {
-        const OP: &str = "score_tokens";
-        let mut teacher = self.teacher.clone().ok_or_else(|| CallError::nonsense(OP, "no teacher is configured"))?;
-        let asked: Vec<ScoreSequence> = rollouts.iter().map(|at| ScoreSequence::from(&scored.group.rollouts[*at])).collect();
-        let mut request = Request::new(v1::ScoreTokensRequest {
-            group_id: scored.group.id.as_str().to_owned(),
-            sequences: asked.iter().cloned().map(Into::into).collect(),
-            teacher_id: None,
-        });
-        request.set_timeout(patience);
-        let reply = within(OP, patience, teacher.score_tokens(request)).await?;
-        convert::teacher_answers(&asked, reply).map_err(|invalid| CallError::nonsense(OP, invalid))
+        let sequences = rollouts.iter().map(|at| ScoreSequence::from(&scored.group.rollouts[*at])).collect();
+        let question = Question { top: self.teacher_top, ..Question::new(scored.group.id.clone(), sequences) };
+        let (teacher, answers) = self.the_teacher()?.ask(&question, patience).await?;
+        let spread = |(at, answer): (&usize, Answer)| answer.spread(&scored.group.rollouts[*at].mask, teacher.clone());
+        Ok(rollouts.iter().zip(answers).map(spread).collect())
     }
 
     /// Puts pictures where the teacher finds them.
     pub async fn put_to_teacher(&self, pictures: Vec<(PictureId, Bytes)>, patience: Duration) -> Result<(), CallError> {
-        const OP: &str = "put_to_teacher";
-        let mut teacher = self.teacher.clone().ok_or_else(|| CallError::nonsense(OP, "no teacher is configured"))?;
-        within(OP, patience, teacher.put_pictures(tokio_stream::iter(messages(pictures)))).await.map(|_| ())
+        self.the_teacher()?.put(pictures, patience).await
     }
-}
 
-async fn within<T>(
-    op: &'static str,
-    patience: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, CallError> {
-    let reply = timeout(patience, call).await.map_err(|_| CallError::late(op, patience))?;
-    reply.map(tonic::Response::into_inner).map_err(|status| CallError::of(op, &status))
+    fn the_teacher(&self) -> Result<&TeacherPeer, CallError> {
+        self.teacher.as_ref().ok_or_else(|| CallError::nonsense("score_tokens", "no teacher is configured"))
+    }
 }
 
 fn messages(pictures: Vec<(PictureId, Bytes)>) -> Vec<v1::Picture> {
@@ -350,17 +300,6 @@ fn lease_of(lease: v1::Lease) -> Result<Lease, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn peers_that_are_away_are_called_again_and_those_that_refuse_are_not() {
-        for code in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::Aborted, Code::DeadlineExceeded, Code::Unknown] {
-            assert!(CallError::of("x", &Status::new(code, "")).is_retryable(), "{code:?}");
-        }
-        for code in [Code::InvalidArgument, Code::Unimplemented, Code::FailedPrecondition, Code::OutOfRange] {
-            assert!(!CallError::of("x", &Status::new(code, "")).is_retryable(), "{code:?}");
-        }
-        assert!(CallError::of("x", &failure::to_status(Failure::Judge, "no verdict")).is_retryable());
-    }
 
     #[test]
     fn leases_that_cannot_be_rolled_out_are_named() {

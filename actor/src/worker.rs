@@ -23,7 +23,7 @@ use crate::leases::Held;
 use crate::metrics::{ABANDONED, GROUPS, PICTURES, STAGE_SECONDS};
 use crate::pictures::{self, GroupPictures};
 use crate::service::{CallError, Lease, Peers, Receipt};
-use crate::teaching;
+use crate::teaching::Teaching;
 
 /// Peers may be away for this long: as good as for ever, but every wait has an end.
 const PATIENCE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -46,8 +46,8 @@ pub struct Worker {
     pub store: Arc<Store>,
     /// What the engine holds.
     pub installed: watch::Receiver<Option<Published>>,
-    /// Patience with the teacher.
-    pub teacher: Duration,
+    /// How the teacher is asked.
+    pub teacher: Teaching,
     /// Pauses between tries.
     pub backoff: BackoffConfig,
     /// The end of all grace.
@@ -102,7 +102,7 @@ impl Worker {
         let task_pictures = task_pictures.map_err(|error| Failed::new(Failure::Infrastructure, error))?;
         let (group, pictures) = stage("rollout", self.roll_out(lease, &task_pictures)).await?;
         let scored = stage("reward", self.persist("score_group", || self.peers.score(&group, &lease.task))).await?;
-        let teacher = stage("teacher", teaching::teach(&self.peers, &scored, &pictures, self.teacher)).await;
+        let teacher = stage("teacher", self.teacher.teach(&scored, &pictures)).await;
         let taught = TaughtGroup::new(scored, teacher).and_then(|taught| taught.check().map(|()| taught));
         Ok((taught.map_err(|error| Failed::new(Failure::Infrastructure, error))?, pictures))
     }

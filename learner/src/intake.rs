@@ -172,6 +172,11 @@ impl Intake {
         order.into()
     }
 
+    /// Groups leased or waiting, as a share of the bound.
+    pub fn fill(&self) -> f64 {
+        (self.held.len() + self.ready.len()) as f64 / self.bounds.most_outstanding().max(1) as f64
+    }
+
     /// Someone asks for work.
     pub fn lease(&mut self, actor: &ActorId, now: Instant) -> Answer {
         self.expire(now);

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod lora;
 pub mod metrics;
 pub mod optim;
+pub mod pace;
 pub mod passes;
 pub mod ranks;
 pub mod rl;
@@ -23,6 +24,7 @@ pub mod sft;
 pub mod start;
 pub mod step;
 pub mod tasks;
+pub mod taught;
 pub mod trainer;
 
 pub use config::Config;

@@ -4,7 +4,7 @@
 //! Batches run at once, one per lane of cores, each with a tape of its own. Not known here: samples, optimisers.
 
 use burn::backend::Autodiff;
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, Tensor, TensorData};
 use hypereyes_policy::Error;
@@ -12,10 +12,11 @@ use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{self, HostWeights, ParamPath};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::{Device, OnDevice};
+use hypereyes_policy::frozen::{self, Said, Wanted};
 use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_policy::ops::Kernels;
-use hypereyes_policy::score::{self, Target};
+use hypereyes_policy::score::{self, Sample, Target};
 
 use crate::optim::Gradients;
 
@@ -30,6 +31,12 @@ pub trait Passes: Send {
     /// Passes at most [`Passes::lanes`] batches through the model and back: the gradients of `sum(coefficient * log-prob)`,
     /// one set per batch in order; `None` where nothing is asked or every coefficient is 0.
     fn wave(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>) -> Vec<Option<Gradients>>;
+
+    /// What the model says of the samples' asked tokens, without a tape.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when a sample does not fit the model.
+    fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error>;
 
     /// Puts other weights in.
     ///
@@ -87,6 +94,10 @@ impl<B: Kernels> Passes for Placed<B> {
             let (logprobs, coefficients) = weighted?;
             self.backward(&self.models[lane], logprobs, coefficients)
         })
+    }
+
+    fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
+        frozen::say(&self.config, &self.models[0].valid(), &self.device, samples, wanted)
     }
 
     fn load(&mut self, weights: &HostWeights) -> Result<(), Error> {

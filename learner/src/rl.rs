@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::intake::{Bounds, Intake};
 use crate::ledger::{Event, Ledger};
 use crate::lora::Lora;
+use crate::pace::Pace;
 use crate::ranks::Meeting;
 use crate::service::{GroupPlan, KeptReferences, ReferenceKeeper, Service, Shared};
 use crate::start::Start;
@@ -240,18 +241,19 @@ impl Loop<'_> {
         let path = self.config.out.join("metrics.jsonl");
         forget_after(&path, self.step)?;
         let mut metrics = open(&path)?;
-        let mut waiting = Instant::now();
+        let (mut waiting, mut pace) = (Instant::now(), Pace::new());
         let pass = |limit: u64, seconds: f64| limit > 0 && seconds >= limit as f64;
         while self.step < self.config.steps && !pass(self.config.time_limit_s, self.seconds()) {
             let (batch, over, drained) = {
                 let mut intake = self.shared.intake();
+                metrics::gauge!(crate::metrics::QUEUE_FILL).set(intake.fill());
                 let batch = intake.take_batch();
                 let over = batch.is_none() && intake.epoch_is_over();
                 (batch, over, intake.is_finished() && intake.counts().2 == 0)
             };
             if let Some(batch) = batch {
                 let starved = waiting.elapsed().as_secs_f64();
-                metrics::counter!(crate::metrics::STARVED).increment(starved.round() as u64);
+                pace.waited();
                 let mut measured = self.train(batch).await?;
                 measured.starved_seconds = starved;
                 write_line(&mut metrics, &measured)?;
@@ -259,12 +261,14 @@ impl Loop<'_> {
                 if self.step % self.config.checkpoint_every.max(1) == 0 {
                     self.save(kept)?;
                 }
+                pace.worked();
                 waiting = Instant::now();
             } else if over && !drained {
                 self.commit(kept, shutdown).await?;
             } else if drained {
                 break;
             } else {
+                pace.waited();
                 self.beat()?;
                 // The bell rings for groups; the timeout is for leases that expire in silence and for the time limit.
                 let bell = tokio::time::timeout(Duration::from_millis(500), self.shared.bell.notified());

@@ -173,7 +173,7 @@ impl Example {
             });
         }
         let trained = (start..tokens.len()).collect();
-        Self { sample: Sample { tokens, pictures: vec![], asked: trained }, pictures, authors }
+        Self { sample: Sample { tokens, pictures: vec![], asked: trained, trunk: 0 }, pictures, authors }
     }
 
     /// The demonstration up to the end of its first turn.
@@ -194,7 +194,7 @@ impl Example {
             let pictures = self.pictures.iter().map(|picture| Arc::new(processor.patches(picture))).collect();
             return (Sample { pictures, ..self.sample.clone() }, weights(&self.authors));
         }
-        let mut sample = Sample { tokens: vec![], pictures: vec![], asked: vec![] };
+        let mut sample = Sample::default();
         let mut authors = vec![];
         let start = self.sample.asked[0];
         for (at, token) in self.sample.tokens.iter().enumerate() {

@@ -9,13 +9,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hypereyes_domain::{Accuracy, Patches, PictureId, PolicyVersion, Route, TaughtGroup};
+use hypereyes_domain::{Accuracy, Patches, PictureId, PolicyVersion, Route, TaughtGroup, TeacherLogprobs};
 use hypereyes_objective::{self as objective, Credit, Options, Sequence, Totals};
 use hypereyes_policy::Error;
+use hypereyes_policy::frozen::Wanted;
 use hypereyes_policy::score::{self, Sample};
 use hypereyes_scoring::cas;
 use serde::{Deserialize, Serialize};
 
+use crate::taught::{Sums, Taught};
 use crate::trainer::{TrainError, Trainer};
 
 /// Pictures of a batch as patches.
@@ -64,6 +66,10 @@ pub struct Measured {
     pub distilled: f64,
     /// Share of rollouts routed to the teacher without an answer from it.
     pub untaught: f64,
+    /// Share of trained tokens that the teacher's word shaped.
+    pub distilled_tokens: f64,
+    /// What each teacher did.
+    pub teachers: Taught,
     /// Share of clipped tokens.
     pub clip_fraction: f64,
     /// Mean importance weight before truncation.
@@ -91,6 +97,7 @@ pub struct Measured {
 struct Part {
     loss: f64,
     metrics: objective::Metrics,
+    taught: Sums,
 }
 
 /// Trains on a batch; `version` is the policy's before the step. Every rank calls it with the same batch and passes over its
@@ -110,6 +117,7 @@ pub fn train(
 ) -> Result<Measured, TrainError> {
     let began = Instant::now();
     let (samples, mut sequences) = lay_out(groups, pictures)?;
+    let teachers: Vec<Option<&TeacherLogprobs>> = groups.iter().flat_map(|group| group.teacher.iter().map(Option::as_ref)).collect();
     let owners: Vec<u64> = sequences.iter().map(|sequence| sequence.group).collect();
     let rewards: Vec<Option<f64>> = sequences
         .iter()
@@ -128,8 +136,10 @@ pub fn train(
     let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
     let mine = score::even_runs(&lengths, usize::MAX, place.world).get(place.rank).cloned().unwrap_or(0..0);
     let mut own = Part::default();
+    compare(trainer, &samples[mine.clone()], &teachers[mine.clone()], &mut own.taught)?;
     let mut failure = None;
     trainer.accumulate(&samples[mine.clone()], temperature, |run, logprobs| {
+        let taught = teachers[mine.clone()][run.clone()].iter();
         let part: Vec<Sequence> = sequences[mine.clone()][run]
             .iter()
             .zip(logprobs)
@@ -138,6 +148,11 @@ pub fn train(
                 Sequence { new: now.clone(), old: now, ..sequence.clone() }
             })
             .collect();
+        for (sequence, teacher) in part.iter().zip(taught) {
+            if let (Some(teacher), Some(own_word)) = (teacher, &sequence.teacher) {
+                own.taught.add(teacher, &sequence.new, own_word);
+            }
+        }
         match objective::evaluate_part(&part, &totals, options) {
             Ok(output) => {
                 own.loss += output.loss;
@@ -154,7 +169,7 @@ pub fn train(
         return Err(invalid(error));
     }
     let grad_norm = trainer.step(lr)?;
-    let Part { loss, metrics: sums } = together(trainer, own, version)?;
+    let Part { loss, metrics: sums, taught } = together(trainer, own, version)?;
     if !grad_norm.is_finite() {
         metrics::counter!(crate::metrics::STEPS_SKIPPED).increment(1);
     }
@@ -167,6 +182,16 @@ pub fn train(
     measured.opd_reverse_kl = sums.opd_reverse_kl;
     measured.distilled = sums.distilled_sequences as f64 / n;
     measured.untaught = sums.untaught_sequences as f64 / n;
+    measured.distilled_tokens = sums.distilled_tokens as f64 / sums.trained_tokens.max(1) as f64;
+    measured.teachers = taught.means();
+    for (teacher, means) in &measured.teachers {
+        metrics::gauge!(crate::metrics::TEACHER_KL, "teacher" => teacher.clone()).set(means.reverse_kl);
+        metrics::counter!(crate::metrics::TEACHER_TOKENS, "teacher" => teacher.clone()).increment(means.tokens as u64);
+        if let Some(overlap) = means.top_overlap {
+            metrics::gauge!(crate::metrics::TEACHER_OVERLAP, "teacher" => teacher.clone()).set(overlap);
+        }
+    }
+    metrics::counter!(crate::metrics::UNTAUGHT).increment(sums.untaught_sequences as u64);
     measured.clip_fraction = sums.pg_clipfrac;
     measured.tis_mean = sums.tis;
     measured.train_rollout_logprob_abs_diff = sums.train_rollout_logprob_abs_diff;
@@ -192,8 +217,25 @@ fn together(trainer: &mut Trainer, own: Part, version: PolicyVersion) -> Result<
         let part: Part = serde_json::from_slice(part).map_err(|error| Error::Input(format!("rank {rank} reports nonsense: {error}")))?;
         whole.loss += part.loss;
         whole.metrics.absorb(&part.metrics);
+        whole.taught.absorb(&part.taught);
     }
     Ok(whole)
+}
+
+/// Rollouts of a rank whose likeliest tokens are compared with the teacher's in one step: enough for a mean, few enough not to be
+/// felt.
+const COMPARED: usize = 4;
+
+/// How much of the teachers' choice the policy shares, before it is trained.
+fn compare(trainer: &Trainer, samples: &[Sample], teachers: &[Option<&TeacherLogprobs>], sums: &mut Sums) -> Result<(), TrainError> {
+    let named = samples.iter().zip(teachers).filter_map(|(sample, teacher)| Some((sample, (*teacher)?)));
+    for (sample, teacher) in named.filter(|(_, teacher)| !teacher.top.is_empty()).take(COMPARED) {
+        let tokens = sample.asked.len();
+        let said = trainer.say(std::slice::from_ref(sample), Wanted { temperature: 1.0, top: teacher.top.len() / tokens.max(1) })?;
+        let policy: Vec<u32> = said.iter().flat_map(|said| said.top.iter().map(|(id, _)| *id)).collect();
+        sums.compare(teacher, &policy, tokens);
+    }
+    Ok(())
 }
 
 /// Token sequences for the trainer and, beside them, what the objective needs; only sampled tokens are listed.
@@ -210,6 +252,7 @@ fn lay_out(groups: &[TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, 
                 tokens: rollout.prompt.iter().chain(&rollout.response).copied().collect(),
                 pictures: seen.map_err(|id| Error::Input(format!("group {}: picture {id} is not here", scored.group.id)))?,
                 asked: at.iter().map(|at| start + at).collect(),
+                trunk: 0,
             });
             let judged = score.route != Route::Skip;
             sequences.push(Sequence {

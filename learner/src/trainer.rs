@@ -13,6 +13,7 @@ use hypereyes_collective::{Collective, CollectiveError, Place, Tcp};
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
+use hypereyes_policy::frozen::{Said, Wanted};
 use hypereyes_policy::score::{self, Sample};
 
 use crate::layout::Layout;
@@ -190,6 +191,14 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// What the policy says of the samples' asked tokens as it is now; nothing is trained.
+    ///
+    /// # Errors
+    /// [`hypereyes_policy::Error`] when a sample does not fit the model.
+    pub fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, hypereyes_policy::Error> {
+        self.passes.say(samples, wanted)
     }
 
     /// Updates the weights with what all ranks accumulated; every rank must call it. Returns the gradient norm before

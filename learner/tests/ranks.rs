@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hypereyes_collective::{Collective, Hub, Place, Tcp};
 use hypereyes_domain::{
     Accuracy, BonusBranch, Ending, GroupId, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup, TeacherLogprobs,
-    Trajectory,
+    TeacherVersion, Trajectory,
 };
 use hypereyes_learner::lora::LoraConfig;
 use hypereyes_learner::optim::{OptimConfig, ParameterGroup};
@@ -53,7 +53,7 @@ fn group(number: u32) -> TaughtGroup {
         let (accuracy, reward) = if failed { (Accuracy::Wrong, 0.0) } else { (Accuracy::Correct, 1.0 + 0.05 * f64::from(sibling)) };
         let route = if failed { Route::Distill } else { Route::Reinforce };
         scores.push(Score { accuracy, bonus: 0.0, branch: BonusBranch::None, reward, route });
-        teacher.push(failed.then(|| TeacherLogprobs { teacher: "t".into(), logprobs: of_mask(-2.5) }));
+        teacher.push(failed.then(|| TeacherLogprobs { teacher: TeacherVersion::new("t", 1), logprobs: of_mask(-2.5), top: vec![] }));
     }
     let group =
         RolloutGroup { id: GroupId::new(format!("g{number}")), task: TaskId::new(format!("t{number}")), actor: "a".into(), rollouts };

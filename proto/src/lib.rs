@@ -6,15 +6,19 @@
 //! This crate does not know what a service does with a message, and opens no port. Protobuf types are reached through
 //! [`v1`] only; a room converts them in its `service.rs` and speaks domain types from there on.
 
+pub mod call;
 pub mod client;
 pub mod convert;
 pub mod failure;
 pub mod limits;
 pub mod orders;
 pub mod server;
+pub mod teacher;
 
+pub use call::CallError;
 pub use client::{BadAddress, ClientConfig};
-pub use convert::{Invalid, ScoreSequence};
+pub use convert::{Answer, Invalid, Question, ScoreSequence};
+pub use teacher::TeacherPeer;
 pub use v1::FILE_DESCRIPTOR_SET;
 
 /// Generated messages, clients and servers of the protobuf package `hypereyes.v1`.

@@ -43,3 +43,9 @@ pub const MAX_REFERENCES_PER_BATCH: usize = 4096;
 pub const MAX_WEIGHTS_CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of one message in either direction: a full group with log-probs fits, a flood does not.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Models or promotions in one list.
+pub const MAX_ROSTER: usize = 1024;
+/// Bytes of the text that says where a model is.
+pub const MAX_SOURCE_BYTES: usize = 4096;
+/// Likeliest tokens named at one place.
+pub const MAX_TOP: usize = 64;

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use hypereyes_domain::{Failure, PictureId};
+use hypereyes_domain::{Failure, PictureId, TeacherVersion};
 use hypereyes_proto::v1::teacher_server::Teacher;
-use hypereyes_proto::{ScoreSequence, client, convert, failure, limits, server, v1};
+use hypereyes_proto::{Answer, Question, ScoreSequence, client, convert, failure, limits, server, v1};
 use tonic::codegen::tokio_stream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -26,10 +26,10 @@ impl Teacher for Fake {
             if !missing.is_empty() {
                 return Err(failure::missing_pictures(&missing));
             }
-            let logprobs = sequence.mask.iter().map(|&wanted| if wanted { -0.25 } else { 0.0 }).collect();
-            sequences.push(v1::SequenceLogprobs { logprobs });
+            let logprobs = sequence.mask.iter().filter(|wanted| **wanted).map(|_| -0.25).collect();
+            sequences.push(Answer { logprobs, top: vec![] });
         }
-        Ok(Response::new(v1::ScoreTokensReply { teacher_id: "fake".into(), sequences }))
+        Ok(Response::new((TeacherVersion::new("fake", 1), sequences).into()))
     }
 
     async fn put_pictures(&self, request: Request<Streaming<v1::Picture>>) -> Result<Response<v1::PutPicturesReply>, Status> {
@@ -70,7 +70,7 @@ async fn start() -> client::TeacherClient {
 fn question() -> (ScoreSequence, v1::ScoreTokensRequest) {
     let pictures = vec![PictureId::new("a".repeat(64)), PictureId::new("b".repeat(64))];
     let sequence = ScoreSequence { prompt: vec![1], response: vec![2, 3, 4], mask: vec![true, false, true], pictures };
-    let request = v1::ScoreTokensRequest { group_id: "t@1".into(), sequences: vec![sequence.clone().into()], teacher_id: None };
+    let request = Question::new("t@1".into(), vec![sequence.clone()]).into();
     (sequence, request)
 }
 
@@ -89,8 +89,8 @@ async fn missing_pictures_are_named_put_and_then_scored() {
     assert_eq!((put.stored, put.known), (2, 2));
 
     let reply = teacher.score_tokens(request).await.expect("now it holds them").into_inner();
-    let answers = convert::teacher_answers(&[sequence], reply).expect("it fits");
-    assert_eq!(answers[0].logprobs, [-0.25, 0.0, -0.25]);
+    let (teacher, answers) = convert::answered(&[sequence], 0, reply).expect("it fits");
+    assert_eq!((teacher, answers[0].logprobs.as_slice()), (TeacherVersion::new("fake", 1), [-0.25, -0.25].as_slice()));
 }
 
 #[tokio::test]

@@ -43,6 +43,24 @@ pub enum ScoreError {
     /// The caller's deadline passed.
     #[error("not scored before the deadline; raise it, or give the service more threads")]
     Deadline,
+    /// The server behind the model cannot be reached, or is busy.
+    #[error("the server of model {model} gives no answer: {reason}")]
+    Unreachable {
+        /// The model.
+        model: TeacherId,
+        /// What happened.
+        reason: String,
+    },
+    /// The server behind the model understood and refused, or says nothing that can be used.
+    #[error("the server of model {model} says nothing usable of sequence {index}: {reason}")]
+    Unusable {
+        /// The model.
+        model: TeacherId,
+        /// Which sequence of the call.
+        index: usize,
+        /// What it said.
+        reason: String,
+    },
     /// The model's thread or a pass of it failed.
     #[error("model {model} could not score: {reason}; see the log of the service")]
     Broken {
@@ -62,6 +80,8 @@ impl ScoreError {
             Self::TooLong { .. } => "too_long",
             Self::NotFinite { .. } => "not_finite",
             Self::Deadline => "deadline",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Unusable { .. } => "unusable",
             Self::Broken { .. } => "broken",
         }
     }

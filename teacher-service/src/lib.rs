@@ -7,30 +7,45 @@
 //! It knows no reward, no actor and no learner.
 
 pub mod deadline;
+pub mod digest;
 pub mod error;
+pub mod fetch;
+pub mod ledger;
+pub mod local;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod patches;
+pub mod peer;
+pub mod pins;
 pub mod registry;
 pub mod scorer;
+pub mod server;
 pub mod service;
+pub mod source;
+pub mod verify;
 pub mod vocabulary;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
 use hypereyes_chassis::ready::announce;
 use hypereyes_chassis::{Announcement, BadInput, Room, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
-use hypereyes_domain::TeacherId;
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::device::Device;
+use hypereyes_proto::convert::ids;
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
+use crate::ledger::Ledger;
+use crate::memory::Memory;
 use crate::model::ModelLimits;
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryError, Wish};
 use crate::service::Service;
+use crate::source::Source;
 
 /// Settings of the teacher service.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -43,10 +58,19 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// File in which the addresses taken are announced, once the first model is active. Default none.
     pub announce: Option<PathBuf>,
-    /// Folder of the first model, in Hugging Face layout. Default `teacher`.
-    pub model: PathBuf,
+    /// The first model: a folder in Hugging Face layout, the same in an object store (`s3://bucket/prefix`), or a server (`grpc://`
+    /// another teacher service, `sglang+http://`, `vllm+http://`). Not looked at where `store` knows of an active model.
+    /// Default `teacher`.
+    pub model: String,
     /// The name that the first model goes by. Default `teacher`.
     pub id: String,
+    /// Folder in which the registry is kept: which models are loaded, and every promotion. A service that comes back goes on with
+    /// what it said last. Default none: it begins with `model`.
+    pub store: Option<PathBuf>,
+    /// Bytes that the weights of all models may take together; 0 takes four fifths of the machine's memory. Default 0.
+    pub model_bytes: u64,
+    /// Seconds after its last question that a group keeps to its model. Default 60: above the retries of an actor.
+    pub keep_groups_s: u64,
     /// Where models compute: `cpu`, `cuda` or `cuda-bf16`. Default `cpu`.
     pub device: Device,
     /// Threads that compute; 0 takes all cores. Default 0. Has no effect where the process has set its pool up before.
@@ -72,8 +96,11 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7002)),
             metrics_listen: None,
             announce: None,
-            model: PathBuf::from("teacher"),
+            model: "teacher".into(),
             id: "teacher".into(),
+            store: None,
+            model_bytes: 0,
+            keep_groups_s: 60,
             device: Device::Cpu,
             threads: 0,
             max_batch_tokens: 8192,
@@ -126,27 +153,57 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         max_batch_tokens: config.max_batch_tokens,
         max_waiting: config.max_waiting,
         patches_bytes: config.patches_bytes,
+        memory: Memory::new(config.model_bytes),
+        fetched: config.store.as_ref().map(|store| store.join("fetched")),
     };
-    let registry = Arc::new(Registry::new(limits));
-    let id = hypereyes_proto::convert::ids::teacher("id", config.id.clone()).map_err(|invalid| BadInput::new(invalid.to_string()))?;
-    let Some(first) = shutdown.race(first(&registry, id, config.model.clone())).await else { return Ok(()) };
+    let ledger = Ledger::open(config.store.as_deref())?;
+    let registry = Registry::new(limits, ledger, Duration::from_secs(config.keep_groups_s));
+    let Some(first) = shutdown.race(first(&registry, &config)).await else { return Ok(()) };
     first?;
     if let Some(path) = &config.announce {
         announce(path, &Announcement::new(server.addr(), metrics))?;
     }
-    tracing::info!(addr = %server.addr(), model = %config.model.display(), id = config.id, "teacher service up");
+    let active = registry.roster().active().map(|active| active.to_string());
+    tracing::info!(addr = %server.addr(), active, "teacher service up");
     health.ready().await;
     let store = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
-    let routes = Routes::new(hypereyes_proto::server::teacher(Service::new(registry, store)));
-    server.serve(routes, shutdown, &config.server).await?;
+    let routes = Routes::new(hypereyes_proto::server::teacher(Service::new(registry.clone(), store)));
+    tokio::select! {
+        served = server.serve(routes, shutdown, &config.server) => served?,
+        () = registry.sweep() => {}
+    }
     Ok(())
 }
 
-/// Loads and promotes the model of the configuration. It will be as wrong at the next try, so failing is bad input.
-async fn first(registry: &Arc<Registry>, id: TeacherId, path: PathBuf) -> Result<(), BadInput> {
-    let bad = |error: registry::RegistryError| BadInput::new(format!("the teacher service cannot start: {error}"));
-    registry.load(id.clone(), path).await.map_err(bad)?;
-    registry.promote(&id).map(|_| ()).map_err(bad)
+/// What served last, or else the model of the configuration. A model of this machine that is wrong will be as wrong at the next
+/// try; one behind a server is waited for.
+async fn first(registry: &Arc<Registry>, config: &Config) -> Result<(), BadInput> {
+    let mut backoff = Backoff::new(&BackoffConfig::default());
+    loop {
+        let Err((error, patient)) = try_first(registry, config).await else { return Ok(()) };
+        let text = format!("the teacher service cannot start: {error}");
+        if !patient {
+            return Err(BadInput::new(text));
+        }
+        tracing::warn!("{text}; trying again");
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// One try, and whether another may help.
+async fn try_first(registry: &Arc<Registry>, config: &Config) -> Result<(), (String, bool)> {
+    let wrong = |error: String| (error, false);
+    let id = ids::teacher("id", config.id.clone()).map_err(|invalid| wrong(invalid.to_string()))?;
+    let source: Source = config.model.parse().map_err(|reason| wrong(format!("model: {reason}")))?;
+    if let Some(source) = registry.active_source() {
+        let source: Source = source.parse().map_err(wrong)?;
+        let restored = registry.restore().await;
+        return restored.map(drop).map_err(|error| (error.to_string(), source.is_away()));
+    }
+    let patient = source.is_away();
+    let said = |error: RegistryError| (error.to_string(), patient);
+    registry.load(Wish { id: id.clone(), source, digest: String::new() }).await.map_err(said)?;
+    registry.promote(&id).map(drop).map_err(|error| wrong(error.to_string()))
 }
 
 #[cfg(test)]

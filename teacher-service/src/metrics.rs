@@ -27,6 +27,19 @@ pub const PATCHES: &str = "hypereyes_teacher_patches_total";
 pub const PATCHES_DROPPED: &str = "hypereyes_teacher_patches_dropped_total";
 /// Changes of the registry, by `op` (`load`, `promote`, `retire`) and `outcome` (`ok`, `failed`).
 pub const REGISTRY: &str = "hypereyes_teacher_registry_changes_total";
+/// The promotion in force.
+pub const EPOCH: &str = "hypereyes_teacher_epoch";
+/// Bytes that the weights of loaded models take.
+pub const MODEL_BYTES: &str = "hypereyes_teacher_model_bytes";
+/// Groups that keep to a model.
+pub const PINS: &str = "hypereyes_teacher_pinned_groups";
+/// Groups forgotten before their time, by `reason` (`room`).
+pub const PINS_DROPPED: &str = "hypereyes_teacher_pins_dropped_total";
+/// Answers by `teacher` and `epoch`.
+pub const ANSWERS: &str = "hypereyes_teacher_answers_total";
+/// Requests to servers behind models, by `outcome` (`ok`, or why not: `connect`, `transport`, `slow`, `busy`, `server`,
+/// `refused`, `too_long`, `malformed`).
+pub const REMOTE: &str = "hypereyes_teacher_remote_requests_total";
 /// Models in memory.
 pub const MODELS: &str = "hypereyes_teacher_models";
 
@@ -44,5 +57,11 @@ pub fn describe() {
     describe_counter!(PATCHES, "pictures needed as patches, by outcome");
     describe_counter!(PATCHES_DROPPED, "patches dropped to make room");
     describe_counter!(REGISTRY, "changes of the registry, by operation and outcome");
+    describe_gauge!(EPOCH, "the promotion in force");
+    describe_gauge!(MODEL_BYTES, Unit::Bytes, "bytes that the weights of loaded models take");
+    describe_gauge!(PINS, "groups that keep to a model");
+    describe_counter!(PINS_DROPPED, "groups forgotten before their time, by reason");
+    describe_counter!(ANSWERS, "answers by teacher and epoch");
+    describe_counter!(REMOTE, "requests to servers behind models, by outcome");
     describe_gauge!(MODELS, "models in memory");
 }

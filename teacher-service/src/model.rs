@@ -1,27 +1,28 @@
-//! One loaded model with all that a call needs: its thread, its picture processor, its vocabulary. In: sequences that name
-//! pictures. Out: log-probs. Knows no registry.
+//! One model with all that a call needs, wherever it computes. In: questions whose sequences name pictures. Out: answers. Knows
+//! no registry.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hypereyes_domain::{PictureId, TeacherId};
-use hypereyes_pictures::{Processor, Store};
+use hypereyes_domain::{ModelCard, TeacherId};
+use hypereyes_pictures::Store;
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
-use hypereyes_proto::ScoreSequence;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use hypereyes_proto::{Answer, Question};
+use tokio::time::Instant;
 
 use crate::error::ScoreError;
-use crate::patches::PatchCache;
-use crate::scorer::{Question, Scorer};
+use crate::local::Local;
+use crate::memory::{Memory, Share};
+use crate::peer::Peer;
+use crate::server::Remote;
+use crate::source::Source;
 use crate::vocabulary::Vocabulary;
-
-/// Calls whose pictures are cut at the same moment; cutting is short and the cores are the model's.
-const PREPARING: usize = 2;
+use crate::{digest, fetch, verify};
 
 /// Sizes of a model's rooms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ModelLimits {
     /// Where it computes.
     pub device: Device,
@@ -31,44 +32,74 @@ pub struct ModelLimits {
     pub max_waiting: usize,
     /// Bytes of patches kept.
     pub patches_bytes: usize,
+    /// Memory for the weights of all models.
+    pub memory: Arc<Memory>,
+    /// Folder that files of object stores are fetched into; none refuses such sources.
+    pub fetched: Option<std::path::PathBuf>,
 }
 
-/// A model in memory; dropping the last `Arc` ends its thread.
+/// Where it computes.
+#[derive(Debug)]
+enum Backend {
+    /// In this process.
+    Local(Local),
+    /// In another teacher service.
+    Peer(Peer),
+    /// In somebody else's server.
+    Server(Remote),
+}
+
+/// A verified model; dropping the last `Arc` frees its memory.
 #[derive(Debug)]
 pub struct Model {
     id: TeacherId,
-    path: PathBuf,
-    vocabulary: Vocabulary,
-    scorer: Scorer,
-    patches: PatchCache,
-    preparing: Semaphore,
+    source: Source,
+    card: ModelCard,
+    backend: Backend,
     in_flight: AtomicU64,
+    _memory: Option<Share>,
 }
 
 impl Model {
-    /// Reads a model folder; takes as long as the disk does.
+    /// Reads or reaches a model and verifies it. Where there are rules of an earlier one, it must speak the same vocabulary.
     ///
     /// # Errors
-    /// A text that says which file is wrong and how.
-    pub fn load(id: TeacherId, path: &Path, limits: &ModelLimits) -> Result<Self, String> {
-        let scorer = Scorer::load(id.clone(), path, limits).map_err(|error| error.to_string())?;
-        let processor = Processor::load(path).map_err(|error| error.to_string())?;
-        let vision = &scorer.config().vision;
-        if (processor.patch, processor.merge, processor.temporal)
-            != (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-        {
-            return Err(format!("{}: preprocessor_config.json cuts patches that config.json does not describe", path.display()));
+    /// A text that says what is wrong and where.
+    pub async fn load(id: TeacherId, source: Source, digest: &str, vocabulary: Option<&str>, limits: &ModelLimits) -> Result<Self, String> {
+        let speaks = |own: &str| match vocabulary {
+            Some(vocabulary) if own != vocabulary => Err(format!(
+                "{source}: it has another vocabulary than the models that are loaded; a run has one, start another service for it"
+            )),
+            _ => Ok(()),
+        };
+        let (backend, mut card, memory) = match &source {
+            Source::Folder(folder) => local(&id, folder, digest, &speaks, limits).await?,
+            Source::Store(url) => {
+                let folder = limits.fetched.as_deref().ok_or("set `store`: files of an object store are fetched into it")?;
+                let folder = fetch::fetch(url, folder, &id).await?;
+                local(&id, &folder, digest, &speaks, limits).await?
+            }
+            Source::Peer(address) => {
+                let (peer, card) = Peer::reach(&id, address).await?;
+                speaks(&card.vocabulary)?;
+                (Backend::Peer(peer), card, None)
+            }
+            Source::Server(server) => {
+                let own = Vocabulary::load(
+                    &server.tokenizer,
+                    ModelConfig::load(&server.tokenizer).map_err(|error| error.to_string())?.image_token_id,
+                )?;
+                speaks(&own.digest())?;
+                let card = ModelCard { digest: String::new(), vocabulary: own.digest(), parameters: 0, bytes: 0, sighted: false };
+                (Backend::Server(Remote::new(id.clone(), server.clone())?), card, None)
+            }
+        };
+        if !digest.is_empty() && digest != card.digest {
+            return Err(format!("{source}: its digest is {:?}, {digest} was asked for", card.digest));
         }
-        let vocabulary = Vocabulary::load(path, scorer.config().image_token_id)?;
-        Ok(Self {
-            id,
-            path: path.to_owned(),
-            vocabulary,
-            scorer,
-            patches: PatchCache::new(processor, limits.patches_bytes),
-            preparing: Semaphore::new(PREPARING),
-            in_flight: AtomicU64::new(0),
-        })
+        let probe = Self { id, source, card: card.clone(), backend, in_flight: AtomicU64::new(0), _memory: memory };
+        card.sighted = verify::verify(&probe).await?;
+        Ok(Self { card, ..probe })
     }
 
     /// Its name.
@@ -76,14 +107,28 @@ impl Model {
         &self.id
     }
 
-    /// Its folder.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where it came from.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
-    /// What its token ids mean.
-    pub fn vocabulary(&self) -> &Vocabulary {
-        &self.vocabulary
+    /// What is known of it.
+    pub fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    /// The folder that says how it reads text and pictures; a peer keeps its own.
+    pub fn reading(&self) -> Option<&Path> {
+        match (&self.backend, &self.source) {
+            (Backend::Local(local), _) => Some(local.folder()),
+            (_, Source::Server(server)) => Some(&server.tokenizer),
+            _ => None,
+        }
+    }
+
+    /// Whether pictures can be shown to it.
+    pub fn takes_pictures(&self) -> bool {
+        !matches!(&self.backend, Backend::Server(server) if !server.takes_pictures())
     }
 
     /// Calls under way.
@@ -91,37 +136,46 @@ impl Model {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The pictures of `sequences` that can be taken neither from `store` nor from what was cut before.
-    fn missing(&self, sequences: &[ScoreSequence], store: &Store) -> Vec<PictureId> {
-        let named: Vec<PictureId> = sequences.iter().flat_map(|sequence| sequence.pictures.iter().cloned()).collect();
-        store.missing(&named).into_iter().filter(|id| self.patches.get(id).is_none()).collect()
-    }
-
-    /// Looks pictures up, cuts those that are new, and checks each sequence.
-    fn prepare(&self, sequences: Vec<ScoreSequence>, store: &Store) -> Result<Vec<Question>, ScoreError> {
-        let mut questions = Vec::with_capacity(sequences.len());
-        for (index, sequence) in sequences.into_iter().enumerate() {
-            let mut pictures = Vec::with_capacity(sequence.pictures.len());
-            for id in &sequence.pictures {
-                let patches = match self.patches.get(id) {
-                    Some(patches) => patches,
-                    None => {
-                        // It may have been dropped since the call began.
-                        let picture = store.get(id).ok_or_else(|| ScoreError::MissingPictures(vec![id.clone()]))?;
-                        self.patches.make(id, &picture.image)
-                    }
-                };
-                pictures.push(patches);
-            }
-            let prompt = sequence.prompt.len();
-            let mut tokens = sequence.prompt;
-            tokens.extend(sequence.response);
-            let question = Question { tokens, prompt, mask: sequence.mask, pictures };
-            self.scorer.check(index, &question)?;
-            questions.push(question);
+    /// Answers, one per sequence.
+    ///
+    /// # Errors
+    /// [`ScoreError`]; an error concerns the whole call.
+    pub async fn ask(&self, question: &Question, store: &Arc<Store>, deadline: Instant) -> Result<Vec<Answer>, ScoreError> {
+        match &self.backend {
+            Backend::Local(local) => local.ask(question, store, deadline).await,
+            Backend::Peer(peer) => peer.ask(question, store, deadline).await,
+            Backend::Server(server) => server.ask(question, store, deadline).await,
         }
-        Ok(questions)
     }
+}
+
+/// A model of this process.
+async fn local(
+    id: &TeacherId,
+    folder: &Path,
+    digest: &str,
+    speaks: &(dyn Fn(&str) -> Result<(), String> + Sync),
+    limits: &ModelLimits,
+) -> Result<(Backend, ModelCard, Option<Share>), String> {
+    // The cheap checks come first: shape, vocabulary, memory, digest, and only then the weights.
+    let config = ModelConfig::load(folder).map_err(|error| error.to_string())?;
+    let vocabulary = Vocabulary::load(folder, config.image_token_id)?.digest();
+    speaks(&vocabulary)?;
+    let parameters = u64::try_from(config.parameters()).unwrap_or(u64::MAX);
+    let bytes = parameters.saturating_mul(limits.device.value_bytes());
+    let share = limits.memory.take(bytes).map_err(|reason| format!("{}: {reason}", folder.display()))?;
+    tracing::info!(%id, folder = %folder.display(), parameters, bytes, "reading a model");
+    let (id, folder, limits, wanted) = (id.clone(), folder.to_owned(), limits.clone(), digest.to_owned());
+    let read = move || {
+        let digest = digest::of(&folder)?;
+        if !wanted.is_empty() && wanted != digest {
+            return Err(format!("{}: its digest is {digest}, {wanted} was asked for", folder.display()));
+        }
+        Ok((Local::load(id, &folder, &limits)?, digest))
+    };
+    let loaded = tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err("reading it panicked; see the log".into()));
+    let (local, digest) = loaded?;
+    Ok((Backend::Local(local), ModelCard { digest, vocabulary, parameters, bytes: share.bytes(), sighted: false }, Some(share)))
 }
 
 /// A call under way on one model: it keeps the model, whatever is promoted meanwhile.
@@ -140,26 +194,6 @@ impl Call {
     /// The model that answers.
     pub fn model(&self) -> &Model {
         &self.model
-    }
-
-    /// Log-probs of `sequences`, one list each, with one entry per response token.
-    ///
-    /// # Errors
-    /// [`ScoreError`]; an error concerns the whole call.
-    pub async fn score(&self, sequences: Vec<ScoreSequence>, store: Arc<Store>, deadline: Instant) -> Result<Vec<Vec<f32>>, ScoreError> {
-        let missing = self.model.missing(&sequences, &store);
-        if !missing.is_empty() {
-            return Err(ScoreError::MissingPictures(missing));
-        }
-        let broken = |reason: String| ScoreError::Broken { model: self.model.id.clone(), reason };
-        let questions = {
-            let turn = timeout_at(deadline, self.model.preparing.acquire()).await;
-            let _turn = turn.map_err(|_| ScoreError::Deadline)?.map_err(|error| broken(error.to_string()))?;
-            let model = self.model.clone();
-            let prepared = tokio::task::spawn_blocking(move || model.prepare(sequences, &store)).await;
-            prepared.unwrap_or_else(|error| Err(broken(error.to_string())))?
-        };
-        self.model.scorer.score(questions, deadline).await
     }
 }
 

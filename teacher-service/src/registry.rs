@@ -1,51 +1,28 @@
-//! The models by name: load, promote, retire, list. In: folders and names. Out: calls on a model.
+//! The models by name: load, promote, retire, list. In: sources and names. Out: calls on a model.
 //!
-//! The active model is one pointer. A call takes it once and keeps what it took, so that a promotion in between changes
-//! nothing for it; a retired model leaves memory with its last call.
+//! What is acknowledged is in the ledger before it is true in memory, and there before it is said: a process that dies comes back
+//! to the last state that it said. What serves is one pointer; a group keeps to what served its first question, so that a
+//! promotion in between changes nothing for it, and a retired model leaves memory with its last group.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hypereyes_domain::TeacherId;
+use hypereyes_domain::{ModelCard, ModelInfo, ModelState, Promotion, Roster, TeacherId, TeacherVersion};
+use hypereyes_proto::Question;
 use metrics::{counter, gauge};
 
-use crate::metrics::{MODELS, REGISTRY};
+use crate::ledger::{Kept, Ledger};
+use crate::metrics::{EPOCH, MODELS, REGISTRY};
 use crate::model::{Call, Model, ModelLimits};
+use crate::pins::{Pins, Serving};
+use crate::source::Source;
 
 /// Models in memory or on their way; each may have gigabytes.
 const MAX_LOADED: usize = 8;
 /// Models that are listed although they are gone.
 const MAX_GONE: usize = 32;
-
-/// Where a model stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Being read.
-    Loading,
-    /// Loaded, not active.
-    Ready,
-    /// Answers calls that name no model.
-    Active,
-    /// Finishes its last calls.
-    Retiring,
-    /// Unloaded.
-    Retired,
-    /// Could not be loaded; why.
-    Failed(String),
-}
-
-/// A model as the list shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Info {
-    /// Its name.
-    pub id: TeacherId,
-    /// Its folder.
-    pub path: PathBuf,
-    /// Where it stands.
-    pub state: State,
-    /// Calls under way.
-    pub in_flight: u64,
-}
+/// Pause between looks for groups that no longer ask.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the registry did not do as told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +30,9 @@ pub enum RegistryError {
     /// Nobody goes by that name, or not any more.
     #[error("no model {0} is loaded; list the models, or load it")]
     Unknown(TeacherId),
+    /// The model of that promotion is gone.
+    #[error("the model of promotion {0} is not loaded any more; ask again without an epoch")]
+    Gone(u64),
     /// No model is active.
     #[error("no model is active; load and promote one")]
     NoneActive,
@@ -62,7 +42,7 @@ pub enum RegistryError {
     /// Too many models.
     #[error("{MAX_LOADED} models are loaded already; retire one first")]
     Full,
-    /// It cannot be read.
+    /// It cannot be used.
     #[error("model {id} cannot be loaded: {reason}")]
     Load {
         /// Its name.
@@ -73,21 +53,16 @@ pub enum RegistryError {
     /// The active model cannot be unloaded.
     #[error("model {0} is active; promote another first")]
     Active(TeacherId),
-    /// Token ids would change their meaning under the callers.
-    #[error("model {id} has another vocabulary than the active {active}; a run has one vocabulary, start another service for it")]
-    OtherVocabulary {
-        /// The model.
-        id: TeacherId,
-        /// The active one.
-        active: TeacherId,
-    },
+    /// The ledger cannot be written.
+    #[error("nothing has changed: the ledger cannot be written ({0}); see the disk of `store`")]
+    Ledger(String),
 }
 
 #[derive(Debug)]
 enum Slot {
     Loading,
     Held(Arc<Model>),
-    /// Calls may still hold it.
+    /// Groups may still keep to it.
     LetGo(Weak<Model>),
     Failed(String),
 }
@@ -95,42 +70,133 @@ enum Slot {
 #[derive(Debug)]
 struct Entry {
     id: TeacherId,
-    path: PathBuf,
+    source: String,
     slot: Slot,
+}
+
+/// A model that shall be loaded.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The name that it will go by.
+    pub id: TeacherId,
+    /// Where it is.
+    pub source: Source,
+    /// The digest that its files must have; empty takes any.
+    pub digest: String,
+}
+
+/// Entries and ledger, which change together.
+#[derive(Debug)]
+struct Book {
+    /// In the order of loading.
+    entries: Vec<Entry>,
+    ledger: Ledger,
 }
 
 /// The models.
 #[derive(Debug)]
 pub struct Registry {
     limits: ModelLimits,
-    /// In the order of loading.
-    entries: Mutex<Vec<Entry>>,
-    active: RwLock<Option<Arc<Model>>>,
+    book: Mutex<Book>,
+    serving: RwLock<Option<Serving>>,
+    pins: Pins,
 }
 
 impl Registry {
-    /// No models yet.
-    pub fn new(limits: ModelLimits) -> Self {
-        Self { limits, entries: Mutex::default(), active: RwLock::default() }
+    /// No models yet, but what the ledger knows. A group keeps to its model until it has not asked for `keep`.
+    pub fn new(limits: ModelLimits, ledger: Ledger, keep: Duration) -> Arc<Self> {
+        Arc::new(Self { limits, book: Mutex::new(Book { entries: vec![], ledger }), serving: RwLock::default(), pins: Pins::new(keep) })
     }
 
-    /// Loads a model beside the others; answers when it is ready. A caller that stops waiting does not stop the loading.
+    /// Where the model is from that the ledger says was active; `None` where it knows of none.
+    pub fn active_source(&self) -> Option<String> {
+        let book = self.book();
+        let state = book.ledger.state();
+        let last = state.history.last()?;
+        state.models.iter().find(|kept| kept.id == last.id).map(|kept| kept.source.clone())
+    }
+
+    /// Loads what the ledger says was loaded, the active model first.
+    ///
+    /// # Errors
+    /// [`RegistryError::Load`] when the active model cannot be loaded any more. Others that cannot are listed as failed.
+    pub async fn restore(self: &Arc<Self>) -> Result<(), RegistryError> {
+        let state = self.book().ledger.state().clone();
+        let last = state.history.last().cloned().ok_or(RegistryError::NoneActive)?;
+        let wish = |kept: &Kept| {
+            let source = kept.source.parse().map_err(|reason| RegistryError::Load { id: kept.id.clone(), reason })?;
+            Ok(Wish { id: kept.id.clone(), source, digest: kept.digest.clone() })
+        };
+        let active = state.models.iter().find(|kept| kept.id == last.id).ok_or_else(|| RegistryError::Unknown(last.id.clone()))?;
+        self.bring(wish(active)?, false).await?;
+        let model = held(&self.book().entries, &last.id)?.clone();
+        self.serve(Serving { model, epoch: last.epoch });
+        let others: Vec<Wish> = state.models.iter().filter(|kept| kept.id != last.id).filter_map(|kept| wish(kept).ok()).collect();
+        let registry = self.clone();
+        tokio::spawn(async move {
+            for wish in others {
+                // Whatever is wrong with it is in the list.
+                let _ = registry.bring(wish, false).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Loads and verifies a model beside the others; answers when it is ready. A caller that stops waiting does not stop the
+    /// loading.
     ///
     /// # Errors
     /// [`RegistryError`]; a model that failed stays in the list with the reason until the name is used again.
-    pub async fn load(self: &Arc<Self>, id: TeacherId, path: PathBuf) -> Result<Info, RegistryError> {
-        self.announce_loading(&id, &path).inspect_err(|_| count("load", false))?;
-        let registry = self.clone();
-        let loading = tokio::task::spawn_blocking(move || {
-            let read = || Model::load(id.clone(), &path, &registry.limits);
-            let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|_| Err("loading panicked".into()));
-            registry.finish_loading(&id, loaded)
-        });
-        loading.await.expect("panics are caught inside")
+    pub async fn load(self: &Arc<Self>, wish: Wish) -> Result<ModelInfo, RegistryError> {
+        self.bring(wish, true).await
     }
 
-    fn announce_loading(&self, id: &TeacherId, path: &std::path::Path) -> Result<(), RegistryError> {
-        let mut entries = self.entries();
+    /// Begins to load a model; the list says how it ends.
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`], [`RegistryError::Full`].
+    pub fn load_behind(self: &Arc<Self>, wish: Wish) -> Result<ModelInfo, RegistryError> {
+        self.announce_loading(&wish)?;
+        let info = ModelInfo {
+            id: wish.id.clone(),
+            source: wish.source.to_string(),
+            state: ModelState::Loading,
+            card: None,
+            in_flight: 0,
+            pinned: 0,
+        };
+        let registry = self.clone();
+        tokio::spawn(async move { registry.bring_announced(wish, true).await });
+        Ok(info)
+    }
+
+    async fn bring(self: &Arc<Self>, wish: Wish, keep: bool) -> Result<ModelInfo, RegistryError> {
+        self.announce_loading(&wish)?;
+        let registry = self.clone();
+        let bringing = tokio::spawn(async move { registry.bring_announced(wish, keep).await });
+        bringing.await.expect("panics are caught inside")
+    }
+
+    async fn bring_announced(self: &Arc<Self>, wish: Wish, keep: bool) -> Result<ModelInfo, RegistryError> {
+        let vocabulary = self.serving().map(|serving| serving.model.card().vocabulary.clone());
+        let loading = Model::load(wish.id.clone(), wish.source.clone(), &wish.digest, vocabulary.as_deref(), &self.limits);
+        let loaded = loading.await;
+        let registry = self.clone();
+        // It waits for the disk.
+        let finish = move || registry.finish_loading(&wish, loaded, keep);
+        tokio::task::spawn_blocking(finish).await.expect("writing a ledger does not panic")
+    }
+
+    fn announce_loading(&self, wish: &Wish) -> Result<(), RegistryError> {
+        let announced = self.try_announce(wish);
+        if announced.is_err() {
+            count("load", false);
+        }
+        announced
+    }
+
+    fn try_announce(&self, Wish { id, source, .. }: &Wish) -> Result<(), RegistryError> {
+        let entries = &mut self.book().entries;
         let in_memory = |entry: &&Entry| matches!(entry.slot, Slot::Loading | Slot::Held(_));
         if entries.iter().any(|entry| entry.id == *id && in_memory(&entry)) {
             return Err(RegistryError::Taken(id.clone()));
@@ -145,113 +211,157 @@ impl Registry {
         {
             entries.remove(oldest);
         }
-        entries.push(Entry { id: id.clone(), path: path.to_owned(), slot: Slot::Loading });
+        entries.push(Entry { id: id.clone(), source: source.to_string(), slot: Slot::Loading });
         Ok(())
     }
 
-    fn finish_loading(&self, id: &TeacherId, loaded: Result<Model, String>) -> Result<Info, RegistryError> {
+    fn finish_loading(&self, wish: &Wish, loaded: Result<Model, String>, keep: bool) -> Result<ModelInfo, RegistryError> {
+        let mut book = self.book();
+        let Book { entries, ledger } = &mut *book;
+        let loaded = loaded.and_then(|model| {
+            let kept = || Kept { id: wish.id.clone(), source: wish.source.to_string(), digest: model.card().digest.clone() };
+            if keep {
+                ledger.loaded(kept()).map_err(|error| format!("the ledger cannot be written ({error})"))?;
+            }
+            Ok(Arc::new(model))
+        });
         count("load", loaded.is_ok());
-        let mut entries = self.entries();
-        let entry = entries.iter_mut().find(|entry| entry.id == *id).expect("a loading entry is not removed");
+        let entry = entries.iter_mut().find(|entry| entry.id == wish.id).expect("a loading entry is not removed");
         let result = match loaded {
             Ok(model) => {
-                tracing::info!(%id, path = %model.path().display(), "model loaded");
-                entry.slot = Slot::Held(Arc::new(model));
+                let ModelCard { digest, parameters, bytes, sighted, .. } = model.card();
+                tracing::info!(id = %wish.id, source = %wish.source, digest, parameters, bytes, sighted, "model loaded");
+                entry.slot = Slot::Held(model);
                 Ok(self.info(entry))
             }
             Err(reason) => {
-                tracing::warn!(%id, reason, "model cannot be loaded");
+                tracing::warn!(id = %wish.id, reason, "model cannot be loaded");
                 entry.slot = Slot::Failed(reason.clone());
-                Err(RegistryError::Load { id: id.clone(), reason })
+                Err(RegistryError::Load { id: wish.id.clone(), reason })
             }
         };
         gauge!(MODELS).set(entries.iter().filter(|entry| matches!(entry.slot, Slot::Held(_))).count() as f64);
         result
     }
 
-    /// Makes a loaded model the active one, and returns the one before.
+    /// Makes a loaded model the active one. It waits for the disk.
     ///
     /// # Errors
-    /// [`RegistryError::Unknown`], [`RegistryError::OtherVocabulary`].
-    pub fn promote(&self, id: &TeacherId) -> Result<Option<TeacherId>, RegistryError> {
+    /// [`RegistryError::Unknown`], [`RegistryError::Ledger`].
+    pub fn promote(&self, id: &TeacherId) -> Result<Promotion, RegistryError> {
         let promoted = self.try_promote(id);
         count("promote", promoted.is_ok());
         promoted
     }
 
-    fn try_promote(&self, id: &TeacherId) -> Result<Option<TeacherId>, RegistryError> {
-        // The entries stay locked, so that nobody retires the model meanwhile.
-        let entries = self.entries();
-        let model = held(&entries, id)?;
-        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = active.as_ref()
-            && before.vocabulary() != model.vocabulary()
-        {
-            return Err(RegistryError::OtherVocabulary { id: id.clone(), active: before.id().clone() });
-        }
-        let previous = active.replace(model.clone()).map(|before| before.id().clone());
-        tracing::info!(%id, previous = previous.as_ref().map(TeacherId::as_str), "model promoted");
-        Ok(previous)
+    fn try_promote(&self, id: &TeacherId) -> Result<Promotion, RegistryError> {
+        // The book stays open, so that nobody retires the model meanwhile.
+        let mut book = self.book();
+        let model = held(&book.entries, id)?.clone();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let promotion = book.ledger.promoted(id, now).map_err(|error| RegistryError::Ledger(error.to_string()))?;
+        self.serve(Serving { model, epoch: promotion.epoch });
+        tracing::info!(%id, epoch = promotion.epoch, previous = promotion.previous.as_ref().map(TeacherId::as_str), "model promoted");
+        Ok(promotion)
     }
 
-    /// Unloads a model that is not active, once its last call is done.
+    fn serve(&self, serving: Serving) {
+        gauge!(EPOCH).set(serving.epoch as f64);
+        *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Some(serving);
+    }
+
+    /// Unloads a model that is not active, once the last group that keeps to it is done. It waits for the disk.
     ///
     /// # Errors
-    /// [`RegistryError::Unknown`], [`RegistryError::Active`].
-    pub fn retire(&self, id: &TeacherId) -> Result<Info, RegistryError> {
+    /// [`RegistryError::Unknown`], [`RegistryError::Active`], [`RegistryError::Ledger`].
+    pub fn retire(&self, id: &TeacherId) -> Result<ModelInfo, RegistryError> {
         let retired = self.try_retire(id);
         count("retire", retired.is_ok());
         retired
     }
 
-    fn try_retire(&self, id: &TeacherId) -> Result<Info, RegistryError> {
-        let mut entries = self.entries();
-        let model = held(&entries, id)?.clone();
-        if self.active().is_some_and(|active| Arc::ptr_eq(&active, &model)) {
+    fn try_retire(&self, id: &TeacherId) -> Result<ModelInfo, RegistryError> {
+        let mut book = self.book();
+        let model = held(&book.entries, id)?.clone();
+        if self.serving().is_some_and(|serving| Arc::ptr_eq(&serving.model, &model)) {
             return Err(RegistryError::Active(id.clone()));
         }
-        let entry = entries.iter_mut().find(|entry| entry.id == *id).expect("just found");
+        book.ledger.retired(id).map_err(|error| RegistryError::Ledger(error.to_string()))?;
+        let entry = book.entries.iter_mut().find(|entry| entry.id == *id).expect("it is held");
         entry.slot = Slot::LetGo(Arc::downgrade(&model));
         drop(model);
+        self.pins.sweep();
         let info = self.info(entry);
-        gauge!(MODELS).set(entries.iter().filter(|entry| matches!(entry.slot, Slot::Held(_))).count() as f64);
-        tracing::info!(%id, in_flight = info.in_flight, "model retired");
+        let left = book.entries.iter().filter(|entry| matches!(entry.slot, Slot::Held(_))).count();
+        gauge!(MODELS).set(left as f64);
+        tracing::info!(%id, in_flight = info.in_flight, pinned = info.pinned, "model retired");
         Ok(info)
     }
 
-    /// All models in the order of loading.
-    pub fn list(&self) -> Vec<Info> {
-        self.entries().iter().map(|entry| self.info(entry)).collect()
+    /// All models, in the order of loading, and the promotions.
+    pub fn roster(&self) -> Roster {
+        let book = self.book();
+        let models = book.entries.iter().map(|entry| self.info(entry)).collect();
+        Roster { models, history: book.ledger.state().history.clone() }
     }
 
-    /// Begins a call on the model named, or on the active one.
+    /// Begins a call: on the model named, on that of the promotion named, or on the one that the group keeps to.
     ///
     /// # Errors
-    /// [`RegistryError::Unknown`], [`RegistryError::NoneActive`].
-    pub fn call(&self, id: Option<&TeacherId>) -> Result<Call, RegistryError> {
-        match id {
-            Some(id) => held(&self.entries(), id).cloned().map(Call::new),
-            None => self.active().map(Call::new).ok_or(RegistryError::NoneActive),
+    /// [`RegistryError::Unknown`], [`RegistryError::Gone`], [`RegistryError::NoneActive`].
+    pub fn call(&self, question: &Question) -> Result<(Call, TeacherVersion), RegistryError> {
+        let serving = match (&question.teacher, question.epoch) {
+            (Some(id), _) => Serving { model: held(&self.book().entries, id)?.clone(), epoch: 0 },
+            (None, None) => self.pins.serve(&question.group, self.serving().ok_or(RegistryError::NoneActive)?),
+            (None, Some(epoch)) => self.of_epoch(question, epoch)?,
+        };
+        let version = TeacherVersion { id: serving.model.id().clone(), epoch: serving.epoch };
+        Ok((Call::new(serving.model), version))
+    }
+
+    fn of_epoch(&self, question: &Question, epoch: u64) -> Result<Serving, RegistryError> {
+        let wanted = {
+            let book = self.book();
+            let promotion = book.ledger.state().history.iter().find(|promotion| promotion.epoch == epoch);
+            let held = promotion.and_then(|promotion| held(&book.entries, &promotion.id).ok().cloned());
+            held.map(|model| Serving { model, epoch })
+        };
+        // A retired model still serves the groups that keep to it.
+        let now = wanted.clone().or_else(|| self.serving()).ok_or(RegistryError::NoneActive)?;
+        let kept = self.pins.serve(&question.group, now);
+        match wanted {
+            Some(wanted) => Ok(wanted),
+            None if kept.epoch == epoch => Ok(kept),
+            None => Err(RegistryError::Gone(epoch)),
         }
     }
 
-    fn active(&self) -> Option<Arc<Model>> {
-        self.active.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Lets go of groups that no longer ask, for ever.
+    pub async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            self.pins.sweep();
+        }
     }
 
-    fn info(&self, entry: &Entry) -> Info {
-        let (state, in_flight) = match &entry.slot {
-            Slot::Loading => (State::Loading, 0),
-            Slot::Held(model) if self.active().is_some_and(|active| Arc::ptr_eq(&active, model)) => (State::Active, model.in_flight()),
-            Slot::Held(model) => (State::Ready, model.in_flight()),
-            Slot::LetGo(model) => model.upgrade().map_or((State::Retired, 0), |model| (State::Retiring, model.in_flight())),
-            Slot::Failed(reason) => (State::Failed(reason.clone()), 0),
+    fn serving(&self) -> Option<Serving> {
+        self.serving.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn info(&self, entry: &Entry) -> ModelInfo {
+        let of = |model: &Arc<Model>, state| (state, Some(model.card().clone()), model.in_flight(), self.pins.of(model));
+        let (state, card, in_flight, pinned) = match &entry.slot {
+            Slot::Loading => (ModelState::Loading, None, 0, 0),
+            Slot::Held(model) if self.serving().is_some_and(|serving| Arc::ptr_eq(&serving.model, model)) => of(model, ModelState::Active),
+            Slot::Held(model) => of(model, ModelState::Ready),
+            Slot::LetGo(model) => model.upgrade().map_or((ModelState::Retired, None, 0, 0), |model| of(&model, ModelState::Retiring)),
+            Slot::Failed(reason) => (ModelState::Failed(reason.clone()), None, 0, 0),
         };
-        Info { id: entry.id.clone(), path: entry.path.clone(), state, in_flight }
+        ModelInfo { id: entry.id.clone(), source: entry.source.clone(), state, card, in_flight, pinned }
     }
 
-    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

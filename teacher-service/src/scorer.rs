@@ -1,6 +1,7 @@
-//! The thread that owns a model. In: questions of waiting calls, by a bounded channel. Out: log-probs.
+//! The thread that owns a model. In: sequences of waiting calls, by a bounded channel. Out: what the model says of them.
 //!
-//! Sequences of several calls share a pass, up to a number of tokens; a call is answered when its last sequence is done.
+//! Sequences of several calls share a pass, up to a number of tokens, and siblings the rows of their prompt; a call is answered
+//! when its last sequence is done.
 //! Calls whose asker has gone or whose deadline has passed are dropped between passes. The thread ends with its handle.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,7 +15,9 @@ use hypereyes_policy::Error;
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::score::{self, Frozen, Sample};
+use hypereyes_policy::frozen::{self, Frozen, Said, Wanted};
+use hypereyes_policy::score::Sample;
+use hypereyes_proto::Answer;
 use metrics::{counter, histogram};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -25,7 +28,7 @@ use crate::model::ModelLimits;
 
 /// A sequence whose response is scored.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct Item {
     /// Prompt and response.
     pub tokens: Vec<u32>,
     /// Prompt tokens, at least 1 where a log-prob is wanted.
@@ -39,10 +42,11 @@ pub struct Question {
 /// Fewest tokens of a pass worth a lane of their own.
 const LANE_TOKENS: usize = 256;
 
-type Answers = Result<Vec<Vec<f32>>, ScoreError>;
+type Answers = Result<Vec<Answer>, ScoreError>;
 
 struct Job {
-    questions: Vec<Question>,
+    items: Vec<Item>,
+    wanted: Wanted,
     deadline: Instant,
     reply: oneshot::Sender<Answers>,
 }
@@ -62,11 +66,12 @@ impl Scorer {
     /// # Errors
     /// [`Error`], which names the file.
     pub fn load(id: TeacherId, folder: &Path, limits: &ModelLimits) -> Result<Self, Error> {
-        let ModelLimits { device, max_batch_tokens, max_waiting, .. } = *limits;
+        let ModelLimits { device, max_batch_tokens, max_waiting, .. } = limits.clone();
         let (config, weights) = checkpoint::read(folder)?;
-        let model = score::freeze(&config, &weights, device, max_batch_tokens / LANE_TOKENS)?;
+        let model = frozen::freeze(&config, &weights, device, max_batch_tokens / LANE_TOKENS)?;
         let (jobs, inbox) = mpsc::channel(max_waiting.max(1));
-        let worker = Worker { id: id.clone(), model, max_batch_tokens, open: HashMap::new(), queue: VecDeque::new(), next: 0 };
+        let image_token = config.image_token_id;
+        let worker = Worker { id: id.clone(), model, image_token, max_batch_tokens, open: HashMap::new(), queue: VecDeque::new(), next: 0 };
         let failed = |source| Error::Io { path: format!("thread of model {id}"), source };
         std::thread::Builder::new().name("teacher".into()).spawn(move || worker.run(inbox)).map_err(failed)?;
         Ok(Self { id, config, max_batch_tokens, jobs })
@@ -81,27 +86,26 @@ impl Scorer {
     ///
     /// # Errors
     /// [`ScoreError::TooLong`] or [`ScoreError::Misfit`].
-    pub fn check(&self, index: usize, question: &Question) -> Result<(), ScoreError> {
-        let tokens = question.tokens.len();
+    pub fn check(&self, index: usize, item: &Item) -> Result<(), ScoreError> {
+        let tokens = item.tokens.len();
         if tokens > self.max_batch_tokens {
             return Err(ScoreError::TooLong { index, tokens, limit: self.max_batch_tokens });
         }
         let misfit = |reason: String| ScoreError::Misfit { model: self.id.clone(), index, reason };
-        if question.prompt == 0 && question.mask.first() == Some(&true) {
+        if item.prompt == 0 && item.mask.first() == Some(&true) {
             return Err(misfit("the first token of all has no log-prob: the prompt is empty".into()));
         }
-        Batch::default().push(&self.config, &question.tokens, &question.pictures).map_err(|error| misfit(error.to_string()))
+        Batch::default().push(&self.config, &item.tokens, &item.pictures).map_err(|error| misfit(error.to_string()))
     }
 
-    /// Log-probs of the questions at temperature 1, one per response token, 0 where the mask is false. The questions must have
-    /// passed [`Scorer::check`].
+    /// What the model says of each item's masked-in tokens. The items must have passed [`Scorer::check`].
     ///
     /// # Errors
     /// [`ScoreError`]; an error concerns the whole call.
-    pub async fn score(&self, questions: Vec<Question>, deadline: Instant) -> Answers {
+    pub async fn score(&self, items: Vec<Item>, wanted: Wanted, deadline: Instant) -> Answers {
         let broken = |reason: &str| ScoreError::Broken { model: self.id.clone(), reason: reason.to_owned() };
         let (reply, answers) = oneshot::channel();
-        let asked = timeout_at(deadline, self.jobs.send(Job { questions, deadline, reply })).await;
+        let asked = timeout_at(deadline, self.jobs.send(Job { items, wanted, deadline, reply })).await;
         asked.map_err(|_| dropped("deadline"))?.map_err(|_| broken("its thread has ended"))?;
         let answered = timeout_at(deadline, answers).await;
         answered.map_err(|_| ScoreError::Deadline)?.map_err(|_| broken("its thread has ended"))?
@@ -115,25 +119,27 @@ fn dropped(reason: &'static str) -> ScoreError {
 
 /// A call under way.
 struct Open {
-    answers: Vec<Vec<f32>>,
+    answers: Vec<Answer>,
     left: usize,
     deadline: Instant,
     reply: oneshot::Sender<Answers>,
 }
 
-/// One sequence of a call.
-struct Item {
+/// One sequence of a call, on its way into a pass.
+struct Queued {
     job: u64,
     index: usize,
-    question: Question,
+    item: Item,
+    wanted: Wanted,
 }
 
 struct Worker {
     id: TeacherId,
     model: Box<dyn Frozen>,
+    image_token: u32,
     max_batch_tokens: usize,
     open: HashMap<u64, Open>,
-    queue: VecDeque<Item>,
+    queue: VecDeque<Queued>,
     next: u64,
 }
 
@@ -145,23 +151,23 @@ impl Worker {
                 self.take(job);
             }
             // No more than fills the next pass: what waits in the channel holds callers back.
-            while self.queue.iter().map(|item| item.question.tokens.len()).sum::<usize>() < self.max_batch_tokens {
+            while self.queue.iter().map(|queued| queued.item.tokens.len()).sum::<usize>() < self.max_batch_tokens {
                 let Ok(job) = inbox.try_recv() else { break };
                 self.take(job);
             }
-            let items = self.next_items();
-            if items.is_empty() {
+            let queued = self.next_items();
+            if queued.is_empty() {
                 continue;
             }
             let start = Clock::now();
             // A panic inside a kernel ends the calls of this pass, not the model.
-            let values = catch_unwind(AssertUnwindSafe(|| self.pass(&items))).unwrap_or_else(|_| Err("a pass panicked".into()));
+            let values = catch_unwind(AssertUnwindSafe(|| self.pass(&queued))).unwrap_or_else(|_| Err("a pass panicked".into()));
             histogram!(PASS_SECONDS).record(start.elapsed().as_secs_f64());
             match values {
-                Ok(values) => self.hand_out(items, values),
+                Ok(said) => self.hand_out(queued, said),
                 Err(reason) => {
-                    for item in items {
-                        self.fail(item.job, ScoreError::Broken { model: self.id.clone(), reason: reason.clone() });
+                    for Queued { job, .. } in queued {
+                        self.fail(job, ScoreError::Broken { model: self.id.clone(), reason: reason.clone() });
                     }
                 }
             }
@@ -170,74 +176,70 @@ impl Worker {
 
     fn take(&mut self, job: Job) {
         self.next += 1;
-        let answers: Vec<Vec<f32>> = job.questions.iter().map(|question| vec![0.0; question.mask.len()]).collect();
-        let wanted: Vec<(usize, Question)> =
-            job.questions.into_iter().enumerate().filter(|(_, question)| question.mask.contains(&true)).collect();
+        let answers = vec![Answer::default(); job.items.len()];
+        let wanted: Vec<(usize, Item)> = job.items.into_iter().enumerate().filter(|(_, item)| item.mask.contains(&true)).collect();
         if wanted.is_empty() {
             let _ = job.reply.send(Ok(answers)); // The asker may be gone.
             return;
         }
         self.open.insert(self.next, Open { answers, left: wanted.len(), deadline: job.deadline, reply: job.reply });
-        self.queue.extend(wanted.into_iter().map(|(index, question)| Item { job: self.next, index, question }));
+        self.queue.extend(wanted.into_iter().map(|(index, item)| Queued { job: self.next, index, item, wanted: job.wanted }));
     }
 
-    /// The sequences of the next pass, in order of arrival.
-    fn next_items(&mut self) -> Vec<Item> {
-        let mut items: Vec<Item> = Vec::new();
+    /// The sequences of the next pass, in order of arrival; all want the same.
+    fn next_items(&mut self) -> Vec<Queued> {
+        let mut items: Vec<Queued> = Vec::new();
         let mut tokens = 0;
-        while let Some(item) = self.queue.pop_front() {
-            let Some(open) = self.open.get(&item.job) else { continue };
+        while let Some(queued) = self.queue.pop_front() {
+            let Some(open) = self.open.get(&queued.job) else { continue };
             if open.reply.is_closed() {
-                self.open.remove(&item.job);
+                self.open.remove(&queued.job);
                 dropped("cancelled");
                 continue;
             }
             if open.deadline <= Instant::now() {
-                self.fail(item.job, dropped("deadline"));
+                self.fail(queued.job, dropped("deadline"));
                 continue;
             }
-            if !items.is_empty() && tokens + item.question.tokens.len() > self.max_batch_tokens {
-                self.queue.push_front(item);
+            let more = tokens + queued.item.tokens.len();
+            if items.first().is_some_and(|first| more > self.max_batch_tokens || first.wanted != queued.wanted) {
+                self.queue.push_front(queued);
                 break;
             }
-            tokens += item.question.tokens.len();
-            items.push(item);
+            tokens = more;
+            items.push(queued);
         }
         items
     }
 
-    /// Log-probs of the wanted tokens, one list per item.
-    fn pass(&self, items: &[Item]) -> Result<Vec<Vec<f32>>, String> {
-        let sample = |Item { question, .. }: &Item| Sample {
-            tokens: question.tokens.clone(),
-            pictures: question.pictures.clone(),
-            asked: (0..question.mask.len()).filter(|at| question.mask[*at]).map(|at| question.prompt + at).collect(),
+    /// What the model says of the wanted tokens, one answer per sequence.
+    fn pass(&self, queued: &[Queued]) -> Result<Vec<Said>, String> {
+        let sample = |Queued { item, .. }: &Queued| Sample {
+            tokens: item.tokens.clone(),
+            pictures: item.pictures.clone(),
+            asked: (0..item.mask.len()).filter(|at| item.mask[*at]).map(|at| item.prompt + at).collect(),
+            // A picture cannot be cut in two: placeholders right behind the prompt may belong to its last picture.
+            trunk: if item.tokens.get(item.prompt) == Some(&self.image_token) { 0 } else { item.prompt },
         };
-        let samples: Vec<Sample> = items.iter().map(sample).collect();
+        let samples: Vec<Sample> = queued.iter().map(sample).collect();
         let tokens: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
-        counter!(SEQUENCES).increment(items.len() as u64);
+        counter!(SEQUENCES).increment(queued.len() as u64);
         counter!(TOKENS).increment(tokens as u64);
-        histogram!(BATCH_SEQUENCES).record(items.len() as f64);
+        histogram!(BATCH_SEQUENCES).record(queued.len() as f64);
         histogram!(BATCH_TOKENS).record(tokens as f64);
-        self.model.logprobs(&samples, 1.0).map_err(|error| error.to_string())
+        let wanted = queued.first().map_or(Wanted::PLAIN, |first| first.wanted);
+        self.model.say(&samples, wanted).map_err(|error| error.to_string())
     }
 
-    fn hand_out(&mut self, items: Vec<Item>, values: Vec<Vec<f32>>) {
-        for (Item { job, index, question }, values) in items.into_iter().zip(values) {
-            let mut wrong = None;
-            for (at, value) in (0..question.mask.len()).filter(|at| question.mask[*at]).zip(values) {
-                if !value.is_finite() {
-                    wrong.get_or_insert((at, value));
-                }
-                if let Some(open) = self.open.get_mut(&job) {
-                    open.answers[index][at] = value;
-                }
-            }
-            if let Some((at, value)) = wrong {
-                self.fail(job, ScoreError::NotFinite { model: self.id.clone(), index, at, value: value.to_string() });
+    fn hand_out(&mut self, queued: Vec<Queued>, said: Vec<Said>) {
+        for (Queued { job, index, .. }, said) in queued.into_iter().zip(said) {
+            if let Some(at) = said.logprobs.iter().position(|value| !value.is_finite()) {
+                let value = said.logprobs[at].to_string();
+                self.fail(job, ScoreError::NotFinite { model: self.id.clone(), index, at, value });
                 continue;
             }
             let Some(open) = self.open.get_mut(&job) else { continue };
+            open.answers[index] = Answer { logprobs: said.logprobs, top: said.top };
             open.left -= 1;
             if open.left == 0
                 && let Some(done) = self.open.remove(&job)

@@ -1,28 +1,25 @@
 //! The gRPC face. In: messages that are not trusted. Out: messages, or statuses that carry a typed failure. The only file here
 //! that knows protobuf messages and `Status`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
-use hypereyes_domain::{Failure, PictureId, TeacherId};
+use hypereyes_domain::{Failure, PictureId, Promotion};
 use hypereyes_pictures::Store;
 use hypereyes_proto::convert::{Invalid, ids};
-use hypereyes_proto::limits::{MAX_GROUP_SIZE, MAX_PICTURE_BYTES};
-use hypereyes_proto::{ScoreSequence, failure, v1};
+use hypereyes_proto::limits::{DIGEST_HEX, MAX_PICTURE_BYTES};
+use hypereyes_proto::{Question, failure, v1};
 use metrics::{counter, histogram};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::deadline;
 use crate::error::ScoreError;
-use crate::metrics::{CALL_SECONDS, CALLS, PICTURES};
-use crate::registry::{Info, Registry, RegistryError, State};
+use crate::metrics::{ANSWERS, CALL_SECONDS, CALLS, PICTURES};
+use crate::registry::{Registry, RegistryError, Wish};
 
 /// Longest pause between two pictures of a stream.
 const PICTURE_PAUSE: Duration = Duration::from_secs(30);
-/// Longest path that is taken from a caller.
-const MAX_PATH_BYTES: usize = 4096;
 
 /// The teacher service.
 #[derive(Clone)]
@@ -38,28 +35,15 @@ impl Service {
     }
 
     async fn score(&self, request: v1::ScoreTokensRequest, deadline: Instant) -> Result<v1::ScoreTokensReply, (&'static str, Status)> {
-        let invalid = |invalid: Invalid| ("invalid", Status::from(invalid));
-        let group = ids::group("group_id", request.group_id).map_err(invalid)?;
-        let wanted: Option<TeacherId> = request.teacher_id.map(|id| ids::teacher("teacher_id", id)).transpose().map_err(invalid)?;
-        if request.sequences.len() > MAX_GROUP_SIZE {
-            let reason = format!("has {} entries, limit {MAX_GROUP_SIZE}", request.sequences.len());
-            return Err(invalid(Invalid::new("sequences", reason)));
-        }
-        let sequence = |(index, message)| {
-            let named = |error: Invalid| Invalid::new(format!("sequences[{index}].{}", error.what), error.reason);
-            ScoreSequence::try_from(message).map_err(named)
-        };
-        let sequences: Vec<ScoreSequence> =
-            request.sequences.into_iter().enumerate().map(sequence).collect::<Result<_, _>>().map_err(invalid)?;
-        let call = self.registry.call(wanted.as_ref()).map_err(|error| ("no_model", Status::from(error)))?;
-        let scored = call.score(sequences, self.store.clone(), deadline).await.map_err(|error| {
-            tracing::debug!(%group, model = %call.model().id(), %error, "not scored");
+        let question = Question::try_from(request).map_err(|invalid| ("invalid", Status::from(invalid)))?;
+        let (call, version) = self.registry.call(&question).map_err(|error| ("no_model", Status::from(error)))?;
+        let answers = call.model().ask(&question, &self.store, deadline).await.map_err(|error| {
+            tracing::debug!(group = %question.group, teacher = %version, %error, "not scored");
             (error.label(), Status::from(error))
         })?;
-        Ok(v1::ScoreTokensReply {
-            teacher_id: call.model().id().as_str().to_owned(),
-            sequences: scored.into_iter().map(|logprobs| v1::SequenceLogprobs { logprobs }).collect(),
-        })
+        let labels = [("teacher", version.id.as_str().to_owned()), ("epoch", version.epoch.to_string())];
+        counter!(ANSWERS, &labels).increment(1);
+        Ok((version, answers).into())
     }
 
     async fn put(&self, picture: v1::Picture) -> Result<bool, Status> {
@@ -85,7 +69,10 @@ impl From<ScoreError> for Status {
             ScoreError::MissingPictures(ids) => failure::missing_pictures(ids),
             // The caller's process sent what cannot be scored here; trying again is of no use.
             ScoreError::Misfit { .. } | ScoreError::TooLong { .. } => Status::invalid_argument(error.to_string()),
-            ScoreError::NotFinite { .. } | ScoreError::Broken { .. } => failure::to_status(Failure::Infrastructure, error.to_string()),
+            ScoreError::Unusable { .. } => Status::failed_precondition(error.to_string()),
+            ScoreError::NotFinite { .. } | ScoreError::Broken { .. } | ScoreError::Unreachable { .. } => {
+                failure::to_status(Failure::Infrastructure, error.to_string())
+            }
             ScoreError::Deadline => failure::to_status(Failure::Timeout, error.to_string()),
         }
     }
@@ -95,34 +82,20 @@ impl From<RegistryError> for Status {
     fn from(error: RegistryError) -> Self {
         let text = error.to_string();
         match error {
-            RegistryError::Unknown(_) => Status::not_found(text),
-            RegistryError::NoneActive => failure::to_status(Failure::Infrastructure, text),
+            RegistryError::Unknown(_) | RegistryError::Gone(_) => Status::not_found(text),
+            RegistryError::NoneActive | RegistryError::Ledger(_) => failure::to_status(Failure::Infrastructure, text),
             RegistryError::Taken(_) => Status::already_exists(text),
             RegistryError::Full => Status::resource_exhausted(text),
-            RegistryError::Load { .. } | RegistryError::Active(_) | RegistryError::OtherVocabulary { .. } => {
-                Status::failed_precondition(text)
-            }
+            RegistryError::Load { .. } | RegistryError::Active(_) => Status::failed_precondition(text),
         }
     }
 }
 
-impl From<Info> for v1::ModelInfo {
-    fn from(info: Info) -> Self {
-        let (state, detail) = match info.state {
-            State::Loading => (v1::ModelState::Loading, String::new()),
-            State::Ready => (v1::ModelState::Ready, String::new()),
-            State::Active => (v1::ModelState::Active, String::new()),
-            State::Retiring => (v1::ModelState::Retiring, String::new()),
-            State::Retired => (v1::ModelState::Retired, String::new()),
-            State::Failed(reason) => (v1::ModelState::Failed, reason),
-        };
-        Self {
-            id: info.id.as_str().to_owned(),
-            path: info.path.display().to_string(),
-            state: state.into(),
-            detail,
-            in_flight: info.in_flight,
-        }
+/// Work that waits for the disk, away from the threads that answer.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(error) => Err(failure::to_status(Failure::Infrastructure, format!("the registry failed: {error}"))),
     }
 }
 
@@ -169,27 +142,32 @@ impl v1::teacher_server::Teacher for Service {
     }
 
     async fn list_models(&self, _request: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsReply>, Status> {
-        Ok(Response::new(v1::ListModelsReply { models: self.registry.list().into_iter().map(Into::into).collect() }))
+        Ok(Response::new(self.registry.roster().into()))
     }
 
     async fn load_model(&self, request: Request<v1::LoadModelRequest>) -> Result<Response<v1::ModelInfo>, Status> {
-        let request = request.into_inner();
-        let id = ids::teacher("id", request.id)?;
-        if request.path.is_empty() || request.path.len() > MAX_PATH_BYTES {
-            return Err(Invalid::new("path", format!("has {} bytes; 1..={MAX_PATH_BYTES} are taken", request.path.len())).into());
+        let v1::LoadModelRequest { source, id, digest, background } = request.into_inner();
+        let id = ids::teacher("id", id)?;
+        let source = source.parse().map_err(|reason: String| Invalid::new("source", format!("cannot be meant: {reason}")))?;
+        if !digest.is_empty() && (digest.len() != DIGEST_HEX || !digest.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            return Err(Invalid::new("digest", format!("is not {DIGEST_HEX} hex digits")).into());
         }
-        Ok(Response::new(self.registry.load(id, PathBuf::from(request.path)).await?.into()))
+        let wish = Wish { id, source, digest: digest.to_lowercase() };
+        let info = if background { self.registry.load_behind(wish)? } else { self.registry.load(wish).await? };
+        Ok(Response::new(info.into()))
     }
 
     async fn promote_model(&self, request: Request<v1::PromoteModelRequest>) -> Result<Response<v1::PromoteModelReply>, Status> {
         let id = ids::teacher("id", request.into_inner().id)?;
-        let previous = self.registry.promote(&id)?;
+        let registry = self.registry.clone();
+        let Promotion { epoch, id, previous, .. } = apart(move || registry.promote(&id)).await?;
         let previous = previous.map_or_else(String::new, |id| id.as_str().to_owned());
-        Ok(Response::new(v1::PromoteModelReply { active: id.as_str().to_owned(), previous }))
+        Ok(Response::new(v1::PromoteModelReply { active: id.as_str().to_owned(), previous, epoch }))
     }
 
     async fn retire_model(&self, request: Request<v1::RetireModelRequest>) -> Result<Response<v1::ModelInfo>, Status> {
         let id = ids::teacher("id", request.into_inner().id)?;
-        Ok(Response::new(self.registry.retire(&id)?.into()))
+        let registry = self.registry.clone();
+        Ok(Response::new(apart(move || registry.retire(&id)).await?.into()))
     }
 }

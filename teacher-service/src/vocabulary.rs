@@ -12,10 +12,8 @@ const MAX_BYTES: u64 = 128 << 20;
 /// The meaning of token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
-    /// BLAKE3 over all (id, token).
+    /// BLAKE3 over all (id, token) and the placeholder of a picture.
     digest: blake3::Hash,
-    /// Placeholder of a picture.
-    image_token: u32,
 }
 
 impl Vocabulary {
@@ -39,7 +37,14 @@ impl Vocabulary {
             hasher.update(&(token.len() as u64).to_le_bytes());
             hasher.update(token.as_bytes());
         }
-        Ok(Self { digest: hasher.finalize(), image_token })
+        hasher.update(b"image");
+        hasher.update(&image_token.to_le_bytes());
+        Ok(Self { digest: hasher.finalize() })
+    }
+
+    /// Its digest, hex.
+    pub fn digest(&self) -> String {
+        self.digest.to_hex().to_string()
     }
 }
 

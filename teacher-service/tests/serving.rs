@@ -1,100 +1,25 @@
 //! The service as its callers see it: over a real connection on the loopback, with tiny models made on the spot.
 
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hypereyes_chassis::ready::await_announcement;
-use hypereyes_chassis::{Shutdown, TelemetryConfig};
-use hypereyes_chat::{Chat, TinyWords, tiny};
-use hypereyes_domain::{Chunk, Failure, Generate, PolicyVersion, Sampled, Sampling, Sequence as _};
-use hypereyes_pictures::{Picture, RgbImage};
-use hypereyes_policy::checkpoint::{self, StoredDtype};
-use hypereyes_policy::config::TinyConfig;
+use futures::future::join_all;
+use hypereyes_chat::Chat;
+use hypereyes_domain::{Chunk, Failure, Generate, ModelState, PolicyVersion, Sampled, Sampling, Sequence as _, TeacherVersion};
+use hypereyes_pictures::Picture;
+use hypereyes_policy::checkpoint;
+use hypereyes_policy::device::Device;
 use hypereyes_policy::engine::{Engine, EngineConfig};
-use hypereyes_policy::init;
-use hypereyes_proto::client::TeacherClient;
-use hypereyes_proto::{ScoreSequence, convert, failure, v1};
-use hypereyes_teacher_service::{Config, run};
-use tokio::task::JoinHandle;
+use hypereyes_policy::score::Sample;
+use hypereyes_proto::{Question, ScoreSequence, failure, v1};
+use hypereyes_teacher_service::Config;
+use support::{PATIENCE, Running, model, picture, plain};
 use tonic::Code;
 
-/// Longest wait for anything in these tests.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn model(folder: &Path, seed: u64, terms: &[&str]) {
-    let terms: Vec<String> = terms.iter().map(|term| (*term).to_owned()).collect();
-    let words = TinyWords { terms: &terms, relations: &["capital".to_owned()] };
-    let summary = tiny::write(folder, words).expect("sound words");
-    let tiny = TinyConfig { width: 64, layers: 2, heads: 4, inner: 96, vision_width: 32, vision_depth: 2 };
-    let config = tiny.model(summary.vocab_size, summary.image, summary.vision_start, summary.vision_end);
-    let weights = init::fresh(&config, &init::InitConfig::default(), seed);
-    checkpoint::save(folder, &config, &weights, StoredDtype::F32).expect("writes");
-}
-
-struct Running {
-    folder: tempfile::TempDir,
-    client: TeacherClient,
-    shutdown: Shutdown,
-    task: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Running {
-    async fn start(config: Config) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        model(&folder.path().join("a"), 1, &["Peru", "Lima"]);
-        let announce = folder.path().join("ready.json");
-        let config = Config {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            announce: Some(announce.clone()),
-            model: folder.path().join("a"),
-            id: "a".into(),
-            telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
-            ..config
-        };
-        let shutdown = Shutdown::new();
-        let task = tokio::spawn(run(config, shutdown.clone()));
-        let said = await_announcement(&announce, tokio::time::Instant::now() + PATIENCE).await.expect("the service comes up");
-        let client = hypereyes_proto::client::teacher(&said.addr.to_string()).expect("an address");
-        Self { folder, client, shutdown, task }
-    }
-
-    async fn stop(self) {
-        drop(self.client);
-        self.shutdown.trigger();
-        tokio::time::timeout(PATIENCE, self.task).await.expect("it stops in time").expect("no panic").expect("an orderly end");
-    }
-
-    async fn score(&self, sequences: &[ScoreSequence], teacher: Option<&str>) -> Result<(String, Vec<Vec<f32>>), tonic::Status> {
-        let request = v1::ScoreTokensRequest {
-            group_id: "t@1".into(),
-            sequences: sequences.iter().cloned().map(Into::into).collect(),
-            teacher_id: teacher.map(str::to_owned),
-        };
-        let reply = tokio::time::timeout(PATIENCE, self.client.clone().score_tokens(request)).await.expect("in time")?.into_inner();
-        let id = reply.teacher_id.clone();
-        let answers = convert::teacher_answers(sequences, reply).expect("the reply fits the questions");
-        Ok((id, answers.into_iter().map(|answer| answer.logprobs).collect()))
-    }
-
-    async fn put(&self, pictures: &[Picture]) -> v1::PutPicturesReply {
-        let messages: Vec<v1::Picture> =
-            pictures.iter().map(|picture| v1::Picture { id: picture.id.as_str().into(), data: picture.bytes.clone() }).collect();
-        self.client.clone().put_pictures(tokio_stream::iter(messages)).await.expect("puts").into_inner()
-    }
-}
-
-fn picture(seed: u32, width: u32, height: u32) -> Picture {
-    let image = RgbImage::from_fn(width, height, |x, y| hypereyes_pixel(x, y, seed).into());
-    Picture::from_image(image).expect("encodes")
-}
-
-fn hypereyes_pixel(x: u32, y: u32, seed: u32) -> [u8; 3] {
-    [(x * 3 + seed * 50) as u8, (y * 5) as u8, ((x ^ y) * seed) as u8]
-}
-
 /// Two turns of three siblings on a prompt with a picture, an observation with another between them, as the engine samples
-/// them; with the engine's own log-probs.
+/// them; with the engine's own log-probs of the sampled tokens.
 async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Vec<f32>)> {
     let chat = Chat::load(folder).expect("a sound folder");
     let config = EngineConfig { end_token: chat.end_token(), ..EngineConfig::default() };
@@ -113,7 +38,7 @@ async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Ve
         let Some(second) = sequence.advance(chunk, 9).await.ok().filter(sound) else { continue };
         let response = [&first.tokens[..], &observed, &second.tokens].concat();
         let mask = [vec![true; first.tokens.len()], vec![false; observed.len()], vec![true; second.tokens.len()]].concat();
-        let logprobs = [first.logprobs, vec![0.0; observed.len()], second.logprobs].concat();
+        let logprobs = [first.logprobs, second.logprobs].concat();
         let ids = pictures.iter().map(|picture| picture.id.clone()).collect();
         all.push((ScoreSequence { prompt: prompt.clone(), response, mask, pictures: ids }, logprobs));
         all.truncate(3);
@@ -122,16 +47,39 @@ async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Ve
     all
 }
 
-fn close(ours: &[f32], theirs: &[f32]) -> f32 {
+fn far(ours: &[f32], theirs: &[f32]) -> f32 {
     assert_eq!(ours.len(), theirs.len());
     ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// The same sequences through the learner's own forward pass: whole, with a tape.
+fn learners_word(folder: &Path, sequences: &[ScoreSequence], pictures: &[Picture]) -> Vec<Vec<f32>> {
+    let (config, weights) = checkpoint::read(folder).expect("reads");
+    let chat = Chat::load(folder).expect("a sound folder");
+    let sample = |sequence: &ScoreSequence| Sample {
+        tokens: [&sequence.prompt[..], &sequence.response].concat(),
+        pictures: pictures.iter().map(|picture| Arc::new(chat.processor().patches(&picture.image))).collect(),
+        asked: (0..sequence.mask.len()).filter(|at| sequence.mask[*at]).map(|at| sequence.prompt.len() + at).collect(),
+        trunk: 0,
+    };
+    let placement = hypereyes_learner::trainer::Placement { device: Device::Cpu, micro_tokens: 4096 };
+    let mut trainer = hypereyes_learner::trainer::Trainer::new(config, weights, Default::default(), placement).expect("fits");
+    let mut all = vec![];
+    let samples: Vec<Sample> = sequences.iter().map(sample).collect();
+    let keep = |_: std::ops::Range<usize>, logprobs: &[Vec<f32>]| {
+        all.extend(logprobs.to_vec());
+        logprobs.iter().map(|list| vec![0.0; list.len()]).collect()
+    };
+    trainer.accumulate(&samples, 1.0, keep).expect("fits");
+    all
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_teacher_says_what_the_engine_said_of_the_same_weights() {
+async fn the_teacher_says_what_engine_and_learner_say_of_the_same_weights() {
     let service = Running::start(Config::default()).await;
+    let folder = service.folder.path().join("a");
     let pictures = [picture(1, 96, 64), picture(2, 40, 70)];
-    let (sequences, sampled): (Vec<_>, Vec<_>) = rollouts(&service.folder.path().join("a"), &pictures).await.into_iter().unzip();
+    let (sequences, sampled): (Vec<_>, Vec<_>) = rollouts(&folder, &pictures).await.into_iter().unzip();
 
     let status = service.score(&sequences, None).await.expect_err("it holds no pictures yet");
     let (_, _, missing) = failure::from_status(&status);
@@ -139,13 +87,28 @@ async fn the_teacher_says_what_the_engine_said_of_the_same_weights() {
     let put = service.put(&[pictures[0].clone(), pictures[1].clone(), pictures[0].clone()]).await;
     assert_eq!((put.stored, put.known), (2, 1));
 
-    let (id, answers) = service.score(&sequences, None).await.expect("scores");
-    assert_eq!(id, "a");
-    for (answer, sampled) in answers.iter().zip(&sampled) {
-        let worst = close(answer, sampled);
-        assert!(worst < 1e-4, "off by {worst}");
+    let (version, answers) = service.score(&sequences, None).await.expect("scores");
+    assert_eq!(version, TeacherVersion::new("a", 1));
+    let trained = tokio::task::spawn_blocking({
+        let (sequences, pictures) = (sequences.clone(), pictures.clone());
+        move || learners_word(&folder, &sequences, &pictures)
+    });
+    for ((answer, sampled), trained) in answers.iter().zip(&sampled).zip(trained.await.expect("no panic")) {
+        assert!(far(answer, sampled) < 1e-5, "off the engine by {}", far(answer, sampled));
+        assert!(far(answer, &trained) < 1e-5, "off the learner by {}", far(answer, &trained));
         assert!(answer.iter().any(|value| *value < -0.1), "an untrained policy is not sure");
     }
+
+    // Sighted: the same tokens with another picture of the same size are other log-probs.
+    let other = picture(9, 96, 64);
+    service.put(std::slice::from_ref(&other)).await;
+    let swapped: Vec<_> = sequences
+        .iter()
+        .map(|sequence| ScoreSequence { pictures: vec![other.id.clone(), pictures[1].id.clone()], ..sequence.clone() })
+        .collect();
+    let question = |sequences: &[ScoreSequence]| Question::new("other@1".into(), sequences.to_vec());
+    let (_, blind) = service.ask(question(&swapped)).await.expect("scores");
+    assert!(blind.iter().zip(&answers).all(|(one, other)| far(one, other) > 1e-4), "it sees");
     service.stop().await;
 }
 
@@ -171,82 +134,96 @@ async fn calls_that_share_a_pass_get_what_they_would_get_alone() {
     });
     for (round, answers) in join_all(calls).await {
         for (at, answer) in answers[..3].iter().enumerate() {
-            let worst = close(answer, &alone[(at + round) % 3]);
-            assert!(worst < 1e-4, "round {round}: off by {worst}");
+            let off = far(answer, &alone[(at + round) % 3]);
+            assert!(off < 1e-5, "round {round}: off by {off}");
         }
-        assert!(answers[3].iter().all(|value| *value == 0.0), "nothing was asked of it");
+        assert!(answers[3].is_empty(), "nothing was asked of it");
     }
     service.stop().await;
 }
 
-async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        for (future, done) in &mut waiting {
-            if done.is_none()
-                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
-            {
-                *done = Some(value);
-            }
+#[tokio::test(flavor = "multi_thread")]
+async fn the_likeliest_tokens_and_other_temperatures_can_be_asked_for() {
+    let service = Running::start(Config::default()).await;
+    let ask = async |temperature: f32, top: usize| {
+        let question = Question { temperature, top, ..Question::new("t@1".into(), vec![plain(0), plain(1)]) };
+        service.peer.ask(&question, PATIENCE).await.expect("answers").1
+    };
+    let (bare, named, hot) = (ask(1.0, 0).await, ask(1.0, 4).await, ask(2.0, 4).await);
+    for ((bare, named), hot) in bare.iter().zip(&named).zip(&hot) {
+        assert_eq!((named.top.len(), bare.top.len()), (8, 0), "four at each of two tokens");
+        assert!(far(&bare.logprobs, &named.logprobs) < 1e-5, "asking for more changes nothing");
+        for four in named.top.chunks(4).chain(hot.top.chunks(4)) {
+            assert!(four.windows(2).all(|pair| pair[0].1 >= pair[1].1), "the likeliest first: {four:?}");
         }
-        if waiting.iter().all(|(_, done)| done.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    waiting.into_iter().map(|(_, done)| done.expect("all are done")).collect()
+        assert!(hot.top[0].1 < named.top[0].1, "a higher temperature is less sure");
+    }
+    service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn models_are_swapped_while_serving() {
-    let mut service = Running::start(Config::default()).await;
+    let service = Running::start(Config { keep_groups_s: 1, ..Config::default() }).await;
     let folder = service.folder.path().to_owned();
     model(&folder.join("b"), 2, &["Peru", "Lima"]);
-    model(&folder.join("foreign"), 3, &["Chile", "Santiago"]);
-    let sequence = ScoreSequence { prompt: vec![1, 2, 3], response: vec![4, 5, 6], mask: vec![true, false, true], pictures: vec![] };
-    let asked = std::slice::from_ref(&sequence);
-    let before = service.score(asked, None).await.expect("scores");
+    let asked = [plain(0)];
+    let before = service.score(&asked, None).await.expect("scores");
 
-    let load = |id: &str, name: &str| v1::LoadModelRequest { path: folder.join(name).display().to_string(), id: id.into() };
-    let loaded = service.client.load_model(load("b", "b")).await.expect("loads").into_inner();
-    assert_eq!(loaded.state(), v1::ModelState::Ready);
-    assert_eq!(service.score(asked, None).await.expect("scores").0, "a", "loading changes nothing");
-    let named = service.score(asked, Some("b")).await.expect("scores");
+    let loaded = service.load("b", "b").await.expect("loads");
+    assert_eq!(loaded.state, ModelState::Ready);
+    let card = loaded.card.expect("it is verified");
+    assert!(card.sighted && card.digest.len() == 64 && card.parameters > 1000 && card.bytes == 4 * card.parameters, "{card:?}");
+    assert_eq!(service.score(&asked, None).await.expect("scores").0, TeacherVersion::new("a", 1), "loading changes nothing");
+    let named = service.score(&asked, Some("b")).await.expect("scores");
+    assert_eq!(named.0, TeacherVersion::new("b", 0));
 
-    let promoted = service.client.promote_model(v1::PromoteModelRequest { id: "b".into() }).await.expect("promotes").into_inner();
-    assert_eq!((promoted.active.as_str(), promoted.previous.as_str()), ("b", "a"));
-    let after = service.score(asked, None).await.expect("scores");
-    assert_eq!(after, named);
-    assert!(close(&after.1[0], &before.1[0]) > 1e-3, "another model says something else");
+    let promoted = service.peer.promote(&"b".into(), PATIENCE).await.expect("promotes");
+    assert_eq!((promoted.epoch, promoted.previous), (2, Some("a".into())));
+    assert_eq!(service.score(&asked, None).await.expect("scores"), before, "a group keeps to its teacher");
+    let other = |group: &str| Question::new(group.into(), asked.to_vec());
+    let after = service.ask(other("t@2")).await.expect("scores");
+    assert_eq!((&after.0, &after.1), (&TeacherVersion::new("b", 2), &named.1));
+    assert!(far(&after.1[0], &before.1[0]) > 1e-3, "another model says something else");
+    let first = service.ask(Question { epoch: Some(1), ..other("t@3") }).await.expect("an earlier epoch can be asked for");
+    assert_eq!(first.0, TeacherVersion::new("a", 1));
 
-    let active = service.client.retire_model(v1::RetireModelRequest { id: "b".into() }).await.expect_err("it is active");
-    assert_eq!(active.code(), Code::FailedPrecondition);
-    let retired = service.client.retire_model(v1::RetireModelRequest { id: "a".into() }).await.expect("retires").into_inner();
-    assert_eq!(retired.state(), v1::ModelState::Retired);
-    assert_eq!(service.score(asked, Some("a")).await.expect_err("it is gone").code(), Code::NotFound);
+    let active = service.peer.retire(&"b".into(), PATIENCE).await.expect_err("it is active");
+    assert!(active.refused && active.message.contains("promote another"), "{active}");
+    let retired = service.peer.retire(&"a".into(), PATIENCE).await.expect("retires");
+    assert_eq!((retired.state, retired.pinned), (ModelState::Retiring, 1));
+    assert_eq!(service.score(&asked, None).await.expect("scores"), before, "its last group is still served");
+    assert_eq!(service.score(&asked, Some("a")).await.expect_err("it is gone").code(), Code::NotFound);
+    let gone = async {
+        while service.peer.roster(PATIENCE).await.expect("lists").models[0].state != ModelState::Retired {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("it leaves with its last group");
+    assert_eq!(service.score(&asked, None).await.expect("scores").0, TeacherVersion::new("b", 2));
+    let late = service.ask(Question { epoch: Some(1), ..other("t@4") }).await.expect_err("its model is gone");
+    assert_eq!(late.code(), Code::NotFound, "{late}");
 
-    let taken = service.client.load_model(load("b", "b")).await.expect_err("the name is taken");
-    assert_eq!(taken.code(), Code::AlreadyExists);
-    service.client.load_model(load("nothing", "nothing")).await.expect_err("there is no such folder");
-    service.client.load_model(load("c", "foreign")).await.expect("loads");
-    let foreign = service.client.promote_model(v1::PromoteModelRequest { id: "c".into() }).await.expect_err("another vocabulary");
-    assert!(foreign.message().contains("vocabulary"), "{foreign}");
-    let list = service.client.list_models(v1::ListModelsRequest {}).await.expect("lists").into_inner().models;
-    let states: Vec<_> = list.iter().map(|info| (info.id.as_str(), info.state())).collect();
-    let expected =
-        [("a", v1::ModelState::Retired), ("b", v1::ModelState::Active), ("nothing", v1::ModelState::Failed), ("c", v1::ModelState::Ready)];
-    assert_eq!(states, expected);
-    assert!(list[2].detail.contains("config.json"), "{}", list[2].detail);
+    let taken = service.load("b", "b").await.expect_err("the name is taken");
+    assert!(taken.message.contains("another name"), "{taken}");
+    let back = service.load("a", "a").await.expect("a name that is free again can be used again");
+    assert_eq!(back.state, ModelState::Ready);
+    assert_eq!(service.peer.promote(&"a".into(), PATIENCE).await.expect("rolls back").epoch, 3);
+    let roster = service.peer.roster(PATIENCE).await.expect("lists");
+    assert_eq!(roster.active(), Some(TeacherVersion::new("a", 3)));
+    let history: Vec<_> = roster.history.iter().map(|promotion| (promotion.epoch, promotion.id.as_str())).collect();
+    assert_eq!(history, [(1, "a"), (2, "b"), (3, "a")]);
     service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_scored_is_refused_by_name_and_the_service_goes_on() {
     let service = Running::start(Config { max_batch_tokens: 64, ..Config::default() }).await;
-    let good = ScoreSequence { prompt: vec![1, 2, 3], response: vec![4, 5], mask: vec![true, true], pictures: vec![] };
+    let good = ScoreSequence { mask: vec![true; 3], ..plain(0) };
     let image = picture(1, 64, 64);
     service.put(std::slice::from_ref(&image)).await;
     let pictureless = ScoreSequence { pictures: vec![image.id.clone()], ..good.clone() };
     let cases = [
-        ("vocabulary", ScoreSequence { response: vec![4, 1_000_000], ..good.clone() }),
+        ("vocabulary", ScoreSequence { response: vec![4, 1_000_000, 1], ..good.clone() }),
         ("raise max_batch_tokens", ScoreSequence { prompt: vec![1; 70], ..good.clone() }),
         ("prompt is empty", ScoreSequence { prompt: vec![], ..good.clone() }),
         ("placeholders", pictureless),
@@ -262,8 +239,7 @@ async fn what_cannot_be_scored_is_refused_by_name_and_the_service_goes_on() {
     assert_eq!(refused.code(), Code::InvalidArgument);
     let text = v1::Picture { id: "0".repeat(64), data: "text".into() };
     assert!(service.client.clone().put_pictures(tokio_stream::iter([text])).await.is_err());
-    let mut hurried =
-        tonic::Request::new(v1::ScoreTokensRequest { group_id: "t@1".into(), sequences: vec![good.clone().into()], teacher_id: None });
+    let mut hurried = tonic::Request::new(v1::ScoreTokensRequest::from(Question::new("t@1".into(), vec![good.clone()])));
     hurried.metadata_mut().insert("grpc-timeout", "1n".parse().expect("a header"));
     let late = service.client.clone().score_tokens(hurried).await.expect_err("a nanosecond is not enough");
     assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late}");

@@ -8,13 +8,15 @@ use std::time::Duration;
 use hypereyes_actor::Config;
 use hypereyes_chassis::{BackoffConfig, TelemetryConfig};
 use hypereyes_chat::{TinyWords, tiny};
-use hypereyes_domain::{Accuracy, BonusBranch, PictureId, PolicyVersion, RolloutGroup, Route, Score, Task, TaskKind, TaughtGroup};
+use hypereyes_domain::{
+    Accuracy, BonusBranch, PictureId, PolicyVersion, RolloutGroup, Route, Score, Task, TaskKind, TaughtGroup, TeacherVersion,
+};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::TinyConfig;
 use hypereyes_policy::engine::EngineConfig;
 use hypereyes_policy::init;
-use hypereyes_proto::{ScoreSequence, convert, failure, server, v1};
+use hypereyes_proto::{Answer, ScoreSequence, convert, failure, server, v1};
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_search::EnvConfig;
 use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
@@ -299,10 +301,10 @@ impl v1::teacher_server::Teacher for Teacher {
             if !missing.is_empty() {
                 return Err(failure::missing_pictures(&missing));
             }
-            let logprobs = sequence.mask.iter().map(|wanted| if *wanted { -0.25 } else { 0.0 }).collect();
-            sequences.push(v1::SequenceLogprobs { logprobs });
+            let logprobs = sequence.mask.iter().filter(|wanted| **wanted).map(|_| -0.25).collect();
+            sequences.push(Answer { logprobs, top: vec![] });
         }
-        Ok(Response::new(v1::ScoreTokensReply { teacher_id: "fake".into(), sequences }))
+        Ok(Response::new((TeacherVersion::new("fake", 1), sequences).into()))
     }
 
     async fn put_pictures(&self, request: Request<Streaming<v1::Picture>>) -> Result<Response<v1::PutPicturesReply>, Status> {

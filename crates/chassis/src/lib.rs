@@ -7,6 +7,7 @@
 
 pub mod atomic;
 pub mod backoff;
+pub mod breaker;
 pub mod config;
 pub mod exit;
 pub mod metrics;
@@ -19,6 +20,7 @@ pub mod telemetry;
 mod nearest;
 
 pub use backoff::{BackoffConfig, RetryError, Retryable, retry};
+pub use breaker::{Breaker, BreakerConfig};
 pub use config::{ConfigError, Problem};
 pub use exit::BadInput;
 pub use ready::Announcement;

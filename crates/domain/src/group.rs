@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActorId, GroupId, PolicyVersion, Reference, Route, Score, TaskId, TeacherId, Trajectory};
+use crate::{ActorId, GroupId, PolicyVersion, Reference, Route, Score, TaskId, TeacherLogprobs, TeacherVersion, Trajectory};
 
 /// n rollouts of one task, owned by the actor that leased it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,15 +54,6 @@ impl ScoredGroup {
     }
 }
 
-/// Teacher log-probs of one rollout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TeacherLogprobs {
-    /// The model that gave them.
-    pub teacher: TeacherId,
-    /// One entry per response token at temperature 1; 0.0 where the rollout's mask is false.
-    pub logprobs: Vec<f32>,
-}
-
 /// A scored group with the teacher's word on its failed rollouts; what the learner trains on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaughtGroup {
@@ -94,8 +85,23 @@ impl TaughtGroup {
             if let Some(at) = answer.logprobs.iter().position(|value| !value.is_finite()) {
                 return Err(invalid(format!("rollout {index}: teacher log-prob {at} is not finite")));
             }
+            let sampled = rollout.sampled_tokens();
+            if answer.top.len() % sampled.max(1) != 0 {
+                return Err(invalid(format!("rollout {index} has {} likeliest tokens for {sampled} sampled ones", answer.top.len())));
+            }
+        }
+        let mut versions = teacher.iter().flatten().map(|answer| &answer.teacher);
+        if let Some(first) = versions.next()
+            && let Some(other) = versions.find(|other| *other != first)
+        {
+            return Err(invalid(format!("two teachers speak, {first} and {other}; a group keeps to one")));
         }
         Ok(Self { scored, teacher })
+    }
+
+    /// The teacher that spoke, if one did.
+    pub fn taught_by(&self) -> Option<&TeacherVersion> {
+        self.teacher.iter().flatten().map(|answer| &answer.teacher).next()
     }
 
     /// Checks every trajectory and that the group has rollouts at all.

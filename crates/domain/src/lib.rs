@@ -14,14 +14,16 @@ pub mod ports;
 pub mod reference;
 pub mod score;
 pub mod task;
+pub mod teacher;
 pub mod trajectory;
 
 pub use action::{Area, Call};
 pub use failure::Failure;
-pub use group::{InvalidGroup, RolloutGroup, ScoredGroup, TaughtGroup, TeacherLogprobs};
+pub use group::{InvalidGroup, RolloutGroup, ScoredGroup, TaughtGroup};
 pub use ids::{ActorId, EntityId, GroupId, PictureId, PolicyVersion, TaskId, TeacherId};
 pub use ports::{Chunk, Generate, GenerateError, Patches, Sampled, Sampling, Sequence, Stop};
 pub use reference::Reference;
 pub use score::{Accuracy, BonusBranch, Route, Score};
 pub use task::{Shown, Task, TaskKind};
+pub use teacher::{ModelCard, ModelInfo, ModelState, Promotion, Roster, TeacherLogprobs, TeacherVersion};
 pub use trajectory::{Ending, InvalidTrajectory, Round, Trajectory};

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use hypereyes_chassis::config;
 
-use crate::commands::{ask, bench, doctor, eval, generate, logprobs, loss, report, room, score, sft, status, synth, up};
+use crate::commands::{ask, bench, doctor, eval, generate, logprobs, loss, prepare, report, room, score, sft, status, synth, teacher, up};
 use crate::config::Config;
 
 /// Variables `HYPEREYES__LEARNER__LR=1e-4` say the same as `--set learner.lr=1e-4`.
@@ -51,6 +51,10 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Make the report of a finished run again.
     Report(report::ReportArgs),
+    /// Look at and swap the teachers of a running service: list, load, check, promote, retire.
+    Teacher(teacher::TeacherArgs),
+    /// Write models and tasks into a folder, for rooms that are started on other machines.
+    Prepare(prepare::PrepareArgs),
     /// Check what would go wrong later: settings, models, ports, folders, cores, memory.
     Doctor(doctor::DoctorArgs),
     /// Score groups of rollouts offline, as the reward service does.
@@ -116,6 +120,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Eval(args) => eval::run(&cli.settings()?, args, cli.json),
         Command::Ask(args) => ask::run(&cli.settings()?, args, cli.json),
         Command::Status(args) => status::run(&cli.settings()?, args, cli.json),
+        Command::Teacher(args) => teacher::run(&cli.settings()?, args, cli.json),
+        Command::Prepare(args) => prepare::run(&cli.settings()?, args, cli.json),
         Command::Report(args) => report::run(args, cli.json),
         Command::Doctor(args) => doctor::run(cli, args),
         Command::Score(args) => score::run(&cli.settings()?, args),

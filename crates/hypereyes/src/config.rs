@@ -148,7 +148,7 @@ impl Default for Config {
                 objective: Options { opd_coef: 0.2, ..Options::default() },
                 ..hypereyes_learner::Config::default()
             },
-            actor: hypereyes_actor::Config { threads: 1, ..hypereyes_actor::Config::default() },
+            actor: hypereyes_actor::Config { threads: 1, teacher_top_k: 8, ..hypereyes_actor::Config::default() },
             reward_service: hypereyes_reward_service::Config::default(),
             teacher_service: hypereyes_teacher_service::Config { threads: 1, ..hypereyes_teacher_service::Config::default() },
         }

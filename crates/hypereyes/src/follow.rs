@@ -41,6 +41,10 @@ pub struct Step {
     pub opd_reverse_kl: Option<f64>,
     /// Share of rollouts that were distilled.
     pub distilled: Option<f64>,
+    /// Share of rollouts that the teacher should have shaped but said nothing of.
+    pub untaught: Option<f64>,
+    /// What each teacher version did.
+    pub teachers: BTreeMap<String, TeacherMeans>,
     /// Mean age of the rollouts in versions.
     pub staleness: Option<f64>,
     /// The oldest.
@@ -67,6 +71,16 @@ pub struct Step {
     pub groups_dropped: Option<u64>,
 }
 
+/// A teacher version in a step.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct TeacherMeans {
+    /// Distance to it per token.
+    pub reverse_kl: Option<f64>,
+    /// Share of its likeliest tokens that are the policy's.
+    pub top_overlap: Option<f64>,
+}
+
 impl Step {
     /// What a progress bar says.
     pub fn line(&self) -> String {
@@ -82,6 +96,7 @@ impl Step {
         say("CAS", self.cas, 2);
         say("ref", self.reference_rounds, 2);
         say("KL", self.opd_reverse_kl, 2);
+        say("no teacher %", self.untaught.filter(|share| *share > 0.0).map(|share| share * 100.0), 0);
         say("stale", self.staleness, 1);
         say("tok/s", self.tokens_per_second, 0);
         parts.join("  ")

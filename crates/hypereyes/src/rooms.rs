@@ -93,8 +93,9 @@ impl Rooms {
             TEACHER => {
                 let base = self.config.teacher_service.clone();
                 let listen = addresses.teacher.context("a teacher has an address")?;
-                let model = self.teacher.clone().context("a teacher has a model")?;
-                config::dump(&hypereyes_teacher_service::Config { listen, metrics_listen, announce, model, ..base }, &path)?;
+                let model = self.teacher.clone().context("a teacher has a model")?.display().to_string();
+                let store = Some(self.folder.teacher());
+                config::dump(&hypereyes_teacher_service::Config { listen, metrics_listen, announce, model, store, ..base }, &path)?;
             }
             LEARNER => config::dump(&self.learner(0, metrics_listen, announce), &path)?,
             name if self.followers().iter().any(|follower| follower == name) => {

@@ -122,6 +122,8 @@ impl RunFolder {
         ledger = "learner/groups.jsonl";
         /// The reward service's store.
         reward = "reward";
+        /// The teacher service's store.
+        teacher = "teacher";
         /// What the start policy scored; there once it was measured.
         before = "before.json";
         /// Its trajectories.

@@ -1,25 +1,13 @@
 //! The front door as a person uses it: whole runs, kills, questions, wrong input. Every command here is the real binary.
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use hypereyes_learner::audit;
 use serde_json::Value;
-
-/// A run of this size takes a minute on two busy cores; ten times as long is broken.
-const DEADLINE: Duration = Duration::from_secs(600);
-
-fn hypereyes(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hypereyes"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    hypereyes(arguments).output().unwrap()
-}
+use support::{hypereyes, kill_9, lines, run, wait_for};
 
 #[track_caller]
 fn refused(arguments: &[&str], mentions: &[&str]) {
@@ -30,31 +18,6 @@ fn refused(arguments: &[&str], mentions: &[&str]) {
     for word in mentions {
         assert!(line.contains(word), "{arguments:?}: {line:?} does not mention {word:?}");
     }
-}
-
-fn wait_for<T>(what: &str, child: &mut Child, mut find: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = find() {
-            return found;
-        }
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before {what}");
-        assert!(began.elapsed() < DEADLINE, "no {what} in time");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn lines(path: &Path) -> Vec<Value> {
-    std::fs::read_to_string(path).unwrap_or_default().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-}
-
-/// Kills a room with SIGKILL and returns once another process has announced itself in its place.
-fn kill_9(room: &str, folder: &Path, up: &mut Child) {
-    let announced = folder.join("rooms").join(format!("{room}.json"));
-    let pid = |path: &Path| -> Option<u64> { serde_json::from_slice::<Value>(&std::fs::read(path).ok()?).ok()?["pid"].as_u64() };
-    let old = wait_for(room, up, || pid(&announced));
-    assert!(Command::new("kill").args(["-9", &old.to_string()]).status().unwrap().success());
-    wait_for(&format!("restart of {room}"), up, || pid(&announced).filter(|new| *new != old));
 }
 
 #[test]

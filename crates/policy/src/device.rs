@@ -53,6 +53,14 @@ impl Device {
         }
     }
 
+    /// Bytes that one parameter of a model takes.
+    pub fn value_bytes(self) -> u64 {
+        match self {
+            Self::Cpu | Self::Cuda => 4,
+            Self::CudaBf16 => 2,
+        }
+    }
+
     /// Whether operations of one pass should be shared out to lanes of cores: a GPU takes whole passes.
     pub fn has_lanes(self) -> bool {
         self == Self::Cpu

@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod device;
 pub mod engine;
+pub mod frozen;
 pub mod init;
 pub mod lanes;
 pub mod model;

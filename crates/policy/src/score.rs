@@ -1,5 +1,5 @@
-//! Log-probs of given tokens: whole sequences end to end, logits only where asked and a chunk at a time. Learner, teacher
-//! and commands all use this.
+//! Log-probs of given tokens: whole sequences end to end, logits only where asked and a chunk at a time. The learner uses
+//! this, and so does [`frozen`](crate::frozen) for everybody who only asks.
 //!
 //! In: sequences, and which of their tokens are asked about. Out: log-probs, differentiable for whoever trains.
 
@@ -11,11 +11,8 @@ use hypereyes_domain::Patches;
 
 use crate::Error;
 use crate::batch::Batch;
-use crate::checkpoint::{self, HostWeights};
 use crate::config::ModelConfig;
-use crate::device::{Device, OnDevice};
-use crate::lanes::Lanes;
-use crate::model::{Qwen3Vl, rotary_tables};
+use crate::model::{Attend, Qwen3Vl, rotary_tables};
 use crate::ops::{self, Asked, Kernels, Segments};
 
 /// One sequence and which of its tokens are asked about.
@@ -27,6 +24,9 @@ pub struct Sample {
     pub pictures: Vec<Arc<Patches>>,
     /// Indices into `tokens`, ascending, each at least 1: the first token of all has no log-prob.
     pub asked: Vec<usize>,
+    /// Leading tokens, whole pictures with them, that neighbours may have in common: a [`Frozen`](crate::frozen::Frozen) model reads them
+    /// once.
+    pub trunk: usize,
 }
 
 /// A token whose log-prob is wanted: the row that predicts it and its id.
@@ -52,11 +52,22 @@ pub fn lay_out(config: &ModelConfig, samples: &[Sample]) -> Result<(Batch, Vec<T
 
 /// Hidden states \[rows, d\] of a batch.
 pub fn hidden<B: Kernels>(model: &Qwen3Vl<B>, config: &ModelConfig, batch: &Batch, device: &B::Device) -> Tensor<B, 2> {
+    let segments = Segments::of_lengths(&batch.lengths, true, config.text.num_attention_heads, config.text.num_key_value_heads);
+    hidden_of(model, config, batch, &mut &*segments, device)
+}
+
+/// As [`hidden`]; which row sees which is `attend`'s business.
+pub fn hidden_of<B: Kernels>(
+    model: &Qwen3Vl<B>,
+    config: &ModelConfig,
+    batch: &Batch,
+    attend: &mut impl Attend<B>,
+    device: &B::Device,
+) -> Tensor<B, 2> {
     let pictures: Vec<_> = batch.pictures.iter().map(AsRef::as_ref).collect();
     let visual = model.see(&pictures, device);
     let rotary = rotary_tables(&config.text, &batch.rows.positions, device);
-    let segments = Segments::of_lengths(&batch.lengths, true, config.text.num_attention_heads, config.text.num_key_value_heads);
-    model.hidden(&batch.rows, &rotary, visual.as_ref(), &mut &*segments, device)
+    model.hidden(&batch.rows, &rotary, visual.as_ref(), attend, device)
 }
 
 /// Log-probs \[targets\] at `temperature` (logits are divided by it), differentiable.
@@ -68,70 +79,12 @@ pub fn logprobs<B: Kernels>(model: &Qwen3Vl<B>, hidden: Tensor<B, 2>, targets: &
     ops::token_logprobs(hidden.select(0, rows), model.head(), &asked)
 }
 
-/// A model that is only asked, on whichever device.
-pub trait Frozen: Send {
-    /// Log-probs of the asked tokens at `temperature`, one list per sample; one pass per lane of cores.
-    ///
-    /// # Errors
-    /// [`Error::Input`] when a sample does not fit the model.
-    fn logprobs(&self, samples: &[Sample], temperature: f64) -> Result<Vec<Vec<f32>>, Error>;
-}
-
-/// Puts a model on a device, to be asked; on the CPU, on up to `most_lanes` lanes.
-///
-/// # Errors
-/// [`Error`] when the weights do not fit the shape, or there is no such device.
-pub fn freeze(config: &ModelConfig, weights: &HostWeights, device: Device, most_lanes: usize) -> Result<Box<dyn Frozen>, Error> {
-    let lanes = Lanes::of_this_pool(if device.has_lanes() { most_lanes } else { 1 })?;
-    device.run(Freeze { config: config.clone(), weights, lanes })?
-}
-
-struct Freeze<'a> {
-    config: ModelConfig,
-    weights: &'a HostWeights,
-    lanes: Lanes,
-}
-
-impl OnDevice for Freeze<'_> {
-    type Output = Result<Box<dyn Frozen>, Error>;
-
-    fn run<B: Kernels>(self, device: B::Device) -> Self::Output {
-        let Self { config, weights, lanes } = self;
-        let model = checkpoint::from_host(Qwen3Vl::<B>::init(&config, 0, &device), weights)?;
-        Ok(Box::new(Placed { config, lanes, model, device }))
-    }
-}
-
-struct Placed<B: Kernels> {
-    config: ModelConfig,
-    lanes: Lanes,
-    model: Qwen3Vl<B>,
-    device: B::Device,
-}
-
-impl<B: Kernels> Frozen for Placed<B> {
-    fn logprobs(&self, samples: &[Sample], temperature: f64) -> Result<Vec<Vec<f32>>, Error> {
-        let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
-        let pass = |_, run: Range<usize>| {
-            let samples = &samples[run];
-            let (batch, targets) = lay_out(&self.config, samples)?;
-            if targets.is_empty() {
-                return Ok(samples.iter().map(|_| vec![]).collect());
-            }
-            let hidden = hidden(&self.model, &self.config, &batch, &self.device);
-            let values = logprobs(&self.model, hidden, &targets, temperature).into_data().convert::<f32>();
-            Ok(per_sample(samples, &values.into_vec::<f32>().expect("converted to f32")))
-        };
-        let runs = even_runs(&lengths, usize::MAX, self.lanes.count());
-        let parts: Result<Vec<Vec<Vec<f32>>>, Error> = self.lanes.map(runs, pass).into_iter().collect();
-        Ok(parts?.concat())
-    }
-}
-
-/// Cuts what belongs to all targets into what belongs to each sample.
-pub fn per_sample(samples: &[Sample], mut values: &[f32]) -> Vec<Vec<f32>> {
+/// Cuts what belongs to all targets into what belongs to each sample; every target has as many values.
+pub fn per_sample<T: Clone>(samples: &[Sample], mut values: &[T]) -> Vec<Vec<T>> {
+    let targets: usize = samples.iter().map(|sample| sample.asked.len()).sum();
+    let width = values.len() / targets.max(1);
     let own = |sample: &Sample| {
-        let (own, others) = values.split_at(sample.asked.len());
+        let (own, others) = values.split_at(sample.asked.len() * width);
         values = others;
         own.to_vec()
     };

@@ -2,10 +2,10 @@
 //!
 //! In: a group in a stage. Out: its message, and back; parts that do not fit together never come out.
 
-use hypereyes_domain::{RolloutGroup, ScoredGroup, TaughtGroup, TeacherLogprobs, Trajectory};
+use hypereyes_domain::{RolloutGroup, ScoredGroup, TaughtGroup, TeacherLogprobs, TeacherVersion, Trajectory};
 
-use super::{Invalid, each, ids, present};
-use crate::limits::MAX_GROUP_SIZE;
+use super::{Invalid, at_most, each, ids, present};
+use crate::limits::{MAX_GROUP_SIZE, MAX_RESPONSE_TOKENS};
 use crate::v1;
 
 impl From<RolloutGroup> for v1::RolloutGroup {
@@ -38,7 +38,9 @@ impl TryFrom<v1::RolloutGroup> for RolloutGroup {
 impl From<Option<TeacherLogprobs>> for v1::TeacherAnswer {
     fn from(answer: Option<TeacherLogprobs>) -> Self {
         match answer {
-            Some(answer) => Self { given: true, teacher_id: answer.teacher.as_str().to_owned(), logprobs: answer.logprobs },
+            Some(TeacherLogprobs { teacher, logprobs, top }) => {
+                Self { given: true, teacher_id: teacher.id.as_str().to_owned(), teacher_epoch: teacher.epoch, logprobs, top }
+            }
             None => Self::default(),
         }
     }
@@ -49,9 +51,11 @@ impl TryFrom<v1::TeacherAnswer> for Option<TeacherLogprobs> {
 
     fn try_from(answer: v1::TeacherAnswer) -> Result<Self, Invalid> {
         if answer.given {
-            return Ok(Some(TeacherLogprobs { teacher: ids::teacher("teacher_id", answer.teacher_id)?, logprobs: answer.logprobs }));
+            at_most("top", answer.top.len(), MAX_RESPONSE_TOKENS)?;
+            let teacher = TeacherVersion { id: ids::teacher("teacher_id", answer.teacher_id)?, epoch: answer.teacher_epoch };
+            return Ok(Some(TeacherLogprobs { teacher, logprobs: answer.logprobs, top: answer.top }));
         }
-        if !answer.logprobs.is_empty() {
+        if !answer.logprobs.is_empty() || !answer.top.is_empty() {
             return Err(Invalid::new("logprobs", "are there although no answer is given"));
         }
         Ok(None)

@@ -7,6 +7,7 @@ pub mod ids;
 
 mod call;
 mod group;
+mod model;
 mod packed;
 mod score;
 mod task;
@@ -17,7 +18,7 @@ mod trajectory;
 pub(crate) mod samples;
 
 pub use score::{join, scored_reply};
-pub use teach::{ScoreSequence, teacher_answers};
+pub use teach::{Answer, Question, ScoreSequence, answered};
 
 /// A message that does not mean anything.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

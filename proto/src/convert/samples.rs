@@ -2,7 +2,7 @@
 
 use hypereyes_domain::{
     Accuracy, Area, BonusBranch, Call, Ending, PictureId, PolicyVersion, Reference, RolloutGroup, Round, Route, Score, ScoredGroup, Shown,
-    TaskKind, TaughtGroup, TeacherLogprobs, Trajectory,
+    TaskKind, TaughtGroup, TeacherLogprobs, TeacherVersion, Trajectory,
 };
 
 pub(crate) fn task() -> hypereyes_domain::Task {
@@ -58,5 +58,8 @@ pub(crate) fn scored() -> ScoredGroup {
 
 pub(crate) fn taught() -> TaughtGroup {
     let logprobs = trajectory().logprobs;
-    TaughtGroup { scored: scored(), teacher: vec![None, Some(TeacherLogprobs { teacher: "teacher-8b".into(), logprobs }), None] }
+    TaughtGroup {
+        scored: scored(),
+        teacher: vec![None, Some(TeacherLogprobs { teacher: TeacherVersion::new("teacher-8b", 3), logprobs, top: vec![] }), None],
+    }
 }

@@ -3,10 +3,10 @@
 //! In: rollouts to be scored under the teacher. Out: [`ScoreSequence`]s as messages, and back; answers checked against
 //! the sequences that were asked about.
 
-use hypereyes_domain::{PictureId, TeacherLogprobs, Trajectory};
+use hypereyes_domain::{GroupId, PictureId, TeacherId, TeacherLogprobs, TeacherVersion, Trajectory};
 
 use super::{Invalid, at_most, each, ids, packed, present};
-use crate::limits::{MAX_GROUP_SIZE, MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS};
+use crate::limits::{MAX_GROUP_SIZE, MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, MAX_TOP};
 use crate::v1;
 
 /// A sequence whose response tokens the teacher scores.
@@ -59,28 +59,119 @@ impl TryFrom<v1::TokenSequence> for ScoreSequence {
     }
 }
 
-/// The answers to `asked`, in order; every log-prob is finite, at most 0 (within rounding), and 0 where the mask is false.
+/// What somebody wants to know of a teacher.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// The group that the sequences belong to; it keeps to one model.
+    pub group: GroupId,
+    /// The sequences, at most [`MAX_GROUP_SIZE`].
+    pub sequences: Vec<ScoreSequence>,
+    /// The model that must answer, by name.
+    pub teacher: Option<TeacherId>,
+    /// The promotion that must answer.
+    pub epoch: Option<u64>,
+    /// Logits are divided by it; above 0.
+    pub temperature: f32,
+    /// The likeliest tokens to name at each place, at most [`MAX_TOP`].
+    pub top: usize,
+}
+
+impl Question {
+    /// What distillation asks: log-probs at temperature 1, of whichever model the group keeps to.
+    pub fn new(group: GroupId, sequences: Vec<ScoreSequence>) -> Self {
+        Self { group, sequences, teacher: None, epoch: None, temperature: 1.0, top: 0 }
+    }
+}
+
+/// A teacher's word on one sequence, for those of its response tokens whose mask is true.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// \[S\] Log-probs.
+    pub logprobs: Vec<f32>,
+    /// \[S * top\] The likeliest tokens at each, the likeliest first, with their log-probs.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl Answer {
+    /// The answer as a rollout carries it: one log-prob per response token.
+    pub fn spread(self, mask: &[bool], teacher: TeacherVersion) -> TeacherLogprobs {
+        let mut own = self.logprobs.into_iter();
+        let logprobs = mask.iter().map(|wanted| if *wanted { own.next().unwrap_or(0.0) } else { 0.0 }).collect();
+        TeacherLogprobs { teacher, logprobs, top: self.top.into_iter().map(|(id, _)| id).collect() }
+    }
+}
+
+impl From<Question> for v1::ScoreTokensRequest {
+    fn from(question: Question) -> Self {
+        Self {
+            group_id: question.group.as_str().to_owned(),
+            sequences: question.sequences.into_iter().map(Into::into).collect(),
+            teacher_id: question.teacher.map(|id| id.as_str().to_owned()),
+            epoch: question.epoch,
+            temperature: Some(question.temperature),
+            top_k: question.top as u32,
+        }
+    }
+}
+
+impl TryFrom<v1::ScoreTokensRequest> for Question {
+    type Error = Invalid;
+
+    fn try_from(request: v1::ScoreTokensRequest) -> Result<Self, Invalid> {
+        let temperature = request.temperature.unwrap_or(1.0);
+        if !(temperature > 0.0 && temperature <= 100.0) {
+            return Err(Invalid::new("temperature", format!("is {temperature}; above 0 and up to 100 are taken")));
+        }
+        at_most("top_k", request.top_k as usize, MAX_TOP)?;
+        Ok(Self {
+            group: ids::group("group_id", request.group_id)?,
+            sequences: each("sequences", request.sequences, MAX_GROUP_SIZE, ScoreSequence::try_from)?,
+            teacher: request.teacher_id.map(|id| ids::teacher("teacher_id", id)).transpose()?,
+            epoch: request.epoch,
+            temperature,
+            top: request.top_k as usize,
+        })
+    }
+}
+
+impl From<(TeacherVersion, Vec<Answer>)> for v1::ScoreTokensReply {
+    fn from((teacher, answers): (TeacherVersion, Vec<Answer>)) -> Self {
+        let sequence = |answer: Answer| {
+            let (top_ids, top_logprobs) = answer.top.into_iter().unzip();
+            v1::SequenceLogprobs { logprobs: answer.logprobs, top_ids, top_logprobs }
+        };
+        Self { teacher_id: teacher.id.as_str().to_owned(), epoch: teacher.epoch, sequences: answers.into_iter().map(sequence).collect() }
+    }
+}
+
+/// A reply held against the sequences that were asked about: every log-prob is finite and at most 0 (within rounding), and as
+/// many came as were wanted.
 ///
 /// # Errors
 /// [`Invalid`] when an answer does not fit its sequence.
-pub fn teacher_answers(asked: &[ScoreSequence], reply: v1::ScoreTokensReply) -> Result<Vec<TeacherLogprobs>, Invalid> {
-    let teacher = ids::teacher("teacher_id", reply.teacher_id)?;
+pub fn answered(asked: &[ScoreSequence], top: usize, reply: v1::ScoreTokensReply) -> Result<(TeacherVersion, Vec<Answer>), Invalid> {
+    let teacher = TeacherVersion { id: ids::teacher("teacher_id", reply.teacher_id)?, epoch: reply.epoch };
     if reply.sequences.len() != asked.len() {
         return Err(Invalid::new("sequences", format!("has {} answers to {} questions", reply.sequences.len(), asked.len())));
     }
-    let answers = each("sequences", reply.sequences, MAX_GROUP_SIZE, Ok)?;
     let check = |(index, (asked, answer)): (usize, (&ScoreSequence, v1::SequenceLogprobs))| {
-        let invalid = |reason: String| Invalid::new(format!("sequences[{index}].logprobs"), reason);
-        if answer.logprobs.len() != asked.response.len() {
-            return Err(invalid(format!("has {} entries for {} response tokens", answer.logprobs.len(), asked.response.len())));
+        let invalid = |what: &str, reason: String| Invalid::new(format!("sequences[{index}].{what}"), reason);
+        let wanted = asked.mask.iter().filter(|wanted| **wanted).count();
+        if answer.logprobs.len() != wanted {
+            return Err(invalid("logprobs", format!("has {} entries for {wanted} tokens asked about", answer.logprobs.len())));
         }
-        let sound = |(&wanted, &value): (&bool, &f32)| if wanted { value.is_finite() && value <= 1e-3 } else { value == 0.0 };
-        if let Some(at) = asked.mask.iter().zip(&answer.logprobs).position(|pair| !sound(pair)) {
-            return Err(invalid(format!("has {} at position {at} (wanted: {})", answer.logprobs[at], asked.mask[at])));
+        if answer.top_ids.len() != wanted * top || answer.top_logprobs.len() != wanted * top {
+            let (ids, logprobs) = (answer.top_ids.len(), answer.top_logprobs.len());
+            return Err(invalid("top_ids", format!("has {ids} entries and {logprobs} log-probs for {top} at each of {wanted} tokens")));
         }
-        Ok(TeacherLogprobs { teacher: teacher.clone(), logprobs: answer.logprobs })
+        let sound = |value: &f32| value.is_finite() && *value <= 1e-3;
+        if let Some(at) = answer.logprobs.iter().chain(&answer.top_logprobs).position(|value| !sound(value)) {
+            return Err(invalid("logprobs", format!("has something at place {at} that is no log-prob")));
+        }
+        Ok(Answer { logprobs: answer.logprobs, top: answer.top_ids.into_iter().zip(answer.top_logprobs).collect() })
     };
-    asked.iter().zip(answers).enumerate().map(check).collect()
+    let answers = asked.iter().zip(reply.sequences).enumerate().map(check).collect::<Result<_, _>>()?;
+    Ok((teacher, answers))
 }
 
 #[cfg(test)]
@@ -89,25 +180,36 @@ mod tests {
     use crate::convert::samples;
 
     #[test]
-    fn sequences_survive_the_wire() {
-        let sequence = ScoreSequence::from(&samples::trajectory());
-        assert_eq!(ScoreSequence::try_from(v1::TokenSequence::from(sequence.clone())), Ok(sequence));
+    fn questions_survive_the_wire() {
+        let question = Question {
+            teacher: Some("t".into()),
+            epoch: Some(4),
+            top: 2,
+            ..Question::new("t@1".into(), vec![ScoreSequence::from(&samples::trajectory())])
+        };
+        assert_eq!(Question::try_from(v1::ScoreTokensRequest::from(question.clone())), Ok(question.clone()));
+        let hot = v1::ScoreTokensRequest { temperature: Some(0.0), ..question.clone().into() };
+        assert_eq!(Question::try_from(hot).expect_err("no such temperature").what, "temperature");
+        let wide = v1::ScoreTokensRequest { top_k: 65, ..question.into() };
+        assert_eq!(Question::try_from(wide).expect_err("too many").what, "top_k");
     }
 
     #[test]
     fn answers_are_held_against_the_questions() {
         let rollout = samples::trajectory();
         let asked = [ScoreSequence::from(&rollout)];
-        let reply =
-            |logprobs: Vec<f32>| v1::ScoreTokensReply { teacher_id: "t-1".into(), sequences: vec![v1::SequenceLogprobs { logprobs }] };
-        let answers = teacher_answers(&asked, reply(rollout.logprobs.clone())).expect("it fits");
-        assert_eq!(answers, [TeacherLogprobs { teacher: "t-1".into(), logprobs: rollout.logprobs.clone() }]);
-        let mut positive = rollout.logprobs.clone();
+        let own: Vec<f32> = rollout.mask.iter().zip(&rollout.logprobs).filter(|(wanted, _)| **wanted).map(|(_, value)| *value).collect();
+        let version = TeacherVersion::new("t-1", 2);
+        let reply = |logprobs: Vec<f32>| v1::ScoreTokensReply::from((version.clone(), vec![Answer { logprobs, top: vec![] }]));
+        let (teacher, mut answers) = answered(&asked, 0, reply(own.clone())).expect("it fits");
+        let spread = answers.remove(0).spread(&rollout.mask, teacher);
+        assert_eq!(spread, TeacherLogprobs { teacher: version, logprobs: rollout.logprobs.clone(), top: vec![] });
+        let mut positive = own.clone();
         positive[0] = 0.5;
-        let unmasked = vec![-0.1; rollout.logprobs.len()];
-        for bad in [vec![], positive, unmasked, vec![f32::NEG_INFINITY; rollout.logprobs.len()]] {
-            assert_eq!(teacher_answers(&asked, reply(bad)).expect_err("it does not fit").what, "sequences[0].logprobs");
+        for bad in [vec![], positive, vec![f32::NEG_INFINITY; own.len()]] {
+            assert_eq!(answered(&asked, 0, reply(bad)).expect_err("it does not fit").what, "sequences[0].logprobs");
         }
-        assert_eq!(teacher_answers(&[], reply(vec![])).expect_err("nobody asked").what, "sequences");
+        assert_eq!(answered(&asked, 1, reply(own)).expect_err("no likeliest tokens").what, "sequences[0].top_ids");
+        assert_eq!(answered(&[], 0, reply(vec![])).expect_err("nobody asked").what, "sequences");
     }
 }

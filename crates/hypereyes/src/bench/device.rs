@@ -11,9 +11,10 @@ use hypereyes_learner::trainer::{Placement, Trainer};
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
+use hypereyes_policy::frozen::{self, Wanted};
 use hypereyes_policy::init;
 use hypereyes_policy::probe::{self, Shape, Timed};
-use hypereyes_policy::score::{self, Sample};
+use hypereyes_policy::score::Sample;
 use serde_json::{Map, Value, json};
 
 use super::{Size, median, tokens};
@@ -41,11 +42,12 @@ fn rate(name: &str, timed: &Timed) -> Map<String, Value> {
 fn agreement(model: &ModelConfig, weights: &HostWeights, device: Device, seed: u64) -> Result<Map<String, Value>> {
     let sample = |number: u64| {
         let length = 40 + 25 * number as usize;
-        Sample { tokens: tokens(length, model.text.vocab_size, seed + number), pictures: vec![], asked: (1..length).collect() }
+        Sample { tokens: tokens(length, model.text.vocab_size, seed + number), pictures: vec![], asked: (1..length).collect(), trunk: 0 }
     };
     let samples: Vec<Sample> = (0..4).map(sample).collect();
     let on = |device: Device| -> Result<(Vec<f32>, f64, f64, HostWeights)> {
-        let logprobs = score::freeze(model, weights, device, 1)?.logprobs(&samples, 1.0)?.concat();
+        let said = frozen::freeze(model, weights, device, 1)?.say(&samples, Wanted::PLAIN)?;
+        let logprobs: Vec<f32> = said.into_iter().flat_map(|said| said.logprobs).collect();
         let placement = Placement { device, micro_tokens: 4096 };
         let mut trainer = Trainer::new(model.clone(), weights.clone(), OptimConfig::default(), placement)?;
         let began = Instant::now();

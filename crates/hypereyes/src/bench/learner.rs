@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup, TeacherLogprobs, Trajectory,
+    Accuracy, BonusBranch, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup, TeacherLogprobs,
+    TeacherVersion, Trajectory,
 };
 use hypereyes_learner::intake::{Answer, Bounds, Intake, Receipt};
 use hypereyes_learner::ledger::Ledger;
@@ -124,7 +125,7 @@ fn group(model: &ModelConfig, load: Load, seed: u64, number: usize, actor: &str,
             if failed { (Accuracy::Wrong, 0.0, Route::Distill) } else { (Accuracy::Correct, 1.0, Route::Reinforce) };
         scores.push(Score { accuracy, bonus: 0.0, branch: BonusBranch::None, reward, route });
         let logprobs = rollouts[sibling].logprobs.iter().map(|value| value * 0.8).collect();
-        teacher.push(failed.then(|| TeacherLogprobs { teacher: "t".into(), logprobs }));
+        teacher.push(failed.then(|| TeacherLogprobs { teacher: TeacherVersion::new("t", 1), logprobs, top: vec![] }));
     }
     let group = RolloutGroup { id: id.into(), task: task.into(), actor: actor.into(), rollouts };
     let scored = ScoredGroup::new(group, scores, None, 0).map_err(|error| anyhow::anyhow!(error.to_string()))?;

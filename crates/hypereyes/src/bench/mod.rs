@@ -9,6 +9,7 @@ pub mod learner;
 pub mod policy;
 pub mod ranks;
 pub mod reward;
+pub mod teacher;
 
 use std::time::Instant;
 

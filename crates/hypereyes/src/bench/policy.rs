@@ -7,7 +7,8 @@ use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::trainer::{Placement, Trainer};
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::score::{self, Sample};
+use hypereyes_policy::frozen::{self, Wanted};
+use hypereyes_policy::score::Sample;
 use serde_json::{Map, Value};
 
 use super::{median, seconds, tokens};
@@ -28,13 +29,13 @@ pub struct Load {
 /// Measures log-probs without gradients, then steps: forward, backward, global norm, AdamW.
 pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64) -> Result<Map<String, Value>> {
     let sequence = |number: usize| tokens(load.length, model.text.vocab_size, seed + number as u64);
-    let sample = |number| Sample { tokens: sequence(number), pictures: vec![], asked: (1..load.length).collect() };
+    let sample = |number| Sample { tokens: sequence(number), pictures: vec![], asked: (1..load.length).collect(), trunk: 0 };
     let samples: Vec<Sample> = (0..load.sequences).map(sample).collect();
     let total = (load.sequences * load.length) as f64;
 
-    let frozen = score::freeze(model, weights, load.placement.device, load.sequences)?;
+    let frozen = frozen::freeze(model, weights, load.placement.device, load.sequences)?;
     let scoring = || {
-        let values = frozen.logprobs(&samples, 1.0).expect("the samples fit the model");
+        let values = frozen.say(&samples, Wanted::PLAIN).expect("the samples fit the model");
         assert_eq!(values.len(), samples.len());
     };
     scoring();

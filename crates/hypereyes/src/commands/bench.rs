@@ -12,8 +12,9 @@ use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::init;
 
-use crate::bench::{self, Bench, Machine, Model, Size, device, engine, learner, policy, ranks, reward};
+use crate::bench::{self, Bench, Machine, Model, Size, device, engine, learner, policy, ranks, reward, teacher};
 use crate::config::Config;
+use crate::shipped::Shipped;
 use crate::{output, parts};
 
 /// Arguments of `bench`.
@@ -39,6 +40,8 @@ pub enum What {
     Learner(LearnerArgs),
     /// Scoring, the reward service over gRPC with a durable store, memory of its references.
     Reward(RewardArgs),
+    /// The teacher: scoring of siblings, swaps under load over gRPC.
+    Teacher(TeacherArgs),
     /// A device: products, attention, kernels made on first use, agreement with the CPU.
     Device(DeviceArgs),
     /// Ranks: sums and copies between them.
@@ -139,6 +142,41 @@ pub struct RewardArgs {
     pub repeats: u8,
 }
 
+/// Arguments of `bench teacher`.
+#[derive(Args, Debug)]
+pub struct TeacherArgs {
+    /// A model folder. Default: the shipped teacher.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Where the model computes: cpu, cuda, cuda-bf16.
+    #[arg(long, default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// Threads that compute; 0 takes all cores.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Groups of one scoring run.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub groups: u16,
+    /// Siblings of a group.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub siblings: u16,
+    /// Prompt tokens, at least 1.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub prompt: u32,
+    /// Response tokens, at least 1.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub response: u32,
+    /// Questions per second while models are swapped.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub rate: u32,
+    /// Swaps; 0 measures scoring only.
+    #[arg(long, default_value_t = 50)]
+    pub swaps: u16,
+    /// Runs of scoring, of which the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    pub repeats: u8,
+}
+
 /// Arguments of `bench device`.
 #[derive(Args, Debug)]
 pub struct DeviceArgs {
@@ -214,6 +252,28 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
                 repeats: usize::from(args.repeats),
             };
             ("reward", None, load.repeats, parts::runtime()?.block_on(reward::measure(&load, config.seed))?)
+        }
+        What::Teacher(args) => {
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global();
+            let scratch = tempfile::tempdir()?;
+            let folder = match &args.model {
+                Some(folder) => folder.clone(),
+                None => {
+                    Shipped::Teacher.unpack(scratch.path())?;
+                    scratch.path().to_owned()
+                }
+            };
+            let load = teacher::Load {
+                device: args.device,
+                groups: usize::from(args.groups),
+                siblings: usize::from(args.siblings),
+                prompt: args.prompt as usize,
+                response: args.response as usize,
+                rate: args.rate as usize,
+                swaps: usize::from(args.swaps),
+                repeats: usize::from(args.repeats),
+            };
+            ("teacher", None, load.repeats, parts::runtime()?.block_on(teacher::measure(&folder, &load, config.seed))?)
         }
         What::Device(args) => {
             let _ = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global();

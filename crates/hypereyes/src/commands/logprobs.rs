@@ -8,7 +8,8 @@ use hypereyes_chassis::BadInput;
 use hypereyes_pictures::Processor;
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::device::Device;
-use hypereyes_policy::score::{self, Frozen, Sample};
+use hypereyes_policy::frozen::{self, Frozen, Wanted};
+use hypereyes_policy::score::Sample;
 use serde_json::{Value, json};
 
 use crate::cases::{self, Case};
@@ -48,7 +49,7 @@ pub struct LogprobsArgs {
 pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     let (config, weights) = checkpoint::read(&args.model).map_err(bad)?;
-    let model = score::freeze(&config, &weights, args.device, 1).map_err(bad)?;
+    let model = frozen::freeze(&config, &weights, args.device, 1).map_err(bad)?;
     let processor = processor(&args.model)?;
     let of = |case: &Case| logprobs(&*model, case);
     match &args.cases {
@@ -86,8 +87,8 @@ pub fn processor(model: &Path) -> Result<Processor, BadInput> {
 
 fn logprobs(model: &dyn Frozen, case: &Case) -> Result<Vec<f32>, hypereyes_policy::Error> {
     let asked = (1..case.ids.len()).collect();
-    let sample = Sample { tokens: case.ids.clone(), pictures: case.pictures.clone(), asked };
-    Ok(model.logprobs(&[sample], 1.0)?.remove(0))
+    let sample = Sample { tokens: case.ids.clone(), pictures: case.pictures.clone(), asked, trunk: 0 };
+    Ok(model.say(&[sample], Wanted::PLAIN)?.remove(0).logprobs)
 }
 
 /// Says how far the answers are from what the file expects.

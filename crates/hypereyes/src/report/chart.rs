@@ -17,7 +17,7 @@ const MAX_POINTS: usize = 240;
 /// One line.
 pub struct Series {
     /// What it is, for the legend and the titles.
-    pub name: &'static str,
+    pub name: String,
     /// One value per step.
     pub values: Vec<Option<f64>>,
 }
@@ -40,7 +40,7 @@ impl Chart {
     /// The chart as a `<figure>`; empty when no series has two values.
     pub fn figure(&self, steps: &[u64]) -> String {
         let steps = thin(&steps.iter().map(|step| Some(*step as f64)).collect::<Vec<_>>());
-        let lines: Vec<(&str, Vec<Option<f64>>)> = self.series.iter().map(|series| (series.name, thin(&series.values))).collect();
+        let lines: Vec<(&str, Vec<Option<f64>>)> = self.series.iter().map(|series| (series.name.as_str(), thin(&series.values))).collect();
         let lines: Vec<_> = lines.into_iter().filter(|(_, values)| values.iter().flatten().count() >= 2).collect();
         if lines.is_empty() {
             return String::new();
@@ -177,7 +177,13 @@ mod tests {
     use super::*;
 
     fn chart(values: Vec<Option<f64>>) -> Chart {
-        Chart { title: "Rounds", note: "fewer <is> better", decimals: 2, from_zero: true, series: vec![Series { name: "rounds", values }] }
+        Chart {
+            title: "Rounds",
+            note: "fewer <is> better",
+            decimals: 2,
+            from_zero: true,
+            series: vec![Series { name: "rounds".into(), values }],
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The page itself. In: [`Material`]. Out: HTML with its style inside and no script, no font and no picture from elsewhere.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use hypereyes_domain::TaskKind;
@@ -8,7 +9,7 @@ use hypereyes_eval::Report;
 use super::chart::{Chart, Series};
 use super::html::{escape, number};
 use super::{Material, episode};
-use crate::follow::Step;
+use crate::follow::{Step, TeacherMeans};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -130,7 +131,12 @@ fn kind_label(kind: TaskKind) -> &'static str {
 }
 
 fn curves(steps: &[Step]) -> String {
-    let series = |name: &'static str, value: &dyn Fn(&Step) -> Option<f64>| Series { name, values: steps.iter().map(value).collect() };
+    let series = |name: &str, value: &dyn Fn(&Step) -> Option<f64>| Series { name: name.into(), values: steps.iter().map(value).collect() };
+    // One line per teacher version: a swap is a line that ends and another that begins.
+    let versions: BTreeSet<&String> = steps.iter().flat_map(|step| step.teachers.keys()).collect();
+    let by_teacher = |value: &dyn Fn(&TeacherMeans) -> Option<f64>| -> Vec<Series> {
+        versions.iter().map(|version| series(version, &|step| step.teachers.get(*version).and_then(value))).collect()
+    };
     let chart = |title, note, decimals, from_zero, series| Chart { title, note, decimals, from_zero, series };
     let percent = |share: Option<f64>| share.map(|share| share * 100.0);
     let main = [
@@ -162,14 +168,25 @@ fn curves(steps: &[Step]) -> String {
             "Reverse KL per token on distilled rollouts (failures only).",
             3,
             true,
-            vec![series("KL", &|step| step.opd_reverse_kl)],
+            match versions.len() {
+                // Runs of before teachers had versions.
+                0 => vec![series("KL", &|step| step.opd_reverse_kl)],
+                _ => by_teacher(&|means| means.reverse_kl),
+            },
+        ),
+        chart(
+            "Shared choice, %",
+            "Of the teacher's likeliest tokens on distilled rollouts, those that are the policy's likeliest too.",
+            1,
+            false,
+            by_teacher(&|means| percent(means.top_overlap)),
         ),
         chart(
             "Distilled, %",
-            "Share of rollouts that failed and went to the teacher.",
+            "Share of rollouts that failed and were shaped by the teacher; untaught ones got no word of it.",
             1,
             true,
-            vec![series("rollouts", &|step| percent(step.distilled))],
+            vec![series("taught", &|step| percent(step.distilled)), series("untaught", &|step| percent(step.untaught))],
         ),
         chart(
             "Staleness",

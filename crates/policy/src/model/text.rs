@@ -10,7 +10,7 @@ use burn::tensor::backend::Backend;
 use super::layers::{Embedding, Init, Linear, RmsNorm};
 use super::moe::Moe;
 use crate::config::TextConfig;
-use crate::ops::{self, Kernels, Segments};
+use crate::ops::{self, Branches, Kernels, Segments};
 
 /// How rows attend.
 pub trait Attend<B: Backend> {
@@ -22,6 +22,13 @@ pub trait Attend<B: Backend> {
 impl<B: Kernels> Attend<B> for &Segments {
     fn attend(&mut self, _: usize, q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>) -> Tensor<B, 2> {
         ops::attention(q, k, v, self)
+    }
+}
+
+/// Whole sequences at once, what siblings share only once.
+impl<B: Kernels> Attend<B> for &Branches {
+    fn attend(&mut self, _: usize, q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>) -> Tensor<B, 2> {
+        ops::branch_attention(q, k, v, self)
     }
 }
 

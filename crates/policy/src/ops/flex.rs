@@ -3,6 +3,8 @@
 //!
 //! Not known here: what the rows mean. Every function is tested against the plain version of the trait.
 
+use std::ops::Range;
+
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Shape, TensorData};
 use burn_flex::FlexTensor;
@@ -11,7 +13,7 @@ use rayon::prelude::*;
 use super::attention::{Attend, AttendBackward, Positions, Queries};
 use super::product::{RowsByRows, View};
 use super::vector::{LANES, dot, exp, highest, sum_exp, total};
-use super::{Kernels, Segments};
+use super::{Branches, Kernels, Segments};
 use crate::backend::Cpu;
 
 /// Rows that one task of the pool handles in elementwise kernels: big enough to pay for the task, small enough to share.
@@ -182,37 +184,12 @@ impl Kernels for Cpu {
     }
 
     fn segment_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, segments: &Segments) -> FloatTensor<Self> {
-        let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
-        let (n, width) = dims(&q);
-        let e = width / segments.heads;
-        let kv_width = segments.kv_heads * e;
-        let (qs, ks, vs) = (q.storage::<f32>(), k.storage::<f32>(), v.storage::<f32>());
-        let mut out = vec![0.0f32; n * width];
-        let arch = pulp::Arch::new();
-        split_segments(&mut out, width, segments).into_par_iter().for_each(|(range, out)| {
-            let t = range.len();
-            let mut keys_et = vec![0.0f32; e * t];
-            let mut scratch = vec![];
-            let nothing = Positions { keys_et: View::new(&[], 0), values_te: View::new(&[], 0), count: 0 };
-            for kv in 0..segments.kv_heads {
-                let at = range.start * kv_width + kv * e;
-                transpose(&mut keys_et, &ks[at..], kv_width, e, t);
-                let own = Positions { keys_et: View::new(&keys_et, t), values_te: View::new(&vs[at..], kv_width), count: t };
-                for head in query_heads(segments, kv) {
-                    let rows = View::new(&qs[range.start * width + head * e..], width);
-                    arch.dispatch(Attend {
-                        q: Queries { rows, count: t, e },
-                        shared: nothing,
-                        own,
-                        seen: |row| if segments.causal { row + 1 } else { t },
-                        scratch: &mut scratch,
-                        out: &mut out[head * e..],
-                        stride: width,
-                    });
-                }
-            }
-        });
-        tensor(out, [n, width])
+        attention_after(q, k, v, segments, |_| None)
+    }
+
+    fn branch_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, branches: &Branches) -> FloatTensor<Self> {
+        let segments = &branches.segments;
+        attention_after(q, k, v, segments, |segment| branches.trunks[segment].map(|trunk| segments.ranges[trunk].clone()))
     }
 
     fn segment_attention_backward(
@@ -312,6 +289,50 @@ impl Kernels for Cpu {
     }
 }
 
+/// Attention of every segment's rows over the rows `trunk(segment)`, if any, and then the segment's own.
+fn attention_after(
+    q: FloatTensor<Cpu>,
+    k: FloatTensor<Cpu>,
+    v: FloatTensor<Cpu>,
+    segments: &Segments,
+    trunk: impl Fn(usize) -> Option<Range<usize>> + Sync,
+) -> FloatTensor<Cpu> {
+    let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
+    let (n, width) = dims(&q);
+    let e = width / segments.heads;
+    let kv_width = segments.kv_heads * e;
+    let (qs, ks, vs) = (q.storage::<f32>(), k.storage::<f32>(), v.storage::<f32>());
+    let mut out = vec![0.0f32; n * width];
+    let arch = pulp::Arch::new();
+    split_segments(&mut out, width, segments).into_par_iter().enumerate().for_each(|(segment, (range, out))| {
+        let shared = trunk(segment).unwrap_or(0..0);
+        let (mut own_et, mut shared_et) = (vec![0.0f32; e * range.len()], vec![0.0f32; e * shared.len()]);
+        let mut scratch = vec![];
+        for kv in 0..segments.kv_heads {
+            let positions = |keys_et, range: &Range<usize>| {
+                let at = range.start * kv_width + kv * e;
+                Positions { keys_et: View::new(keys_et, range.len()), values_te: View::new(&vs[at..], kv_width), count: range.len() }
+            };
+            for (keys_et, range) in [(&mut own_et, &range), (&mut shared_et, &shared)] {
+                transpose(keys_et, &ks[range.start * kv_width + kv * e..], kv_width, e, range.len());
+            }
+            for head in query_heads(segments, kv) {
+                let rows = View::new(&qs[range.start * width + head * e..], width);
+                arch.dispatch(Attend {
+                    q: Queries { rows, count: range.len(), e },
+                    shared: positions(&shared_et, &shared),
+                    own: positions(&own_et, &range),
+                    seen: |row| if segments.causal { row + 1 } else { range.len() },
+                    scratch: &mut scratch,
+                    out: &mut out[head * e..],
+                    stride: width,
+                });
+            }
+        }
+    });
+    tensor(out, [n, width])
+}
+
 /// Multiplications below which a product is not worth a second thread.
 const PRODUCT_PER_TASK: usize = 1 << 20;
 /// Rows of logits that one task of the pool handles.
@@ -322,7 +343,7 @@ fn inverse_rms(x: &[f32], eps: f64) -> f32 {
     (dot(x, x) / x.len() as f32 + eps as f32).sqrt().recip()
 }
 
-fn query_heads(segments: &Segments, kv: usize) -> std::ops::Range<usize> {
+fn query_heads(segments: &Segments, kv: usize) -> Range<usize> {
     let share = segments.heads / segments.kv_heads;
     kv * share..(kv + 1) * share
 }
@@ -341,7 +362,7 @@ fn transpose(out_et: &mut [f32], rows: &[f32], stride: usize, e: usize, t: usize
 }
 
 /// Cuts a row-major buffer into the parts of its segments.
-fn split_segments<'a>(mut buffer: &'a mut [f32], width: usize, segments: &Segments) -> Vec<(std::ops::Range<usize>, &'a mut [f32])> {
+fn split_segments<'a>(mut buffer: &'a mut [f32], width: usize, segments: &Segments) -> Vec<(Range<usize>, &'a mut [f32])> {
     let mut parts = Vec::with_capacity(segments.ranges.len());
     for range in &segments.ranges {
         let (part, rest) = std::mem::take(&mut buffer).split_at_mut(range.len() * width);

@@ -59,6 +59,15 @@ impl Segments {
     }
 }
 
+/// Segments of which some go on after an earlier one: siblings after what they share, which is then computed once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Branches {
+    /// The rows.
+    pub segments: Segments,
+    /// Per segment, the earlier one that it goes on after, all of whose rows its rows see as well. That one goes on after none.
+    pub trunks: Vec<Option<usize>>,
+}
+
 fn wrap<B: Backend, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(x))
 }
@@ -119,6 +128,12 @@ pub trait Kernels: Backend {
         grad: FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 3] {
         plain::segment_attention_backward::<Self>(q, k, v, segments, grad)
+    }
+
+    /// [`Kernels::segment_attention`] where rows also see their segment's trunk. Training lays whole sequences out; this is for
+    /// models that are only asked.
+    fn branch_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, branches: &Branches) -> FloatTensor<Self> {
+        plain::branch_attention::<Self>(q, k, v, branches)
     }
 
     /// Rows \[m, d\], sorted by expert, each through its own expert's gated MLP. `gate_up` \[E, 2i, d\], `down` \[E, d, i\];
@@ -187,6 +202,11 @@ pub fn swiglu<B: Kernels>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> 
 /// [`Kernels::segment_attention`] on tensors.
 pub fn attention<B: Kernels>(q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>, segments: &Segments) -> Tensor<B, 2> {
     wrap(B::segment_attention(unwrap(q), unwrap(k), unwrap(v), segments))
+}
+
+/// [`Kernels::branch_attention`] on tensors.
+pub fn branch_attention<B: Kernels>(q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>, branches: &Branches) -> Tensor<B, 2> {
+    wrap(B::branch_attention(unwrap(q), unwrap(k), unwrap(v), branches))
 }
 
 /// [`Kernels::experts`] on tensors.

@@ -10,7 +10,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Bool, DType, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use super::{Segments, unwrap, wrap};
+use super::{Branches, Segments, unwrap, wrap};
 
 /// [`Kernels::project`](super::Kernels::project).
 pub fn project<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
@@ -96,6 +96,22 @@ pub fn segment_attention<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: Fl
         })
         .collect();
     unwrap(Tensor::cat(parts, 0))
+}
+
+/// [`Kernels::branch_attention`](super::Kernels::branch_attention).
+pub fn branch_attention<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, branches: &Branches) -> FloatTensor<B> {
+    let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
+    let segments = &branches.segments;
+    let e = q.dims()[1] / segments.heads;
+    let one = |(range, trunk): (&Range<usize>, &Option<usize>)| {
+        let (q_own, mut keys, mut values) = heads_of(&q, &k, &v, range, segments);
+        if let Some(trunk) = trunk {
+            let (_, before, shared) = heads_of(&q, &k, &v, &segments.ranges[*trunk], segments);
+            (keys, values) = (Tensor::cat(vec![before, keys], 1), Tensor::cat(vec![shared, values], 1));
+        }
+        merge_heads(probabilities(q_own, keys, segments.causal).matmul(values), e, segments.heads)
+    };
+    unwrap(Tensor::cat(segments.ranges.iter().zip(&branches.trunks).map(one).collect(), 0))
 }
 
 /// [`Kernels::segment_attention_backward`](super::Kernels::segment_attention_backward).
@@ -184,13 +200,14 @@ fn heads_of<B: Backend>(
     (take(q), repeat(take(k)), repeat(take(v)))
 }
 
+/// Of rows that are the last of the positions that they may see.
 fn probabilities<B: Backend>(q: Tensor<B, 3>, k: Tensor<B, 3>, causal: bool) -> Tensor<B, 3> {
-    let [h, t, e] = q.dims();
+    let ([h, t, e], positions) = (q.dims(), k.dims()[1]);
     let (device, dtype) = (q.device(), q.dtype());
     let mut scores = wide(q.matmul(k.transpose())) * (e as f64).powf(-0.5);
     if causal {
-        let future = Tensor::<B, 2, Bool>::tril_mask([t, t], 0, &device).reshape([1, t, t]);
-        scores = scores.mask_fill(future.expand([h, t, t]), f32::NEG_INFINITY);
+        let future = Tensor::<B, 2, Bool>::tril_mask([t, positions], (positions - t) as i64, &device).reshape([1, t, positions]);
+        scores = scores.mask_fill(future.expand([h, t, positions]), f32::NEG_INFINITY);
     }
     as_wide_as(dtype, softmax(scores, 2))
 }

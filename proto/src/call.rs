@@ -1,0 +1,94 @@
+//! One call to a peer: its deadline, and why it brought nothing.
+//!
+//! In: a call of a generated client. Out: the reply, or a [`CallError`] in domain words. It does not retry: the caller knows
+//! what that is worth.
+
+use std::time::Duration;
+
+use hypereyes_chassis::Retryable;
+use hypereyes_domain::{Failure, PictureId};
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+use crate::failure;
+
+/// Why a call brought nothing.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{op} failed ({failure}): {message}")]
+pub struct CallError {
+    /// What was called.
+    pub op: &'static str,
+    /// Whose fault it is.
+    pub failure: Failure,
+    /// What happened.
+    pub message: String,
+    /// Pictures that the peer lacks.
+    pub missing: Vec<PictureId>,
+    /// The peer understood and refused, or its answer is nonsense: calling again is of no use.
+    pub refused: bool,
+}
+
+impl Retryable for CallError {
+    fn is_retryable(&self) -> bool {
+        !self.refused
+    }
+}
+
+impl CallError {
+    /// What a status says.
+    pub fn of(op: &'static str, status: &Status) -> Self {
+        let (failure, message, missing) = failure::from_status(status);
+        // Everything else may pass: peers restart, overload and time out in many ways.
+        let refused = matches!(
+            status.code(),
+            Code::InvalidArgument
+                | Code::NotFound
+                | Code::AlreadyExists
+                | Code::PermissionDenied
+                | Code::FailedPrecondition
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::Unauthenticated
+        );
+        Self { op, failure, message, missing, refused }
+    }
+
+    /// No answer came in time.
+    pub fn late(op: &'static str, after: Duration) -> Self {
+        Self { op, failure: Failure::Timeout, message: format!("no answer within {after:?}"), missing: vec![], refused: false }
+    }
+
+    /// An answer came that means nothing.
+    pub fn nonsense(op: &'static str, reason: impl ToString) -> Self {
+        Self { op, failure: Failure::Infrastructure, message: reason.to_string(), missing: vec![], refused: true }
+    }
+}
+
+/// Waits for a reply, no longer than `patience`.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn within<T>(
+    op: &'static str,
+    patience: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, CallError> {
+    let reply = timeout(patience, call).await.map_err(|_| CallError::late(op, patience))?;
+    reply.map(tonic::Response::into_inner).map_err(|status| CallError::of(op, &status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_that_are_away_are_called_again_and_those_that_refuse_are_not() {
+        for code in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::Aborted, Code::DeadlineExceeded, Code::Unknown] {
+            assert!(CallError::of("x", &Status::new(code, "")).is_retryable(), "{code:?}");
+        }
+        for code in [Code::InvalidArgument, Code::Unimplemented, Code::FailedPrecondition, Code::OutOfRange] {
+            assert!(!CallError::of("x", &Status::new(code, "")).is_retryable(), "{code:?}");
+        }
+        assert!(CallError::of("x", &failure::to_status(Failure::Judge, "no verdict")).is_retryable());
+    }
+}

@@ -1,0 +1,86 @@
+//! What a model must show before it may serve: finite log-probs on golden prompts, with pictures where it takes them. In: a model.
+//! Out: whether it sees, or why it may not serve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hypereyes_domain::PictureId;
+use hypereyes_pictures::{Limits, Picture, Processor, RgbImage, Store};
+use hypereyes_policy::config::ModelConfig;
+use hypereyes_proto::{Answer, Question, ScoreSequence};
+use tokio::time::Instant;
+
+use crate::model::Model;
+
+/// Longest time that a model gets for the golden prompts.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Response tokens of a golden prompt, spread over the vocabulary.
+const TOKENS: usize = 24;
+/// Side of a golden picture in pixels.
+const SIDE: u32 = 64;
+
+/// Whether the model sees: another picture makes another log-prob.
+///
+/// # Errors
+/// A text that says what the model did.
+pub async fn verify(model: &Model) -> Result<bool, String> {
+    let name = model.source();
+    let Some(folder) = model.reading() else {
+        // A peer has verified its own model; what is left to see is that it answers.
+        let text = ScoreSequence { prompt: vec![0], response: vec![1, 0], mask: vec![true; 2], pictures: vec![] };
+        ask(model, vec![text], &Arc::new(Store::new(1 << 20, Limits::default()))).await?;
+        return Ok(model.card().sighted);
+    };
+    let config = ModelConfig::load(folder).map_err(|error| error.to_string())?;
+    let text = golden(&config, 0);
+    let store = Arc::new(Store::new(64 << 20, Limits::default()));
+    if !model.takes_pictures() {
+        ask(model, vec![text], &store).await?;
+        return Ok(false);
+    }
+    let processor = Processor::load(folder).unwrap_or_default();
+    let mut sequences = vec![text];
+    for seed in [1, 2] {
+        let picture = Picture::from_image(pattern(seed)).map_err(|error| error.to_string())?;
+        let tokens = processor.tokens(processor.patches(&picture.image).grid);
+        let id: PictureId = store.insert(picture).map_err(|error| error.to_string())?;
+        sequences.push(ScoreSequence { pictures: vec![id], ..golden(&config, tokens) });
+    }
+    let answers = ask(model, sequences, &store).await?;
+    let sighted = answers[1].logprobs != answers[2].logprobs;
+    if !sighted {
+        tracing::warn!(source = %name, "another picture makes no other log-prob: this teacher is blind");
+    }
+    Ok(sighted)
+}
+
+async fn ask(model: &Model, sequences: Vec<ScoreSequence>, store: &Arc<Store>) -> Result<Vec<Answer>, String> {
+    let question = Question::new("golden".into(), sequences);
+    let answers = model.ask(&question, store, Instant::now() + PATIENCE).await;
+    let answers = answers.map_err(|error| format!("{}: a golden prompt fails: {error}", model.source()))?;
+    let sound = |answer: &Answer| answer.logprobs.iter().all(|value| value.is_finite() && *value <= 1e-3);
+    match answers.iter().position(|answer| !sound(answer)) {
+        Some(at) => Err(format!("{}: golden prompt {at} has a log-prob that is none; its weights may be damaged", model.source())),
+        None => Ok(answers),
+    }
+}
+
+/// A prompt with a picture of so many tokens, and a response of tokens from all over the vocabulary.
+fn golden(config: &ModelConfig, picture_tokens: usize) -> ScoreSequence {
+    let vocabulary = config.text.vocab_size as u32;
+    let plain: Vec<u32> = (0..TOKENS as u32 + 4).map(|at| at * (vocabulary / (TOKENS as u32 + 4)).max(1) % vocabulary).collect();
+    let plain: Vec<u32> = plain.into_iter().map(|id| if id == config.image_token_id { (id + 1) % vocabulary } else { id }).collect();
+    let (before, response) = plain.split_at(4);
+    let pads = std::iter::repeat_n(config.image_token_id, picture_tokens);
+    ScoreSequence {
+        prompt: before[..2].iter().copied().chain(pads).chain(before[2..].iter().copied()).collect(),
+        response: response.to_vec(),
+        mask: vec![true; response.len()],
+        pictures: vec![],
+    }
+}
+
+fn pattern(seed: u32) -> RgbImage {
+    let at = |x: u32, y: u32| [(x * 3 + seed * 90) as u8, (y * (4 * seed)) as u8, ((x ^ y) * seed * 7) as u8].into();
+    RgbImage::from_fn(SIDE, SIDE, at)
+}
