@@ -11,10 +11,12 @@ pub mod convert;
 pub mod failure;
 pub mod limits;
 pub mod orders;
+pub mod roles;
 pub mod server;
 
-pub use client::{BadAddress, ClientConfig};
+pub use client::{BadAddress, ClientConfig, Clients};
 pub use convert::{Invalid, ScoreSequence};
+pub use roles::Role;
 pub use v1::FILE_DESCRIPTOR_SET;
 
 /// Generated messages, clients and servers of the protobuf package `hypereyes.v1`.

@@ -74,6 +74,11 @@ impl Cli {
         Self::parse_from(sets_behind_command(std::env::args_os().collect()))
     }
 
+    /// Whether this process is a room and nothing else.
+    pub fn is_room(&self) -> bool {
+        matches!(self.command, Command::Room(_))
+    }
+
     /// The settings that this command line asks for.
     ///
     /// # Errors
