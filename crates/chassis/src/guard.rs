@@ -106,10 +106,14 @@ mod tests {
 
     #[test]
     fn the_table_decides_and_what_it_does_not_know_does_not_exist() {
-        let code = |path: &str, role: Option<&str>| admit(table, path, role).err().map(|status| (status.code(), status.message().to_owned()));
+        let code =
+            |path: &str, role: Option<&str>| admit(table, path, role).err().map(|status| (status.code(), status.message().to_owned()));
         assert_eq!(code("/p.S/A", Some("cook")), None);
         let (denied, text) = code("/p.S/A", Some("guest")).expect("guests do not cook");
-        assert!(denied == Code::PermissionDenied && ["/p.S/A", "\"guest\"", "cook, waiter"].iter().all(|part| text.contains(part)), "{text}");
+        assert!(
+            denied == Code::PermissionDenied && ["/p.S/A", "\"guest\"", "cook, waiter"].iter().all(|part| text.contains(part)),
+            "{text}"
+        );
         assert_eq!(code("/p.S/A", None).expect("nobody").0, Code::PermissionDenied);
         assert!(code("/p.S/B", Some("cook")).expect("nobody may").1.contains("nobody"));
         for path in ["/p.S/C", "/p.S/", "/", "/p.S/A/"] {

@@ -21,6 +21,8 @@ use super::TlsConfig;
 
 /// A larger file is none of these.
 const MAX_BYTES: u64 = 1 << 20;
+/// Readings that may differ from the one before; files change once in hours.
+const TRIES: usize = 5;
 /// The one protocol that is spoken.
 const HTTP2: &[u8] = b"h2";
 
@@ -38,8 +40,18 @@ pub(super) struct Contents {
 }
 
 impl Contents {
+    /// Reads until two readings agree, or two files of an old moment might come with one of a new.
     pub(super) fn read(config: &TlsConfig) -> Self {
-        Self { certificate: read(&config.certificate), key: read(&config.key), authority: read(&config.authority) }
+        let once = || Self { certificate: read(&config.certificate), key: read(&config.key), authority: read(&config.authority) };
+        let mut last = once();
+        for _ in 0..TRIES {
+            let next = once();
+            if next.fingerprint() == last.fingerprint() {
+                return next;
+            }
+            last = next;
+        }
+        last
     }
 
     /// Tells contents apart, to notice a change. Nothing is proved with it.
@@ -58,8 +70,9 @@ impl Contents {
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .map_err(|error| format!("authority {}: {error}", config.authority.display()))?;
-        believed(&own.cert, &roots, verifier.as_ref(), &provider)
-            .map_err(|error| format!("certificate {} is not valid under {}: {error}", show(&config.certificate), show(&config.authority)))?;
+        believed(&own.cert, &roots, verifier.as_ref(), &provider).map_err(|error| {
+            format!("certificate {} is not valid under {}: {error}", show(&config.certificate), show(&config.authority))
+        })?;
 
         let resolver = Arc::new(SingleCertAndKey::from((*own).clone()));
         let impossible = |error: tokio_rustls::rustls::Error| format!("TLS 1.3 is not to be had: {error}");

@@ -67,8 +67,7 @@ mod tests {
     fn a_certificate_with_two_names_is_nobody() {
         let role = |names: &[&str]| {
             let mut asked = rcgen::CertificateParams::default();
-            asked.subject_alt_names =
-                names.iter().map(|name| rcgen::SanType::URI((*name).try_into().expect("ASCII"))).collect();
+            asked.subject_alt_names = names.iter().map(|name| rcgen::SanType::URI((*name).try_into().expect("ASCII"))).collect();
             let key = rcgen::KeyPair::generate().expect("a key");
             Identity::of(asked.self_signed(&key).expect("a certificate").der()).map(|identity| identity.role)
         };
