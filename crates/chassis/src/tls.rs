@@ -152,3 +152,28 @@ async fn watch(config: TlsConfig, live: Weak<Live>, mut seen: u64, pause: Durati
         counter!(TLS_RELOADS, "outcome" => outcome).increment(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+    #[serde(deny_unknown_fields, default)]
+    struct Room {
+        tls: Option<TlsConfig>,
+    }
+
+    #[test]
+    fn settings_may_be_said_one_by_one_and_none_is_plaintext() {
+        let load = |env: &[(&str, &str)], sets: &[&str]| {
+            let env = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            crate::config::load_from(Room::default(), None, "ROOM", env, &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(load(&[], &[]).expect("nothing is said").tls, None);
+        let tls = load(&[("ROOM__TLS__CERTIFICATE", "/a"), ("ROOM__TLS__KEY", "/b")], &["tls.authority=/c"]).expect("all is said").tls;
+        assert_eq!(tls, Some(TlsConfig { certificate: "/a".into(), key: "/b".into(), authority: "/c".into() }));
+        assert!(load(&[], &["tls.certificat=/a"]).expect_err("no such key").to_string().contains("did you mean tls.certificate"));
+        let text = crate::config::to_toml(&Room { tls }).expect("plain data");
+        assert!(text.contains("[tls]") && text.contains("authority = \"/c\""), "{text}");
+    }
+}
