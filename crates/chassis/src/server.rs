@@ -1,7 +1,7 @@
 //! A gRPC server with what every server of the house has: health, reflection, limits, keepalive, peers with names, and an end.
 //!
-//! In: an address, the routes of a room, and how it speaks with peers. Out: a served port until shutdown. Message size limits belong to the services
-//! themselves (tonic sets them on the generated type), so the routes come with theirs.
+//! In: an address, the routes of a room, and how it speaks with peers. Out: a served port until shutdown. Message size limits
+//! belong to the services themselves (tonic sets them on the generated type), so the routes come with theirs.
 
 use std::io;
 use std::net::SocketAddr;
