@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hypereyes_chassis::{BackoffConfig, BreakerConfig, TelemetryConfig};
+use hypereyes_chassis::{BackoffConfig, BreakerConfig, TelemetryConfig, TlsConfig};
 use hypereyes_policy::engine::EngineConfig;
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_search::LimitsConfig;
@@ -57,6 +57,10 @@ pub struct Config {
     pub backoff: BackoffConfig,
     /// Where `/metrics` is served. Default none.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where health is served in plaintext on a port of its own, for probes that show no certificate. Default none.
+    pub health_listen: Option<SocketAddr>,
+    /// Certificate with which peers prove who they are to each other. Default none: plaintext, for one machine.
+    pub tls: Option<TlsConfig>,
     /// File in which the start is announced, once the policy is loaded. An actor serves no gRPC: the address in it is that of
     /// the metrics, or 0.0.0.0:0. Default none.
     pub announce: Option<PathBuf>,
@@ -87,6 +91,8 @@ impl Default for Config {
             pictures_bytes: 256 << 20,
             backoff: BackoffConfig::default(),
             metrics_listen: None,
+            health_listen: None,
+            tls: None,
             announce: None,
             telemetry: TelemetryConfig::default(),
         }

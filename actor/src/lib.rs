@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{Announcement, BadInput, Room, Shutdown, telemetry};
+use hypereyes_chassis::{Announcement, BadInput, Health, Room, Security, Shutdown, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_pictures::{Limits, Store};
@@ -59,7 +59,7 @@ impl Room for Actor {
 /// Works until the learner says that the run is over, or `shutdown`. Must be called inside a multi-threaded tokio runtime.
 ///
 /// # Errors
-/// [`BadInput`] when a setting, the policy or the world cannot be used; other errors when the metrics port cannot be taken. A peer
+/// [`BadInput`] when a setting, the policy or the world cannot be used; other errors when a port cannot be taken. A peer
 /// that is away is not an error.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
@@ -73,11 +73,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
         None => None,
     };
+    let health = Health::new().await;
+    let _probes = health.listen(config.health_listen, &shutdown).await?;
+    let security = Security::new(config.tls.as_ref())?;
     let id = format!("{}-{}-{:08x}", config.id, std::process::id(), RandomState::new().hash_one(&config.id) as u32);
     if config.teacher_top_k > MAX_TOP {
         return Err(BadInput::new(format!("teacher_top_k is {}; at most {MAX_TOP} are named", config.teacher_top_k)).into());
     }
-    let peers = Peers::new(&id, &config.learner, &config.reward, config.teacher.as_deref())?.with_teacher_top(config.teacher_top_k);
+    let peers = Peers::secure(&security, &id, &config.learner, &config.reward, config.teacher.as_deref())?;
+    let peers = peers.with_teacher_top(config.teacher_top_k);
     let loading = config.clone();
     let loaded = tokio::task::spawn_blocking(move || Loaded::new(&loading)).await;
     let Loaded { setup, engine, shapes, held, base } = loaded.expect("loading does not panic")?;
@@ -85,6 +89,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         announce(path, &Announcement::new(metrics.unwrap_or(nowhere), metrics))?;
     }
+    // It serves nothing, so that ready means: it leases.
+    health.ready().await;
     tracing::info!(id, learner = config.learner, reward = config.reward, teacher = config.teacher, "actor up");
 
     let (over, stop_now) = (shutdown.child(), CancellationToken::new());

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hypereyes_chassis::BadInput;
+use hypereyes_chassis::{BadInput, Security};
 use hypereyes_domain::{
     ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Round, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
     Trajectory,
@@ -109,17 +109,26 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Clients for these addresses. Must be called inside a tokio runtime.
+    /// Clients for these addresses, in plaintext. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`secure`](Self::secure).
+    pub fn new(actor: &str, learner: &str, reward: &str, teacher: Option<&str>) -> Result<Self, BadInput> {
+        Self::secure(&Security::plaintext(), actor, learner, reward, teacher)
+    }
+
+    /// Clients for these addresses that speak as `security` says. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When one is no address, or the actor's name is none.
-    pub fn new(actor: &str, learner: &str, reward: &str, teacher: Option<&str>) -> Result<Self, BadInput> {
+    pub fn secure(security: &Security, actor: &str, learner: &str, reward: &str, teacher: Option<&str>) -> Result<Self, BadInput> {
+        let clients = client::secure(security);
         let bad = |error: &dyn std::fmt::Display| BadInput::new(error.to_string());
         Ok(Self {
             actor: ids::actor("id", actor.to_owned()).map_err(|error| bad(&error))?,
-            learner: client::learner(learner).map_err(|error| bad(&error))?,
-            reward: client::reward(reward).map_err(|error| bad(&error))?,
-            teacher: teacher.map(client::teacher).transpose().map_err(|error| bad(&error))?.map(TeacherPeer::new),
+            learner: clients.learner(learner).map_err(|error| bad(&error))?,
+            reward: clients.reward(reward).map_err(|error| bad(&error))?,
+            teacher: teacher.map(|address| clients.teacher(address)).transpose().map_err(|error| bad(&error))?.map(TeacherPeer::new),
             teacher_top: 0,
         })
     }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use hypereyes_chassis::{BadInput, ServerConfig, TelemetryConfig};
+use hypereyes_chassis::{BadInput, ServerConfig, TelemetryConfig, TlsConfig};
 use hypereyes_objective::Options;
 use hypereyes_policy::checkpoint::StoredDtype;
 use hypereyes_policy::device::Device;
@@ -41,6 +41,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/metrics` is served. Default none.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where health is served in plaintext on a port of its own, for probes that show no certificate. Default none.
+    pub health_listen: Option<SocketAddr>,
+    /// Certificate with which peers prove who they are to each other. Default none: plaintext, for one machine.
+    pub tls: Option<TlsConfig>,
     /// File that announces the addresses. Default none.
     pub announce: Option<PathBuf>,
     /// Address of the reward service, which commits references at epoch ends.
@@ -116,6 +120,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7003)),
             metrics_listen: None,
+            health_listen: None,
+            tls: None,
             announce: None,
             reward: "127.0.0.1:7001".into(),
             policy: PathBuf::new(),

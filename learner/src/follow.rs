@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::{BadInput, Shutdown, telemetry};
+use hypereyes_chassis::{BadInput, Health, Security, Shutdown, telemetry};
 use hypereyes_pictures::{Limits, Picture, Processor};
 use hypereyes_policy::checkpoint as model_files;
 use hypereyes_proto::orders::Order;
@@ -29,8 +29,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     if let Some(address) = config.metrics_listen {
         telemetry.metrics_listener(address, shutdown.clone()).await?;
     }
-    let Some(meeting) = shutdown.race(service::meet(&config.ranks)).await else { return Ok(()) };
+    let health = Health::new().await;
+    let _probes = health.listen(config.health_listen, &shutdown).await?;
+    let security = Security::new(config.tls.as_ref())?;
+    let Some(meeting) = shutdown.race(service::meet(&security, &config.ranks)).await else { return Ok(()) };
     let meeting = meeting?;
+    // It serves nothing, so that ready means: it is on its way to the others.
+    health.ready().await;
     let (done, ended) = tokio::sync::oneshot::channel();
     // A thread of its own: it may wait for other ranks when the process is told to stop, and ends with the process.
     let body = move || drop(done.send(follow(&config, meeting)));

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{Announcement, BadInput, Server, Shutdown, telemetry};
+use hypereyes_chassis::{Announcement, BadInput, Security, Server, Shutdown, telemetry};
 use hypereyes_collective::Hub;
 use hypereyes_domain::{PictureId, PolicyVersion, Reference, Task, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
@@ -56,7 +56,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
     crate::metrics::describe();
     config.start_pool();
+    let security = Security::new(config.tls.as_ref())?;
     let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
+    let server = server.secure(&security, hypereyes_proto::roles::callers);
+    // The service outlives the loop by a moment, so that actors hear of the end.
+    let serving = Shutdown::new();
+    let _probes = server.health().listen(config.health_listen, &serving).await?;
     std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
     let tasks = Tasks::load(&config.tasks)?;
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
@@ -116,8 +121,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         world: config.ranks.world,
         shutdown: shutdown.clone(),
     });
-    // The service outlives the loop by a moment, so that actors hear of the end.
-    let serving = Shutdown::new();
     let metrics_at = match config.metrics_listen {
         Some(addr) => Some(telemetry.metrics_listener(addr, serving.clone()).await?),
         None => None,
@@ -135,7 +138,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let Some(trainer) = shutdown.race(gathered).await else { return Ok(()) };
     let trainer = trainer.context("the ranks' thread died")??;
     shared.meeting.lock().expect("never held over a panic").take();
-    let keeper = ReferenceKeeper::new(&config.reward)?;
+    let keeper = ReferenceKeeper::new(&security, &config.reward)?;
     let agree = async {
         if let Some(snapshot) = restore {
             keeper.restore(snapshot).await?;

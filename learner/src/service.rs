@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use hypereyes_chassis::{BackoffConfig, Shutdown, retry};
+use hypereyes_chassis::{BackoffConfig, Security, Shutdown, retry};
 use hypereyes_domain::{Failure, PolicyVersion, Reference, TaskId, TaughtGroup};
 use hypereyes_pictures::{Picture, Store};
 use hypereyes_proto::client::RewardClient;
 use hypereyes_proto::convert::ids;
 use hypereyes_proto::limits::MAX_PICTURE_BYTES;
 use hypereyes_proto::v1::{self, learner_server::Learner};
-use hypereyes_proto::{Invalid, failure};
+use hypereyes_proto::{Invalid, client, failure};
 use hypereyes_weights::{Publisher, grpc};
 use tokio::sync::Notify;
 use tokio_stream::{Stream, StreamExt};
@@ -268,8 +268,8 @@ impl Learner for Service {
 }
 
 /// Asks rank 0 where the ranks meet, until it answers or the deadline for meeting passes.
-pub async fn meet(config: &RanksConfig) -> Result<Meeting> {
-    let client = hypereyes_proto::client::learner(&config.leader)?;
+pub async fn meet(security: &Security, config: &RanksConfig) -> Result<Meeting> {
+    let client = client::secure(security).learner(&config.leader)?;
     let request = v1::MeetRequest { rank: config.rank as u32, world: config.world as u32 };
     let deadline = tokio::time::Instant::now() + config.timeout();
     let backoff = BackoffConfig::default();
@@ -304,9 +304,9 @@ pub struct ReferenceKeeper {
 }
 
 impl ReferenceKeeper {
-    /// A keeper at `address`; nothing is sent yet.
-    pub fn new(address: &str) -> Result<Self> {
-        Ok(Self { client: hypereyes_proto::client::reward(address)? })
+    /// A keeper at `address`, spoken to as `security` says; nothing is sent yet.
+    pub fn new(security: &Security, address: &str) -> Result<Self> {
+        Ok(Self { client: client::secure(security).reward(address)? })
     }
 
     /// Tells the keeper what is known at the beginning of epoch number `epoch`, counted from 0 (it only ever tightens), and

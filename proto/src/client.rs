@@ -1,10 +1,13 @@
 //! Clients that connect when first used, and again whenever the connection is gone.
 //!
-//! In: an address (`host:port` or an `http://` URL). Out: tonic clients with message limits, a connect timeout and
-//! keepalive, so that a peer that vanished is noticed. They do not retry: the caller knows its deadline.
+//! In: an address (`host:port`, or a URL: `https://` over mutual TLS, `http://` in plaintext) and how to speak. Out: tonic
+//! clients with message limits, a connect timeout and keepalive, so that a peer that vanished is noticed. They do not retry:
+//! the caller knows its deadline.
 
 use std::time::Duration;
 
+use hypereyes_chassis::Security;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::limits::MAX_MESSAGE_BYTES;
@@ -43,53 +46,101 @@ impl Default for ClientConfig {
 
 /// An address that no client can be made from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{address:?} is not an address of a service ({reason}): write host:port or http://host:port")]
+#[error("{address:?} is not an address of a service ({reason}): write host:port or {scheme}host:port")]
 pub struct BadAddress {
     /// What was given.
     pub address: String,
     /// What is wrong with it.
     pub reason: String,
+    /// How URLs begin here.
+    pub scheme: &'static str,
 }
 
-/// A channel to `address` that connects when first used. Must be called inside a tokio runtime.
+/// Makes clients that all speak the same way. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Clients {
+    security: Security,
+    config: ClientConfig,
+}
+
+/// Makes clients that speak as `security` says.
+pub fn secure(security: &Security) -> Clients {
+    Clients { security: security.clone(), config: ClientConfig::default() }
+}
+
+impl Clients {
+    /// The same with other timeouts.
+    #[must_use]
+    pub fn with(self, config: ClientConfig) -> Self {
+        Self { config, ..self }
+    }
+
+    /// A channel to `address` that connects when first used. Over TLS the server's certificate must be valid for the host in
+    /// the address, name or IP. Must be called inside a tokio runtime.
+    pub fn channel(&self, address: &str) -> Result<Channel, BadAddress> {
+        let scheme = if self.security.is_mutual() { "https://" } else { "http://" };
+        let bad = |reason: String| BadAddress { address: address.to_owned(), reason, scheme };
+        let host = match address.split_once("://") {
+            None => address,
+            Some(_) => address.strip_prefix(scheme).ok_or_else(|| {
+                bad(format!("only {scheme} is spoken {} tls settings", if self.security.is_mutual() { "with" } else { "without" }))
+            })?,
+        };
+        // The connector does what TLS there is, so that to the channel every connection is a plain one.
+        let endpoint = Endpoint::from_shared(format!("http://{host}")).map_err(|error| bad(error.to_string()))?;
+        if endpoint.uri().host().is_none_or(str::is_empty) || endpoint.uri().port_u16().is_none_or(|port| port == 0) {
+            return Err(bad("a host and a port above 0 are needed".into()));
+        }
+        let origin: Uri = format!("{scheme}{host}").parse().map_err(|error| bad(format!("{error}")))?;
+        let endpoint = endpoint
+            .origin(origin)
+            .connect_timeout(self.config.connect_timeout)
+            .timeout(self.config.request_timeout)
+            .http2_keep_alive_interval(self.config.keepalive)
+            .keep_alive_timeout(self.config.keepalive_timeout)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(8 << 20);
+        Ok(endpoint.connect_with_connector_lazy(self.security.dial()))
+    }
+
+    /// A client of the learner. Must be called inside a tokio runtime.
+    pub fn learner(&self, address: &str) -> Result<LearnerClient, BadAddress> {
+        let client = LearnerClient::new(self.channel(address)?);
+        Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// A client of the reward service. Must be called inside a tokio runtime.
+    pub fn reward(&self, address: &str) -> Result<RewardClient, BadAddress> {
+        let client = RewardClient::new(self.channel(address)?);
+        Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// A client of the teacher service. Must be called inside a tokio runtime.
+    pub fn teacher(&self, address: &str) -> Result<TeacherClient, BadAddress> {
+        let client = TeacherClient::new(self.channel(address)?);
+        Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+}
+
+/// A channel in plaintext to `address` that connects when first used. Must be called inside a tokio runtime.
 pub fn channel(address: &str, config: &ClientConfig) -> Result<Channel, BadAddress> {
-    let bad = |reason: String| BadAddress { address: address.to_owned(), reason };
-    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    if !url.starts_with("http://") {
-        return Err(bad("only http:// is spoken".into()));
-    }
-    let endpoint = Endpoint::from_shared(url).map_err(|error| bad(error.to_string()))?;
-    if endpoint.uri().host().is_none_or(str::is_empty) || endpoint.uri().port_u16().is_none_or(|port| port == 0) {
-        return Err(bad("a host and a port above 0 are needed".into()));
-    }
-    Ok(endpoint
-        .connect_timeout(config.connect_timeout)
-        .timeout(config.request_timeout)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(config.keepalive)
-        .keep_alive_timeout(config.keepalive_timeout)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20)
-        .connect_lazy())
+    Clients::default().with(*config).channel(address)
 }
 
-/// A client of the learner. Must be called inside a tokio runtime.
+/// A client of the learner, in plaintext. Must be called inside a tokio runtime.
 pub fn learner(address: &str) -> Result<LearnerClient, BadAddress> {
-    let client = LearnerClient::new(channel(address, &ClientConfig::default())?);
-    Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+    Clients::default().learner(address)
 }
 
-/// A client of the reward service. Must be called inside a tokio runtime.
+/// A client of the reward service, in plaintext. Must be called inside a tokio runtime.
 pub fn reward(address: &str) -> Result<RewardClient, BadAddress> {
-    let client = RewardClient::new(channel(address, &ClientConfig::default())?);
-    Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+    Clients::default().reward(address)
 }
 
-/// A client of the teacher service. Must be called inside a tokio runtime.
+/// A client of the teacher service, in plaintext. Must be called inside a tokio runtime.
 pub fn teacher(address: &str) -> Result<TeacherClient, BadAddress> {
-    let client = TeacherClient::new(channel(address, &ClientConfig::default())?);
-    Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+    Clients::default().teacher(address)
 }
 
 #[cfg(test)]

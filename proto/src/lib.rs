@@ -12,12 +12,14 @@ pub mod convert;
 pub mod failure;
 pub mod limits;
 pub mod orders;
+pub mod roles;
 pub mod server;
 pub mod teacher;
 
 pub use call::CallError;
-pub use client::{BadAddress, ClientConfig};
+pub use client::{BadAddress, ClientConfig, Clients};
 pub use convert::{Answer, Invalid, Question, ScoreSequence};
+pub use roles::Role;
 pub use teacher::TeacherPeer;
 pub use v1::FILE_DESCRIPTOR_SET;
 

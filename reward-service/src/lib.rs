@@ -22,7 +22,9 @@ use std::sync::Arc;
 
 use hypereyes_chassis::ready::{AnnounceError, announce};
 use hypereyes_chassis::server::ServeError;
-use hypereyes_chassis::{Announcement, BadInput, BindError, Room, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
+use hypereyes_chassis::{
+    Announcement, BadInput, BindError, Room, Security, Server, ServerConfig, Shutdown, TelemetryConfig, TlsConfig, telemetry,
+};
 use hypereyes_scoring::{InvalidTrace, ReferenceMode, TraceConfig};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -44,6 +46,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/metrics` is served. Default none: a parent process may serve its own.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where health is served in plaintext on a port of its own, for probes that show no certificate. Default none.
+    pub health_listen: Option<SocketAddr>,
+    /// Certificate with which peers prove who they are to each other. Default none: plaintext, for one machine.
+    pub tls: Option<TlsConfig>,
     /// File in which the addresses taken are announced. Default none: with a fixed port nobody needs to be told.
     pub announce: Option<PathBuf>,
     /// Who judges answers: `exact`, `alias`, `contains` or `model`. Default `alias`: tasks carry aliases.
@@ -77,6 +83,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7001)),
             metrics_listen: None,
+            health_listen: None,
+            tls: None,
             announce: None,
             judge: JudgeChoice::default(),
             judge_model: ModelConfig::default(),
@@ -142,7 +150,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     metrics::describe();
     config.trace.check()?;
     // The port comes first: whoever calls while the references are read waits instead of being refused.
+    let security = Security::new(config.tls.as_ref())?;
     let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
+    let server = server.secure(&security, hypereyes_proto::roles::callers);
+    let _probes = server.health().listen(config.health_listen, &shutdown).await?;
     let metrics = match config.metrics_listen {
         Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
         None => None,

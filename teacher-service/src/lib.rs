@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
 use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{Announcement, BadInput, Room, Server, ServerConfig, Shutdown, TelemetryConfig, telemetry};
+use hypereyes_chassis::{Announcement, BadInput, Room, Security, Server, ServerConfig, Shutdown, TelemetryConfig, TlsConfig, telemetry};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::device::Device;
 use hypereyes_proto::convert::ids;
@@ -56,6 +56,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/metrics` is served. Default none: a parent process may serve its own.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where health is served in plaintext on a port of its own, for probes that show no certificate. Default none.
+    pub health_listen: Option<SocketAddr>,
+    /// Certificate with which peers prove who they are to each other. Default none: plaintext, for one machine.
+    pub tls: Option<TlsConfig>,
     /// File in which the addresses taken are announced, once the first model is active. Default none.
     pub announce: Option<PathBuf>,
     /// The first model: a folder in Hugging Face layout, the same in an object store (`s3://bucket/prefix`), or a server (`grpc://`
@@ -95,6 +99,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7002)),
             metrics_listen: None,
+            health_listen: None,
+            tls: None,
             announce: None,
             model: "teacher".into(),
             id: "teacher".into(),
@@ -142,8 +148,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     // A pool that is there already is as good.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
     // The port comes first: whoever calls while the model is read waits instead of being refused.
+    let security = Security::new(config.tls.as_ref())?;
     let mut server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
+    server = server.secure(&security, hypereyes_proto::roles::callers);
     let health = server.take_health();
+    let _probes = health.listen(config.health_listen, &shutdown).await?;
     let metrics = match config.metrics_listen {
         Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
         None => None,
@@ -153,6 +162,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         max_batch_tokens: config.max_batch_tokens,
         max_waiting: config.max_waiting,
         patches_bytes: config.patches_bytes,
+        security: security.clone(),
         memory: Memory::new(config.model_bytes),
         fetched: config.store.as_ref().map(|store| store.join("fetched")),
     };

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hypereyes_chassis::Security;
 use hypereyes_domain::{ModelCard, TeacherId};
 use hypereyes_pictures::Store;
 use hypereyes_policy::config::ModelConfig;
@@ -34,6 +35,8 @@ pub struct ModelLimits {
     pub patches_bytes: usize,
     /// Memory for the weights of all models.
     pub memory: Arc<Memory>,
+    /// How other teacher services are spoken to.
+    pub security: Security,
     /// Folder that files of object stores are fetched into; none refuses such sources.
     pub fetched: Option<std::path::PathBuf>,
 }
@@ -80,7 +83,7 @@ impl Model {
                 local(&id, &folder, digest, &speaks, limits).await?
             }
             Source::Peer(address) => {
-                let (peer, card) = Peer::reach(&id, address).await?;
+                let (peer, card) = Peer::reach(&id, address, &limits.security).await?;
                 speaks(&card.vocabulary)?;
                 (Backend::Peer(peer), card, None)
             }

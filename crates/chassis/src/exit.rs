@@ -1,7 +1,8 @@
-//! How processes end: 0 done, 1 failed, 2 the user's input was wrong.
+//! How processes end: 0 done, 1 failed, 2 the user's input was wrong; 42 instead of 2 for rooms.
 //!
-//! In: the error that ended a program. Out: one line on stderr and the exit code. Orchestrators must not restart on 2:
-//! the same input will be wrong again.
+//! In: the error that ended a program. Out: one line on stderr and the exit code. Orchestrators must not restart on 42: the
+//! same input will be wrong again. It is a number of its own because 2 is also what shells and runtimes end with for reasons
+//! of theirs, and rules of orchestrators see nothing but the number.
 
 use std::error::Error;
 use std::io::Write;
@@ -15,6 +16,8 @@ pub const OK: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// What the user gave is wrong; trying again is useless.
 pub const BAD_INPUT: u8 = 2;
+/// The same of a room, whose exit code is read by orchestrators.
+pub const ROOM_BAD_INPUT: u8 = 42;
 
 /// The user gave something that cannot be used: a setting, a path, a file's content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,10 +31,23 @@ impl BadInput {
     }
 }
 
-/// The exit code for an error: [`BAD_INPUT`] when the error or one of its causes is a [`BadInput`] or a [`ConfigError`].
+/// The exit code of a command for an error: [`BAD_INPUT`] when the error or one of its causes is a [`BadInput`] or a [`ConfigError`].
 pub fn code_of(error: &(dyn Error + 'static)) -> u8 {
     let bad_input = chain(error).any(|cause| cause.is::<BadInput>() || cause.is::<ConfigError>());
     if bad_input { BAD_INPUT } else { FAILURE }
+}
+
+/// The exit code of a room for an error.
+pub fn room_code_of(error: &(dyn Error + 'static)) -> u8 {
+    match code_of(error) {
+        BAD_INPUT => ROOM_BAD_INPUT,
+        code => code,
+    }
+}
+
+/// Whether a process that ended with `code` was given something that will be as wrong the next time.
+pub fn is_bad_input(code: i32) -> bool {
+    [BAD_INPUT, ROOM_BAD_INPUT].map(i32::from).contains(&code)
 }
 
 /// The error and its causes on one line, each said once.
@@ -50,11 +66,21 @@ pub fn line_of(error: &(dyn Error + 'static)) -> String {
     line
 }
 
-/// Writes `error: ...` to stderr as one line and gives the exit code. The last statement of every `main`.
+/// Writes `error: ...` to stderr as one line and gives the exit code. The last statement of every command's `main`.
 pub fn report(error: &(dyn Error + 'static)) -> ExitCode {
+    say(error);
+    ExitCode::from(code_of(error))
+}
+
+/// The same for a room.
+pub fn report_room(error: &(dyn Error + 'static)) -> ExitCode {
+    say(error);
+    ExitCode::from(room_code_of(error))
+}
+
+fn say(error: &(dyn Error + 'static)) {
     // Nobody is left to be told if stderr is gone.
     let _ = writeln!(std::io::stderr(), "error: {}", line_of(error));
-    ExitCode::from(code_of(error))
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -70,12 +96,15 @@ mod tests {
     struct Outer(#[source] Box<dyn Error + Send + Sync>);
 
     #[test]
-    fn bad_input_is_2_however_deep_it_lies() {
+    fn bad_input_is_2_however_deep_it_lies_and_42_of_a_room() {
         let deep = Outer(Box::new(Outer(Box::new(BadInput::new("--tasks /x: there is no such file")))));
         assert_eq!(code_of(&deep), BAD_INPUT);
         assert_eq!(code_of(&Outer(Box::new(std::io::Error::other("disk")))), FAILURE);
         assert_eq!(code_of(&ConfigError::Defaults("x".into())), BAD_INPUT);
         assert_eq!(report(&BadInput::new("x")), ExitCode::from(2));
+        assert_eq!(report_room(&deep), ExitCode::from(42));
+        assert_eq!(room_code_of(&std::io::Error::other("disk")), FAILURE);
+        assert!([2, 42].into_iter().all(is_bad_input) && ![0, 1, 130].into_iter().any(is_bad_input));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What every process of hypereyes needs around its work: configuration, logs and metrics, orderly ends, a gRPC server.
+//! What every process of hypereyes needs around its work: configuration, logs and metrics, orderly ends, a gRPC server,
+//! and names that peers prove.
 //!
 //! In: a config type and services of the room that uses it. Out: a process that says clearly what is wrong with its
 //! settings, can be watched, and stops when it is told to.
@@ -10,12 +11,15 @@ pub mod backoff;
 pub mod breaker;
 pub mod config;
 pub mod exit;
+pub mod guard;
+pub mod health;
 pub mod metrics;
 pub mod ready;
 pub mod room;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 
 mod nearest;
 
@@ -23,8 +27,11 @@ pub use backoff::{BackoffConfig, RetryError, Retryable, retry};
 pub use breaker::{Breaker, BreakerConfig};
 pub use config::{ConfigError, Problem};
 pub use exit::BadInput;
+pub use guard::Callers;
+pub use health::{Health, Probes};
 pub use ready::Announcement;
 pub use room::Room;
-pub use server::{BindError, Health, Server, ServerConfig};
+pub use server::{BindError, Server, ServerConfig};
 pub use shutdown::Shutdown;
 pub use telemetry::{Telemetry, TelemetryConfig};
+pub use tls::{Security, TlsConfig};

@@ -12,6 +12,15 @@ pub const RETRIES_EXHAUSTED: &str = "hypereyes_retries_exhausted_total";
 pub const DRAIN_CUT: &str = "hypereyes_drain_cut_total";
 /// Counter: requests of the metrics listener. Label: `outcome` (`served`, `not_found`).
 pub const SCRAPES: &str = "hypereyes_metrics_requests_total";
+/// Counter: changes of the certificate's files. Label: `outcome` (`taken`, `refused`).
+pub const TLS_RELOADS: &str = "hypereyes_tls_reloads_total";
+/// Counter: connections that came to nothing because of TLS. Labels: `side` (`serve`, `call`), `reason` (`timeout`, `closed`,
+/// `not_tls`, `incompatible`, `no_certificate`, `unknown_authority`, `expired`, `not_valid_yet`, `wrong_name`,
+/// `bad_certificate`, `refused_by_peer`, `other`).
+pub const TLS_REFUSED: &str = "hypereyes_tls_refused_total";
+/// Counter: calls that the caller's role may not make. Labels: `rpc` (its path; `open` for health and reflection), `reason`
+/// (`role`, `no_role`).
+pub const RPC_DENIED: &str = "hypereyes_rpc_denied_total";
 
 /// Tells the recorder what the names mean.
 pub(crate) fn describe() {
@@ -19,4 +28,7 @@ pub(crate) fn describe() {
     describe_counter!(RETRIES_EXHAUSTED, Unit::Count, "Calls given up, by operation and reason.");
     describe_counter!(DRAIN_CUT, Unit::Count, "Tasks and connections cut off at shutdown after their grace.");
     describe_counter!(SCRAPES, Unit::Count, "Requests to the metrics listener, by outcome.");
+    describe_counter!(TLS_RELOADS, Unit::Count, "Changes of the certificate's files, by outcome.");
+    describe_counter!(TLS_REFUSED, Unit::Count, "Connections that came to nothing because of TLS, by side and reason.");
+    describe_counter!(RPC_DENIED, Unit::Count, "Calls that the caller's role may not make, by RPC and reason.");
 }

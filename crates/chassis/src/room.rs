@@ -47,17 +47,27 @@ pub async fn start<R: Room>(sources: &Sources, shutdown: Shutdown) -> anyhow::Re
 
 /// The whole `main` of a room's own program: arguments, a runtime, signals, an exit code.
 pub fn main<R: Room>(version: &'static str) -> ExitCode {
-    let matches = command::<R>(version).get_matches();
+    let matches = match command::<R>(version).try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return misread(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return exit::report(&error),
+        Err(error) => return exit::report_room(&error),
     };
     let ended = runtime.block_on(async { start::<R>(&sources(&matches), Shutdown::on_signal()?).await });
     match ended {
         Ok(()) => ExitCode::from(exit::OK),
         // The error itself, not a box around it: its type decides the exit code.
-        Err(error) => exit::report(error.as_ref()),
+        Err(error) => exit::report_room(error.as_ref()),
     }
+}
+
+/// Ends a room whose arguments ask for help, or cannot be read: the latter is wrong input like any other.
+fn misread(error: &clap::Error) -> ExitCode {
+    // Nobody is left to be told if the stream is gone.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { exit::ROOM_BAD_INPUT } else { exit::OK })
 }
 
 fn command<R: Room>(version: &'static str) -> Command {
@@ -67,7 +77,7 @@ fn command<R: Room>(version: &'static str) -> Command {
         .about(R::ABOUT)
         .arg(Arg::new("config").long("config").value_name("FILE").value_parser(value_parser!(PathBuf)).help("Configuration file (TOML)"))
         .arg(Arg::new("set").long("set").value_name("KEY=VALUE").action(ArgAction::Append).help(set))
-        .after_help("Exit codes: 0 done or told to stop, 1 failed and worth another try, 2 the input is wrong.")
+        .after_help("Exit codes: 0 done or told to stop, 1 failed and worth another try, 42 the input is wrong.")
 }
 
 fn sources(matches: &ArgMatches) -> Sources {
@@ -102,6 +112,13 @@ mod tests {
             anyhow::ensure!(!shutdown.is_triggered(), "told to stop");
             Err(BadInput::new(format!("a bench of {}", config.length)).into())
         }
+    }
+
+    #[test]
+    fn arguments_that_cannot_be_read_are_wrong_input() {
+        let read = |argument: &str| misread(&command::<Attic>("1").try_get_matches_from(["attic", argument]).expect_err(argument));
+        assert_eq!(read("--sett"), ExitCode::from(exit::ROOM_BAD_INPUT));
+        assert_eq!(read("--version"), ExitCode::from(exit::OK));
     }
 
     #[tokio::test]

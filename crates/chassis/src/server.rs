@@ -1,7 +1,7 @@
-//! A gRPC server with what every server of the house has: health, reflection, limits, keepalive, and an end.
+//! A gRPC server with what every server of the house has: health, reflection, limits, keepalive, peers with names, and an end.
 //!
-//! In: an address and the routes of a room. Out: a served port until shutdown. Message size limits belong to the services
-//! themselves (tonic sets them on the generated type), so the routes come with theirs.
+//! In: an address, the routes of a room, and how it speaks with peers. Out: a served port until shutdown. Message size limits
+//! belong to the services themselves (tonic sets them on the generated type), so the routes come with theirs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,20 +11,14 @@ use ::metrics::counter;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use tonic_health::ServingStatus;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
 
-use crate::Shutdown;
+use crate::guard::{Callers, Guard};
+use crate::health::Health;
 use crate::metrics::DRAIN_CUT;
+use crate::tls::incoming;
+use crate::{Security, Shutdown};
 
-/// Health name: the process runs; answers as soon as the port is open and until the end.
-pub const LIVE: &str = "live";
-/// Health name: the process has started and takes calls. The empty name says the same.
-pub const READY: &str = "ready";
-/// Health name: the same as [`READY`], except that it stays once it was reached.
-pub const STARTUP: &str = "startup";
+pub use crate::health::{LIVE, READY, STARTUP};
 
 /// Limits of a server.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -110,38 +104,6 @@ pub enum ServeError {
     Descriptors(String),
 }
 
-/// Whether the process takes calls, as health checks see it. Clones are one and the same.
-#[derive(Clone, Debug)]
-pub struct Health {
-    reporter: HealthReporter,
-}
-
-impl Health {
-    async fn new() -> Self {
-        let health = Self { reporter: HealthReporter::new() };
-        health.set(&[LIVE], true).await;
-        health.set(&["", READY, STARTUP], false).await;
-        health
-    }
-
-    /// The process takes calls from now on.
-    pub async fn ready(&self) {
-        self.set(&["", READY, STARTUP], true).await;
-    }
-
-    /// The process takes no calls for the moment, or ever again.
-    pub async fn not_ready(&self) {
-        self.set(&["", READY], false).await;
-    }
-
-    async fn set(&self, names: &[&str], serving: bool) {
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in names {
-            self.reporter.set_service_status(name, status).await;
-        }
-    }
-}
-
 /// A bound port, not yet served. Callers that come now wait until it is.
 #[derive(Debug)]
 pub struct Server {
@@ -150,6 +112,8 @@ pub struct Server {
     health: Health,
     starts_ready: bool,
     descriptors: Vec<&'static [u8]>,
+    security: Security,
+    callers: Option<Callers>,
 }
 
 impl Server {
@@ -160,7 +124,15 @@ impl Server {
     pub async fn bind(addr: SocketAddr) -> Result<Self, BindError> {
         let listener = listen(addr, "the gRPC address").await?;
         let bound = listener.local_addr().map_err(|source| BindError::new(addr, "the gRPC address", source))?;
-        Ok(Self { listener, addr: bound, health: Health::new().await, starts_ready: true, descriptors: Vec::new() })
+        Ok(Self {
+            listener,
+            addr: bound,
+            health: Health::new().await,
+            starts_ready: true,
+            descriptors: Vec::new(),
+            security: Security::plaintext(),
+            callers: None,
+        })
     }
 
     /// The address that was taken.
@@ -173,6 +145,20 @@ impl Server {
     pub fn describe(mut self, descriptors: &'static [u8]) -> Self {
         self.descriptors.push(descriptors);
         self
+    }
+
+    /// Serves over mutual TLS, if that is what `security` is: then only peers with a certificate get in, and each calls what
+    /// `callers` lets its role call. In plaintext, which is the default, everybody calls everything.
+    #[must_use]
+    pub fn secure(mut self, security: &Security, callers: Callers) -> Self {
+        self.callers = security.is_mutual().then_some(callers);
+        self.security = security.clone();
+        self
+    }
+
+    /// The server's word on itself, for a port of its own ([`Health::listen`]).
+    pub fn health(&self) -> Health {
+        self.health.clone()
     }
 
     /// Hands readiness to the caller: the process is not ready until [`Health::ready`]. Without this it is ready as soon as
@@ -188,8 +174,11 @@ impl Server {
     /// # Errors
     /// [`ServeError`] when serving fails; being told to stop is not an error.
     pub async fn serve(self, routes: Routes, shutdown: Shutdown, config: &ServerConfig) -> Result<(), ServeError> {
-        let Self { listener, addr, health, starts_ready, descriptors } = self;
-        let mut routes = routes.add_service(HealthServer::new(HealthService::from_health_reporter(health.reporter.clone())));
+        let Self { listener, addr, health, starts_ready, descriptors, security, callers } = self;
+        if !security.is_mutual() && !addr.ip().is_loopback() {
+            tracing::warn!(%addr, "serving in plaintext beyond this machine: whoever reaches the port can read and call everything; set tls");
+        }
+        let mut routes = routes.add_service(health.service());
         if config.reflection {
             let mut builder =
                 tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
@@ -207,15 +196,15 @@ impl Server {
             .http2_keepalive_timeout(Some(Duration::from_secs(config.keepalive_timeout_secs)))
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20)
+            .layer(Guard { callers })
             .add_routes(routes.prepare());
         if starts_ready {
             health.ready().await;
         }
-        tracing::info!(%addr, "serving gRPC");
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        tracing::info!(%addr, ?security, "serving gRPC");
         let stopping = shutdown.clone();
         let leaving = health.clone();
-        let serve = router.serve_with_incoming_shutdown(incoming, async move {
+        let serve = router.serve_with_incoming_shutdown(incoming(listener, &security), async move {
             stopping.cancelled().await;
             leaving.not_ready().await;
         });

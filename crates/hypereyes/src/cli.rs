@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
-use hypereyes_chassis::config;
+use clap::{CommandFactory, Parser, Subcommand};
+use hypereyes_chassis::{config, exit};
 
 use crate::commands::{ask, bench, doctor, eval, generate, logprobs, loss, prepare, report, room, score, sft, status, synth, teacher, up};
 use crate::config::Config;
@@ -73,9 +73,22 @@ pub enum Command {
 }
 
 impl Cli {
-    /// Parses the process's command line; wrong ones end the process with usage and exit code 2.
+    /// Parses the process's command line; wrong ones end the process with usage and exit code 2, a room's with 42.
     pub fn of_process() -> Self {
-        Self::parse_from(sets_behind_command(std::env::args_os().collect()))
+        let arguments = sets_behind_command(std::env::args_os().collect());
+        Self::try_parse_from(&arguments).unwrap_or_else(|error| {
+            if error.use_stderr() && means_room(&arguments) {
+                // Nobody is left to be told if stderr is gone.
+                let _ = error.print();
+                std::process::exit(exit::ROOM_BAD_INPUT.into());
+            }
+            error.exit()
+        })
+    }
+
+    /// Whether this process is a room and nothing else.
+    pub fn is_room(&self) -> bool {
+        matches!(self.command, Command::Room(_))
     }
 
     /// The settings that this command line asks for.
@@ -85,6 +98,12 @@ impl Cli {
     pub fn settings(&self) -> Result<Config> {
         Ok(config::load(Config::default(), self.config.as_deref(), ENV_PREFIX, &self.sets)?.placed())
     }
+}
+
+/// Whether arguments that cannot be read were meant for a room.
+fn means_room(arguments: &[OsString]) -> bool {
+    let guessed = Cli::command().ignore_errors(true).try_get_matches_from(arguments);
+    guessed.is_ok_and(|matches| matches.subcommand_name() == Some("room"))
 }
 
 /// Moves every `--set` that stands before the command behind it: clap forgets the earlier ones when both places have some.
@@ -134,8 +153,6 @@ pub fn run(cli: &Cli) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -150,6 +167,13 @@ mod tests {
         assert_eq!(cli.sets, ["seed=3", "world=w", "up.actors=1", "world="], "later ones win");
         let config = cli.settings().expect("sound");
         assert_eq!((config.seed, config.up.actors, cli.json), (3, 1, true));
+    }
+
+    #[test]
+    fn wrong_arguments_of_a_room_are_told_from_a_commands() {
+        let room = |line: &[&str]| means_room(&line.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(room(&["hypereyes", "room", "attic"]) && room(&["hypereyes", "--config", "x", "room", "actor", "--laesh"]));
+        assert!(!room(&["hypereyes", "up", "room"]) && !room(&["hypereyes", "ask", "x.png", "room", "--wat"]) && !room(&["hypereyes"]));
     }
 
     #[test]

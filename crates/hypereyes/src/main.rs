@@ -1,4 +1,4 @@
-//! `hypereyes`: parse, run, exit with 0, 1 or 2.
+//! `hypereyes`: parse, run, exit with 0, 1 or 2; as a room with 42 instead of 2.
 
 use std::process::ExitCode;
 
@@ -6,9 +6,11 @@ use hypereyes::cli::{self, Cli};
 use hypereyes_chassis::exit;
 
 fn main() -> ExitCode {
-    match cli::run(&Cli::of_process()) {
+    let cli = Cli::of_process();
+    match cli::run(&cli) {
         Ok(()) => ExitCode::from(exit::OK),
         // By reference: boxed, the error would hide its kind, and with it the exit code.
+        Err(error) if cli.is_room() => exit::report_room(error.as_ref()),
         Err(error) => exit::report(error.as_ref()),
     }
 }

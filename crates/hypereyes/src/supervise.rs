@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
-use hypereyes_chassis::exit::BAD_INPUT;
+use hypereyes_chassis::exit;
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
@@ -222,7 +222,7 @@ impl Keeper {
                         Ok(status) if status.success() && self.plan.on_exit == OnExit::DoneOnSuccess => {
                             return self.tell(Event::Done { name: self.name() });
                         }
-                        Ok(status) if status.code() == Some(i32::from(BAD_INPUT)) => return self.give_up(describe(status), true),
+                        Ok(status) if status.code().is_some_and(exit::is_bad_input) => return self.give_up(describe(status), true),
                         Ok(status) => describe(status),
                         Err(error) => format!("cannot be waited for: {error}"),
                     }
@@ -357,11 +357,13 @@ mod tests {
 
     #[tokio::test]
     async fn refused_input_is_not_tried_again() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let (mut supervisor, mut inbox) = Supervisor::new(quick());
-        supervisor.start(plan(folder.path(), OnExit::Restart, "exit 2")).expect("starts");
-        assert!(matches!(next(&mut inbox).await, Event::Started { .. }));
-        assert!(matches!(next(&mut inbox).await, Event::GaveUp { bad_input: true, .. }));
+        for script in ["exit 2", "exit 42"] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let (mut supervisor, mut inbox) = Supervisor::new(quick());
+            supervisor.start(plan(folder.path(), OnExit::Restart, script)).expect("starts");
+            assert!(matches!(next(&mut inbox).await, Event::Started { .. }));
+            assert!(matches!(next(&mut inbox).await, Event::GaveUp { bad_input: true, .. }), "{script}");
+        }
     }
 
     #[tokio::test]
