@@ -76,7 +76,7 @@ class Release:
             raise SystemExit(f"kubernetes-validate has no strict schemas of {version}: {wanted}")
         self.version, self.folder, self.known = version, package.joinpath("kubernetes-json-schema", wanted[0]), {}
         definitions = json.loads(self.folder.joinpath("_definitions.json").read_text())
-        self.registry = Registry().with_resource("_definitions.json", Resource(contents=definitions, specification=DRAFT202012))
+        self.registry = Registry().with_resource("_definitions.json", Resource(contents=definitions, specification=DRAFT202012)).crawl()
 
     def validator(self, api, kind):
         """Of one kind, or None."""
@@ -94,7 +94,7 @@ def faults(thing, releases, kinds):
     if (api, kind) in kinds:
         validator, nested = kinds[api, kind]
         yield from (text(error) for error in validator.iter_errors(thing))
-        if nested:
+        if nested and isinstance(thing["spec"], dict):
             items, key, inner_api, inner_kind = nested
             for item in thing["spec"][items]:
                 inner = {"apiVersion": inner_api, "kind": inner_kind, **item[key]}
