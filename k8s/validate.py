@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks rendered manifests against strict schemas of every supported Kubernetes.
 
-In: rendered/*.yaml, or the files given. Out: a line for every fault, a summary, exit code 1 if there was one. An object of an
+In: rendered/*.yaml and shuttle.yaml, or the files given. Out: a line for every fault, a summary, exit code 1 if there was one. An object of an
 unknown kind is a fault, and so is a warning. Kinds that are not Kubernetes' own are checked against schemas/.
 """
 
@@ -124,7 +124,7 @@ def planted(thing, releases, kinds):
 def main(paths):
     begun, releases, kinds = time.monotonic(), [Release(version) for version in VERSIONS], custom()
     count, bad, proved = 0, 0, set()
-    for path in paths or sorted(glob.glob(f"{HERE}/rendered/*.yaml")):
+    for path in paths or [*sorted(glob.glob(f"{HERE}/rendered/*.yaml")), f"{HERE}/shuttle.yaml"]:
         with open(path) as file:
             things = [thing for thing in yaml.load_all(file, Loader) if thing]
         if not things:

@@ -40,7 +40,8 @@ pub fn folder() -> PathBuf {
 
 /// Every file of a folder of rendered manifests.
 pub fn read(rendered: &Path) -> Vec<Render> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(rendered).expect("the folder is there").map(|entry| entry.expect("an entry").path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(rendered).expect("the folder is there").map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
     let render = |path: PathBuf| Render {
         name: path.file_stem().expect("a file has a name").to_string_lossy().into_owned(),

@@ -30,43 +30,57 @@ fn each(mut check: impl FnMut(&Render, &Workload)) {
     assert!(seen > 25, "{seen} workloads");
 }
 
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    list(pod, "initContainers").chain(list(pod, "containers"))
+}
+
 #[test]
 fn every_container_is_restricted_bounded_and_pinned() {
     each(|render, workload| {
-        let (pod, whose) = (workload.pod(), format!("{}: {}", render.name, workload.name));
-        let wanted = json!({
-            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}
-        });
-        assert_eq!(pod["securityContext"], wanted, "{whose}");
-        assert_eq!(pod["automountServiceAccountToken"], false, "{whose}");
-        for forbidden in ["hostNetwork", "hostPID", "hostIPC", "hostUsers"] {
-            assert!(pod[forbidden].is_null(), "{whose}: {forbidden}");
-        }
-        for volume in list(pod, "volumes") {
-            let kinds = ["configMap", "secret", "emptyDir", "persistentVolumeClaim"];
-            assert!(kinds.iter().any(|kind| !volume[kind].is_null()), "{whose}: a volume that `restricted` refuses: {volume}");
-            assert!(volume["emptyDir"].is_null() || volume["emptyDir"]["sizeLimit"].is_string(), "{whose}: no bound: {volume}");
-        }
-        for container in list(pod, "containers").chain(list(pod, "initContainers")) {
-            let wanted = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
-            assert_eq!(container["securityContext"], wanted, "{whose}");
-            for bound in ["requests", "limits"] {
-                for resource in ["cpu", "memory"] {
-                    assert!(container["resources"][bound][resource].is_string(), "{whose}: no {bound} of {resource}");
-                }
-            }
-            assert_eq!(container["resources"]["requests"]["memory"], container["resources"]["limits"]["memory"], "{whose}");
+        let whose = format!("{}: {}", render.name, workload.name);
+        assert_restricted(&whose, workload.pod());
+        for container in containers(workload.pod()) {
             let (_, tag) = text(container, "image").rsplit_once(':').unwrap_or_else(|| panic!("{whose}: an image without a tag"));
             assert!(tag.starts_with(env!("CARGO_PKG_VERSION")), "{whose}: image tag {tag}");
-            assert!(list(container, "volumeMounts").any(|at| at["mountPath"] == "/tmp"), "{whose}: nowhere to write");
         }
     });
+    let shuttle = parse(&std::fs::read_to_string(folder().join("shuttle.yaml")).expect("it is there"));
+    assert_restricted("shuttle", &shuttle[0]["spec"]);
     for render in overlays() {
         let namespace = render.of("Namespace").next().expect("one");
         assert_eq!(at(namespace, "metadata.labels")["pod-security.kubernetes.io/enforce"], "restricted", "{}", render.name);
         for account in render.of("ServiceAccount") {
             assert_eq!(account["automountServiceAccountToken"], false, "{}: {}", render.name, text(account, "metadata.name"));
         }
+    }
+}
+
+/// What the Pod Security Standard `restricted` demands and what the house demands beyond it.
+fn assert_restricted(whose: &str, pod: &Value) {
+    let wanted = json!({
+        "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}
+    });
+    assert_eq!(pod["securityContext"], wanted, "{whose}");
+    assert_eq!(pod["automountServiceAccountToken"], false, "{whose}");
+    for forbidden in ["hostNetwork", "hostPID", "hostIPC", "hostUsers"] {
+        assert!(pod[forbidden].is_null(), "{whose}: {forbidden}");
+    }
+    for volume in list(pod, "volumes") {
+        let kinds = ["configMap", "secret", "emptyDir", "persistentVolumeClaim"];
+        assert!(kinds.iter().any(|kind| !volume[kind].is_null()), "{whose}: a volume that `restricted` refuses: {volume}");
+        assert!(volume["emptyDir"].is_null() || volume["emptyDir"]["sizeLimit"].is_string(), "{whose}: no bound: {volume}");
+    }
+    for container in containers(pod) {
+        let wanted = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
+        assert_eq!(container["securityContext"], wanted, "{whose}");
+        let resources = &container["resources"];
+        for bound in ["requests", "limits"] {
+            for resource in ["cpu", "memory"] {
+                assert!(resources[bound][resource].is_string(), "{whose}: no {bound} of {resource}");
+            }
+        }
+        assert_eq!(resources["requests"]["memory"], resources["limits"]["memory"], "{whose}: memory that may be taken away");
+        assert!(list(container, "volumeMounts").any(|at| at["mountPath"] == "/tmp"), "{whose}: nowhere to write");
     }
 }
 
@@ -162,7 +176,7 @@ fn names_lead_to_what_is_there() {
             let templates = list(&workload.spec, "volumeClaimTemplates").map(|claim| text(claim, "metadata.name"));
             let volumes = list(workload.pod(), "volumes").map(|volume| text(volume, "name"));
             let volumes: BTreeSet<&str> = templates.chain(volumes).collect();
-            for container in list(workload.pod(), "containers").chain(list(workload.pod(), "initContainers")) {
+            for container in containers(workload.pod()) {
                 let mounts: Vec<&Value> = list(container, "volumeMounts").collect();
                 assert!(mounts.iter().all(|mount| volumes.contains(text(mount, "name"))), "{whose}: {volumes:?}");
                 let points: BTreeSet<&str> = mounts.iter().map(|mount| text(mount, "mountPath")).collect();
@@ -259,7 +273,8 @@ fn network_policies_are_the_call_graph() {
                     assert!(list(rule, peers).next().is_some(), "{}: a rule for everybody", render.name);
                     for peer in list(rule, peers).filter(|peer| peer["podSelector"].is_null()) {
                         let namespace = at(peer, "namespaceSelector.matchLabels")["kubernetes.io/metadata.name"].as_str();
-                        let ports: Vec<_> = list(rule, "ports").map(|port| format!("{}/{}", port["port"], text(port, "protocol"))).collect();
+                        let ports: Vec<_> =
+                            list(rule, "ports").map(|port| format!("{}/{}", port["port"], text(port, "protocol"))).collect();
                         outside.insert((direction, namespace.unwrap_or(text(peer, "ipBlock.cidr")).to_owned(), ports.join(" ")));
                     }
                 }
@@ -278,7 +293,8 @@ fn network_policies_are_the_call_graph() {
 fn passes(render: &Render, own: &Workload, other: &Workload, port: u64, direction: &str) -> bool {
     let (rules, peers) = if direction == "Egress" { ("spec.egress", "to") } else { ("spec.ingress", "from") };
     let mine = |policy: &&Value| {
-        picks(&labels(policy, "spec.podSelector.matchLabels"), &own.labels()) && list(policy, "spec.policyTypes").any(|one| one == direction)
+        picks(&labels(policy, "spec.podSelector.matchLabels"), &own.labels())
+            && list(policy, "spec.policyTypes").any(|one| one == direction)
     };
     let policies: Vec<&Value> = render.of("NetworkPolicy").filter(mine).collect();
     let lets = |rule: &Value| {
