@@ -189,12 +189,16 @@ fn names_lead_to_what_is_there() {
                 let secret = text(volume, "secret.secretName");
                 assert!(secret.is_empty() || secrets.contains(secret), "{whose}: nobody makes {secret}");
             }
+            certificate(&render, &workload);
             for (key, role) in addresses(&workload.role()) {
                 let address = workload.setting(&render, key).unwrap_or_else(|| panic!("{whose}: no {key}"));
                 let address = address.as_str().expect("an address is text").trim_start_matches("grpc://").to_owned();
                 let behind = behind(&render, &address).unwrap_or_else(|| panic!("{whose}: nothing is at {key} = {address}"));
                 assert_eq!(behind.role(), *role, "{whose}: {key} = {address}");
-                assert_known_by_certificate(&render, &behind, address.split(':').next().unwrap_or_default());
+                let host = address.split(':').next().expect("split gives at least one");
+                let certificate = certificate(&render, &behind);
+                let known = certificate.is_none_or(|one| list(one, "spec.dnsNames").any(|name| name == host));
+                assert!(known, "{whose}: the certificate that is shown is not for {host}");
             }
         }
         for object in &render.objects {
@@ -234,17 +238,21 @@ fn behind(render: &Render, address: &str) -> Option<Workload> {
     (named && pod == format!("{}-0", workload.name)).then_some(workload)
 }
 
-/// With mutual TLS, the one who answers has a certificate for the name that was dialled, and for its role.
-fn assert_known_by_certificate(render: &Render, workload: &Workload, host: &str) {
-    if render.of("Certificate").next().is_none() {
-        return;
+/// With mutual TLS: the certificate that a room shows. It says what the room is, and lies where its settings look.
+fn certificate<'a>(render: &'a Render, workload: &Workload) -> Option<&'a Value> {
+    render.of("Certificate").next()?;
+    let whose = format!("{}: {}", render.name, workload.name);
+    for (key, file) in [("certificate", "tls.crt"), ("key", "tls.key"), ("authority", "ca.crt")] {
+        let path = workload.setting(render, &format!("tls.{key}")).unwrap_or_else(|| panic!("{whose}: no tls.{key}"));
+        assert_eq!(path.as_str(), Some(format!("/etc/tls/{file}").as_str()), "{whose}");
     }
-    let secret = list(workload.pod(), "volumes").find(|volume| volume["name"] == "tls").map(|volume| text(volume, "secret.secretName"));
-    let secret = secret.unwrap_or_else(|| panic!("{}: {} has no certificate", render.name, workload.name));
-    let certificate = render.of("Certificate").find(|one| text(one, "spec.secretName") == secret).expect("checked before");
-    assert!(list(certificate, "spec.dnsNames").any(|name| name == host), "{secret} is not for {host}");
+    let mount = list(workload.room(), "volumeMounts").find(|mount| mount["mountPath"] == "/etc/tls").expect("it is mounted");
+    let volume = list(workload.pod(), "volumes").find(|volume| volume["name"] == mount["name"]).expect("the volume is there");
+    let secret = text(volume, "secret.secretName");
+    let certificate = render.of("Certificate").find(|one| text(one, "spec.secretName") == secret).expect("somebody makes it");
     let role = format!("spiffe://hypereyes/hypereyes/sa/{}", workload.kind_of_room());
-    assert_eq!(certificate["spec"]["uris"], json!([role]), "{secret}");
+    assert_eq!(certificate["spec"]["uris"], json!([role]), "{whose}");
+    Some(certificate)
 }
 
 #[test]
@@ -340,6 +348,11 @@ fn what_is_watched_is_counted() {
         for object in &render.objects {
             let kind = text(object, "kind");
             let dashboard = kind == "ConfigMap" && text(object, "metadata.name") == "dashboard";
+            if dashboard {
+                let page = object["data"]["hypereyes.json"].as_str().expect("a dashboard");
+                let page: Value = serde_json::from_str(page).expect("a dashboard is JSON");
+                assert!(list(&page, "panels").count() > 5, "{}", render.name);
+            }
             if dashboard || ["PrometheusRule", "ScaledObject", "HorizontalPodAutoscaler"].contains(&kind) {
                 watched.extend(names_in(&object.to_string()));
             }
