@@ -419,6 +419,33 @@ fn the_readme_names_every_overlay_and_component() {
 }
 
 #[test]
+fn the_readme_says_what_each_overlay_asks_for() {
+    let readme = std::fs::read_to_string(folder().join("README.md")).expect("there is a README");
+    let (sizes, _) = readme.split_once("## Sizes").expect("a section").1.split_once("\n## ").expect("another one");
+    for render in overlays() {
+        let (mut millis, mut mebi) = (0, 0);
+        for workload in render.workloads() {
+            let own = workload.spec["replicas"].as_u64().or(workload.spec["parallelism"].as_u64());
+            let pods = own.unwrap_or(2); // the scalers' minimum
+            for container in list(workload.pod(), "containers") {
+                let requests = &container["resources"]["requests"];
+                millis += pods * quantity(text(requests, "cpu"), &[("m", 1), ("", 1000)]);
+                mebi += pods * quantity(text(requests, "memory"), &[("Mi", 1), ("Gi", 1024)]);
+            }
+        }
+        let (cpu, memory) = (millis as f64 / 1000.0, mebi as f64 / 1024.0);
+        let row = sizes.lines().find(|line| line.contains(&format!("`{}`", render.name))).expect("every overlay has a row");
+        assert!(row.contains(&format!("| {cpu} ")) && row.contains(&format!("| {memory} ")), "{cpu} CPU, {memory} GiB: {row}");
+    }
+}
+
+/// A quantity in the smallest of the units given.
+fn quantity(text: &str, units: &[(&str, u64)]) -> u64 {
+    let found = units.iter().find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<u64>().ok()? * factor));
+    found.unwrap_or_else(|| panic!("{text} is in another unit than {units:?}"))
+}
+
+#[test]
 fn what_is_rendered_is_what_the_sources_say() {
     let there = |program: &str, argument: &str| Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success());
     if !there("kustomize", "version") && !there("kubectl", "help") {
