@@ -22,3 +22,9 @@ lint:
 # Formatting.
 fmt:
     cargo fmt --all
+
+# Kubernetes manifests: render, check against strict schemas, test. Needs kustomize or kubectl, and python3.
+k8s:
+    k8s/render
+    python3 -m venv target/k8s && target/k8s/bin/pip install --quiet -r k8s/requirements.txt && target/k8s/bin/python k8s/validate.py
+    cargo test --release -p hypereyes-tests --test k8s --test k8s_settings

@@ -1,4 +1,6 @@
-//! What several tests of the whole house share: where the workspace is.
+//! What several tests of the whole house share: where the workspace is, and what its manifests for Kubernetes say.
+
+pub mod k8s;
 
 use std::path::PathBuf;
 
