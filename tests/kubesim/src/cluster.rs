@@ -207,6 +207,11 @@ impl Cluster {
         events::read(&self.folder.join("events.jsonl"))
     }
 
+    /// The folder behind a PersistentVolumeClaim, there once a pod has mounted it.
+    pub fn claim(&self, namespace: &str, name: &str) -> PathBuf {
+        self.folder.join("claims").join(namespace).join(name)
+    }
+
     /// Where logs, claims and the event log are.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -281,19 +281,22 @@ async fn attend(pod: &Pod, world: &World, sandbox: &Sandbox, container: &Value, 
             () = pod.overdue() => {}
         }
     };
-    tokio::pin!(overdue);
-    if probed {
-        let hook = &container["lifecycle"]["preStop"];
-        tokio::select! {
-            code = process.wait() => return code,
-            () = before_stop(pod, name, hook) => {}
-            () = &mut overdue => {}
+    // A hook that takes the whole grace leaves none for SIGTERM; the kubelet would grant two more seconds.
+    let pid = process.pid;
+    let asked = async {
+        if probed {
+            before_stop(pod, name, &container["lifecycle"]["preStop"]).await;
         }
+        signal(pid, Signal::TERM);
+        world.events.note("signalled", pod.plan.name(), json!({"container": name, "signal": "TERM"}));
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        code = process.wait() => return code,
+        () = asked => unreachable!("it asks and then waits for ever"),
+        () = overdue => {}
     }
-    signal(process.pid, Signal::TERM);
-    world.events.note("signalled", pod.plan.name(), json!({"container": name, "signal": "TERM"}));
-    tokio::select! { code = process.wait() => return code, () = overdue => {} }
-    signal(process.pid, Signal::KILL);
+    signal(pid, Signal::KILL);
     world.events.note("signalled", pod.plan.name(), json!({"container": name, "signal": "KILL"}));
     process.wait().await
 }

@@ -88,7 +88,7 @@ pub fn root(folder: &Path, mark: &Path, mounts: &[Mount], binaries: &BTreeMap<St
          mkdir dev proc sys tmp etc run var image run/pod\nchmod 1777 tmp\n\
          mount --rbind /dev dev\nmount -t tmpfs -o mode=1777,size=64m shm dev/shm\nmount -t proc proc proc\nmount --rbind -o ro /sys sys\n\
          for f in ld.so.cache passwd group localtime ssl alternatives; do if [ -e /etc/$f ]; then cp -a /etc/$f etc/; fi; done\n\
-         echo 'hosts: files' > etc/nsswitch.conf\n: > etc/resolv.conf\nhostname > etc/hostname\n\
+         echo 'hosts: files' > etc/nsswitch.conf\necho 'multi on' > etc/host.conf\n: > etc/resolv.conf\nhostname > etc/hostname\n\
          mount --bind -o ro {names} run/pod\nln -s /run/pod/hosts etc/hosts\n",
         root = quote(&folder.join("root")),
         names = quote(&folder.join("etc")),

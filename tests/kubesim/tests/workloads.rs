@@ -104,9 +104,10 @@ spec: {{clusterIP: None, publishNotReadyAddresses: true, selector: {{app: {name}
         )
     };
     let claim = "kind: PersistentVolumeClaim\nmetadata: {name: disk}\n";
-    // Index 0 waits for index 1's name and a file; index 1 fails once.
+    // Index 1 fails once; then both look for index 1's name until there is a file.
     let good = "if [ $JOB_COMPLETION_INDEX = 1 ]; then if mkdir /disk/once; then exit 7; fi; fi; \
-                until getent hosts good-1.good && [ -e /disk/go ]; do sleep 0.05; done; echo $HOSTNAME";
+                until [ -e /disk/go ]; do getent hosts good-1.good && touch /disk/found-$JOB_COMPLETION_INDEX; sleep 0.05; done; \
+                echo $HOSTNAME";
     let fatal = "if [ $JOB_COMPLETION_INDEX = 1 ]; then exit 42; fi; sleep 60";
     let Some(cluster) = cluster(&(job("good", good) + &job("fatal", fatal) + claim)).await else { return };
     let verdict = cluster.wait_job("fatal", SOON).await.unwrap();
@@ -124,7 +125,8 @@ spec: {{clusterIP: None, publishNotReadyAddresses: true, selector: {{app: {name}
     cluster.delete_pod(&first).await.unwrap();
     cluster.wait("another index 0", SOON, |snapshot| running(0)(snapshot).filter(|name| name != &first)).await.unwrap();
     let last = cluster.wait("another index 1", SOON, running(1)).await.unwrap();
-    sh(&cluster, &last, "touch /disk/go").await;
+    sh(&cluster, &last, "rm -f /disk/found-0; until [ -e /disk/found-0 ]; do sleep 0.05; done").await;
+    std::fs::write(cluster.claim("default", "disk").join("go"), "").unwrap();
     assert_eq!(cluster.wait_job("good", SOON).await.unwrap(), Verdict::Complete);
     assert!(cluster.logs(&last).unwrap().ends_with("good-1\n"));
 
