@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -21,9 +21,14 @@ use crate::plan::hash;
 use crate::status::{PodInfo, Snapshot, Verdict};
 use crate::world::{Options, World};
 
+/// How long a program may take that is run in a pod.
+const EXEC_LIMIT: Duration = Duration::from_secs(60);
+
 /// A running cluster. Dropping it kills every pod and leaves nothing behind, whatever state it is in.
 pub struct Cluster {
-    orders: Option<mpsc::Sender<Order>>,
+    orders: mpsc::Sender<Order>,
+    /// Dropped, it ends the thread.
+    stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     folder: PathBuf,
     /// What the manifests say and nobody acts upon.
@@ -38,19 +43,17 @@ impl Cluster {
         let temporary = options.scratch.is_none().then(|| tempfile::Builder::new().prefix("kubesim-").tempdir()).transpose()?;
         let folder =
             options.scratch.clone().or_else(|| Some(temporary.as_ref()?.path().to_owned())).context("there is no scratch folder")?;
-        for part in ["logs", "pods", "claims"] {
-            std::fs::create_dir_all(folder.join(part))?;
-        }
+        clear(&folder)?;
         let folder = folder.canonicalize()?;
         let mut options = options;
         for (name, path) in &mut options.binaries {
             *path = path.canonicalize().with_context(|| format!("the binary `{name}` is not at {}", path.display()))?;
         }
         let (orders, inbox) = mpsc::channel(16);
-        let (ready, started) = oneshot::channel();
+        let ((ready, started), (stop, stopped)) = (oneshot::channel(), oneshot::channel());
         let home = folder.clone();
-        let thread = std::thread::Builder::new().name("kubesim".to_owned()).spawn(move || live(home, options, inbox, ready))?;
-        let mut cluster = Self { orders: Some(orders), thread: Some(thread), folder, ignored: vec![], _temporary: temporary };
+        let thread = std::thread::Builder::new().name("kubesim".to_owned()).spawn(move || live(home, options, inbox, stopped, ready))?;
+        let mut cluster = Self { orders, stop: Some(stop), thread: Some(thread), folder, ignored: vec![], _temporary: temporary };
         started.await.context("the cluster's thread has ended")??;
         cluster.ignored = cluster.apply(manifests).await?;
         Ok(cluster)
@@ -151,12 +154,13 @@ impl Cluster {
         self.wait(&format!("end of job `{name}`"), deadline, verdict).await
     }
 
-    /// Runs a program in a pod's first container: its namespaces, files, user and environment.
+    /// Runs a program in a pod's first container: its namespaces, files, user and environment. It has a minute.
     pub async fn exec(&self, pod: &str, argv: &[&str]) -> Result<Output> {
         let (name, argv) = (pod.to_owned(), argv.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         self.on(move |control| async move {
             let mut command = control.world.pod(&name)?.exec(None, &argv)?;
-            Ok(command.output().await?)
+            let output = tokio::time::timeout(EXEC_LIMIT, command.output()).await;
+            Ok(output.with_context(|| format!("{argv:?} in `{name}` is not over after {EXEC_LIMIT:?}"))??)
         })
         .await
     }
@@ -181,19 +185,18 @@ impl Cluster {
     /// An address on this machine whose connections end at a pod's port, as `kubectl port-forward` gives one.
     pub async fn forward(&self, pod: &str, port: u16) -> Result<std::net::SocketAddr> {
         let ip = self.snapshot().await?.pod(pod).and_then(|pod| pod.ip).with_context(|| format!("`{pod}` has no address"))?;
-        let (listener, orders) = (TcpListener::bind("127.0.0.1:0").await?, self.orders.clone().context("the cluster is down")?);
+        let (listener, orders) = (TcpListener::bind("127.0.0.1:0").await?, self.orders.clone());
         let address = listener.local_addr()?;
-        let orders = orders.downgrade();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                let Some(orders) = orders.upgrade() else { break };
+                let orders = orders.clone();
                 tokio::spawn(async move {
                     // Made on the cluster's thread the socket is in its network; after that any thread may use it.
                     let connect = async move |_| anyhow::Ok(TcpStream::connect((ip, port)).await?.into_std()?);
                     if let Ok(far) = ask(&orders, connect).await
                         && let Ok(mut far) = TcpStream::from_std(far)
                     {
-                        drop(orders);
+                        // Either end may go away at any time.
                         let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                     }
                 });
@@ -236,19 +239,31 @@ impl Cluster {
         &self,
         work: impl FnOnce(Rc<Control>) -> F + Send + 'static,
     ) -> Result<T> {
-        ask(self.orders.as_ref().context("the cluster is down")?, work).await
+        ask(&self.orders, work).await
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Without anybody to give orders the thread kills its pods and ends.
-        self.orders.take();
+        self.stop.take();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has taken its pods with it.
             let _ = thread.join();
         }
     }
+}
+
+/// Makes the folders; of an earlier run only the claims stay.
+fn clear(folder: &Path) -> Result<()> {
+    for part in ["pods", "logs"] {
+        let part = folder.join(part);
+        if part.exists() {
+            ensure!(folder.join("events.jsonl").exists(), "{} is in the way, and not of an earlier run", part.display());
+            std::fs::remove_dir_all(&part)?;
+        }
+        std::fs::create_dir_all(part)?;
+    }
+    Ok(std::fs::create_dir_all(folder.join("claims"))?)
 }
 
 /// Does work on the cluster's thread.
@@ -268,7 +283,13 @@ async fn ask<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
 }
 
 /// The cluster's thread, from the node's namespace to the last pod's end.
-fn live(folder: PathBuf, options: Options, orders: mpsc::Receiver<Order>, ready: oneshot::Sender<Result<()>>) {
+fn live(
+    folder: PathBuf,
+    options: Options,
+    orders: mpsc::Receiver<Order>,
+    stopped: oneshot::Receiver<()>,
+    ready: oneshot::Sender<Result<()>>,
+) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(error.into()))),
@@ -285,10 +306,10 @@ fn live(folder: PathBuf, options: Options, orders: mpsc::Receiver<Order>, ready:
             Err(error) => drop(ready.send(Err(error))),
             Ok(world) => {
                 let control = Rc::new(Control::new(world));
-                // Both ends of it know: whoever gave up waiting has dropped the orders, too.
+                // Whoever gave up waiting has dropped `stop`, too.
                 let _ = ready.send(Ok(()));
                 let scaler = tokio::task::spawn_local(autoscale::run(control.clone()));
-                control.run(orders).await;
+                control.run(orders, stopped).await;
                 scaler.abort();
             }
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::amount::share;
 use crate::hosts;
@@ -39,16 +39,14 @@ impl Control {
         Self { world, progress: RefCell::default(), claims: RefCell::default(), cuts: RefCell::default() }
     }
 
-    /// Serves orders until nobody can give any more, then kills every pod.
+    /// Serves orders until it is stopped, then kills every pod.
     ///
     /// Consumes orders and changes of pods; produces pods; waits for either, or 100 ms.
-    pub async fn run(self: Rc<Self>, mut orders: mpsc::Receiver<Order>) {
+    pub async fn run(self: Rc<Self>, mut orders: mpsc::Receiver<Order>, mut stopped: oneshot::Receiver<()>) {
         loop {
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(work) => drop(tokio::task::spawn_local(work(self.clone()))),
-                    None => break,
-                },
+                Some(work) = orders.recv() => drop(tokio::task::spawn_local(work(self.clone()))),
+                _ = &mut stopped => break,
                 () = self.world.changed.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(100)) => {}
             }
@@ -85,6 +83,10 @@ impl Control {
         for (key, _) in objects.extract_if(.., |key, _| !fresh.contains_key(key) && !self.claims.borrow().contains(key)) {
             note("deleted", &key);
             self.progress.borrow_mut().remove(&key);
+            for pod in self.world.pods.borrow().iter().filter(|pod| pod.info.borrow().owner == key) {
+                // Nobody's now, so that they do not count for an object of the same name.
+                pod.info.borrow_mut().owner.kind = "Orphan".to_owned();
+            }
         }
         for (key, body) in fresh {
             match objects.get(&key) {
@@ -186,8 +188,10 @@ impl Control {
                     snapshot.wanted.insert(key.clone(), (replicas(body), revision(&body["spec"]["template"])));
                 }
                 "Job" => {
-                    let verdict = self.progress.borrow().get(key).and_then(|progress| progress.verdict.clone());
-                    snapshot.jobs.insert(key.clone(), verdict);
+                    let progress = self.progress.borrow();
+                    let left = progress.get(key).map_or(u32::MAX, |progress| progress.left(body));
+                    snapshot.wanted.insert(key.clone(), (left, revision(&body["spec"]["template"])));
+                    snapshot.jobs.insert(key.clone(), progress.get(key).and_then(|progress| progress.verdict.clone()));
                 }
                 _ => {}
             }

@@ -7,8 +7,11 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use crate::manifest::{Objects, selects};
+use serde_json::Value;
+
+use crate::manifest::{Objects, selects, strings};
 use crate::plan::hash;
+use crate::scrape::named;
 use crate::status::PodInfo;
 
 /// The file of one pod.
@@ -53,17 +56,46 @@ pub fn behind<'a>(service: &crate::manifest::Key, objects: &Objects, pods: &'a [
     pods.iter().filter(|pod| pod.namespace == service.namespace && selects(&body["spec"]["selector"], &pod.labels)).collect()
 }
 
-/// Ports that a Service translates, which hosts files cannot: a line each.
+/// Ports that a Service translates, which hosts files cannot: a line for each Service.
 pub fn untranslated(objects: &Objects) -> Vec<String> {
     let services = objects.iter().filter(|(key, body)| key.kind == "Service" && body["spec"]["clusterIP"] != "None");
     let mut found = BTreeMap::new();
     for (key, body) in services {
         for port in crate::manifest::list(&body["spec"]["ports"]) {
-            let (from, to) = (port["port"].as_u64(), port["targetPort"].as_u64());
+            let from = port["port"].as_u64();
+            let to = port["targetPort"].as_u64().or_else(|| target(objects, &body["spec"]["selector"], port["targetPort"].as_str()?));
             if to.is_some() && from != to {
                 found.insert(key, format!("{key}: port {} is not translated to {}", from.unwrap_or(0), to.unwrap_or(0)));
             }
         }
     }
     found.into_values().collect()
+}
+
+/// The number that pods behind a Service give to a named port.
+fn target(objects: &Objects, selector: &Value, name: &str) -> Option<u64> {
+    let templates = objects.values().map(|body| &body["spec"]["template"]);
+    let mut fitting = templates.filter(|template| selects(selector, &strings(&template["metadata"]["labels"])));
+    fitting.find_map(|template| named(&template["spec"], name)).map(u64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::manifest::Key;
+
+    #[test]
+    fn a_port_that_is_translated_is_said() {
+        let template =
+            json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"ports": [{"name": "grpc", "containerPort": 7001}]}]}});
+        let check = |port: u32, target: Value| {
+            let service = json!({"spec": {"selector": {"app": "a"}, "ports": [{"port": port, "targetPort": target}]}});
+            let job = json!({"spec": {"template": template}});
+            untranslated(&Objects::from([(Key::new("Service", "d", "a"), service), (Key::new("Job", "d", "a"), job)])).len()
+        };
+        assert_eq!((check(7001, json!("grpc")), check(7001, json!(7001)), check(7001, Value::Null)), (0, 0, 0));
+        assert_eq!((check(80, json!("grpc")), check(80, json!(8080))), (1, 1));
+    }
 }

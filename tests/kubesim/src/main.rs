@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use hypereyes_kubesim::{Cluster, Options, Permit, Snapshot, Verdict, duration, table};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// Runs rendered Kubernetes manifests on this machine: real binaries, one network namespace per pod.
@@ -58,7 +59,7 @@ struct Up {
     /// How often autoscalers look (Kubernetes: 15s). Their windows and rates shrink by the same factor.
     #[arg(long, default_value = "15s", value_parser = duration)]
     hpa_period: Duration,
-    /// Try probes at least this often; the time after which they give up stays what the manifests say.
+    /// Try probes at least this often; the time after which a container is given up stays what the manifests say.
     #[arg(long, value_parser = duration)]
     probe_period: Option<Duration>,
     /// Print every event to standard error.
@@ -102,8 +103,7 @@ async fn run(up: Up) -> Result<bool> {
     for line in &cluster.ignored {
         println!("ignored: {line}");
     }
-    let stop = tokio::signal::ctrl_c();
-    tokio::pin!(stop);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (start, mut shown) = (Instant::now(), String::new());
     loop {
         let snapshot = cluster.snapshot().await?;
@@ -117,7 +117,8 @@ async fn run(up: Up) -> Result<bool> {
             return Ok(good(&snapshot));
         }
         tokio::select! {
-            _ = &mut stop => return Ok(good(&snapshot)),
+            _ = interrupt.recv() => return Ok(good(&snapshot)),
+            _ = terminate.recv() => return Ok(good(&snapshot)),
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
         }
     }

@@ -5,7 +5,7 @@
 //! that started it (`pdeathsig`), so that nothing is left to clean up, not even after a SIGKILL.
 
 use std::cell::Cell;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,12 @@ pub struct Node {
 impl Node {
     /// Moves the calling thread into a new network namespace and makes the bridge there.
     pub async fn enter(scratch: PathBuf) -> Result<Self> {
-        let mut holder = spawn(&["unshare", "--net", "sh", "-c", ": > \"$0\"; exec sleep 60", &scratch.join("entered").to_string_lossy()])?;
-        appears(&scratch.join("entered"), &mut holder).await.context("the node's network namespace")?;
-        let namespace = File::open(format!("/proc/{}/ns/net", holder.id().context("the node's namespace is gone")?))?;
+        let mark = scratch.join("pods/node");
+        let mut holder = spawn(&["unshare", "--net", "sh", "-c", ": > \"$0\"; exec sleep 60", &mark.to_string_lossy()])?;
+        appears(&mark, &mut holder).await.context("the node's network namespace")?;
+        let link = format!("/proc/{}/ns/net", holder.id().context("the node's namespace is gone")?);
+        ensure!(fs::read_link(&link)? != fs::read_link("/proc/thread-self/ns/net")?, "the node would share the host's network");
+        let namespace = File::open(link)?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         holder.kill().await?;
         shell(&format!("ip link set lo up; ip link add br0 type bridge; ip addr add {ADDRESS}/16 dev br0; ip link set br0 up")).await?;

@@ -105,7 +105,7 @@ pub enum Verdict {
 pub struct Snapshot {
     /// Pods that exist, and finished ones of Jobs that exist.
     pub pods: Vec<PodInfo>,
-    /// What each Deployment and StatefulSet wants: how many pods, of which revision.
+    /// What each Deployment, StatefulSet and Job wants to have running: how many pods, of which revision.
     pub wanted: BTreeMap<Key, (u32, String)>,
     /// How each Job ended; `None` while it runs.
     pub jobs: BTreeMap<Key, Option<Verdict>>,
@@ -128,7 +128,7 @@ impl Snapshot {
         let pods = self.select(selector);
         let owners = pods.iter().map(|pod| &pod.owner);
         let complete = owners.filter_map(|owner| self.wanted.get_key_value(owner)).all(|(owner, (replicas, revision))| {
-            let of_it: Vec<_> = self.pods.iter().filter(|pod| &pod.owner == owner).collect();
+            let of_it: Vec<_> = self.pods.iter().filter(|pod| &pod.owner == owner && !pod.phase.ended()).collect();
             of_it.len() == *replicas as usize && of_it.iter().all(|pod| pod.serving() && &pod.revision == revision)
         });
         complete && !pods.is_empty() && pods.iter().filter(|pod| !pod.phase.ended()).all(|pod| pod.serving())

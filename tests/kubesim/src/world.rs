@@ -30,7 +30,8 @@ pub struct Options {
     pub scratch: Option<PathBuf>,
     /// How often an autoscaler looks; 15 s in Kubernetes. Its windows and periods shrink by the same factor.
     pub hpa_period: Duration,
-    /// No probe waits longer than this between two tries; failures that are forgiven grow by the same factor.
+    /// No probe waits longer than this between two tries. Startup and liveness forgive more failures by the same factor, so
+    /// that their patience stays what the manifests say; readiness follows sooner.
     pub probe_period: Option<Duration>,
     /// Pause before a container or a Job's pod is started again, doubled each time, up to 16 times this. 10 s in Kubernetes.
     pub backoff: Duration,

@@ -36,12 +36,18 @@ impl Default for Progress {
     }
 }
 
+impl Progress {
+    /// How many pods should run now.
+    pub fn left(&self, body: &Value) -> u32 {
+        let (_, parallelism, completions) = shape(&body["spec"]);
+        if self.verdict.is_some() { 0 } else { parallelism.min(completions.saturating_sub(self.done)) }
+    }
+}
+
 /// What to do next; `pods` are the Job's own. `pause` is the first wait before a failed pod is replaced.
 pub fn reconcile(key: &Key, body: &Value, pods: &[PodInfo], progress: &mut Progress, pause: Duration) -> Vec<Action> {
     let spec = &body["spec"];
-    let indexed = spec["completionMode"] == "Indexed";
-    let parallelism = if spec["suspend"] == true { 0 } else { count(&spec["parallelism"], 1) };
-    let completions = count(&spec["completions"], if indexed { parallelism } else { 1 });
+    let (indexed, parallelism, completions) = shape(spec);
     if progress.verdict.is_none() {
         for pod in pods.iter().filter(|pod| pod.phase.ended()) {
             if progress.counted.insert(pod.uid.clone()) {
@@ -67,6 +73,13 @@ pub fn reconcile(key: &Key, body: &Value, pods: &[PodInfo], progress: &mut Progr
     let taken: BTreeSet<_> = busy.iter().filter_map(|pod| pod.index).collect();
     let free = (0..completions).filter(|index| !taken.contains(index) && !progress.succeeded.contains(index));
     free.take(room as usize).map(|index| Action::Create(blueprint(key, body, Some(index)))).collect()
+}
+
+/// Whether it is indexed, how many pods run at once, and how many have to succeed.
+fn shape(spec: &Value) -> (bool, u32, u32) {
+    let indexed = spec["completionMode"] == "Indexed";
+    let parallelism = if spec["suspend"] == true { 0 } else { count(&spec["parallelism"], 1) };
+    (indexed, parallelism, count(&spec["completions"], 1))
 }
 
 fn account(spec: &Value, pod: &PodInfo, progress: &mut Progress, pause: Duration) {
