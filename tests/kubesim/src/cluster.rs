@@ -128,6 +128,12 @@ impl Cluster {
         Ok(self.snapshot().await?.pods)
     }
 
+    /// Names of the pods that `key=value,…` selects and that have not ended.
+    pub async fn names(&self, selector: &str) -> Result<Vec<String>> {
+        let snapshot = self.snapshot().await?;
+        Ok(snapshot.select(selector).into_iter().filter(|pod| pod.active()).map(|pod| pod.name.clone()).collect())
+    }
+
     /// Waits until something can be read off a snapshot; `what` is for the error, which also lists the pods.
     pub async fn wait<T>(&self, what: &str, deadline: Duration, look: impl Fn(&Snapshot) -> Option<T>) -> Result<T> {
         let until = Instant::now() + deadline;

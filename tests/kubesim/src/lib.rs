@@ -3,6 +3,26 @@
 //! What comes in is what `kubectl kustomize` prints, and a binary for each image. What goes out is a [`Cluster`] that a test
 //! changes, breaks, waits for and looks at. It knows nothing of hypereyes: any manifests of these kinds will do.
 //!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use hypereyes_kubesim::{Cluster, Options, Permit, Verdict};
+//! # async fn scenario(manifests: &str) -> anyhow::Result<()> {
+//! if let Err(reason) = Permit::check() {
+//!     eprintln!("skipped: {reason}");
+//!     return Ok(());
+//! }
+//! let binaries = [("hypereyes".to_owned(), "target/release/hypereyes".into())].into();
+//! let cluster = Cluster::start(manifests, Options { binaries, ..Options::default() }).await?;
+//! cluster.wait_ready("app.kubernetes.io/name=actor", Duration::from_secs(60)).await?;
+//! let actors = cluster.names("app.kubernetes.io/name=actor").await?;
+//! cluster.kill_pod(&actors[0]).await?;
+//! cluster.partition(&[&actors[1]], &["reward-0"]).await?;
+//! cluster.heal().await?;
+//! assert_eq!(cluster.wait_job("learner", Duration::from_secs(600)).await?, Verdict::Complete);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is real
 //!
 //! - A network namespace, host name, IPC and IP address per pod, on a bridge in a namespace of its own; TCP is the kernel's.
@@ -23,9 +43,10 @@
 //!
 //! # What is not there
 //!
-//! Scheduler, nodes and their loss, resource requests and limits, devices, NetworkPolicy, TLS of probes, storage classes and
-//! access modes, service accounts' rights, admission, sidecar init containers, service environment variables, the way to any
-//! other network. That manifests run here says nothing about these.
+//! Scheduler, nodes and their loss, resource requests and limits, device plugins, NetworkPolicy (read, not enforced), seccomp,
+//! storage drivers and access modes, service accounts' rights, admission, custom resources and their controllers, sidecar
+//! init containers, service environment variables, a Job's success policy and its count of restarts in place, the way to
+//! any other network. That manifests run here says nothing about these.
 
 mod amount;
 mod autoscale;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
-use hypereyes_kubesim::{Cluster, Options, Permit, Snapshot, Verdict, duration, table};
+use hypereyes_kubesim::{Cluster, Options, Permit, Phase, Snapshot, Verdict, duration, table};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -113,15 +113,32 @@ async fn run(up: Up) -> Result<bool> {
             shown = now;
         }
         let over = !snapshot.jobs.is_empty() && snapshot.jobs.values().all(Option::is_some);
-        if over || up.limit.is_some_and(|limit| start.elapsed() > limit) {
-            return Ok(good(&snapshot));
-        }
-        tokio::select! {
-            _ = interrupt.recv() => return Ok(good(&snapshot)),
-            _ = terminate.recv() => return Ok(good(&snapshot)),
-            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+        let late = up.limit.is_some_and(|limit| start.elapsed() > limit);
+        let told = tokio::select! {
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+            () = tokio::time::sleep(Duration::from_millis(500)), if !over && !late => false,
+            () = std::future::ready(()), if over || late => true,
+        };
+        if told {
+            let good = good(&snapshot);
+            if !good {
+                explain(&cluster, &snapshot)?;
+            }
+            return Ok(good);
         }
     }
+}
+
+/// The last words of every pod that did not do its work.
+fn explain(cluster: &Cluster, snapshot: &Snapshot) -> Result<()> {
+    for pod in snapshot.pods.iter().filter(|pod| pod.phase != Phase::Succeeded && !pod.serving()) {
+        let log = cluster.logs(&pod.name)?;
+        let lines: Vec<_> = log.lines().collect();
+        println!("--- {}: {}", pod.name, pod.reason);
+        println!("{}", lines[lines.len().saturating_sub(10)..].join("\n"));
+    }
+    Ok(())
 }
 
 /// Whether a cluster that ends like this has done what its manifests are for.

@@ -12,7 +12,8 @@ impl Permit {
             return Err("pods need root for their namespaces and mounts".to_owned());
         }
         let trial = "set -e; mount -t tmpfs none /mnt; ip link add br0 type bridge; ip link set br0 up; \
-                     ip link add v0 type veth peer name v1; setpriv --pdeathsig KILL chroot / true";
+                     ip link add v0 type veth peer name v1; hostname trial; nsenter --version; \
+                     setpriv --pdeathsig KILL chroot / env -i true";
         let output = Command::new("unshare").args(["--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "sh", "-c", trial]).output();
         match output {
             Err(error) => Err(format!("`unshare` does not run: {error}")),

@@ -238,7 +238,13 @@ async fn supervise(
             }
         };
         pod.running.borrow_mut().remove(name);
-        pod.info.borrow_mut().exits.insert(name.to_owned(), code);
+        {
+            let mut info = pod.info.borrow_mut();
+            info.exits.insert(name.to_owned(), code);
+            if code != 0 && code != 128 {
+                info.reason = format!("`{name}` exited with {code}");
+            }
+        }
         if probed {
             pod.mark(world, name, false);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic_health::ServingStatus;
@@ -57,9 +57,9 @@ pub async fn run(options: StandIn) -> Result<()> {
 async fn pages(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let load = std::fs::read_to_string("/tmp/load").unwrap_or_else(|_| "0".to_owned());
-        let mut request = [0; 1024];
+        let mut lines = BufReader::new(&mut stream).lines();
         // A caller that goes away is no reason to stop.
-        let _ = stream.read(&mut request).await;
+        while lines.next_line().await.is_ok_and(|line| line.is_some_and(|line| !line.is_empty())) {}
         let _ = stream.write_all(format!("HTTP/1.0 200 OK\r\n\r\n# TYPE load gauge\nload {}\n", load.trim()).as_bytes()).await;
     }
 }

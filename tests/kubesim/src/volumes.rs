@@ -41,9 +41,10 @@ pub fn prepare(plan: &Plan, folder: &Path, claims: &Path, objects: &Objects) -> 
         if let Some(claim) = volume["persistentVolumeClaim"]["claimName"].as_str() {
             plan.object(objects, "PersistentVolumeClaim", claim).with_context(|| format!("PersistentVolumeClaim `{claim}` not found"))?;
             place = claims.join(plan.namespace()).join(claim);
-            open(&place, group)?;
+            // Most storage comes with root's folder: without fsGroup, another user finds it read-only.
+            open(&place, if group.is_some() { 0o2775 } else { 0o755 }, group)?;
         } else if volume["emptyDir"].is_object() {
-            open(&place, group)?;
+            open(&place, 0o2777, group)?;
         } else if let Some(path) = volume["hostPath"]["path"].as_str() {
             place = PathBuf::from(path);
         } else {
@@ -55,12 +56,12 @@ pub fn prepare(plan: &Plan, folder: &Path, claims: &Path, objects: &Objects) -> 
     Ok(found)
 }
 
-/// A folder that the pod's user can write.
-fn open(place: &Path, group: Option<u32>) -> Result<()> {
+/// An empty folder, the first time.
+fn open(place: &Path, mode: u32, group: Option<u32>) -> Result<()> {
     if !place.exists() {
         fs::create_dir_all(place)?;
         chown(place, None, group)?;
-        fs::set_permissions(place, fs::Permissions::from_mode(if group.is_some() { 0o2777 } else { 0o777 }))?;
+        fs::set_permissions(place, fs::Permissions::from_mode(mode))?;
     }
     Ok(())
 }

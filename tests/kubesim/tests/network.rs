@@ -2,6 +2,8 @@
 
 mod rig;
 
+use std::time::Duration;
+
 use rig::{SOON, cluster, deployment, lookup, names, reaches, service, sh};
 
 #[tokio::test]
@@ -12,7 +14,7 @@ async fn names_follow_pods_and_probes_gate_them() {
     cluster.wait_ready("app=a", SOON).await.unwrap();
     let (a, b) = (names(&cluster, "a").await, names(&cluster, "b").await);
 
-    // A headless name that publishes early has everybody; a process that runs sees changes at its next lookup.
+    // A headless name that publishes early has everybody.
     let all = |snapshot: &hypereyes_kubesim::Snapshot| snapshot.select("app=b").iter().all(|pod| pod.ip.is_some()).then_some(());
     cluster.wait("addresses of b", SOON, all).await.unwrap();
     assert_eq!(lookup(&cluster, &a[0], "b").await.len(), 2);
@@ -32,7 +34,11 @@ async fn names_follow_pods_and_probes_gate_them() {
     let unready = |snapshot: &hypereyes_kubesim::Snapshot| snapshot.select("app=a").iter().all(|pod| !pod.ready).then_some(());
     cluster.wait("pods of a that are not ready", SOON, unready).await.unwrap();
     assert!(lookup(&cluster, &a[1], "a").await.is_empty());
-    sh(&cluster, &a[1], "rm /tmp/unready").await;
+    // One process tries again and again; it sees the name when there is one.
+    let patient = "until { : <>/dev/tcp/a/8086; } 2>/dev/null; do sleep 0.05; done; echo found";
+    let argv = ["bash", "-c", patient];
+    let (found, _) = tokio::join!(cluster.exec(&a[0], &argv), sh(&cluster, &a[1], "sleep 0.3; rm /tmp/unready"));
+    assert_eq!(found.unwrap().stdout, b"found\n");
     let ready = |snapshot: &hypereyes_kubesim::Snapshot| snapshot.pod(&a[1]).filter(|pod| pod.ready).and_then(|pod| pod.ip);
     let ip = cluster.wait("a ready pod of a", SOON, ready).await.unwrap();
     assert_eq!(lookup(&cluster, &a[0], "a").await, [ip.to_string()]);
@@ -54,6 +60,20 @@ async fn a_partition_swallows_packets_until_it_is_healed() {
     assert_eq!(cluster.snapshot().await.unwrap().pod(b).map(|pod| pod.ready), Some(true), "probes come from the node");
     cluster.heal().await.unwrap();
     assert!(reaches(&cluster, a, "b", 8086).await);
+
+    // A connection that is open stays open; what it carries arrives late.
+    let line = "exec 3<>/dev/tcp/b/9090; touch /tmp/open; sleep 0.3; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+    let argv = ["bash", "-c", line];
+    let start = std::time::Instant::now();
+    let (answer, ()) = tokio::join!(cluster.exec(a, &argv), async {
+        sh(&cluster, a, "until [ -e /tmp/open ]; do sleep 0.01; done").await;
+        cluster.partition_one_way(&[b], &[a]).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cluster.heal().await.unwrap();
+    });
+    let answer = answer.unwrap();
+    assert!(String::from_utf8_lossy(&answer.stdout).contains("load 0"), "{answer:?}");
+    assert!(start.elapsed() > Duration::from_secs(1));
 
     let address = cluster.forward(a, 9090).await.unwrap();
     let near = std::thread::spawn(move || {

@@ -132,6 +132,10 @@ spec: {{clusterIP: None, publishNotReadyAddresses: true, selector: {{app: {name}
 
     let again = job("good", "true") + claim;
     assert!(cluster.apply(&again).await.unwrap_err().to_string().contains("immutable"));
+    cluster.apply(claim).await.unwrap();
+    cluster.apply(&again).await.unwrap();
+    assert_eq!(cluster.snapshot().await.unwrap().jobs.len(), 1);
+    assert_eq!(cluster.wait_job("good", SOON).await.unwrap(), Verdict::Complete, "a new Job of an old name starts afresh");
 }
 
 #[tokio::test]

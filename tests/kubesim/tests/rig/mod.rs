@@ -80,5 +80,5 @@ pub async fn reaches(cluster: &Cluster, pod: &str, name: &str, port: u16) -> boo
 
 /// Names of the pods with a label `app`.
 pub async fn names(cluster: &Cluster, app: &str) -> Vec<String> {
-    cluster.snapshot().await.unwrap().select(&format!("app={app}")).iter().map(|pod| pod.name.clone()).collect()
+    cluster.names(&format!("app={app}")).await.unwrap()
 }
