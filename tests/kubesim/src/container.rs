@@ -14,7 +14,8 @@ use crate::manifest::list;
 use crate::node::appears;
 use crate::plan::{argv, expand};
 use crate::pod::Pod;
-use crate::sandbox::{Mount, Sandbox, root};
+use crate::root::{Mount, root};
+use crate::sandbox::Sandbox;
 use crate::world::World;
 
 /// A container that has been started.

@@ -61,6 +61,7 @@ mod permit;
 mod plan;
 mod pod;
 mod probe;
+mod root;
 mod sandbox;
 mod scrape;
 mod status;

@@ -18,7 +18,7 @@ use crate::manifest::Objects;
 use crate::node::Node;
 use crate::plan::{Blueprint, Plan};
 use crate::pod::{self, Pod};
-use crate::status::PodInfo;
+use crate::status::{Phase, PodInfo};
 use crate::volumes;
 
 /// How a cluster is run.
@@ -91,7 +91,14 @@ impl World {
         let owner = pod.plan.blueprint.owner.to_string();
         self.events.note("created", pod.plan.name(), json!({"by": owner, "revision": pod.plan.blueprint.revision}));
         self.pods.borrow_mut().push(pod.clone());
-        tokio::task::spawn_local(pod::run(pod, self.clone()));
+        let (task, world) = (tokio::task::spawn_local(pod::run(pod.clone(), self.clone())), self.clone());
+        tokio::task::spawn_local(async move {
+            if task.await.is_err() {
+                // A mistake of ours; the pod must not look alive for ever.
+                pod.info.borrow_mut().phase = Phase::Failed;
+                world.events.note("trouble", pod.plan.name(), json!({"task": "panicked"}));
+            }
+        });
     }
 
     /// Writes every pod's hosts file that has to change.

@@ -146,7 +146,12 @@ async fn nothing_is_left_behind_however_it_ends() {
     cluster.wait("a pod", SOON, running).await.unwrap();
     let (folder, inside) = (cluster.folder().to_owned(), namespaces(&mark));
     assert!(!inside.is_empty(), "the pod has a network of its own");
-    drop(cluster);
+    // A test that fails drops its cluster on the way.
+    let failed = tokio::spawn(async move {
+        let _cluster = cluster;
+        panic!("on purpose");
+    });
+    assert!(failed.await.is_err());
     assert!(namespaces(&mark).is_empty() && !folder.exists());
 
     // The command line, killed without a word: its pods go with it.
