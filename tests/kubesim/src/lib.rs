@@ -34,7 +34,8 @@
 //! # What is simulated
 //!
 //! - Controllers: Deployment, StatefulSet, (Indexed) Job with its failure policy, HorizontalPodAutoscaler, eviction with
-//!   PodDisruptionBudgets. They are written after Kubernetes' rules, they are not its code.
+//!   PodDisruptionBudgets. They are written after Kubernetes' rules, they are not its code. A bare Pod
+//!   that was evicted is made again, which nobody does in Kubernetes.
 //! - Names: a hosts file per pod that follows the pods. A ClusterIP's name is the address of one ready pod, chosen anew for
 //!   every pod that asks: there is no virtual address, no spreading of one client's connections, no translation of ports.
 //! - Metrics reach autoscalers by scraping pods directly; a metric that several pods export is their sum.
