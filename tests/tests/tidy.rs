@@ -26,7 +26,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (4, &["hypereyes-rollout", "hypereyes-weights", "hypereyes-reward-service", "hypereyes-teacher-service"]),
     (5, &["hypereyes-actor", "hypereyes-learner", "hypereyes-synth", "hypereyes-eval"]),
     (6, &["hypereyes"]),
-    (7, &["hypereyes-tests"]),
+    (7, &["hypereyes-tests", "hypereyes-kubesim"]),
 ];
 
 fn metadata() -> Value {
