@@ -13,6 +13,7 @@ use hypereyes_proto::orders::Order;
 
 use crate::config::Config;
 use crate::ranks::Meeting;
+use crate::rl::unfinished;
 use crate::service;
 use crate::start::Start;
 use crate::step::{self, Pictures};
@@ -32,7 +33,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let health = Health::new().await;
     let _probes = health.listen(config.health_listen, &shutdown).await?;
     let security = Security::new(config.tls.as_ref())?;
-    let Some(meeting) = shutdown.race(service::meet(&security, &config.ranks)).await else { return Ok(()) };
+    let Some(meeting) = shutdown.race(service::meet(&security, &config.ranks)).await else { return unfinished(&shutdown) };
     let meeting = meeting?;
     // It serves nothing, so that ready means: it is on its way to the others.
     health.ready().await;
@@ -42,7 +43,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     std::thread::Builder::new().name("rank".into()).spawn(body).context("cannot start a thread")?;
     match shutdown.race(ended).await {
         Some(ended) => ended.context("the rank's thread died")?,
-        None => Ok(()),
+        None => unfinished(&shutdown),
     }
 }
 

@@ -51,7 +51,8 @@ struct Bench {
     temperature: f64,
 }
 
-/// Trains until the steps or the time are used up, or until `shutdown`, and leaves a checkpoint either way.
+/// Trains until the steps or the time are used up, or until `shutdown`, and leaves a checkpoint either way. A signal in mid-run is
+/// an error in the end, so that an orchestrator does not take the run for done.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
     crate::metrics::describe();
@@ -135,7 +136,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let start = Start { weights, moments };
     let settings = config.clone();
     let gathered = tokio::task::spawn_blocking(move || gather_ranks(&settings, model, start, open));
-    let Some(trainer) = shutdown.race(gathered).await else { return Ok(()) };
+    let Some(trainer) = shutdown.race(gathered).await else { return unfinished(&shutdown) };
     let trainer = trainer.context("the ranks' thread died")??;
     shared.meeting.lock().expect("never held over a panic").take();
     let keeper = ReferenceKeeper::new(&security, &config.reward)?;
@@ -179,7 +180,18 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     }
     serving.trigger();
     served.await.context("the server died")??;
-    ended.and(saved)
+    ended.and(saved)?;
+    if over { Ok(()) } else { unfinished(&shutdown) }
+}
+
+/// How a process ends that was told to stop before the run was over. A signal comes from who will start it again, and must not
+/// take it for a run that is done.
+///
+/// # Errors
+/// After a signal.
+pub(crate) fn unfinished(shutdown: &Shutdown) -> Result<()> {
+    anyhow::ensure!(!shutdown.is_signalled(), "stopped by a signal before the run was over; started again, it goes on from its checkpoint");
+    Ok(())
 }
 
 /// Meets the other ranks and gives them what this one starts from.

@@ -1,6 +1,7 @@
 //! What the manifests tell each room is what the room can read: every settings file of every overlay goes through the loader
 //! that the room itself uses, with the environment that its container gets.
 
+use hypereyes::cli::ENV_PREFIX;
 use hypereyes_actor::Actor;
 use hypereyes_chassis::{Room, config};
 use hypereyes_learner::Learner;
@@ -28,9 +29,12 @@ fn every_room_reads_its_settings() {
 
 fn load<R: Room>(render: &Render, workload: &Workload) -> R::Config {
     let whose = format!("{}: {}", render.name, workload.name);
-    // A variable that no room hears is a slip that nobody else would notice.
-    let prefix = format!("{}__", R::ENV);
-    let strange = workload.env().into_iter().find(|(name, _)| name.starts_with("HYPEREYES") && !name.starts_with(&prefix));
+    // A variable that nobody hears is a slip that nobody else would notice. Some are for commands that are run in the pod.
+    let prefixes = [format!("{}__", R::ENV), format!("{ENV_PREFIX}__")];
+    let heard = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()));
+    let strange = workload.env().into_iter().find(|(name, _)| name.starts_with("HYPEREYES") && !heard(name));
+    config::load_from(hypereyes::config::Config::default(), None, ENV_PREFIX, workload.env(), &[])
+        .unwrap_or_else(|error| panic!("{whose}: {error}"));
     assert!(strange.is_none(), "{whose}: {strange:?} is not for this room");
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), workload.file(render)).expect("it can be written");

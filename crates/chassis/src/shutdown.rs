@@ -5,6 +5,8 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::metrics::counter;
@@ -21,6 +23,7 @@ const INTERRUPTED: i32 = 130;
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     token: CancellationToken,
+    signalled: Arc<AtomicBool>,
 }
 
 impl Shutdown {
@@ -37,7 +40,7 @@ impl Shutdown {
     pub fn on_signal() -> io::Result<Self> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let shutdown = Self::new();
-        let token = shutdown.token.clone();
+        let (token, signalled) = (shutdown.token.clone(), shutdown.signalled.clone());
         tokio::spawn(async move {
             for first in [true, false] {
                 let name = tokio::select! {
@@ -46,6 +49,7 @@ impl Shutdown {
                 };
                 if first {
                     tracing::info!(signal = name, "stopping; a second signal stops at once");
+                    signalled.store(true, Ordering::Release);
                     token.cancel();
                 } else {
                     tracing::warn!(signal = name, "stopping at once");
@@ -66,6 +70,11 @@ impl Shutdown {
         self.token.is_cancelled()
     }
 
+    /// Whether it was a signal that said so: somebody who may start the process again, as an orchestrator that needs the machine.
+    pub fn is_signalled(&self) -> bool {
+        self.signalled.load(Ordering::Acquire)
+    }
+
     /// Waits until it is time to stop.
     pub async fn cancelled(&self) {
         self.token.cancelled().await;
@@ -73,7 +82,7 @@ impl Shutdown {
 
     /// One that ends with this one, and can be ended without it.
     pub fn child(&self) -> Self {
-        Self { token: self.token.child_token() }
+        Self { token: self.token.child_token(), signalled: self.signalled.clone() }
     }
 
     /// The result of `work`, or `None` if it was time to stop before; `work` is dropped then.

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use hypereyes_chassis::TlsConfig;
 use hypereyes_eval::EvalConfig;
 use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::sft::SftConfig;
@@ -37,6 +38,9 @@ pub struct Config {
     pub policy: PathBuf,
     /// Teacher (Hugging Face folder of the same family). Empty: the shipped one.
     pub teacher: PathBuf,
+    /// Certificates with which `teacher` speaks to a service that wants mutual TLS. Default none. The rooms of `up` are on one
+    /// machine and speak in plaintext; rooms elsewhere have a `tls` of their own.
+    pub tls: Option<TlsConfig>,
     /// Tasks and demonstrations. Default 192 training tasks: an epoch, after which references tighten, is then 24 steps.
     pub synth: SynthConfig,
     /// Episodes.
@@ -127,6 +131,7 @@ impl Default for Config {
             world: PathBuf::new(),
             policy: PathBuf::new(),
             teacher: PathBuf::new(),
+            tls: None,
             synth: SynthConfig { tasks: 192, ..SynthConfig::default() },
             rollout: RolloutConfig {
                 max_turn_tokens: 128,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
-use hypereyes_chassis::BadInput;
+use hypereyes_chassis::{BadInput, Security};
 use hypereyes_domain::{ModelInfo, ModelState, Roster, TeacherId};
 use hypereyes_proto::teacher::Load;
 use hypereyes_proto::{CallError, TeacherPeer, client};
@@ -21,8 +21,10 @@ use crate::{output, parts};
 const SMALL: Duration = Duration::from_secs(15);
 /// Pause between looks at a model that is being loaded.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
-/// Where a teacher service listens by default.
-const DEFAULT: &str = "127.0.0.1:7002";
+/// Where a teacher service listens by default; certificates have names.
+fn default(config: &Config) -> &'static str {
+    if config.tls.is_some() { "localhost:7002" } else { "127.0.0.1:7002" }
+}
 
 /// Arguments of `teacher`.
 #[derive(Args, Debug)]
@@ -33,7 +35,8 @@ const DEFAULT: &str = "127.0.0.1:7002";
     (another teacher service), sglang+http://host:port?tokenizer=FOLDER, vllm+http://host:port?tokenizer=FOLDER&model=NAME."
 )]
 pub struct TeacherArgs {
-    /// Address of the service. Default: that of the run in `run_dir` or the newest one that is going on, else 127.0.0.1:7002.
+    /// Address of the service. Default: that of the run in `run_dir` or the newest one that is going on, else this machine's port
+    /// 7002. With `tls.certificate`, `tls.key` and `tls.authority` set it is spoken to by mutual TLS.
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub at: Option<String>,
     /// What to do.
@@ -78,7 +81,8 @@ pub fn run(config: &Config, args: &TeacherArgs, json: bool) -> Result<()> {
     parts::telemetry()?;
     let address = address(config, args.at.as_deref());
     parts::runtime()?.block_on(async {
-        let peer = TeacherPeer::new(client::teacher(&address).map_err(|error| BadInput::new(error.to_string()))?);
+        let clients = client::secure(&Security::new(config.tls.as_ref())?);
+        let peer = TeacherPeer::new(clients.teacher(&address).map_err(|error| BadInput::new(error.to_string()))?);
         let said = |error: CallError| said(&address, error);
         match &args.what {
             What::List => show(&peer.roster(SMALL).await.map_err(said)?, json),
@@ -116,7 +120,7 @@ fn address(config: &Config, said: Option<&str>) -> String {
     let configured = Some(&config.run_dir).filter(|path| !path.as_os_str().is_empty()).map(RunFolder::new);
     let running = || configured.or_else(|| RunFolder::newest(Path::new(RUNS), RunFolder::is_held));
     let of_run = || read_json::<Addresses>(&running()?.addresses()).ok()?.teacher;
-    said.map(str::to_owned).or_else(|| of_run().map(|address| address.to_string())).unwrap_or_else(|| DEFAULT.into())
+    said.map(str::to_owned).or_else(|| of_run().map(|address| address.to_string())).unwrap_or_else(|| default(config).into())
 }
 
 /// A refusal is the asker's to mend; everything else may pass.
