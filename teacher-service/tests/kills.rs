@@ -50,8 +50,9 @@ impl Dying {
         let ready = folder.join("ready.json");
         clear(&ready).expect("removable");
         let program = std::env::current_exe().expect("this program");
-        let process = Command::new(program).args(["service", "--exact"]).env("TEACHER_TO_KILL", folder);
-        let process = process.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        let mut command = Command::new(program);
+        command.args(["service", "--exact"]).env("TEACHER_TO_KILL", folder);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
         let said = await_announcement(&ready, tokio::time::Instant::now() + PATIENCE).await.expect("comes up");
         let client = hypereyes_proto::client::teacher(&said.addr.to_string()).expect("an address");
         Self { process, peer: TeacherPeer::new(client) }
@@ -226,9 +227,10 @@ fn every_write_boundary_leaves_the_last_acknowledged_state_or_the_next() {
     let mut done = 0;
     for kill in 0..FAILPOINTS {
         let point = kill % 18;
-        let status =
-            Command::new(&program).args(["owner", "--exact"]).env("LEDGER_TO_KILL", folder.path()).env("DIE_AT", point.to_string());
-        let status = status.env("FROM", done.to_string()).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("runs");
+        let mut command = Command::new(&program);
+        command.args(["owner", "--exact"]).env("LEDGER_TO_KILL", folder.path());
+        command.env("DIE_AT", point.to_string()).env("FROM", done.to_string());
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("runs");
         assert!(!status.success(), "kill {kill}: it died");
         let acknowledged = std::fs::read_to_string(folder.path().join("acknowledged")).ok().and_then(|text| text.parse::<u64>().ok());
         let least = acknowledged.map_or(0, |at| at + 1).max(done);

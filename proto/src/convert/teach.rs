@@ -203,7 +203,7 @@ mod tests {
         let reply = |logprobs: Vec<f32>| v1::ScoreTokensReply::from((version.clone(), vec![Answer { logprobs, top: vec![] }]));
         let (teacher, mut answers) = answered(&asked, 0, reply(own.clone())).expect("it fits");
         let spread = answers.remove(0).spread(&rollout.mask, teacher);
-        assert_eq!(spread, TeacherLogprobs { teacher: version, logprobs: rollout.logprobs.clone(), top: vec![] });
+        assert_eq!(spread, TeacherLogprobs { teacher: version.clone(), logprobs: rollout.logprobs.clone(), top: vec![] });
         let mut positive = own.clone();
         positive[0] = 0.5;
         for bad in [vec![], positive, vec![f32::NEG_INFINITY; own.len()]] {

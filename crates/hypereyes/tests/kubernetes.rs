@@ -1,0 +1,255 @@
+//! The manifests run this system: the rendered `dev-cpu` overlay, its real settings, probes and volumes, with the real binary in every
+//! pod, each in a network of its own. What is simulated and what is not is in `tests/kubesim`. Skipped, with the reason, where
+//! namespaces are not permitted.
+//!
+//! `HYPEREYES_LONG=1` takes the times that the system was measured with: 30 s of partition, more steps between events.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hypereyes_kubesim::{Cluster, Options, Permit, Verdict};
+use hypereyes_learner::audit;
+use serde_json::Value;
+use support::lines;
+
+/// Longest wait for anything: two busy cores run a whole cluster here.
+const DEADLINE: Duration = Duration::from_secs(600);
+const ACTORS: &str = "app.kubernetes.io/name=actor";
+
+fn long() -> bool {
+    std::env::var_os("HYPEREYES_LONG").is_some()
+}
+
+fn rendered(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../k8s/rendered/{name}.yaml"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The manifests with a setting of the learner changed.
+fn with_steps(manifests: &str, steps: u64) -> String {
+    assert!(manifests.contains("steps = 80\n"), "the setting is there");
+    manifests.replace("steps = 80\n", &format!("steps = {steps}\n"))
+}
+
+struct Run {
+    cluster: Cluster,
+    out: PathBuf,
+}
+
+impl Run {
+    /// A cluster whose pods are all up; `None` where there can be none.
+    async fn start(manifests: &str, hpa_period: Duration) -> Option<Self> {
+        if let Err(reason) = Permit::check() {
+            eprintln!("skipped: {reason}");
+            return None;
+        }
+        let options = Options {
+            binaries: [("hypereyes".to_owned(), env!("CARGO_BIN_EXE_hypereyes").into())].into(),
+            probe_period: Some(Duration::from_millis(500)),
+            hpa_period,
+            ..Options::default()
+        };
+        let cluster = Cluster::start(manifests, options).await.expect("the manifests can be run");
+        let out = cluster.claim("hypereyes", "learner").join("run-1");
+        Some(Self { cluster, out })
+    }
+
+    async fn ready(&self, selector: &str) {
+        let ready = self.cluster.wait_ready(selector, DEADLINE).await;
+        if let Err(error) = ready {
+            panic!("{error:#}\n{}", self.last_words().await);
+        }
+    }
+
+    /// The end of every pod's log.
+    async fn last_words(&self) -> String {
+        let pods = self.cluster.pods().await.unwrap_or_default();
+        let end = |log: String| {
+            log.lines().rev().take(12).map(str::to_owned).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
+        pods.iter().map(|pod| format!("--- {}\n{}\n", pod.name, end(self.cluster.logs(&pod.name).unwrap_or_default()))).collect()
+    }
+
+    fn steps(&self) -> Vec<Value> {
+        lines(&self.out.join("metrics.jsonl"))
+    }
+
+    fn step(&self) -> u64 {
+        self.steps().last().and_then(|step| step["step"].as_u64()).unwrap_or(0)
+    }
+
+    /// Waits until a step has been made.
+    async fn reach(&self, step: u64) -> Duration {
+        let began = Instant::now();
+        while self.step() < step {
+            assert!(began.elapsed() < DEADLINE, "step {} of {step}\n{}", self.step(), self.last_words().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        began.elapsed()
+    }
+
+    /// Steps on; what a step took, the median of those made.
+    async fn pace(&self, steps: u64) -> (f64, f64) {
+        let (from, began) = (self.step(), Instant::now());
+        self.reach(from + steps).await;
+        let mut seconds: Vec<f64> =
+            self.steps().iter().rev().take(steps as usize).filter_map(|step| step["step_seconds"].as_f64()).collect();
+        seconds.sort_by(f64::total_cmp);
+        (seconds[seconds.len() / 2], steps as f64 / began.elapsed().as_secs_f64())
+    }
+
+    async fn actors(&self) -> Vec<String> {
+        self.cluster.names(ACTORS).await.expect("selects")
+    }
+
+    async fn learner(&self) -> String {
+        self.cluster.names("app.kubernetes.io/name=learner").await.expect("selects").remove(0)
+    }
+
+    /// What the learner's ledger says of every group.
+    fn audited(&self) -> audit::Audit {
+        let audit = audit::audit(&self.out.join("groups.jsonl")).expect("the ledger can be read");
+        assert_eq!((audit.contradictions, audit.summary.trained_twice), (0, 0), "{:?}", audit.listed);
+        audit
+    }
+
+    /// `hypereyes teacher`, as the runbook has it.
+    async fn teacher(&self, arguments: &[&str]) -> String {
+        let words: Vec<&str> = ["hypereyes", "teacher"].iter().chain(arguments).copied().collect();
+        let output = self.cluster.exec("teacher-0", &words).await.expect("runs");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{words:?}: {said}");
+        said
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_laptop_overlay_trains_to_its_end_under_everything_that_happens_to_a_cluster() {
+    let manifests = with_steps(&rendered("dev-cpu"), 1_000_000);
+    let Some(run) = Run::start(&manifests, Duration::from_secs(1)).await else { return };
+    let some = if long() { 12 } else { 3 };
+    run.ready("app.kubernetes.io/part-of=hypereyes").await;
+    run.reach(2).await;
+    let learner = run.learner().await;
+    let unmoved = async || {
+        let snapshot = run.cluster.snapshot().await.expect("looks");
+        let pod = snapshot.pod(&learner).expect("it is there");
+        (pod.uid.clone(), pod.restarts)
+    };
+    let before = unmoved().await;
+
+    // Actors come and go; the learner does not notice.
+    let mut paces = vec![];
+    for actors in [1, 6, 1] {
+        run.cluster.scale("actor", actors).await.expect("scales");
+        run.ready(ACTORS).await;
+        run.reach(run.step() + 1).await;
+        paces.push((actors, run.pace(some).await));
+    }
+    assert_eq!(unmoved().await, before, "the learner was never restarted");
+    run.audited();
+    eprintln!("actors, (seconds of a step, steps per second): {paces:?}");
+
+    // A rolling update of actors: groups in flight are finished or given back, none has to expire.
+    run.cluster.scale("actor", 2).await.expect("scales");
+    run.ready(ACTORS).await;
+    let (old, expired) = (run.actors().await, expired(&run));
+    run.cluster
+        .apply(
+            &manifests.replace(
+                "- name: HYPEREYES_ACTOR__ID",
+                "- name: ROLLED\n              value: \"1\"\n            - name: HYPEREYES_ACTOR__ID",
+            ),
+        )
+        .await
+        .expect("applies");
+    let fresh = |snapshot: &hypereyes_kubesim::Snapshot| {
+        let names: Vec<&String> = snapshot.select(ACTORS).into_iter().filter(|pod| pod.active()).map(|pod| &pod.name).collect();
+        (names.len() == 2 && names.iter().all(|name| !old.contains(name))).then_some(())
+    };
+    run.cluster.wait("new actors", DEADLINE, fresh).await.expect("rolls");
+    run.ready(ACTORS).await;
+    run.reach(run.step() + 1).await;
+    assert_eq!(self::expired(&run), expired, "nothing was lost to a timeout");
+    run.audited();
+
+    // The learner's pod is killed; its successor goes on from the volume.
+    let step = run.step();
+    run.cluster.kill_pod(&learner).await.expect("kills");
+    let resumed = |snapshot: &hypereyes_kubesim::Snapshot| {
+        let pods = snapshot.select("app.kubernetes.io/name=learner");
+        pods.into_iter().find(|pod| pod.active() && pod.ready && pod.uid != before.0).map(|pod| pod.name.clone())
+    };
+    let heir = run.cluster.wait("another learner", DEADLINE, resumed).await.expect("it is replaced");
+    run.reach(step.saturating_sub(20) + 2).await;
+    run.reach(run.step() + 2).await;
+    run.audited();
+
+    // Actors and learner lose each other.
+    let actors = run.actors().await;
+    let actors: Vec<&str> = actors.iter().map(String::as_str).collect();
+    run.cluster.partition(&actors, &[&heir]).await.expect("cuts");
+    tokio::time::sleep(Duration::from_secs(if long() { 30 } else { 6 })).await;
+    run.cluster.heal().await.expect("heals");
+    let healed = run.reach(run.step() + 1).await;
+    eprintln!("steps go on {:.1} s after the network is back", healed.as_secs_f64());
+    run.audited();
+
+    // Blue to green, by the runbook.
+    let both = format!("{manifests}\n---\n{}", rendered("teacher-green"));
+    run.cluster.apply(&both).await.expect("applies");
+    run.ready("app.kubernetes.io/instance=green").await;
+    run.teacher(&["load", "green", "grpc://teacher-green:7002"]).await;
+    let checked = run.teacher(&["check", "green", "--tasks", "2", "--max-kl", "10"]).await;
+    assert!(checked.contains("green") && checked.contains("blue"), "{checked}");
+    run.teacher(&["promote", "green"]).await;
+    let listed = run.teacher(&["list"]).await;
+    assert!(listed.contains("epoch 2"), "{listed}");
+    let taught = async {
+        while !run.steps().iter().any(|step| step["teachers"].get("green#2").is_some()) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, taught).await.expect("green teaches");
+    run.teacher(&["retire", "blue"]).await;
+
+    // Told to stop, the learner leaves a checkpoint and is not taken for done.
+    let heir = run.learner().await;
+    run.cluster.delete_pod(&heir).await.expect("evicts");
+    let next = |snapshot: &hypereyes_kubesim::Snapshot| {
+        snapshot.select("app.kubernetes.io/name=learner").into_iter().find(|pod| pod.active() && pod.ready && pod.name != heir).map(drop)
+    };
+    run.cluster.wait("a learner after the eviction", DEADLINE, next).await.expect("the Job goes on");
+    run.audited();
+}
+
+/// Leases that ran out.
+fn expired(run: &Run) -> usize {
+    lines(&run.out.join("groups.jsonl")).iter().filter(|line| line["reason"] == "expired" || line["event"] == "expired").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_run_completes_its_job() {
+    let Some(run) = Run::start(&with_steps(&rendered("dev-cpu"), 3), Duration::from_secs(15)).await else { return };
+    let verdict = run.cluster.wait_job("learner", DEADLINE).await;
+    let verdict = match verdict {
+        Ok(verdict) => verdict,
+        Err(error) => panic!("{error:#}\n{}", run.last_words().await),
+    };
+    assert_eq!(verdict, Verdict::Complete);
+    assert!(run.out.join("policy/model.safetensors").exists(), "the trained policy is on the volume");
+    let audit = run.audited();
+    assert!(audit.summary.trained >= 24, "{:?}", audit.summary);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_settings_end_the_job_for_good() {
+    let manifests = rendered("dev-cpu").replace("steps = 80\n", "stepps = 80\n");
+    let Some(run) = Run::start(&manifests, Duration::from_secs(15)).await else { return };
+    let verdict = run.cluster.wait_job("learner", DEADLINE).await.expect("it ends");
+    assert!(matches!(&verdict, Verdict::Failed { reason, .. } if reason == "PodFailurePolicy"), "{verdict:?}");
+    let learner = run.cluster.pods().await.expect("looks").into_iter().find(|pod| pod.name.starts_with("learner")).expect("it was there");
+    assert!(run.cluster.logs(&learner.name).expect("reads").contains("did you mean steps?"));
+}
