@@ -11,6 +11,7 @@ pub mod compat;
 pub mod group;
 pub mod interval;
 pub mod judge;
+pub mod load;
 mod normalise;
 pub mod reference;
 pub mod trace;
