@@ -9,29 +9,72 @@ use unicode_normalization::char::is_combining_mark;
 ///
 /// Compatibility forms are folded (full-width letters, ligatures), marks on Latin letters dropped, articles dropped unless
 /// nothing else is left, grouping commas and trailing decimal zeros dropped, digits and a unit after them separated.
-pub(crate) fn normalise(text: &str) -> String {
+///
+/// The form is put behind what `out` holds.
+pub(crate) fn normalise(text: &str, out: &mut Vec<u8>) {
+    let from = out.len();
+    out.reserve(text.len() + 8);
     // Most answers are plain; the rest is decomposed letter by letter first.
-    let mut spaced = Vec::with_capacity(text.len() + 8);
-    if text.is_ascii() {
-        space(text.as_bytes(), |letter| char::from(letter.to_ascii_lowercase()), &mut spaced);
-    } else {
-        space(&fold(text), |letter| *letter, &mut spaced);
-    }
-    let spaced = String::from_utf8(spaced).expect("whole letters were put in");
-    let mut words = String::with_capacity(spaced.len());
-    let mut put = |word: &str| {
-        if !words.is_empty() {
-            words.push(' ');
+    let folded = if text.is_ascii() { None } else { Some(fold(text)) };
+    let text = folded.as_deref().unwrap_or(text);
+    for articles in [false, true] {
+        let mut words = Words { start: from, out, articles };
+        space(text, &mut words);
+        words.end();
+        if out.len() > from {
+            // The blank behind the last word.
+            out.pop();
+            return;
         }
-        words.push_str(number(word));
-    };
-    spaced.split_whitespace().filter(|word| !matches!(*word, "a" | "an" | "the")).for_each(&mut put);
-    if words.is_empty() { spaced.split_whitespace().map(number).collect::<Vec<_>>().join(" ") } else { words }
+    }
+}
+
+/// Words as they are found, each with a blank behind it.
+struct Words<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where the word begins that is being written.
+    start: usize,
+    /// Whether articles stay.
+    articles: bool,
+}
+
+impl Words<'_> {
+    fn put(&mut self, letter: char) {
+        self.out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+
+    /// Letters of the alphabet, in either case.
+    fn plain(&mut self, letters: &[u8]) {
+        self.out.extend(letters.iter().map(u8::to_ascii_lowercase));
+    }
+
+    /// A word by itself.
+    fn word(&mut self, word: &str) {
+        self.end();
+        self.out.extend_from_slice(word.as_bytes());
+        self.end();
+    }
+
+    /// What comes next is another word.
+    fn end(&mut self) {
+        let word = &self.out[self.start..];
+        if word.is_empty() {
+            return;
+        }
+        if !self.articles && matches!(word, b"a" | b"an" | b"the") {
+            self.out.truncate(self.start);
+            return;
+        }
+        let kept = number(word);
+        self.out.truncate(self.start + kept);
+        self.out.push(b' ');
+        self.start = self.out.len();
+    }
 }
 
 /// Compatibility decomposition, lower case, no accents on Latin letters.
-fn fold(text: &str) -> Vec<char> {
-    let mut out = Vec::with_capacity(text.len());
+fn fold(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
     let mut base = ' ';
     for letter in text.nfkd() {
         if is_combining_mark(letter) {
@@ -44,7 +87,7 @@ fn fold(text: &str) -> Vec<char> {
         base = letter;
         for lower in letter.to_lowercase() {
             match plain(lower) {
-                Some(letters) => out.extend(letters.chars()),
+                Some(letters) => out.push_str(letters),
                 // `İ` lower-cases to `i` and a mark.
                 None if is_combining_mark(lower) => {}
                 None => out.push(lower),
@@ -72,60 +115,64 @@ fn plain(letter: char) -> Option<&'static str> {
 }
 
 /// Drops or spaces out everything that is neither letter nor digit, with an eye on numbers.
-fn space<T>(text: &[T], letter_of: impl Fn(&T) -> char, out: &mut Vec<u8>) {
-    let letter_at = |at: usize| text.get(at).map(&letter_of);
-    let digit = |at: Option<usize>| at.and_then(letter_at).is_some_and(|letter| letter.is_ascii_digit());
-    let put = |out: &mut Vec<u8>, letter: char| match u8::try_from(letter).ok().filter(u8::is_ascii) {
-        Some(byte) => out.push(byte),
-        None => out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
-    };
-    for at in 0..text.len() {
-        let letter = letter_of(&text[at]);
+fn space(text: &str, words: &mut Words<'_>) {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let (mut at, mut before) = (0, None);
+    while let Some(byte) = bytes.get(at) {
+        // Most words are plain letters and blanks.
+        if byte.is_ascii_alphabetic() && !before.is_some_and(|letter: char| letter.is_ascii_digit()) {
+            let length = bytes[at..].iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+            words.plain(&bytes[at..at + length]);
+            at += length;
+            before = Some('a');
+            continue;
+        }
+        let letter = text[at..].chars().next().expect("a letter begins here");
+        let (behind_digit, next) = (before.is_some_and(|letter| letter.is_ascii_digit()), at + letter.len_utf8());
         match letter {
-            'a'..='z' | ' ' if !digit(at.checked_sub(1)) => out.push(letter as u8),
-            ',' if digit(at.checked_sub(1)) && digit(Some(at + 1)) && groups_thousands(at, letter_at) => {}
-            '.' if digit(at.checked_sub(1)) && digit(Some(at + 1)) => out.push(b'.'),
+            ' ' => words.end(),
+            ',' if behind_digit && bytes[next..].iter().take(4).take_while(|byte| byte.is_ascii_digit()).count() == 3 => {}
+            '.' if behind_digit && digit(next) => words.put('.'),
             // A sign counts at the start of a word only: "5-6" is a range, "-5" is a number.
-            '-' | '\u{2212}' if digit(Some(at + 1)) && (at == 0 || letter_at(at - 1).is_some_and(char::is_whitespace)) => {
-                out.extend_from_slice(b" -");
+            '-' | '\u{2212}' if digit(next) && before.is_none_or(char::is_whitespace) => {
+                words.end();
+                words.put('-');
             }
             '\'' | '\u{2019}' | '\u{2018}' | '`' | '.' | '^' | '°' => {}
-            '&' => out.extend_from_slice(b" and "),
-            '%' => out.extend_from_slice(b" percent "),
-            '$' | '€' | '£' | '¥' => {
-                out.push(b' ');
-                put(out, letter);
-                out.push(b' ');
-            }
-            _ if letter.is_alphanumeric() || is_combining_mark(letter) => {
-                if letter.is_alphabetic() && digit(at.checked_sub(1)) {
-                    out.push(b' ');
+            '&' => words.word("and"),
+            '%' => words.word("percent"),
+            '$' | '€' | '£' | '¥' => words.word(&text[at..next]),
+            _ if letter.is_alphanumeric() || !letter.is_ascii() && is_combining_mark(letter) => {
+                if behind_digit && letter.is_alphabetic() {
+                    words.end();
                 }
-                put(out, letter);
+                words.put(letter.to_ascii_lowercase());
             }
-            _ => out.push(b' '),
+            _ => words.end(),
         }
+        (at, before) = (next, Some(letter));
     }
 }
 
-/// True when the comma at `at` is followed by exactly three digits, as in 12,345,678.
-fn groups_thousands(at: usize, letter_at: impl Fn(usize) -> Option<char>) -> bool {
-    (at + 1..).take_while(|at| letter_at(*at).is_some_and(|letter| letter.is_ascii_digit())).take(4).count() == 3
-}
-
-/// 3.50 and 3.5, 7.0 and 7 are the same number; other words stay.
-fn number(word: &str) -> &str {
-    if !word.contains('.') {
-        return word;
+/// How much of a word counts: 3.50 and 3.5, 7.0 and 7 are the same number; other words stay.
+fn number(word: &[u8]) -> usize {
+    let digits = word.strip_prefix(b"-").unwrap_or(word);
+    let mut points = digits.iter().filter(|letter| !letter.is_ascii_digit());
+    if points.next() != Some(&b'.') || points.next().is_some() {
+        return word.len();
     }
-    let digits = word.strip_prefix('-').unwrap_or(word);
-    let plain = digits.chars().all(|letter| letter.is_ascii_digit() || letter == '.') && digits.matches('.').count() == 1;
-    if plain { word.trim_end_matches('0').trim_end_matches('.') } else { word }
+    let kept = word.iter().rposition(|letter| *letter != b'0').expect("there is a point");
+    if word[kept] == b'.' { kept } else { kept + 1 }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::normalise;
+    fn normalise(text: &str) -> String {
+        let mut out = b"before".to_vec();
+        super::normalise(text, &mut out);
+        String::from_utf8(out.split_off(6)).expect("whole letters were put in")
+    }
 
     #[test]
     fn spellings_of_one_answer_agree() {
