@@ -7,13 +7,17 @@
 use std::iter;
 
 use hypereyes_domain::{Accuracy, Ending, Failure, Reference, RolloutGroup, Route, Score, Task, Trajectory};
+use smallvec::SmallVec;
 
 use crate::judge::{Judge, Verdict};
 use crate::trace::{TraceConfig, bonuses};
 
+/// One entry per rollout: groups of eight and smaller need no memory of their own.
+pub type Few<T> = SmallVec<[T; 8]>;
+
 /// Scores a group with a rule judge.
 pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, group: &RolloutGroup, reference: Option<Reference>) -> Vec<Score> {
-    let mut costs = Vec::with_capacity(group.rollouts.len());
+    let mut costs = Few::new();
     let (predictions, which) = distinct(group.rollouts.iter().map(|rollout| {
         costs.push((Accuracy::Unparsed, rollout.round_count(), rollout.searches()));
         answer_to_judge(rollout)
@@ -27,12 +31,12 @@ pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, group: 
 
 /// The answers of a group that need a judge, each once; and for every rollout either its place among them or the accuracy
 /// that needs none.
-pub fn distinct_answers(rollouts: &[Trajectory]) -> (Vec<&str>, Vec<Result<usize, Accuracy>>) {
+pub fn distinct_answers(rollouts: &[Trajectory]) -> (Few<&str>, Few<Result<usize, Accuracy>>) {
     distinct(rollouts.iter().map(answer_to_judge))
 }
 
-fn distinct<'a>(answers: impl Iterator<Item = Result<&'a str, Accuracy>>) -> (Vec<&'a str>, Vec<Result<usize, Accuracy>>) {
-    let mut distinct: Vec<&str> = Vec::with_capacity(8);
+fn distinct<'a>(answers: impl Iterator<Item = Result<&'a str, Accuracy>>) -> (Few<&'a str>, Few<Result<usize, Accuracy>>) {
+    let mut distinct = Few::new();
     let mut place = |answer: &'a str| {
         distinct.iter().position(|known| *known == answer).unwrap_or_else(|| {
             distinct.push(answer);
@@ -78,7 +82,7 @@ impl From<Verdict> for Accuracy {
 pub fn score_accuracies(config: &TraceConfig, accuracies: &[Accuracy], group: &RolloutGroup, reference: Option<Reference>) -> Vec<Score> {
     let given = accuracies.iter().copied().chain(iter::repeat(Accuracy::Invalid(Failure::Judge)));
     let costs = group.rollouts.iter().zip(given).map(|(rollout, accuracy)| (accuracy, rollout.round_count(), rollout.searches()));
-    score_costs(config, &costs.collect::<Vec<_>>(), reference)
+    score_costs(config, &costs.collect::<Few<_>>(), reference)
 }
 
 fn score_costs(config: &TraceConfig, costs: &[(Accuracy, u32, u32)], reference: Option<Reference>) -> Vec<Score> {

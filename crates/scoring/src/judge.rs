@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::Few;
 use crate::normalise::normalise;
 
 /// What a judge says of an answer.
@@ -65,7 +66,7 @@ impl Judge for AliasJudge {
             normalise(answer, &mut forms);
             from..forms.len()
         };
-        let known: Vec<Range<usize>> = answers.iter().map(&mut put).collect();
+        let known: Few<Range<usize>> = answers.iter().map(&mut put).collect();
         let end = forms.len();
         let right = |prediction: &&str| {
             forms.truncate(end);

@@ -7,6 +7,8 @@ use hypereyes_domain::{Accuracy, BonusBranch, Reference};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::group::Few;
+
 /// The constants of TRACE.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -71,7 +73,7 @@ pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(
         Some(reference) if config.enabled => reference,
         _ => return vec![(0.0, BonusBranch::None); rollouts.len()],
     };
-    let (mut good, mut bad) = (vec![], vec![]);
+    let (mut good, mut bad) = (Few::new(), Few::new());
     let alone = |(at, rollout): (usize, &(Accuracy, u32, u32))| {
         let (branch, key) = (branch(config, reference, *rollout), (rollout.1, rollout.2));
         match branch {
@@ -107,7 +109,7 @@ fn branch(config: &TraceConfig, reference: Reference, (accuracy, rounds, searche
 
 /// Gives the members of a set, (key, place), their bonus by dense rank: the cheapest gets the top of `[low, high]`, the
 /// dearest the bottom, ties share; one distinct key gets the top. Rounded to 4 decimals (spec 2.3).
-pub(crate) fn rank<K: Ord>(mut members: Vec<(K, usize)>, [low, high]: [f64; 2], mut give: impl FnMut(usize, f64)) {
+pub(crate) fn rank<K: Ord>(mut members: Few<(K, usize)>, [low, high]: [f64; 2], mut give: impl FnMut(usize, f64)) {
     members.sort_unstable();
     let distinct = || members.chunk_by(|left, right| left.0 == right.0);
     let count = distinct().count();

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::Few;
 use crate::trace::{TraceConfig, rank};
 
 /// One rollout: accuracy, calls, searches.
@@ -32,7 +33,7 @@ pub fn group_bonus(input: &BonusInput) -> Vec<f64> {
     let config = TraceConfig::default();
     let (calls, searches) = (input.sft_tc, input.sft_total_search);
     let outside = |count: i64| count < calls || count as f64 > (config.gamma * calls as f64).trunc();
-    let (mut good, mut bad) = (vec![], vec![]);
+    let (mut good, mut bad) = (Few::new(), Few::new());
     let alone = |(at, rollout): (usize, &BonusRollout)| {
         if rollout.acc_reward > 0.0 && rollout.count != 0 {
             let set = if rollout.count <= calls && rollout.total <= searches { &mut good } else { &mut bad };
