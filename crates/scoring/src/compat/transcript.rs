@@ -3,7 +3,7 @@
 //!
 //! Deviates from Python in JSON only: `NaN`, infinities, lone surrogates and nesting beyond 128 levels do not parse here.
 
-use memchr::memmem;
+use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -139,8 +139,9 @@ fn push<'a>(out: &mut Vec<Segment<'a>>, role: &'static str, body: &'a str) -> &'
 }
 
 /// What comes before and after a tag.
+#[inline]
 fn cut<'a>(text: &'a str, tag: &str) -> Option<(&'a str, &'a str)> {
-    let at = memmem::find(text.as_bytes(), tag.as_bytes())?;
+    let at = memchr_iter(b'<', text.as_bytes()).find(|at| text.as_bytes()[*at..].starts_with(tag.as_bytes()))?;
     Some((&text[..at], &text[at + tag.len()..]))
 }
 
