@@ -56,6 +56,7 @@ impl Words<'_> {
     }
 
     /// What comes next is another word.
+    #[inline]
     fn end(&mut self) {
         let word = &self.out[self.start..];
         if word.is_empty() {

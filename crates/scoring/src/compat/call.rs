@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::python::{bar_pieces, text};
+
 /// A call; nothing in it when the text is no object.
 #[derive(Debug, Default)]
 pub(super) struct Call {
@@ -17,12 +19,13 @@ pub(super) struct Call {
     pub(super) arguments: Arguments,
 }
 
-/// The arguments that name what is searched; none of them unless the arguments are an object, or JSON text of one.
+/// The arguments that name what is searched, by their non-blank pieces; none of them unless the arguments are an object, or
+/// JSON text of one.
 #[derive(Debug, Default)]
 pub(super) struct Arguments {
-    pub(super) input: Option<Value>,
-    pub(super) image_id: Option<Value>,
-    pub(super) img_id: Option<Value>,
+    pub(super) input: Option<u64>,
+    pub(super) image_id: Option<u64>,
+    pub(super) img_id: Option<u64>,
 }
 
 impl Arguments {
@@ -82,11 +85,11 @@ impl<'de> Deserialize<'de> for Arguments {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Arguments, A::Error> {
                 let mut arguments = Arguments::default();
                 while let Some(key) = map.next_key()? {
-                    let value = Some(map.next_value::<Value>()?);
+                    let pieces = Some(bar_pieces(&text(&map.next_value()?)));
                     match key {
-                        Key::Input => arguments.input = value,
-                        Key::ImageId => arguments.image_id = value,
-                        Key::ImgId => arguments.img_id = value,
+                        Key::Input => arguments.input = pieces,
+                        Key::ImageId => arguments.image_id = pieces,
+                        Key::ImgId => arguments.img_id = pieces,
                         _ => {}
                     }
                 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::call::Call;
-use super::python::{bar_pieces, strip, text};
+use super::python::strip;
 
 const START: &str = "<|im_start|>";
 const END: &str = "<|im_end|>";
@@ -73,9 +73,10 @@ pub struct Completion<'a> {
 /// Reads a completion. Never fails: what cannot be read counts as nothing.
 pub fn extract_completion(completion: &str) -> Completion<'_> {
     let segments = segments(completion);
-    let counted = counted(&segments);
-    let warned = counted.is_none();
-    Completion { segments, warned, ..counted.unwrap_or_default() }
+    match counted(&segments) {
+        Some(counted) => Completion { segments, ..counted },
+        None => Completion { segments, warned: true, ..Completion::default() },
+    }
 }
 
 /// Calls, searches and answer; `None` when a name that is no name ends the parse.
@@ -175,14 +176,14 @@ fn searches_of(block: &str) -> Option<(Value, u64)> {
     let Some(name) = call.name else { return Some((Value::from(""), 0)) };
     let text_search = names(&name, "text_search")?;
     let image_search = names(&name, "image_search")?;
-    let subject = if text_search {
+    let searches = if text_search {
         call.arguments.input
     } else if image_search {
         call.arguments.image_id.or(call.arguments.img_id)
     } else {
         None
     };
-    Some((name, subject.map_or(0, |subject| bar_pieces(&text(&subject)))))
+    Some((name, searches.unwrap_or(0)))
 }
 
 /// Python's `part in name`: substring of a text, element of a list, key of an object; `None` where it would raise.
