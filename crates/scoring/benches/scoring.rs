@@ -11,19 +11,21 @@ use hypereyes_scoring::load::{Draws, group, task};
 use hypereyes_scoring::{AliasJudge, ContainsJudge, TraceConfig, score_group};
 use serde_json::Value;
 
-/// Judge, bonus, reward and route of 2048 groups.
+/// Judge, bonus, reward and route: of groups that are in the nearest caches, as one is that was just read, and of more than fit.
 fn groups(criterion: &mut Criterion) {
     let (mut draws, task, config) = (Draws::new(0), task(0), TraceConfig::default());
     let groups: Vec<RolloutGroup> = (0..2048).map(|lease| group(&mut draws, lease, &task)).collect();
     let mut bench = criterion.benchmark_group("scoring");
-    bench.throughput(Throughput::Elements(groups.len() as u64));
-    bench.bench_function("groups", |bencher| {
-        bencher.iter(|| {
-            for group in &groups {
-                black_box(score_group(&config, &AliasJudge, &task, group, task.reference));
-            }
+    for count in [64, 2048] {
+        bench.throughput(Throughput::Elements(count as u64));
+        bench.bench_function(format!("{count} groups"), |bencher| {
+            bencher.iter(|| {
+                for group in &groups[..count] {
+                    black_box(score_group(&config, &AliasJudge, &task, group, task.reference));
+                }
+            });
         });
-    });
+    }
 }
 
 /// The released reward of the golden groups of eight, as they are and with observations as long as those of a real search.
