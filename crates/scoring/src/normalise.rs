@@ -12,14 +12,14 @@ use unicode_normalization::char::is_combining_mark;
 ///
 /// The form is put behind what `out` holds.
 pub(crate) fn normalise(text: &str, out: &mut Vec<u8>) {
+    if plain(text, out) {
+        return;
+    }
     let from = out.len();
-    out.reserve(text.len() + 8);
-    // Most answers are plain; the rest is decomposed letter by letter first.
-    let folded = if text.is_ascii() { None } else { Some(fold(text)) };
-    let text = folded.as_deref().unwrap_or(text);
+    let folded = fold(text);
     for articles in [false, true] {
         let mut words = Words { start: from, out, articles };
-        space(text, &mut words);
+        space(&folded, &mut words);
         words.end();
         if out.len() > from {
             // The blank behind the last word.
@@ -27,6 +27,37 @@ pub(crate) fn normalise(text: &str, out: &mut Vec<u8>) {
             return;
         }
     }
+}
+
+/// Most answers are letters, blanks and stops, and no articles alone: those are gone through once. Of any other nothing is
+/// put, and the answer is false.
+fn plain(text: &str, out: &mut Vec<u8>) -> bool {
+    let from = out.len();
+    out.resize(from + text.len() + 1, b' ');
+    let form = &mut out[from..];
+    let (mut start, mut end) = (0, 0);
+    for byte in text.bytes().chain([b' ']) {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' => {
+                form[end] = byte.to_ascii_lowercase();
+                end += 1;
+            }
+            b'\'' | b'`' | b'.' | b'^' => {}
+            b'0'..=b'9' | b'&' | b'%' | b'$' | 0x80.. => {
+                start = 0;
+                break;
+            }
+            _ if matches!(&form[start..end], b"" | b"a" | b"an" | b"the") => end = start,
+            _ => {
+                form[end] = b' ';
+                end += 1;
+                start = end;
+            }
+        }
+    }
+    // Without the blank behind the last word.
+    out.truncate(from + start.saturating_sub(1));
+    start > 0
 }
 
 /// Words as they are found, each with a blank behind it.
@@ -43,11 +74,6 @@ impl Words<'_> {
         self.out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
     }
 
-    /// Letters of the alphabet, in either case.
-    fn plain(&mut self, letters: &[u8]) {
-        self.out.extend(letters.iter().map(u8::to_ascii_lowercase));
-    }
-
     /// A word by itself.
     fn word(&mut self, word: &str) {
         self.end();
@@ -56,7 +82,6 @@ impl Words<'_> {
     }
 
     /// What comes next is another word.
-    #[inline]
     fn end(&mut self) {
         let word = &self.out[self.start..];
         if word.is_empty() {
@@ -74,8 +99,11 @@ impl Words<'_> {
 }
 
 /// Compatibility decomposition, lower case, no accents on Latin letters.
-fn fold(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+fn fold(text: &str) -> Vec<char> {
+    if text.is_ascii() {
+        return text.chars().map(|letter| letter.to_ascii_lowercase()).collect();
+    }
+    let mut out = Vec::with_capacity(text.len());
     let mut base = ' ';
     for letter in text.nfkd() {
         if is_combining_mark(letter) {
@@ -87,8 +115,8 @@ fn fold(text: &str) -> String {
         }
         base = letter;
         for lower in letter.to_lowercase() {
-            match plain(lower) {
-                Some(letters) => out.push_str(letters),
+            match latin(lower) {
+                Some(letters) => out.extend(letters.chars()),
                 // `İ` lower-cases to `i` and a mark.
                 None if is_combining_mark(lower) => {}
                 None => out.push(lower),
@@ -99,7 +127,7 @@ fn fold(text: &str) -> String {
 }
 
 /// Latin letters that do not decompose.
-fn plain(letter: char) -> Option<&'static str> {
+fn latin(letter: char) -> Option<&'static str> {
     Some(match letter {
         'ß' => "ss",
         'æ' => "ae",
@@ -116,44 +144,37 @@ fn plain(letter: char) -> Option<&'static str> {
 }
 
 /// Drops or spaces out everything that is neither letter nor digit, with an eye on numbers.
-fn space(text: &str, words: &mut Words<'_>) {
-    let bytes = text.as_bytes();
-    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
-    let (mut at, mut before) = (0, None);
-    while let Some(byte) = bytes.get(at) {
-        // Most words are plain letters and blanks.
-        if byte.is_ascii_alphabetic() && !before.is_some_and(|letter: char| letter.is_ascii_digit()) {
-            let length = bytes[at..].iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
-            words.plain(&bytes[at..at + length]);
-            at += length;
-            before = Some('a');
-            continue;
-        }
-        let letter = text[at..].chars().next().expect("a letter begins here");
-        let (behind_digit, next) = (before.is_some_and(|letter| letter.is_ascii_digit()), at + letter.len_utf8());
+fn space(text: &[char], words: &mut Words<'_>) {
+    let digit = |at: usize| text.get(at).is_some_and(char::is_ascii_digit);
+    for (at, letter) in text.iter().copied().enumerate() {
+        let before = at.checked_sub(1).map(|at| text[at]);
+        let behind_digit = before.is_some_and(|letter| letter.is_ascii_digit());
         match letter {
-            ' ' => words.end(),
-            ',' if behind_digit && bytes[next..].iter().take(4).take_while(|byte| byte.is_ascii_digit()).count() == 3 => {}
-            '.' if behind_digit && digit(next) => words.put('.'),
+            ',' if behind_digit && groups_thousands(&text[at + 1..]) => {}
+            '.' if behind_digit && digit(at + 1) => words.put('.'),
             // A sign counts at the start of a word only: "5-6" is a range, "-5" is a number.
-            '-' | '\u{2212}' if digit(next) && before.is_none_or(char::is_whitespace) => {
+            '-' | '\u{2212}' if digit(at + 1) && before.is_none_or(char::is_whitespace) => {
                 words.end();
                 words.put('-');
             }
             '\'' | '\u{2019}' | '\u{2018}' | '`' | '.' | '^' | '°' => {}
             '&' => words.word("and"),
             '%' => words.word("percent"),
-            '$' | '€' | '£' | '¥' => words.word(&text[at..next]),
-            _ if letter.is_alphanumeric() || !letter.is_ascii() && is_combining_mark(letter) => {
+            '$' | '€' | '£' | '¥' => words.word(letter.encode_utf8(&mut [0; 4])),
+            _ if letter.is_alphanumeric() || is_combining_mark(letter) => {
                 if behind_digit && letter.is_alphabetic() {
                     words.end();
                 }
-                words.put(letter.to_ascii_lowercase());
+                words.put(letter);
             }
             _ => words.end(),
         }
-        (at, before) = (next, Some(letter));
     }
+}
+
+/// True when exactly three digits come, as behind the commas of 12,345,678.
+fn groups_thousands(text: &[char]) -> bool {
+    text.iter().take(4).take_while(|letter| letter.is_ascii_digit()).count() == 3
 }
 
 /// How much of a word counts: 3.50 and 3.5, 7.0 and 7 are the same number; other words stay.
