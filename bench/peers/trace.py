@@ -5,7 +5,6 @@ Our own writing of the rules in docs/trace.md, as a trainer in Python would have
 
 import argparse
 import json
-import random
 import re
 import time
 import unicodedata
@@ -52,10 +51,19 @@ def score(group, reference):
     return scores
 
 
-def groups(count, seed):
-    draw = random.Random(seed)
-    answers = ["Morocco", "the kingdom of Morocco.", "Tunisia", ""]
-    rollout = lambda: dict(answer=draw.choice(answers), searches=[draw.randint(1, 4) for _ in range(draw.randint(0, 5))])
+def groups(count):
+    """The groups of crates/scoring/src/load.rs, draw by draw."""
+    state = 0
+
+    def below(bound):
+        nonlocal state
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (state >> 33) % bound
+
+    def rollout():
+        answer = ["Morocco", "the kingdom of Morocco.", "Tunisia", ""][below(4)]
+        return dict(answer=answer, searches=[1 + below(4) for _ in range(below(6))])
+
     return [dict(answers=["Morocco", "Kingdom of Morocco"], rollouts=[rollout() for _ in range(8)]) for _ in range(count)]
 
 
@@ -64,7 +72,9 @@ if __name__ == "__main__":
     parser.add_argument("--groups", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    load = groups(args.groups, 0)
+    # The sum that crates/scoring/src/load.rs has for its own rewards of these groups.
+    assert abs(sum(reward for group in groups(2048) for reward, _ in score(group, (4, 8))) - 6231.0868) < 1e-6
+    load = groups(args.groups)
     assert [round(s, 4) for s, _ in score(dict(answers=["x"], rollouts=[dict(answer="x", searches=s) for s in ([1], [1], [2, 2], [3, 2], [1, 1, 1])]), (2, 4))] == [1.2, 1.2, 1.05, 0.98, 0.9]
     best = []
     for _ in range(args.repeats + 1):
@@ -73,4 +83,4 @@ if __name__ == "__main__":
             score(group, (4, 8))
         best.append(time.perf_counter() - began)
     seconds = sorted(best[1:])[args.repeats // 2]
-    print(json.dumps(dict(peer="python_trace", groups_per_s=args.groups / seconds)))
+    print(json.dumps(dict(peer="python_trace", groups_per_s=args.groups / seconds, best=args.groups / min(best))))

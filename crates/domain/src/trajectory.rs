@@ -81,11 +81,13 @@ impl Trajectory {
     }
 
     /// Number of tool rounds.
+    #[inline]
     pub fn round_count(&self) -> u32 {
         u32::try_from(self.rounds.len()).unwrap_or(u32::MAX)
     }
 
     /// Searches over all rounds.
+    #[inline]
     pub fn searches(&self) -> u32 {
         self.rounds.iter().map(|round| round.searches).sum()
     }
@@ -107,9 +109,10 @@ impl Trajectory {
 
     /// True when every search of the trajectory failed for a reason outside the policy: such a rollout says nothing
     /// about the policy (spec section 6, recommendation).
+    #[inline]
     pub fn searches_all_failed(&self) -> bool {
-        let failed: u32 = self.rounds.iter().map(|round| round.failed_searches).sum();
-        failed > 0 && failed == self.searches()
+        let failed = || self.rounds.iter().map(|round| round.failed_searches);
+        failed().any(|failed| failed > 0) && failed().sum::<u32>() == self.searches()
     }
 
     /// Checks lengths and that unsampled tokens carry no log-prob.

@@ -4,33 +4,46 @@
 //! Rounds and searches come from what was executed, never from parsing text (resolutions D1, D3). Where the reference
 //! lives, and when it moves, is not known here.
 
+use std::iter;
+
 use hypereyes_domain::{Accuracy, Ending, Failure, Reference, RolloutGroup, Route, Score, Task, Trajectory};
+use smallvec::SmallVec;
 
 use crate::judge::{Judge, Verdict};
 use crate::trace::{TraceConfig, bonuses};
 
+/// One entry per rollout: groups of eight and smaller need no memory of their own.
+pub type Few<T> = SmallVec<[T; 8]>;
+
 /// Scores a group with a rule judge.
 pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, group: &RolloutGroup, reference: Option<Reference>) -> Vec<Score> {
-    let (predictions, which) = distinct_answers(&group.rollouts);
+    let mut costs = Few::new();
+    let (predictions, which) = distinct(group.rollouts.iter().map(|rollout| {
+        costs.push((Accuracy::Unparsed, rollout.round_count(), rollout.searches()));
+        answer_to_judge(rollout)
+    }));
     let verdicts = judge.judge_all(&task.question, &predictions, &task.answers);
-    let accuracies: Vec<Accuracy> = which.into_iter().map(|which| which.map_or_else(|known| known, |at| verdicts[at].into())).collect();
-    score_accuracies(config, &accuracies, group, reference)
+    for (cost, which) in costs.iter_mut().zip(which) {
+        cost.0 = which.map_or_else(|known| known, |at| verdicts[at].into());
+    }
+    score_costs(config, &costs, reference)
 }
 
 /// The answers of a group that need a judge, each once; and for every rollout either its place among them or the accuracy
 /// that needs none.
-pub fn distinct_answers(rollouts: &[Trajectory]) -> (Vec<&str>, Vec<Result<usize, Accuracy>>) {
-    let mut distinct: Vec<&str> = vec![];
-    let which = rollouts
-        .iter()
-        .map(|rollout| {
-            let answer = answer_to_judge(rollout)?;
-            Ok(distinct.iter().position(|known| *known == answer).unwrap_or_else(|| {
-                distinct.push(answer);
-                distinct.len() - 1
-            }))
+pub fn distinct_answers(rollouts: &[Trajectory]) -> (Few<&str>, Few<Result<usize, Accuracy>>) {
+    distinct(rollouts.iter().map(answer_to_judge))
+}
+
+fn distinct<'a>(answers: impl Iterator<Item = Result<&'a str, Accuracy>>) -> (Few<&'a str>, Few<Result<usize, Accuracy>>) {
+    let mut distinct = Few::new();
+    let mut place = |answer: &'a str| {
+        distinct.iter().position(|known| *known == answer).unwrap_or_else(|| {
+            distinct.push(answer);
+            distinct.len() - 1
         })
-        .collect();
+    };
+    let which = answers.map(|answer| answer.map(&mut place)).collect();
     (distinct, which)
 }
 
@@ -67,11 +80,14 @@ impl From<Verdict> for Accuracy {
 /// Scores a group whose accuracies are known. `accuracies` must have one entry per rollout; missing ones count as
 /// `Invalid(Judge)`, so that a judge that gave up can never turn into a wrong answer.
 pub fn score_accuracies(config: &TraceConfig, accuracies: &[Accuracy], group: &RolloutGroup, reference: Option<Reference>) -> Vec<Score> {
-    let accuracy = |at: usize| accuracies.get(at).copied().unwrap_or(Accuracy::Invalid(Failure::Judge));
-    let costs = |(at, rollout): (usize, &Trajectory)| (accuracy(at), rollout.round_count(), rollout.searches());
-    let rollouts: Vec<_> = group.rollouts.iter().enumerate().map(costs).collect();
-    let given = bonuses(config, reference, &rollouts);
-    rollouts.into_iter().zip(given).map(|((accuracy, _, _), (bonus, branch))| score(accuracy, bonus, branch)).collect()
+    let given = accuracies.iter().copied().chain(iter::repeat(Accuracy::Invalid(Failure::Judge)));
+    let costs = group.rollouts.iter().zip(given).map(|(rollout, accuracy)| (accuracy, rollout.round_count(), rollout.searches()));
+    score_costs(config, &costs.collect::<Few<_>>(), reference)
+}
+
+fn score_costs(config: &TraceConfig, costs: &[(Accuracy, u32, u32)], reference: Option<Reference>) -> Vec<Score> {
+    let given = bonuses(config, reference, costs);
+    costs.iter().zip(given).map(|((accuracy, _, _), (bonus, branch))| score(*accuracy, bonus, branch)).collect()
 }
 
 fn score(accuracy: Accuracy, bonus: f64, branch: hypereyes_domain::BonusBranch) -> Score {

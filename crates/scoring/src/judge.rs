@@ -3,8 +3,11 @@
 //! These judges are rules: they never fail and need no model. A judge that asks a model is slower and can give no
 //! verdict at all; it belongs outside this crate and hands its accuracies to [`crate::score_accuracies`].
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
+use crate::group::Few;
 use crate::normalise::normalise;
 
 /// What a judge says of an answer.
@@ -51,16 +54,25 @@ impl Judge for ExactJudge {
 pub struct AliasJudge;
 
 impl Judge for AliasJudge {
-    fn judge(&self, _question: &str, prediction: &str, answers: &[String]) -> Verdict {
-        let prediction = normalise(prediction);
-        Verdict::of(!prediction.is_empty() && answers.iter().any(|answer| normalise(answer) == prediction))
+    fn judge(&self, question: &str, prediction: &str, answers: &[String]) -> Verdict {
+        self.judge_all(question, &[prediction], answers)[0]
     }
 
     fn judge_all(&self, _question: &str, predictions: &[&str], answers: &[String]) -> Vec<Verdict> {
-        let answers: Vec<String> = answers.iter().map(|answer| normalise(answer)).collect();
+        // The forms of the right answers one behind the other, and behind them that of the prediction being judged.
+        let mut forms = Vec::with_capacity(256);
+        let mut put = |answer: &String| {
+            let from = forms.len();
+            normalise(answer, &mut forms);
+            from..forms.len()
+        };
+        let known: Few<Range<usize>> = answers.iter().map(&mut put).collect();
+        let end = forms.len();
         let right = |prediction: &&str| {
-            let prediction = normalise(prediction);
-            Verdict::of(!prediction.is_empty() && answers.contains(&prediction))
+            forms.truncate(end);
+            normalise(prediction, &mut forms);
+            let form = &forms[end..];
+            Verdict::of(!form.is_empty() && known.iter().any(|known| forms[known.clone()] == *form))
         };
         predictions.iter().map(right).collect()
     }

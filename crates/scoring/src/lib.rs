@@ -11,12 +11,13 @@ pub mod compat;
 pub mod group;
 pub mod interval;
 pub mod judge;
+pub mod load;
 mod normalise;
 pub mod reference;
 pub mod trace;
 
 pub use cas::cas;
-pub use group::{accuracy_of, distinct_answers, score_accuracies, score_group};
+pub use group::{Few, accuracy_of, distinct_answers, score_accuracies, score_group};
 pub use interval::{Interval, mean_interval, wilson};
 pub use judge::{AliasJudge, ContainsJudge, ExactJudge, Judge, JudgeKind, Verdict};
 pub use reference::{Candidate, Known, ReferenceMode, Tightened, candidate};

@@ -9,28 +9,100 @@ use unicode_normalization::char::is_combining_mark;
 ///
 /// Compatibility forms are folded (full-width letters, ligatures), marks on Latin letters dropped, articles dropped unless
 /// nothing else is left, grouping commas and trailing decimal zeros dropped, digits and a unit after them separated.
-pub(crate) fn normalise(text: &str) -> String {
-    // Most answers are plain; the rest is decomposed letter by letter first.
-    let mut spaced = Vec::with_capacity(text.len() + 8);
-    if text.is_ascii() {
-        space(text.as_bytes(), |letter| char::from(letter.to_ascii_lowercase()), &mut spaced);
-    } else {
-        space(&fold(text), |letter| *letter, &mut spaced);
+///
+/// The form is put behind what `out` holds.
+pub(crate) fn normalise(text: &str, out: &mut Vec<u8>) {
+    if plain(text, out) {
+        return;
     }
-    let spaced = String::from_utf8(spaced).expect("whole letters were put in");
-    let mut words = String::with_capacity(spaced.len());
-    let mut put = |word: &str| {
-        if !words.is_empty() {
-            words.push(' ');
+    let from = out.len();
+    let folded = fold(text);
+    for articles in [false, true] {
+        let mut words = Words { start: from, out, articles };
+        space(&folded, &mut words);
+        words.end();
+        if out.len() > from {
+            // The blank behind the last word.
+            out.pop();
+            return;
         }
-        words.push_str(number(word));
-    };
-    spaced.split_whitespace().filter(|word| !matches!(*word, "a" | "an" | "the")).for_each(&mut put);
-    if words.is_empty() { spaced.split_whitespace().map(number).collect::<Vec<_>>().join(" ") } else { words }
+    }
+}
+
+/// Most answers are letters, blanks and stops, and no articles alone: those are gone through once. Of any other nothing is
+/// put, and the answer is false.
+fn plain(text: &str, out: &mut Vec<u8>) -> bool {
+    let from = out.len();
+    out.resize(from + text.len() + 1, b' ');
+    let form = &mut out[from..];
+    let (mut start, mut end) = (0, 0);
+    for byte in text.bytes().chain([b' ']) {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' => {
+                form[end] = byte.to_ascii_lowercase();
+                end += 1;
+            }
+            b'\'' | b'`' | b'.' | b'^' => {}
+            b'0'..=b'9' | b'&' | b'%' | b'$' | 0x80.. => {
+                start = 0;
+                break;
+            }
+            _ if matches!(&form[start..end], b"" | b"a" | b"an" | b"the") => end = start,
+            _ => {
+                form[end] = b' ';
+                end += 1;
+                start = end;
+            }
+        }
+    }
+    // Without the blank behind the last word.
+    out.truncate(from + start.saturating_sub(1));
+    start > 0
+}
+
+/// Words as they are found, each with a blank behind it.
+struct Words<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where the word begins that is being written.
+    start: usize,
+    /// Whether articles stay.
+    articles: bool,
+}
+
+impl Words<'_> {
+    fn put(&mut self, letter: char) {
+        self.out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+
+    /// A word by itself.
+    fn word(&mut self, word: &str) {
+        self.end();
+        self.out.extend_from_slice(word.as_bytes());
+        self.end();
+    }
+
+    /// What comes next is another word.
+    fn end(&mut self) {
+        let word = &self.out[self.start..];
+        if word.is_empty() {
+            return;
+        }
+        if !self.articles && matches!(word, b"a" | b"an" | b"the") {
+            self.out.truncate(self.start);
+            return;
+        }
+        let kept = number(word);
+        self.out.truncate(self.start + kept);
+        self.out.push(b' ');
+        self.start = self.out.len();
+    }
 }
 
 /// Compatibility decomposition, lower case, no accents on Latin letters.
 fn fold(text: &str) -> Vec<char> {
+    if text.is_ascii() {
+        return text.chars().map(|letter| letter.to_ascii_lowercase()).collect();
+    }
     let mut out = Vec::with_capacity(text.len());
     let mut base = ' ';
     for letter in text.nfkd() {
@@ -43,7 +115,7 @@ fn fold(text: &str) -> Vec<char> {
         }
         base = letter;
         for lower in letter.to_lowercase() {
-            match plain(lower) {
+            match latin(lower) {
                 Some(letters) => out.extend(letters.chars()),
                 // `İ` lower-cases to `i` and a mark.
                 None if is_combining_mark(lower) => {}
@@ -55,7 +127,7 @@ fn fold(text: &str) -> Vec<char> {
 }
 
 /// Latin letters that do not decompose.
-fn plain(letter: char) -> Option<&'static str> {
+fn latin(letter: char) -> Option<&'static str> {
     Some(match letter {
         'ß' => "ss",
         'æ' => "ae",
@@ -72,60 +144,57 @@ fn plain(letter: char) -> Option<&'static str> {
 }
 
 /// Drops or spaces out everything that is neither letter nor digit, with an eye on numbers.
-fn space<T>(text: &[T], letter_of: impl Fn(&T) -> char, out: &mut Vec<u8>) {
-    let letter_at = |at: usize| text.get(at).map(&letter_of);
-    let digit = |at: Option<usize>| at.and_then(letter_at).is_some_and(|letter| letter.is_ascii_digit());
-    let put = |out: &mut Vec<u8>, letter: char| match u8::try_from(letter).ok().filter(u8::is_ascii) {
-        Some(byte) => out.push(byte),
-        None => out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
-    };
-    for at in 0..text.len() {
-        let letter = letter_of(&text[at]);
+fn space(text: &[char], words: &mut Words<'_>) {
+    let digit = |at: usize| text.get(at).is_some_and(char::is_ascii_digit);
+    for (at, letter) in text.iter().copied().enumerate() {
+        let before = at.checked_sub(1).map(|at| text[at]);
+        let behind_digit = before.is_some_and(|letter| letter.is_ascii_digit());
         match letter {
-            'a'..='z' | ' ' if !digit(at.checked_sub(1)) => out.push(letter as u8),
-            ',' if digit(at.checked_sub(1)) && digit(Some(at + 1)) && groups_thousands(at, letter_at) => {}
-            '.' if digit(at.checked_sub(1)) && digit(Some(at + 1)) => out.push(b'.'),
+            ',' if behind_digit && groups_thousands(&text[at + 1..]) => {}
+            '.' if behind_digit && digit(at + 1) => words.put('.'),
             // A sign counts at the start of a word only: "5-6" is a range, "-5" is a number.
-            '-' | '\u{2212}' if digit(Some(at + 1)) && (at == 0 || letter_at(at - 1).is_some_and(char::is_whitespace)) => {
-                out.extend_from_slice(b" -");
+            '-' | '\u{2212}' if digit(at + 1) && before.is_none_or(char::is_whitespace) => {
+                words.end();
+                words.put('-');
             }
             '\'' | '\u{2019}' | '\u{2018}' | '`' | '.' | '^' | '°' => {}
-            '&' => out.extend_from_slice(b" and "),
-            '%' => out.extend_from_slice(b" percent "),
-            '$' | '€' | '£' | '¥' => {
-                out.push(b' ');
-                put(out, letter);
-                out.push(b' ');
-            }
+            '&' => words.word("and"),
+            '%' => words.word("percent"),
+            '$' | '€' | '£' | '¥' => words.word(letter.encode_utf8(&mut [0; 4])),
             _ if letter.is_alphanumeric() || is_combining_mark(letter) => {
-                if letter.is_alphabetic() && digit(at.checked_sub(1)) {
-                    out.push(b' ');
+                if behind_digit && letter.is_alphabetic() {
+                    words.end();
                 }
-                put(out, letter);
+                words.put(letter);
             }
-            _ => out.push(b' '),
+            _ => words.end(),
         }
     }
 }
 
-/// True when the comma at `at` is followed by exactly three digits, as in 12,345,678.
-fn groups_thousands(at: usize, letter_at: impl Fn(usize) -> Option<char>) -> bool {
-    (at + 1..).take_while(|at| letter_at(*at).is_some_and(|letter| letter.is_ascii_digit())).take(4).count() == 3
+/// True when exactly three digits come, as behind the commas of 12,345,678.
+fn groups_thousands(text: &[char]) -> bool {
+    text.iter().take(4).take_while(|letter| letter.is_ascii_digit()).count() == 3
 }
 
-/// 3.50 and 3.5, 7.0 and 7 are the same number; other words stay.
-fn number(word: &str) -> &str {
-    if !word.contains('.') {
-        return word;
+/// How much of a word counts: 3.50 and 3.5, 7.0 and 7 are the same number; other words stay.
+fn number(word: &[u8]) -> usize {
+    let digits = word.strip_prefix(b"-").unwrap_or(word);
+    let mut points = digits.iter().filter(|letter| !letter.is_ascii_digit());
+    if points.next() != Some(&b'.') || points.next().is_some() {
+        return word.len();
     }
-    let digits = word.strip_prefix('-').unwrap_or(word);
-    let plain = digits.chars().all(|letter| letter.is_ascii_digit() || letter == '.') && digits.matches('.').count() == 1;
-    if plain { word.trim_end_matches('0').trim_end_matches('.') } else { word }
+    let kept = word.iter().rposition(|letter| *letter != b'0').expect("there is a point");
+    if word[kept] == b'.' { kept } else { kept + 1 }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::normalise;
+    fn normalise(text: &str) -> String {
+        let mut out = b"before".to_vec();
+        super::normalise(text, &mut out);
+        String::from_utf8(out.split_off(6)).expect("whole letters were put in")
+    }
 
     #[test]
     fn spellings_of_one_answer_agree() {

@@ -7,6 +7,8 @@ use hypereyes_domain::{Accuracy, BonusBranch, Reference};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::group::Few;
+
 /// The constants of TRACE.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -71,23 +73,25 @@ pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(
         Some(reference) if config.enabled => reference,
         _ => return vec![(0.0, BonusBranch::None); rollouts.len()],
     };
-    let branch_of = |rollout: &(Accuracy, u32, u32)| branch(config, reference, *rollout);
-    let keys = |wanted: BonusBranch| {
-        Ranks::of(rollouts.iter().filter(|rollout| branch_of(rollout) == wanted).map(|(_, rounds, searches)| (*rounds, *searches)))
-    };
-    let (good, bad) = (keys(BonusBranch::Good), keys(BonusBranch::Bad));
-    let bonus = |rollout: &(Accuracy, u32, u32)| {
-        let (branch, key) = (branch_of(rollout), (rollout.1, rollout.2));
+    let (mut good, mut bad) = (Few::new(), Few::new());
+    let alone = |(at, rollout): (usize, &(Accuracy, u32, u32))| {
+        let (branch, key) = (branch(config, reference, *rollout), (rollout.1, rollout.2));
+        match branch {
+            BonusBranch::Good => good.push((key, at)),
+            BonusBranch::Bad => bad.push((key, at)),
+            _ => {}
+        }
         let bonus = match branch {
-            BonusBranch::Good => good.bonus(&key, config.good),
-            BonusBranch::Bad => bad.bonus(&key, config.bad),
             BonusBranch::WrongOutside => config.wrong_penalty,
             BonusBranch::WrongInside => config.wrong_in_band_bonus,
-            BonusBranch::Guess | BonusBranch::None => 0.0,
+            _ => 0.0,
         };
         (bonus, branch)
     };
-    rollouts.iter().map(bonus).collect()
+    let mut given: Vec<(f64, BonusBranch)> = rollouts.iter().enumerate().map(alone).collect();
+    rank(good, config.good, |at, bonus| given[at].0 = bonus);
+    rank(bad, config.bad, |at, bonus| given[at].0 = bonus);
+    given
 }
 
 fn branch(config: &TraceConfig, reference: Reference, (accuracy, rounds, searches): (Accuracy, u32, u32)) -> BonusBranch {
@@ -103,26 +107,15 @@ fn branch(config: &TraceConfig, reference: Reference, (accuracy, rounds, searche
     }
 }
 
-/// The distinct keys of one set, cheapest first.
-pub(crate) struct Ranks<K>(Vec<K>);
-
-impl<K: Ord> Ranks<K> {
-    /// Ranks the keys of a set.
-    pub(crate) fn of(keys: impl Iterator<Item = K>) -> Self {
-        let mut distinct: Vec<K> = keys.collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        Self(distinct)
-    }
-
-    /// The bonus of a member by its dense rank: the cheapest gets the top of `[low, high]`, the dearest the bottom, ties
-    /// share; one distinct key gets the top. Rounded to 4 decimals (spec 2.3).
-    pub(crate) fn bonus(&self, key: &K, [low, high]: [f64; 2]) -> f64 {
-        let rank = self.0.binary_search(key).expect("every key is among the distinct keys");
-        match self.0.len() {
-            1 => high,
-            steps => round4(high - (high - low) * rank as f64 / (steps - 1) as f64),
-        }
+/// Gives the members of a set, (key, place), their bonus by dense rank: the cheapest gets the top of `[low, high]`, the
+/// dearest the bottom, ties share; one distinct key gets the top. Rounded to 4 decimals (spec 2.3).
+pub(crate) fn rank<K: Ord>(mut members: Few<(K, usize)>, [low, high]: [f64; 2], mut give: impl FnMut(usize, f64)) {
+    members.sort_unstable();
+    let distinct = || members.chunk_by(|left, right| left.0 == right.0);
+    let count = distinct().count();
+    for (rank, ties) in distinct().enumerate() {
+        let bonus = if count == 1 { high } else { round4(high - (high - low) * rank as f64 / (count - 1) as f64) };
+        ties.iter().for_each(|(_, at)| give(*at, bonus));
     }
 }
 

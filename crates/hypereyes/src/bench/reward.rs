@@ -1,6 +1,7 @@
 //! The reward: scoring by itself on one core, the service over gRPC with a durable store, memory of a million references.
 //!
-//! In: counts. Out: one row per case. The same scoring in Python is `bench/peers/trace.py`.
+//! In: counts. Out: one row per case. The same scoring in Python is
+//! `bench/peers/trace.py`, on the same groups; `cargo bench -p hypereyes-scoring` measures it without the rest.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,12 +10,11 @@ use anyhow::{Context, Result};
 use hypereyes_actor::service::Peers;
 use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{Shutdown, TelemetryConfig};
-use hypereyes_domain::{Ending, Reference, RolloutGroup, Round, Task, TaskId, TaskKind, Trajectory};
+use hypereyes_domain::{Reference, RolloutGroup, Task, TaskId};
 use hypereyes_reward_service::Config;
 use hypereyes_reward_service::references::References;
+use hypereyes_scoring::load::{Draws, group, task};
 use hypereyes_scoring::{AliasJudge, ReferenceMode, TraceConfig, score_group};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
@@ -37,31 +37,6 @@ pub struct Load {
     pub repeats: usize,
 }
 
-fn task(at: usize) -> Task {
-    Task {
-        id: TaskId::new(format!("task-{at}")),
-        kind: TaskKind::VisualSelect,
-        question: "Which one has capital Rabat?".into(),
-        answers: vec!["Morocco".into(), "Kingdom of Morocco".into()],
-        pictures: vec![],
-        layer: 0,
-        shown: vec![],
-        reference: Some(Reference { rounds: 4, searches: 8 }),
-    }
-}
-
-/// A group of eight as an actor sends it: answers and costs.
-fn group(random: &mut StdRng, lease: usize, task: &Task) -> RolloutGroup {
-    let rollout = |random: &mut StdRng| {
-        let rounds = (0..random.random_range(0..6)).map(|_| Round { call: None, searches: random.random_range(1..5), failed_searches: 0 });
-        let rounds = rounds.collect();
-        let answer = ["Morocco", "the kingdom of Morocco.", "Tunisia", ""][random.random_range(0..4)];
-        Trajectory::without_tokens(rounds, Ending::Answered, Some(answer.to_owned()))
-    };
-    let rollouts = (0..8).map(|_| rollout(random)).collect();
-    RolloutGroup { id: format!("{}@{lease}", task.id).as_str().into(), task: task.id.clone(), actor: "bench".into(), rollouts }
-}
-
 /// Measures all three.
 pub async fn measure(load: &Load, seed: u64) -> Result<Vec<Map<String, Value>>> {
     Ok(vec![scoring(load, seed), serving(load, seed).await?, memory(load)?])
@@ -69,9 +44,9 @@ pub async fn measure(load: &Load, seed: u64) -> Result<Vec<Map<String, Value>>> 
 
 /// Judge, bonus, reward and route of groups, on this thread.
 fn scoring(load: &Load, seed: u64) -> Map<String, Value> {
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut draws = Draws::new(seed);
     let tasks: Vec<Task> = (0..64).map(task).collect();
-    let groups: Vec<(usize, RolloutGroup)> = (0..2048).map(|at| (at % 64, group(&mut random, at, &tasks[at % 64]))).collect();
+    let groups: Vec<(usize, RolloutGroup)> = (0..2048).map(|at| (at % 64, group(&mut draws, at, &tasks[at % 64]))).collect();
     let config = TraceConfig::default();
     let run = || {
         let mut rewards = 0.0;
@@ -103,12 +78,12 @@ async fn serving(load: &Load, seed: u64) -> Result<Map<String, Value>> {
     let shutdown = Shutdown::new();
     let server = tokio::spawn(hypereyes_reward_service::run(config, shutdown.clone()));
     let said = await_announcement(&announce, tokio::time::Instant::now() + Duration::from_secs(20)).await?;
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut draws = Draws::new(seed);
     let tasks: Arc<Vec<Task>> = Arc::new((0..load.tasks).map(task).collect());
     let mut shares: Vec<Vec<(usize, RolloutGroup)>> = vec![vec![]; load.connections * load.depth];
     for at in 0..load.groups {
-        let of = random.random_range(0..load.tasks);
-        shares[at % (load.connections * load.depth)].push((of, group(&mut random, at, &tasks[of])));
+        let of = draws.below(u32::try_from(load.tasks).unwrap_or(u32::MAX)) as usize;
+        shares[at % (load.connections * load.depth)].push((of, group(&mut draws, at, &tasks[of])));
     }
     let peers: Vec<Peers> = (0..load.connections)
         .map(|at| Peers::new(&format!("bench-{at}"), "127.0.0.1:1", &said.addr.to_string(), None))

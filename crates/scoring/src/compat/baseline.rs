@@ -119,7 +119,7 @@ impl BaselineCache {
         if original.tool_call == -1 || !better(&new, known.as_ref().unwrap_or(original)) {
             return false;
         }
-        self.entries.insert(key, json!({"tool_call": new.tool_call, "parallel": new.parallel}));
+        self.entries.insert(key.into_owned(), json!({"tool_call": new.tool_call, "parallel": new.parallel}));
         true
     }
 

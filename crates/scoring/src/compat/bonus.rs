@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::trace::{Ranks, TraceConfig};
+use crate::group::Few;
+use crate::trace::{TraceConfig, rank};
 
 /// One rollout: accuracy, calls, searches.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,25 +33,17 @@ pub fn group_bonus(input: &BonusInput) -> Vec<f64> {
     let config = TraceConfig::default();
     let (calls, searches) = (input.sft_tc, input.sft_total_search);
     let outside = |count: i64| count < calls || count as f64 > (config.gamma * calls as f64).trunc();
-    let ranks = |good: bool| {
-        let member = |rollout: &&BonusRollout| {
-            rollout.acc_reward > 0.0 && rollout.count != 0 && (rollout.count <= calls && rollout.total <= searches) == good
-        };
-        Ranks::of(input.rollouts.iter().filter(member).map(|rollout| (rollout.count, rollout.total)))
-    };
-    let (good, bad) = (ranks(true), ranks(false));
-    let bonus = |rollout: &BonusRollout| {
-        if rollout.acc_reward <= -0.5 {
-            0.0
-        } else if rollout.acc_reward <= 0.0 {
-            if outside(rollout.count) { config.wrong_penalty } else { 0.0 }
-        } else if rollout.count == 0 {
-            0.0
-        } else if rollout.count <= calls && rollout.total <= searches {
-            good.bonus(&(rollout.count, rollout.total), config.good)
-        } else {
-            bad.bonus(&(rollout.count, rollout.total), config.bad)
+    let (mut good, mut bad) = (Few::new(), Few::new());
+    let alone = |(at, rollout): (usize, &BonusRollout)| {
+        if rollout.acc_reward > 0.0 && rollout.count != 0 {
+            let set = if rollout.count <= calls && rollout.total <= searches { &mut good } else { &mut bad };
+            set.push(((rollout.count, rollout.total), at));
         }
+        let wrong = rollout.acc_reward > -0.5 && rollout.acc_reward <= 0.0;
+        if wrong && outside(rollout.count) { config.wrong_penalty } else { 0.0 }
     };
-    input.rollouts.iter().map(bonus).collect()
+    let mut given: Vec<f64> = input.rollouts.iter().enumerate().map(alone).collect();
+    rank(good, config.good, |at, bonus| given[at] = bonus);
+    rank(bad, config.bad, |at, bonus| given[at] = bonus);
+    given
 }

@@ -6,6 +6,7 @@
 
 mod baseline;
 mod bonus;
+mod call;
 mod normalisation;
 mod python;
 mod reward;

@@ -1,6 +1,8 @@
 //! The few habits of Python that the released reward shows through: how a value prints, what counts as blank, how a
 //! text becomes a number. In: JSON values. Out: texts and numbers.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 /// What `str.strip` strips: Unicode white space and the four separators that only Python counts in.
@@ -14,13 +16,13 @@ pub(super) fn bar_pieces(text: &str) -> u64 {
 }
 
 /// `str(value)` of the value that the JSON decodes to.
-pub(super) fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> Cow<'_, str> {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => text.into(),
         other => {
             let mut out = String::new();
             repr(other, &mut out);
-            out
+            out.into()
         }
     }
 }

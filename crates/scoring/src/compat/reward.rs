@@ -1,6 +1,8 @@
 //! The released reward of a group, end to end (spec 2.2 to 2.5). In: responses with labels and metadata. Out: a score
 //! and a distillation branch each.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -44,26 +46,26 @@ pub struct SampleScore {
 /// Scores the samples of one prompt. One sample alone is an evaluation (the released code has no other test for it):
 /// no bonus, nothing below 0, no distillation.
 pub fn reward_func(samples: &[Sample], judge: &dyn Judge) -> Vec<SampleScore> {
-    let judged: Vec<(f64, Completion)> = samples.iter().map(|sample| accuracy(sample, judge)).collect();
+    let judged: Vec<(f64, Completion<'_>)> = samples.iter().map(|sample| accuracy(sample, judge)).collect();
     if let [(accuracy, _)] = judged.as_slice() {
         return vec![SampleScore { score: accuracy.max(0.0), opd_branch: Branch::Skip }];
     }
     let (sft_tc, sft_total_search) = samples.first().map_or((-1, -1), |sample| original_reference(&sample.metadata));
     let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let rollout = |(acc_reward, read): &(f64, Completion)| BonusRollout {
+    let rollout = |(acc_reward, read): &(f64, Completion<'_>)| BonusRollout {
         acc_reward: *acc_reward,
         count: count(read.tool_count),
         total: count(read.search_count),
     };
     let bonuses = group_bonus(&BonusInput { sft_tc, sft_total_search, rollouts: judged.iter().map(rollout).collect() });
-    let score = |((accuracy, _), bonus): (&(f64, Completion), f64)| SampleScore {
+    let score = |((accuracy, _), bonus): (&(f64, Completion<'_>), f64)| SampleScore {
         score: if *accuracy <= -0.5 { *accuracy } else { accuracy + bonus },
         opd_branch: if *accuracy <= 0.0 { Branch::ReverseKl } else { Branch::Skip },
     };
     judged.iter().zip(bonuses).map(score).collect()
 }
 
-fn accuracy(sample: &Sample, judge: &dyn Judge) -> (f64, Completion) {
+fn accuracy<'a>(sample: &'a Sample, judge: &dyn Judge) -> (f64, Completion<'a>) {
     let read = extract_completion(&sample.response);
     if read.final_answer.is_empty() {
         return (-0.5, Completion::default());
@@ -75,21 +77,31 @@ fn accuracy(sample: &Sample, judge: &dyn Judge) -> (f64, Completion) {
         Value::Object(label) => label.get("ground_truth").map(plain).unwrap_or_default(),
         label => plain(label),
     };
-    let question = sample.metadata.get("question").map(plain).unwrap_or_default().replace("<image>", "");
-    let prediction = untagged(&read.final_answer);
-    let accuracy = match judge.judge(strip(&question), &prediction, &[untagged(&truth)]) {
+    let question = sample.metadata.get("question").map(plain).unwrap_or_default();
+    let accuracy = match judge.judge(strip(&without(&question, "<image>")), &untagged(read.final_answer), &[untagged(&truth).into()]) {
         Verdict::Correct => 1.0,
         Verdict::Wrong => 0.0,
     };
     (accuracy, read)
 }
 
-fn plain(value: &Value) -> String {
-    if value.is_null() { String::new() } else { text(value) }
+fn plain(value: &Value) -> Cow<'_, str> {
+    if value.is_null() { Cow::default() } else { text(value) }
 }
 
-fn untagged(answer: &str) -> String {
-    strip(&answer.replace("<answer>", "").replace("</answer>", "")).to_owned()
+fn untagged(answer: &str) -> Cow<'_, str> {
+    match without(answer, "<answer>") {
+        Cow::Borrowed(answer) => match without(answer, "</answer>") {
+            Cow::Borrowed(answer) => strip(answer).into(),
+            Cow::Owned(answer) => strip(&answer).to_owned().into(),
+        },
+        Cow::Owned(answer) => strip(&without(&answer, "</answer>")).to_owned().into(),
+    }
+}
+
+/// The text without a tag; most have none.
+fn without<'a>(text: &'a str, tag: &str) -> Cow<'a, str> {
+    if text.contains(tag) { text.replace(tag, "").into() } else { text.into() }
 }
 
 /// The dataset's reference (calls, searches) of a prompt: -1 for both without a usable `tool_call`, -1 searches when

@@ -3,22 +3,24 @@
 //!
 //! Deviates from Python in JSON only: `NaN`, infinities, lone surrogates and nesting beyond 128 levels do not parse here.
 
+use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::python::{bar_pieces, strip, text};
+use super::call::Call;
+use super::python::strip;
 
 const START: &str = "<|im_start|>";
 const END: &str = "<|im_end|>";
 const ROLES: [&str; 3] = ["assistant", "user", "system"];
 
 /// One turn of the transcript.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Segment {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Segment<'a> {
     /// `assistant`, `user` or `system`.
-    pub role: String,
+    pub role: &'static str,
     /// Its text, stripped.
-    pub content: String,
+    pub content: &'a str,
 }
 
 /// Calls of one assistant turn that has any.
@@ -31,16 +33,16 @@ pub struct TurnCount {
 }
 
 /// One closed tool call with what followed it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Action {
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Action<'a> {
     /// The text between the tags, stripped.
-    pub tool_call: String,
+    pub tool_call: &'a str,
     /// The `name` as written (it may be a list); the empty text when there is none.
     pub tool_name: Value,
     /// The observation that followed, or the empty text.
-    pub tool_response: String,
+    pub tool_response: &'a str,
     /// The assistant turn that followed, or the empty text.
-    pub next_assistant: String,
+    pub next_assistant: &'a str,
     /// Searches of the call.
     pub search_count: u64,
     /// The same number; the released code keeps it under two names.
@@ -48,8 +50,8 @@ pub struct Action {
 }
 
 /// What a completion holds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Completion {
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Completion<'a> {
     /// Closed tool-call blocks (t).
     pub tool_count: u64,
     /// Searches over all turns (s).
@@ -59,39 +61,40 @@ pub struct Completion {
     /// One entry per assistant turn that has calls.
     pub per_turn: Vec<TurnCount>,
     /// First closed answer of the last assistant turn, stripped; empty means a parse error.
-    pub final_answer: String,
+    pub final_answer: &'a str,
     /// Turns with a known role.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<Segment<'a>>,
     /// Closed calls in order.
-    pub actions: Vec<Action>,
+    pub actions: Vec<Action<'a>>,
     /// True when a name that is no name ended the parse: no counts, no answer.
     pub warned: bool,
 }
 
 /// Reads a completion. Never fails: what cannot be read counts as nothing.
-pub fn extract_completion(completion: &str) -> Completion {
+pub fn extract_completion(completion: &str) -> Completion<'_> {
     let segments = segments(completion);
-    let counted = counted(&segments);
-    let warned = counted.is_none();
-    Completion { segments, warned, ..counted.unwrap_or_default() }
+    match counted(&segments) {
+        Some(counted) => Completion { segments, ..counted },
+        None => Completion { segments, warned: true, ..Completion::default() },
+    }
 }
 
 /// Calls, searches and answer; `None` when a name that is no name ends the parse.
-fn counted(segments: &[Segment]) -> Option<Completion> {
+fn counted<'a>(segments: &[Segment<'a>]) -> Option<Completion<'a>> {
     let mut out = Completion::default();
     let turns = || segments.iter().enumerate().filter(|(_, segment)| segment.role == ROLES[0]);
     for (at, segment) in turns() {
         let mut turn = TurnCount { tool_calls: 0, searches: 0 };
         let (tool_response, next_assistant) = aftermath(&segments[at + 1..]);
-        for block in closed_blocks(&segment.content, "<tool_call>", "</tool_call>") {
+        for block in closed_blocks(segment.content, "<tool_call>", "</tool_call>") {
             let (tool_name, searches) = searches_of(block)?;
             turn.tool_calls += 1;
             turn.searches += searches;
             out.actions.push(Action {
-                tool_call: strip(block).to_owned(),
+                tool_call: strip(block),
                 tool_name,
-                tool_response: tool_response.clone(),
-                next_assistant: next_assistant.clone(),
+                tool_response,
+                next_assistant,
                 search_count: searches,
                 max_parallel: searches,
             });
@@ -103,74 +106,84 @@ fn counted(segments: &[Segment]) -> Option<Completion> {
             out.per_turn.push(turn);
         }
     }
-    let answer = turns().last().and_then(|(_, segment)| closed_blocks(&segment.content, "<answer>", "</answer>").next());
-    out.final_answer = answer.map(strip).unwrap_or_default().to_owned();
+    let answer = turns().last().and_then(|(_, segment)| closed_blocks(segment.content, "<answer>", "</answer>").next());
+    out.final_answer = answer.map(strip).unwrap_or_default();
     Some(out)
 }
 
 /// Turns with a known role; a text that opens with a header but has no known role is one assistant turn.
-fn segments(completion: &str) -> Vec<Segment> {
-    let headed = strip(completion).starts_with(START);
-    let whole = if headed { completion.to_owned() } else { format!("{START}{}\n{completion}", ROLES[0]) };
+fn segments(completion: &str) -> Vec<Segment<'_>> {
     let mut out = Vec::new();
-    let mut rest = whole.as_str();
-    while let Some(at) = rest.find(START) {
-        rest = &rest[at + START.len()..];
-        let Some(role) = ROLES.into_iter().find(|role| rest.starts_with(role)) else { continue };
-        let body = &rest[role.len()..];
-        // A turn without its end token swallows what follows, headers included.
-        let (content, after) = body.split_once(END).unwrap_or((body, ""));
-        out.push(Segment { role: role.to_owned(), content: strip(content).to_owned() });
-        rest = after;
+    let mut rest = completion;
+    // A text without a header goes on where an assistant was asked to speak.
+    if !strip(completion).starts_with(START) {
+        rest = push(&mut out, ROLES[0], completion);
+    }
+    while let Some((_, turn)) = cut(rest, START) {
+        rest = turn;
+        if let Some(role) = ROLES.into_iter().find(|role| turn.starts_with(role)) {
+            rest = push(&mut out, role, &turn[role.len()..]);
+        }
     }
     if out.is_empty() {
-        out.push(Segment { role: ROLES[0].to_owned(), content: strip(&whole).to_owned() });
+        out.push(Segment { role: ROLES[0], content: strip(completion) });
     }
     out
+}
+
+/// Puts the turn that `body` begins with; what follows it. A turn without its end token swallows what follows, headers
+/// included.
+fn push<'a>(out: &mut Vec<Segment<'a>>, role: &'static str, body: &'a str) -> &'a str {
+    let (content, after) = cut(body, END).unwrap_or((body, ""));
+    out.push(Segment { role, content: strip(content) });
+    after
+}
+
+/// What comes before and after a tag.
+#[inline]
+fn cut<'a>(text: &'a str, tag: &str) -> Option<(&'a str, &'a str)> {
+    let at = memchr_iter(b'<', text.as_bytes()).find(|at| text.as_bytes()[*at..].starts_with(tag.as_bytes()))?;
+    Some((&text[..at], &text[at + tag.len()..]))
 }
 
 /// Texts between an opening tag and the next closing tag, in order, without overlap.
 fn closed_blocks<'a>(content: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
     let mut rest = content;
     std::iter::from_fn(move || {
-        let (_, body) = rest.split_once(open)?;
-        let (block, after) = body.split_once(close)?;
+        let (_, body) = cut(rest, open)?;
+        let (block, after) = cut(body, close)?;
         rest = after;
         Some(block)
     })
 }
 
 /// The observation and the assistant turn that follow a turn.
-fn aftermath(following: &[Segment]) -> (String, String) {
+fn aftermath<'a>(following: &[Segment<'a>]) -> (&'a str, &'a str) {
     let next = following.iter().position(|segment| segment.role == ROLES[0]);
     let between = &following[..next.unwrap_or(following.len())];
     let observation = between.iter().find(|segment| segment.role == ROLES[1]).map(|segment| {
-        let body = closed_blocks(&segment.content, "<tool_response>", "</tool_response>").next();
-        strip(body.unwrap_or(&segment.content)).to_owned()
+        let body = closed_blocks(segment.content, "<tool_response>", "</tool_response>").next();
+        strip(body.unwrap_or(segment.content))
     });
-    (observation.unwrap_or_default(), next.map(|at| following[at].content.clone()).unwrap_or_default())
+    (observation.unwrap_or_default(), next.map_or("", |at| following[at].content))
 }
 
 /// Name and searches of one call; `None` when the name is neither text nor a collection, which ends the whole parse.
 fn searches_of(block: &str) -> Option<(Value, u64)> {
-    let nothing = || Some((Value::from(""), 0));
-    let Ok(Value::Object(call)) = serde_json::from_str::<Value>(strip(block)) else { return nothing() };
-    let Some(name) = call.get("name") else { return nothing() };
-    let text_search = names(name, "text_search")?;
-    let image_search = names(name, "image_search")?;
-    let arguments = match call.get("arguments") {
-        Some(Value::String(json)) => serde_json::from_str(json).unwrap_or(Value::Null),
-        Some(arguments) => arguments.clone(),
-        None => Value::Null,
-    };
-    let subject = if text_search {
-        arguments.get("input")
+    let block = strip(block);
+    // A list would be read as the fields of a call, in order.
+    let call = if block.starts_with('{') { serde_json::from_str(block).unwrap_or_default() } else { Call::default() };
+    let Some(name) = call.name else { return Some((Value::from(""), 0)) };
+    let text_search = names(&name, "text_search")?;
+    let image_search = names(&name, "image_search")?;
+    let searches = if text_search {
+        call.arguments.input
     } else if image_search {
-        arguments.get("image_id").or_else(|| arguments.get("img_id"))
+        call.arguments.image_id.or(call.arguments.img_id)
     } else {
         None
     };
-    Some((name.clone(), subject.map_or(0, |subject| bar_pieces(&text(subject)))))
+    Some((name, searches.unwrap_or(0)))
 }
 
 /// Python's `part in name`: substring of a text, element of a list, key of an object; `None` where it would raise.
@@ -200,7 +213,8 @@ mod tests {
             (r#"{"name":"calculator","arguments":{"input":"1|2"}}"#, 0),
             ("not json", 0),
         ] {
-            let read = extract_completion(&call(body));
+            let text = call(body);
+            let read = extract_completion(&text);
             assert_eq!((read.tool_count, read.search_count, read.warned), (1, searches, false), "{body}");
         }
     }
@@ -210,7 +224,7 @@ mod tests {
         let text = "<tool_call>{\"name\":\"text_search\",\"arguments\":{\"input\":\"a\"}}</tool_call><|im_end|>\
             <|im_start|>assistant\n<tool_call>{\"name\":null}</tool_call><answer>A</answer><|im_end|>";
         let read = extract_completion(text);
-        assert_eq!((read.tool_count, read.final_answer.as_str(), read.warned, read.segments.len()), (0, "", true, 2));
+        assert_eq!((read.tool_count, read.final_answer, read.warned, read.segments.len()), (0, "", true, 2));
         assert!(read.actions.is_empty() && read.per_turn.is_empty());
     }
 
@@ -218,12 +232,12 @@ mod tests {
     fn a_turn_without_its_end_token_swallows_the_next() {
         let read = extract_completion("<answer>A</answer>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\nlate");
         assert_eq!(read.segments.len(), 2);
-        assert_eq!((read.segments[1].content.as_str(), read.final_answer.as_str()), ("late", ""));
+        assert_eq!((read.segments[1].content, read.final_answer), ("late", ""));
     }
 
     #[test]
     fn the_last_call_has_no_aftermath() {
         let read = extract_completion("<tool_call>{}</tool_call>");
-        assert_eq!((read.actions[0].tool_response.as_str(), read.actions[0].next_assistant.as_str()), ("", ""));
+        assert_eq!((read.actions[0].tool_response, read.actions[0].next_assistant), ("", ""));
     }
 }
