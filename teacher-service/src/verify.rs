@@ -59,8 +59,14 @@ async fn ask(model: &Model, sequences: Vec<ScoreSequence>, store: &Arc<Store>) -
     let answers = model.ask(&question, store, Instant::now() + PATIENCE).await;
     let answers = answers.map_err(|error| format!("{}: a golden prompt fails: {error}", model.source()))?;
     let sound = |answer: &Answer| answer.logprobs.iter().all(|value| value.is_finite() && *value <= 1e-3);
-    match answers.iter().position(|answer| !sound(answer)) {
-        Some(at) => Err(format!("{}: golden prompt {at} has a log-prob that is none; its weights may be damaged", model.source())),
+    // Weights that overflow may end as one number for everything.
+    let dull = |answer: &Answer| answer.logprobs.len() > 2 && answer.logprobs.iter().all(|value| *value == answer.logprobs[0]);
+    let damaged = |at, what| Err(format!("{}: golden prompt {at} has {what}; its weights may be damaged", model.source()));
+    if let Some(at) = answers.iter().position(|answer| !sound(answer)) {
+        return damaged(at, "a log-prob that is none");
+    }
+    match answers.iter().position(dull) {
+        Some(at) => damaged(at, "the same log-prob for every token"),
         None => Ok(answers),
     }
 }

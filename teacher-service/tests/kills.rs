@@ -19,7 +19,7 @@ use rand::{Rng, SeedableRng};
 use support::{PATIENCE, model};
 
 /// Kills by signal, while orders come over the wire.
-const SIGNALS: u64 = 40;
+const SIGNALS: u64 = 200;
 /// Deaths at a write boundary of the ledger.
 const FAILPOINTS: u64 = 200;
 

@@ -190,8 +190,8 @@ async fn models_are_swapped_while_serving() {
     let active = service.peer.retire(&"b".into(), PATIENCE).await.expect_err("it is active");
     assert!(active.refused && active.message.contains("promote another"), "{active}");
     let retired = service.peer.retire(&"a".into(), PATIENCE).await.expect("retires");
-    assert_eq!((retired.state, retired.pinned), (ModelState::Retiring, 1));
-    assert_eq!(service.score(&asked, None).await.expect("scores"), before, "its last group is still served");
+    assert_eq!((retired.state, retired.pinned), (ModelState::Retiring, 2));
+    assert_eq!(service.score(&asked, None).await.expect("scores"), before, "its groups are still served");
     assert_eq!(service.score(&asked, Some("a")).await.expect_err("it is gone").code(), Code::NotFound);
     let gone = async {
         while service.peer.roster(PATIENCE).await.expect("lists").models[0].state != ModelState::Retired {

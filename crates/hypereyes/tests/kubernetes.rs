@@ -157,12 +157,14 @@ async fn the_laptop_overlay_trains_to_its_end_under_everything_that_happens_to_a
     run.ready(ACTORS).await;
     let (old, expired) = (run.actors().await, expired(&run));
     run.cluster
-        .apply(
-            &manifests.replace(
-                "- name: HYPEREYES_ACTOR__ID",
-                "- name: ROLLED\n              value: \"1\"\n            - name: HYPEREYES_ACTOR__ID",
-            ),
-        )
+        .apply(&manifests.replace(
+            "- name: HYPEREYES_ACTOR__ID
+",
+            "- name: ROLLED
+          value: \"1\"
+        - name: HYPEREYES_ACTOR__ID
+",
+        ))
         .await
         .expect("applies");
     let fresh = |snapshot: &hypereyes_kubesim::Snapshot| {

@@ -54,7 +54,7 @@ fn a_teacher_is_swapped_in_mid_run_and_its_absence_is_survived() {
     let checked = teacher(&["check", "green", "--tasks", "4", "--max-kl", "5"]);
     assert!(checked[0]["reverse_kl"].as_f64().is_some_and(|kl| kl.abs() < 1e-4), "a policy is no distance from itself: {checked}");
     assert!(checked[1]["reverse_kl"].as_f64().is_some_and(|kl| kl > 1e-3), "the shipped teacher is another: {checked}");
-    let far = run(&["teacher", "--set", &run_dir, "check", "teacher", "--tasks", "4", "--max-kl", "-1"]);
+    let far = run(&["teacher", "--set", &run_dir, "check", "teacher", "--tasks", "4", "--max-kl=-1"]);
     assert_eq!(far.status.code(), Some(1), "a limit that is passed fails the command");
     let before = lines(&metrics).len();
     let promoted = teacher(&["promote", "green"]);

@@ -98,7 +98,8 @@ impl Plan {
     /// A container's environment, in the order in which it was written.
     pub fn environment(&self, container: &Value, objects: &Objects, ip: Ipv4Addr, host: Ipv4Addr) -> Result<Vec<(String, String)>> {
         let mut found = vec![
-            ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            // The binaries that stand for images are on the path, as an image's own are.
+            ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/image".to_owned()),
             ("HOSTNAME".to_owned(), self.hostname.clone()),
             ("HOME".to_owned(), "/".to_owned()),
         ];
