@@ -11,6 +11,7 @@ pub mod digest;
 pub mod error;
 pub mod fetch;
 pub mod ledger;
+pub mod loader;
 pub mod local;
 pub mod memory;
 pub mod metrics;
@@ -41,6 +42,7 @@ use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
 use crate::ledger::Ledger;
+use crate::loader::Loader;
 use crate::memory::Memory;
 use crate::model::ModelLimits;
 use crate::registry::{Registry, RegistryError, Wish};
@@ -163,6 +165,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         max_waiting: config.max_waiting,
         patches_bytes: config.patches_bytes,
         security: security.clone(),
+        loader: Loader::start()?,
         memory: Memory::new(config.model_bytes),
         fetched: config.store.as_ref().map(|store| store.join("fetched")),
     };

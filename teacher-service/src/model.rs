@@ -14,6 +14,7 @@ use hypereyes_proto::{Answer, Question};
 use tokio::time::Instant;
 
 use crate::error::ScoreError;
+use crate::loader::Loader;
 use crate::local::Local;
 use crate::memory::{Memory, Share};
 use crate::peer::Peer;
@@ -35,6 +36,8 @@ pub struct ModelLimits {
     pub patches_bytes: usize,
     /// Memory for the weights of all models.
     pub memory: Arc<Memory>,
+    /// Who reads them.
+    pub loader: Loader,
     /// How other teacher services are spoken to.
     pub security: Security,
     /// Folder that files of object stores are fetched into; none refuses such sources.
@@ -168,6 +171,7 @@ async fn local(
     let bytes = parameters.saturating_mul(limits.device.value_bytes());
     let share = limits.memory.take(bytes).map_err(|reason| format!("{}: {reason}", folder.display()))?;
     tracing::info!(%id, folder = %folder.display(), parameters, bytes, "reading a model");
+    let reader = limits.loader.clone();
     let (id, folder, limits, wanted) = (id.clone(), folder.to_owned(), limits.clone(), digest.to_owned());
     let read = move || {
         let digest = digest::of(&folder)?;
@@ -176,7 +180,7 @@ async fn local(
         }
         Ok((Local::load(id, &folder, &limits)?, digest))
     };
-    let loaded = tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err("reading it panicked; see the log".into()));
+    let loaded = reader.run(read).await.unwrap_or_else(|| Err("reading it panicked; see the log".into()));
     let (local, digest) = loaded?;
     Ok((Backend::Local(local), ModelCard { digest, vocabulary, parameters, bytes: share.bytes(), sighted: false }, Some(share)))
 }

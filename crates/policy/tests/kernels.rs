@@ -1,8 +1,10 @@
 //! The fused CPU kernels against their plain definitions, and their gradients against the plain chain's on Burn's tape.
 
+use std::sync::Arc;
+
 use burn::tensor::{Distribution, Tensor, TensorPrimitive};
 use hypereyes_policy::backend::{Cpu, CpuTrain};
-use hypereyes_policy::ops::{self, Kernels, Segments, plain};
+use hypereyes_policy::ops::{self, Branches, Kernels, Segments, plain};
 
 fn random(rows: usize, width: usize, seed: u64) -> Tensor<Cpu, 2> {
     let device = Default::default();
@@ -60,6 +62,27 @@ fn attention_equals_its_definition_for_ragged_segments_and_shared_heads() {
         for (fused, wanted) in fused.into_iter().zip(wanted) {
             close::<2>(fused, wanted);
         }
+    }
+}
+
+#[test]
+fn branches_see_their_trunk_and_nothing_of_each_other() {
+    for (heads, kv_heads) in [(4, 4), (6, 2)] {
+        // Two trunks with two branches each, and a sequence of its own.
+        let lengths = [20, 3, 17, 9, 5, 1, 8];
+        let segments = Arc::unwrap_or_clone(Segments::of_lengths(&lengths, true, heads, kv_heads));
+        let n = segments.rows();
+        let branches = Branches { segments, trunks: vec![None, Some(0), Some(0), None, Some(3), Some(3), None] };
+        let (q, k, v) = (random(n, heads * 12, 1), random(n, kv_heads * 12, 2), random(n, kv_heads * 12, 3));
+        let fused = Cpu::branch_attention(raw(&q), raw(&k), raw(&v), &branches);
+        let plain = plain::branch_attention::<Cpu>(raw(&q), raw(&k), raw(&v), &branches);
+        close::<2>(fused, plain.clone());
+        // The second branch, laid out whole behind its trunk, says the same.
+        let whole = |x: &Tensor<Cpu, 2>| Tensor::cat(vec![x.clone().narrow(0, 0, 20), x.clone().narrow(0, 23, 17)], 0);
+        let alone = Segments::of_lengths(&[37], true, heads, kv_heads);
+        let wanted = Cpu::segment_attention(raw(&whole(&q)), raw(&whole(&k)), raw(&whole(&v)), &alone);
+        let part = |x, from, rows| Tensor::<Cpu, 2>::from_primitive(TensorPrimitive::Float(x)).narrow(0, from, rows);
+        close::<2>(raw(&part(plain, 23, 17)), raw(&part(wanted, 20, 17)));
     }
 }
 
