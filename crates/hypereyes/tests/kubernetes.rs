@@ -4,11 +4,14 @@
 //!
 //! `HYPEREYES_LONG=1` takes the times that the system was measured with: 30 s of partition, more steps between events.
 
+#[path = "../../chassis/tests/authority/mod.rs"]
+mod authority;
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use authority::{Asked, Authority};
 use hypereyes_kubesim::{Cluster, Options, Permit, Verdict};
 use hypereyes_learner::audit;
 use serde_json::Value;
@@ -254,4 +257,101 @@ async fn wrong_settings_end_the_job_for_good() {
     assert!(matches!(&verdict, Verdict::Failed { reason, .. } if reason == "PodFailurePolicy"), "{verdict:?}");
     let learner = run.cluster.pods().await.expect("looks").into_iter().find(|pod| pod.name.starts_with("learner")).expect("it was there");
     assert!(run.cluster.logs(&learner.name).expect("reads").contains("did you mean steps?"));
+}
+
+/// The Secrets that cert-manager would make of the manifests' Certificates.
+fn secrets(manifests: &str, authority: &Authority) -> String {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(manifests).expect("YAML");
+    let words = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|word| Some(word.as_str()?.to_owned())).collect()
+    };
+    let mut made = String::new();
+    for object in objects.iter().filter(|object| object["kind"] == "Certificate" && object["spec"]["isCA"] != true) {
+        let (hosts, names) = (words(&object["spec"]["dnsNames"]), words(&object["spec"]["uris"]));
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let issued = authority.issue(&Asked { hosts: &hosts, names: &names, valid: true });
+        let secret = serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": object["spec"]["secretName"], "namespace": "hypereyes"},
+            "stringData": {"tls.crt": issued.certificate, "tls.key": issued.key, "ca.crt": authority.pem},
+        });
+        made += &format!("\n---\n{secret}");
+    }
+    made
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_of_a_run_is_by_mutual_tls_and_certificates_are_renewed_meanwhile() {
+    let (manifests, authority) = (with_steps(&rendered("mtls"), 1_000_000), Authority::new("cluster"));
+    let Some(run) = Run::start(&format!("{manifests}{}", secrets(&manifests, &authority)), Duration::from_secs(15)).await else { return };
+    run.ready("app.kubernetes.io/part-of=hypereyes").await;
+    run.reach(2).await;
+    assert!(run.teacher(&["list"]).await.contains("blue"), "the operator's certificate is in the pod of the front");
+    let actors = run.actors().await;
+    let stranger = run.cluster.exec(&actors[0], &["hypereyes", "teacher", "list", "--at", "teacher:7002"]).await.expect("runs");
+    assert!(!stranger.status.success(), "nobody is heard without a certificate");
+    // New certificates for everybody, by the same authority.
+    run.cluster.apply(&format!("{manifests}{}", secrets(&manifests, &authority))).await.expect("applies");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    run.reach(run.step() + 2).await;
+    // An actor that comes now connects anew to everybody.
+    run.cluster.kill_pod(&actors[0]).await.expect("kills");
+    run.ready(ACTORS).await;
+    run.reach(run.step() + 2).await;
+    for pod in run.actors().await.iter().chain([&run.learner().await, &"reward-0".to_owned()]) {
+        let page = run.cluster.metrics(pod).await.expect("is scraped");
+        let reloads =
+            |outcome: &str| page.lines().find(|line| line.starts_with("hypereyes_tls_reloads_total") && line.contains(outcome)).is_some();
+        assert!(!reloads("failed"), "{pod}: {page}");
+        let refused: Vec<&str> = page.lines().filter(|line| line.starts_with("hypereyes_tls_refused_total")).collect();
+        assert!(refused.is_empty(), "{pod}: {refused:?}");
+    }
+    run.audited();
+}
+
+/// Takes minutes, and two cores: `HYPEREYES_LONG=1`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fleet_follows_the_learners_hunger_up_and_down_without_swinging() {
+    if !long() {
+        eprintln!("skipped: HYPEREYES_LONG is not set");
+        return;
+    }
+    let scaler =
+        rendered("single-gpu").split("\n---\n").find(|text| text.contains("kind: HorizontalPodAutoscaler")).expect("one").to_owned();
+    let scaler = scaler.replace("maxReplicas: 2", "maxReplicas: 4").replace("minReplicas: 2", "minReplicas: 1");
+    let manifests = format!("{}\n---\n{scaler}", with_steps(&rendered("dev-cpu"), 1_000_000).replace("replicas: 2", "replicas: 1"));
+    let Some(run) = Run::start(&manifests, Duration::from_secs(1)).await else { return };
+    run.ready("app.kubernetes.io/part-of=hypereyes").await;
+    run.reach(2).await;
+    let fleet = async |what: &str, seconds: u64| {
+        let (began, mut seen) = (Instant::now(), vec![]);
+        while began.elapsed() < Duration::from_secs(seconds) {
+            let page = run.cluster.metrics(&run.learner().await).await.unwrap_or_default();
+            let hunger = page.lines().find_map(|line| line.strip_prefix("hypereyes_learner_starved_ratio ")?.parse::<f64>().ok());
+            let actors = run.actors().await.len();
+            if seen.last() != Some(&actors) {
+                seen.push(actors);
+                eprintln!("{what}: {:>4.0} s, {actors} actors, starved {:.2}", began.elapsed().as_secs_f64(), hunger.unwrap_or(f64::NAN));
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        seen
+    };
+    let up = fleet("hungry", 90).await;
+    assert!(up.is_sorted() && up.last() > up.first(), "up, and never down: {up:?}");
+    // A learner that gets what actors leave of the cores is never hungry.
+    let pattern = "room learner --config";
+    let nice = |value: &str| {
+        let pids = std::process::Command::new("pgrep").args(["-f", pattern]).output().expect("pgrep");
+        for pid in String::from_utf8_lossy(&pids.stdout).split_whitespace() {
+            for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+                let thread = thread.file_name().to_string_lossy().into_owned();
+                let _ = std::process::Command::new("renice").args(["-n", value, "-p", &thread]).output();
+            }
+        }
+    };
+    nice("19");
+    let down = fleet("fed", 150).await;
+    assert!(down.iter().rev().is_sorted() && down.last() < down.first(), "down, and never up: {down:?}");
+    run.audited();
 }
