@@ -177,6 +177,11 @@ impl Intake {
         (self.held.len() + self.ready.len()) as f64 / self.bounds.most_outstanding().max(1) as f64
     }
 
+    /// Whether there are tasks of this epoch that nobody has yet.
+    pub fn has_tasks(&self) -> bool {
+        !self.order.is_empty()
+    }
+
     /// Someone asks for work.
     pub fn lease(&mut self, actor: &ActorId, now: Instant) -> Answer {
         self.expire(now);

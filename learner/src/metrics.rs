@@ -12,7 +12,8 @@ pub const LEASES_RELEASED: &str = "hypereyes_leases_released_total";
 pub const LEDGER_LOST: &str = "hypereyes_ledger_lines_lost_total";
 /// Seconds that the learner waited for groups.
 pub const STARVED: &str = "hypereyes_learner_starved_seconds_total";
-/// Share of its recent time (the last half minute or so) that the learner waited for groups: too few actors when it is high.
+/// Share of its recent time (the last half minute or so) that the learner waited for groups while there were tasks to hand out: too
+/// few actors when it is high. The end of an epoch does not count, where more actors are of no help.
 pub const STARVED_RATIO: &str = "hypereyes_learner_starved_ratio";
 /// Seconds of the last optimiser step.
 pub const STEP_SECONDS: &str = "hypereyes_learner_step_seconds";
@@ -38,7 +39,7 @@ pub fn describe() {
     describe_counter!(LEASES_RELEASED, "Leases taken back, by reason");
     describe_counter!(LEDGER_LOST, "Ledger lines that could not be written");
     describe_counter!(STARVED, Unit::Seconds, "Time that the learner waited for groups");
-    describe_gauge!(STARVED_RATIO, "Share of its recent time that the learner waited for groups");
+    describe_gauge!(STARVED_RATIO, "Share of its recent time that the learner waited for groups which more actors could have made");
     describe_gauge!(STEP_SECONDS, Unit::Seconds, "Duration of the last optimiser step");
     describe_gauge!(QUEUE_FILL, "Groups leased or waiting, as a share of the bound");
     describe_gauge!(TEACHER_KL, "Mean log-prob gap between policy and teacher on shaped tokens, by teacher");

@@ -24,9 +24,10 @@ impl Pace {
         Self { since: Instant::now(), waited: 0.0, ratio: 0.0 }
     }
 
-    /// The time since the last word was spent waiting.
-    pub fn waited(&mut self) {
-        let seconds = self.spend(1.0);
+    /// The time since the last word was spent waiting; `hungry` where more actors would have helped. At the end of an epoch,
+    /// when every task is handed out, they would not.
+    pub fn waited(&mut self, hungry: bool) {
+        let seconds = self.spend(f64::from(u8::from(hungry)));
         self.waited += seconds;
         counter!(STARVED).absolute(self.waited as u64);
     }

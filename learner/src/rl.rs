@@ -259,16 +259,16 @@ impl Loop<'_> {
         let (mut waiting, mut pace) = (Instant::now(), Pace::new());
         let pass = |limit: u64, seconds: f64| limit > 0 && seconds >= limit as f64;
         while self.step < self.config.steps && !pass(self.config.time_limit_s, self.seconds()) {
-            let (batch, over, drained) = {
+            let (batch, over, drained, hungry) = {
                 let mut intake = self.shared.intake();
                 metrics::gauge!(crate::metrics::QUEUE_FILL).set(intake.fill());
                 let batch = intake.take_batch();
                 let over = batch.is_none() && intake.epoch_is_over();
-                (batch, over, intake.is_finished() && intake.counts().2 == 0)
+                (batch, over, intake.is_finished() && intake.counts().2 == 0, intake.has_tasks())
             };
             if let Some(batch) = batch {
                 let starved = waiting.elapsed().as_secs_f64();
-                pace.waited();
+                pace.waited(hungry);
                 let mut measured = self.train(batch).await?;
                 measured.starved_seconds = starved;
                 write_line(&mut metrics, &measured)?;
@@ -283,7 +283,7 @@ impl Loop<'_> {
             } else if drained {
                 break;
             } else {
-                pace.waited();
+                pace.waited(hungry);
                 self.beat()?;
                 // The bell rings for groups; the timeout is for leases that expire in silence and for the time limit.
                 let bell = tokio::time::timeout(Duration::from_millis(500), self.shared.bell.notified());

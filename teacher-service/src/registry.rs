@@ -179,8 +179,13 @@ impl Registry {
 
     async fn bring_announced(self: &Arc<Self>, wish: Wish, keep: bool) -> Result<ModelInfo, RegistryError> {
         let vocabulary = self.serving().map(|serving| serving.model.card().vocabulary.clone());
-        let loading = Model::load(wish.id.clone(), wish.source.clone(), &wish.digest, vocabulary.as_deref(), &self.limits);
-        let loaded = loading.await;
+        let (limits, wanted) = (self.limits.clone(), wish.clone());
+        // A task of its own: a panic in it is this model's fault and ends nothing else.
+        let loading = tokio::spawn(async move {
+            let Wish { id, source, digest } = wanted;
+            Model::load(id, source, &digest, vocabulary.as_deref(), &limits).await
+        });
+        let loaded = loading.await.unwrap_or_else(|_| Err("loading it panicked; see the log".into()));
         let registry = self.clone();
         // It waits for the disk.
         let finish = move || registry.finish_loading(&wish, loaded, keep);
