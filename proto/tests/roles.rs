@@ -262,6 +262,6 @@ fn the_table_knows_every_rpc_and_no_other() {
     assert_eq!(table, served);
     assert_eq!(TABLE.len(), served.len(), "each once");
     assert!(TABLE.iter().all(|(_, roles)| !roles.is_empty()));
-    assert_eq!(roles::callers("/hypereyes.v1.Teacher/ScoreTokens"), Some(&["actor", "teacher"][..]));
+    assert_eq!(roles::callers("/hypereyes.v1.Teacher/ScoreTokens"), Some(&["actor", "teacher", "operator"][..]));
     assert_eq!(roles::callers("/hypereyes.v1.Teacher/Nothing"), None);
 }
