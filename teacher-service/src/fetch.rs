@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures::StreamExt;
 use hypereyes_domain::TeacherId;
@@ -11,11 +12,14 @@ use object_store::{ObjectStore, parse_url_opts};
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 /// Largest file beside the weights.
 const MAX_SMALL: u64 = 128 << 20;
 /// Largest file of weights.
 const MAX_WEIGHTS: u64 = 64 << 30;
+/// Longest wait for the next part of a file.
+const PART: Duration = Duration::from_secs(60);
 /// Most files of weights.
 const MAX_SHARDS: usize = 4096;
 
@@ -34,8 +38,12 @@ struct Index {
 pub async fn fetch(url: &Url, into: &Path, id: &TeacherId) -> Result<PathBuf, String> {
     let fault = |what: &dyn std::fmt::Display| format!("{url}: {what}");
     let plain = url.scheme() == "http";
-    let environment = std::env::vars().map(|(key, value)| (key.to_lowercase(), value));
-    let options = environment.chain(plain.then(|| ("allow_http".to_owned(), "true".to_owned())));
+    // The stores' own variables and no others: some of the library's options have names that anybody's variable may have.
+    let of_a_store = |key: &str| ["aws_", "google_", "azure_"].iter().any(|prefix| key.starts_with(prefix));
+    let environment = std::env::vars().map(|(key, value)| (key.to_lowercase(), value)).filter(|(key, _)| of_a_store(key));
+    // The library gives a whole file half a minute, which is none for a shard of gigabytes; here every part has its own deadline.
+    let options = environment.chain([("timeout".to_owned(), "24h".to_owned())]);
+    let options = options.chain(plain.then(|| ("allow_http".to_owned(), "true".to_owned())));
     let (store, root) = parse_url_opts(url, options).map_err(|error| fault(&error))?;
     // One folder per name and address: what was fetched for another model is never taken for this one.
     let name = blake3::hash(format!("{id}\n{url}").as_bytes()).to_hex();
@@ -71,7 +79,7 @@ pub async fn fetch(url: &Url, into: &Path, id: &TeacherId) -> Result<PathBuf, St
 /// Fetches one file; whether it was there.
 async fn get(store: &dyn ObjectStore, root: &Key, name: &str, into: &Path, most: u64, needed: bool) -> Result<bool, String> {
     let fault = |what: &dyn std::fmt::Display| format!("{name}: {what}");
-    let found = match store.get(&root.child(name)).await {
+    let found = match timeout(PART, store.get(&root.child(name))).await.map_err(|_| fault(&"no answer of the store"))? {
         Err(object_store::Error::NotFound { .. }) if !needed => return Ok(false),
         found => found.map_err(|error| fault(&error))?,
     };
@@ -81,7 +89,8 @@ async fn get(store: &dyn ObjectStore, root: &Key, name: &str, into: &Path, most:
     let path = into.join(name);
     let mut file = tokio::fs::File::create(&path).await.map_err(|error| fault(&error))?;
     let (expected, mut written, mut parts) = (found.meta.size, 0u64, found.into_stream());
-    while let Some(part) = parts.next().await {
+    let late = |_| fault(&format!("nothing came for {} s; see the store and the network", PART.as_secs()));
+    while let Some(part) = timeout(PART, parts.next()).await.map_err(late)? {
         let part = part.map_err(|error| fault(&error))?;
         written += part.len() as u64;
         if written > most {
