@@ -210,6 +210,23 @@ fn names_lead_to_what_is_there() {
     }
 }
 
+#[test]
+fn a_pod_makes_what_its_room_reads_and_no_more() {
+    let mut seen = 0;
+    each(|render, workload| {
+        let whose = format!("{}: {}", render.name, workload.name);
+        let Some(prepare) = list(workload.pod(), "initContainers").find(|one| one["name"] == "prepare") else { return };
+        let args: Vec<&str> = list(prepare, "args").filter_map(Value::as_str).collect();
+        let ["prepare", "--out", out, "--only", only] = args[..] else { panic!("{whose}: {args:?}") };
+        let made: BTreeSet<String> = only.split(',').map(|part| format!("{out}/{part}")).collect();
+        let read = ["policy", "model", "tasks"].iter().filter_map(|key| workload.setting(render, key));
+        let read: BTreeSet<String> = read.filter_map(|value| value.as_str().map(str::to_owned)).collect();
+        assert_eq!(made, read, "{whose}");
+        seen += 1;
+    });
+    assert!(seen > 5, "{seen} pods");
+}
+
 /// Settings of a room that are addresses, and whose they are.
 fn addresses(role: &str) -> &'static [(&'static str, &'static str)] {
     match role {

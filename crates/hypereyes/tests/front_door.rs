@@ -131,6 +131,36 @@ fn tasks_are_filtered_by_what_a_policy_knows_by_heart() {
 }
 
 #[test]
+fn a_pod_is_given_only_what_it_asks_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folders = || {
+        let mut names: Vec<String> =
+            std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let prepare = |only: &[&str]| {
+        let mut arguments = vec!["prepare", "--json", "--out", scratch.path().to_str().unwrap()];
+        arguments.extend(["--set", "synth.tasks=4", "--set", "synth.held_out=2"]);
+        arguments.extend(only);
+        let output = run(&arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["parts"].clone()
+    };
+    assert_eq!(prepare(&["--only", "policy"]), serde_json::json!(["policy"]));
+    assert_eq!(folders(), ["policy"]);
+    prepare(&["--only", "teacher,train"]);
+    assert_eq!(folders(), ["policy", "teacher", "train"]);
+    let made = std::fs::read(scratch.path().join("train/tasks.jsonl")).unwrap();
+    prepare(&[]);
+    assert_eq!(folders(), ["held_out", "policy", "teacher", "train"]);
+    assert_eq!(std::fs::read(scratch.path().join("train/tasks.jsonl")).unwrap(), made, "what is there stays");
+    let unknown = run(&["prepare", "--out", "/nonexistent", "--only", "tasks"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("possible values: policy, teacher, train, held-out"));
+}
+
+#[test]
 fn wrong_input_is_one_clear_line_and_leaves_nothing_behind() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hypereyes_chassis::BadInput;
 use hypereyes_dataset::TASKS;
 use hypereyes_synth::Split;
@@ -14,34 +14,89 @@ use crate::config::Config;
 use crate::output;
 use crate::shipped::Shipped;
 
+/// One folder that a room may read.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    /// The model that the learner trains and actors sample.
+    Policy,
+    /// The model that the teacher service serves.
+    Teacher,
+    /// The learner's tasks.
+    Train,
+    /// Tasks for `hypereyes eval`.
+    HeldOut,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Policy, Self::Teacher, Self::Train, Self::HeldOut];
+
+    /// Its folder, and its word in the report.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Teacher => "teacher",
+            Self::Train => "train",
+            Self::HeldOut => "held_out",
+        }
+    }
+
+    /// What it is, for people.
+    fn describe(self, config: &Config) -> String {
+        match self {
+            Self::Policy | Self::Teacher => self.folder().to_owned(),
+            Self::Train => format!("{} tasks to train on", config.synth.tasks),
+            Self::HeldOut => format!("{} tasks held out", config.synth.held_out),
+        }
+    }
+}
+
 /// Arguments of `prepare`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  hypereyes prepare --out /data --set synth.tasks=400\n\n\
+#[command(after_help = "Examples:\n  hypereyes prepare --out /data --set synth.tasks=400\n  \
+    hypereyes prepare --out /data --only policy            what an actor reads\n  \
+    hypereyes prepare --out /data --only policy,train      what a learner reads\n\n\
     The same settings make the same files on every machine: /data/policy, /data/teacher, /data/train, /data/held_out.")]
 pub struct PrepareArgs {
     /// Folder to write into; what is there already stays.
     #[arg(long)]
     pub out: PathBuf,
+    /// Only these parts; all four without it. Making tasks takes seconds, and only a learner reads them.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    only: Vec<Part>,
 }
 
 /// Writes what is missing.
 pub fn run(config: &Config, args: &PrepareArgs, json: bool) -> Result<()> {
-    for shipped in [Shipped::Policy, Shipped::Teacher] {
-        shipped.unpack(&args.out.join(shipped.label()))?;
-    }
-    let runtime = crate::parts::runtime()?;
-    for (split, name) in [(Split::Train, "train"), (Split::HeldOut, "held_out")] {
-        let folder = args.out.join(name);
-        // The tasks' file is written last, so a set that has it is whole.
-        if !folder.join(TASKS).exists() {
-            runtime.block_on(synth::make(config, split))?.write(&folder).map_err(|error| BadInput::new(error.to_string()))?;
+    let wanted = |part: &Part| args.only.is_empty() || args.only.contains(part);
+    let parts: Vec<Part> = Part::ALL.into_iter().filter(wanted).collect();
+    for part in &parts {
+        let folder = args.out.join(part.folder());
+        match part {
+            Part::Policy => Shipped::Policy.unpack(&folder)?,
+            Part::Teacher => Shipped::Teacher.unpack(&folder)?,
+            Part::Train => tasks(config, Split::Train, &folder)?,
+            Part::HeldOut => tasks(config, Split::HeldOut, &folder)?,
         }
     }
-    let out = args.out.display().to_string();
     if json {
-        output::json(&json!({"out": out, "train": config.synth.tasks, "held_out": config.synth.held_out, "seed": config.seed}));
+        let names: Vec<&str> = parts.iter().map(|part| part.folder()).collect();
+        output::json(&json!({
+            "out": args.out.display().to_string(), "parts": names,
+            "train": config.synth.tasks, "held_out": config.synth.held_out, "seed": config.seed,
+        }));
     } else {
-        output::say(&format!("{out}: policy, teacher, {} tasks to train on, {} held out", config.synth.tasks, config.synth.held_out));
+        let said: Vec<String> = parts.iter().map(|part| part.describe(config)).collect();
+        output::say(&format!("{}: {}", args.out.display(), said.join(", ")));
     }
     Ok(())
+}
+
+/// A set of tasks, unless it is there.
+fn tasks(config: &Config, split: Split, folder: &std::path::Path) -> Result<()> {
+    // The tasks' file is written last, so a set that has it is whole.
+    if folder.join(TASKS).exists() {
+        return Ok(());
+    }
+    let set = crate::parts::runtime()?.block_on(synth::make(config, split))?;
+    set.write(folder).map_err(|error| BadInput::new(error.to_string()).into())
 }
