@@ -93,14 +93,19 @@ impl Run {
         began.elapsed()
     }
 
-    /// Steps on; what a step took, the median of those made.
+    /// Steps on; medians of those made: seconds of a step, and microseconds of a step per token (batches differ).
     async fn pace(&self, steps: u64) -> (f64, f64) {
-        let (from, began) = (self.step(), Instant::now());
-        self.reach(from + steps).await;
-        let mut seconds: Vec<f64> =
-            self.steps().iter().rev().take(steps as usize).filter_map(|step| step["step_seconds"].as_f64()).collect();
-        seconds.sort_by(f64::total_cmp);
-        (seconds[seconds.len() / 2], steps as f64 / began.elapsed().as_secs_f64())
+        self.reach(self.step() + steps).await;
+        let made = self.steps();
+        let made = &made[made.len() - steps as usize..];
+        let median = |of: &dyn Fn(&Value) -> f64| {
+            let mut values: Vec<f64> = made.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let seconds = |step: &Value| step["step_seconds"].as_f64().expect("a step says its time");
+        let tokens = |step: &Value| step["tokens"].as_f64().expect("a step says its tokens");
+        (median(&seconds), median(&|step| 1e6 * seconds(step) / tokens(step)))
     }
 
     async fn actors(&self) -> Vec<String> {
@@ -144,16 +149,25 @@ async fn the_laptop_overlay_trains_to_its_end_under_everything_that_happens_to_a
     let before = unmoved().await;
 
     // Actors come and go; the learner does not notice.
-    let mut paces = vec![];
+    let apart = long().then(Apart::start);
     for actors in [1, 6, 1] {
         run.cluster.scale("actor", actors).await.expect("scales");
         run.ready(ACTORS).await;
         run.reach(run.step() + 1).await;
-        paces.push((actors, run.pace(some).await));
+        let (seconds, micros) = run.pace(some).await;
+        eprintln!("{actors} actors: a step of {seconds:.2} s, {micros:.0} us per token");
     }
+    if apart.is_some() {
+        // What the machine's cores share shows beside a stranger that computes what an actor computes, and calls nobody.
+        let stranger = Stranger::start();
+        run.reach(run.step() + 1).await;
+        let (seconds, micros) = run.pace(some).await;
+        eprintln!("1 actor and a stranger: a step of {seconds:.2} s, {micros:.0} us per token");
+        drop(stranger);
+    }
+    drop(apart);
     assert_eq!(unmoved().await, before, "the learner was never restarted");
     run.audited();
-    eprintln!("actors, (seconds of a step, steps per second): {paces:?}");
 
     // A rolling update of actors: groups in flight are finished or given back, none has to expire.
     run.cluster.scale("actor", 2).await.expect("scales");
@@ -353,12 +367,74 @@ async fn the_fleet_follows_the_learners_hunger_up_and_down_without_swinging() {
 
 /// Gives every thread of the processes that a pattern finds another share of the cores.
 fn renice(pattern: &str, value: &str) {
-    let found = std::process::Command::new("pgrep").args(["-f", &format!("hypereyes {pattern}")]).output().expect("pgrep");
-    for process in String::from_utf8_lossy(&found.stdout).split_whitespace() {
+    for process in found(&format!("hypereyes {pattern}")) {
         for thread in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
             let thread = thread.file_name().to_string_lossy().into_owned();
             // Threads come and go.
             let _ = std::process::Command::new("renice").args(["-n", value, "-p", &thread]).output();
         }
     }
+}
+
+/// The learner alone on the last core, everything else on the others, new processes too, for as long as this lives.
+struct Apart(tokio::task::JoinHandle<()>);
+
+impl Apart {
+    fn start() -> Self {
+        Self(tokio::spawn(async {
+            loop {
+                tokio::task::spawn_blocking(|| {
+                    pin("hypereyes room learner", Self::learners());
+                    pin("hypereyes (room (actor|reward|teacher)|prepare|probe|bench)", 0);
+                })
+                .await
+                .expect("it does not panic");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }))
+    }
+
+    fn learners() -> usize {
+        std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1)
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A process of ours that decodes on one core and speaks to nobody.
+struct Stranger(std::process::Child);
+
+impl Stranger {
+    fn start() -> Self {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hypereyes"));
+        command
+            .args(["bench", "engine", "--threads", "1", "--batch", "8", "--new", "400", "--repeats", "255"])
+            .stdout(std::process::Stdio::null());
+        Self(command.spawn().expect("it starts"))
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Binds every thread of the processes that a pattern finds to one core.
+fn pin(pattern: &str, core: usize) {
+    for process in found(pattern) {
+        // Processes come and go.
+        let _ = std::process::Command::new("taskset").args(["-acp", &core.to_string(), &process]).output();
+    }
+}
+
+/// Processes whose command line a pattern finds.
+fn found(pattern: &str) -> Vec<String> {
+    let found = std::process::Command::new("pgrep").args(["-f", pattern]).output().expect("pgrep");
+    String::from_utf8_lossy(&found.stdout).split_whitespace().map(str::to_owned).collect()
 }

@@ -40,8 +40,7 @@ pub fn encode(offset: u64, chunk: Bytes, base: Option<&[u8]>) -> Chunk {
     if base == &chunk[..] {
         return written(Encoding::Same, Bytes::new());
     }
-    let difference: Vec<u8> = chunk.iter().zip(base).map(|(a, b)| a ^ b).collect();
-    match zstd::bulk::compress(&sort(&difference), LEVEL) {
+    match zstd::bulk::compress(&sorted_difference(&chunk, base), LEVEL) {
         Ok(short) if short.len() < length => written(Encoding::Difference, short.into()),
         _ => written(Encoding::Raw, chunk),
     }
@@ -67,24 +66,45 @@ pub fn decode(chunk: &Chunk, base: Option<&[u8]>) -> Result<Bytes, String> {
     if sorted.len() != chunk.length {
         return Err(format!("it unpacks to {} bytes, {} were announced", sorted.len(), chunk.length));
     }
-    let mut bytes = unsort(&sorted);
-    bytes.iter_mut().zip(base).for_each(|(a, b)| *a ^= b);
-    Ok(bytes.into())
+    Ok(apply(&sorted, base).into())
 }
 
 /// Places of a byte that are kept apart: the lanes of an f32, or of two bf16.
 const LANES: usize = 4;
 
-/// All first bytes of values, then all second ones, and so on.
-fn sort(bytes: &[u8]) -> Vec<u8> {
-    (0..LANES).flat_map(|lane| bytes.iter().skip(lane).step_by(LANES)).copied().collect()
+/// Length of each lane of so many bytes: the first lanes hold one more where values are cut short.
+fn lanes(length: usize) -> [usize; LANES] {
+    std::array::from_fn(|lane| (length + LANES - 1 - lane) / LANES)
 }
 
-fn unsort(sorted: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; sorted.len()];
-    let mut rest = sorted.iter();
-    for lane in 0..LANES {
-        bytes.iter_mut().skip(lane).step_by(LANES).zip(&mut rest).for_each(|(to, from)| *to = *from);
+/// The bytes that differ, as XOR: all first bytes of values, then all second ones, and so on.
+fn sorted_difference(chunk: &[u8], base: &[u8]) -> Vec<u8> {
+    let mut sorted = vec![0; chunk.len()];
+    let mut rest = &mut sorted[..];
+    for (lane, length) in lanes(chunk.len()).into_iter().enumerate() {
+        let (own, others) = rest.split_at_mut(length);
+        rest = others;
+        // Whole values by the machine's word: compilers make this loop wide.
+        let words = chunk.chunks_exact(LANES).zip(base.chunks_exact(LANES));
+        own.iter_mut().zip(words).for_each(|(to, (new, old))| *to = new[lane] ^ old[lane]);
+        if length > chunk.len() / LANES {
+            own[length - 1] = chunk[LANES * (length - 1) + lane] ^ base[LANES * (length - 1) + lane];
+        }
+    }
+    sorted
+}
+
+/// The bytes that differ from `base` as [`sorted_difference`] says.
+fn apply(sorted: &[u8], base: &[u8]) -> Vec<u8> {
+    let mut bytes = base.to_vec();
+    let mut rest = sorted;
+    for (lane, length) in lanes(sorted.len()).into_iter().enumerate() {
+        let (own, others) = rest.split_at(length);
+        rest = others;
+        bytes.chunks_exact_mut(LANES).zip(own).for_each(|(value, differs)| value[lane] ^= differs);
+        if length > sorted.len() / LANES {
+            bytes[LANES * (length - 1) + lane] ^= own[length - 1];
+        }
     }
     bytes
 }

@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 
 use crate::assembly::Assembly;
 use crate::delta::{self, Chunk, Encoding};
+use crate::difference::Difference;
 use crate::metrics::{FETCH_SECONDS, FETCHED_BYTES, FETCHES, RESUMED, SERVED, WIRE_BYTES};
 use crate::{Base, CHUNK_BYTES, Digest, Fetched, Published, Publisher, Shapes, Snapshot, TensorPlace, WeightsError};
 
@@ -46,16 +47,16 @@ pub fn fetch_weights(publisher: &Publisher, request: v1::FetchWeightsRequest) ->
         counter!(SERVED, "outcome" => "unknown_version").increment(1);
         return Err(Status::not_found(format!("version {} is not held any more; fetch the newest", request.version)));
     };
-    let base = Digest::from_hex(&request.base_digest).ok().and_then(|digest| publisher.of_digest(digest));
-    let base = base.filter(|base| base.tensors == snapshot.tensors);
-    counter!(SERVED, "outcome" => if base.is_some() { "difference" } else { "served" }).increment(1);
-    let header = v1::WeightsPart { part: Some(v1::weights_part::Part::Header(header(&snapshot, base.as_deref()))) };
+    let difference = Digest::from_hex(&request.base_digest).ok().and_then(|base| publisher.difference(base, &snapshot));
+    counter!(SERVED, "outcome" => if difference.is_some() { "difference" } else { "served" }).increment(1);
+    let base = difference.as_deref().map(Difference::base);
+    let header = v1::WeightsPart { part: Some(v1::weights_part::Part::Header(header(&snapshot, base))) };
     let payload = snapshot.payload.clone();
     let first = usize::try_from(request.resume_at).unwrap_or(usize::MAX).min(payload.len());
-    // Written as they are sent: a slow reader holds no more than one.
+    // Written when they are to be sent: what no reader comes to costs nothing.
     let chunks = (first..payload.len()).step_by(CHUNK_BYTES).map(move |start| {
-        let end = payload.len().min(start + CHUNK_BYTES);
-        let chunk = delta::encode(start as u64, payload.slice(start..end), base.as_ref().map(|base| &base.payload[start..end]));
+        let whole = || delta::encode(start as u64, payload.slice(start..payload.len().min(start + CHUNK_BYTES)), None);
+        let chunk = difference.as_ref().map_or_else(whole, |difference| difference.chunk(start));
         v1::WeightsPart { part: Some(v1::weights_part::Part::Chunk(chunk.into())) }
     });
     Ok(Box::pin(tokio_stream::iter(std::iter::once(header).chain(chunks).map(Ok))))

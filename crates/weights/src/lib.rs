@@ -9,6 +9,7 @@
 
 pub mod assembly;
 mod delta;
+mod difference;
 pub mod error;
 pub mod grpc;
 pub mod metrics;

@@ -1,5 +1,5 @@
-//! The newest snapshots of a learner, for many readers. In: snapshots. Out: the newest, a watch on it, and those before it
-//! within a bound. There is always a newest: the learner starts with one.
+//! The newest snapshots of a learner, for many readers. In: snapshots. Out: the newest, a watch on it, those before it within
+//! a bound, and the differences between them. There is always a newest: the learner starts with one.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use hypereyes_domain::PolicyVersion;
 use metrics::{counter, gauge};
 use tokio::sync::watch;
 
+use crate::difference::Difference;
 use crate::metrics::{DROPPED, NEWEST, PUBLISHED};
 use crate::{Digest, Snapshot};
 
@@ -44,9 +45,22 @@ pub struct Publisher {
 struct Inner {
     keep: usize,
     life: u32,
-    /// Oldest first; never empty.
-    held: Mutex<VecDeque<Arc<Snapshot>>>,
+    held: Mutex<Held>,
     newest: watch::Sender<Published>,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// Oldest first; never empty.
+    snapshots: VecDeque<Arc<Snapshot>>,
+    /// Between those, as readers have asked for them.
+    differences: Vec<Arc<Difference>>,
+}
+
+impl Held {
+    fn of_digest(&self, digest: Digest) -> Option<&Arc<Snapshot>> {
+        self.snapshots.iter().find(|snapshot| snapshot.digest == digest)
+    }
 }
 
 impl Publisher {
@@ -57,7 +71,8 @@ impl Publisher {
         counter!(PUBLISHED).increment(1);
         gauge!(NEWEST).set(first.version.0 as f64);
         let newest = watch::Sender::new(Published::of(&first, life));
-        Self { inner: Arc::new(Inner { keep: keep.max(1), life, held: Mutex::new([Arc::new(first)].into()), newest }) }
+        let held = Mutex::new(Held { snapshots: [Arc::new(first)].into(), differences: vec![] });
+        Self { inner: Arc::new(Inner { keep: keep.max(1), life, held, newest }) }
     }
 
     /// Makes `snapshot` the newest. One of the same version is replaced.
@@ -65,12 +80,15 @@ impl Publisher {
         let published = Published::of(&snapshot, self.inner.life);
         {
             let mut held = self.held();
-            held.retain(|old| old.version != snapshot.version);
-            held.push_back(Arc::new(snapshot));
-            while held.len() > self.inner.keep {
-                held.pop_front();
+            held.snapshots.retain(|old| old.version != snapshot.version);
+            held.snapshots.push_back(Arc::new(snapshot));
+            while held.snapshots.len() > self.inner.keep {
+                held.snapshots.pop_front();
                 counter!(DROPPED).increment(1);
             }
+            let mut differences = std::mem::take(&mut held.differences);
+            differences.retain(|one| <[Digest; 2]>::from(one.ends()).into_iter().all(|end| held.of_digest(end).is_some()));
+            held.differences = differences;
             // Inside the lock, so that two publishers announce in the order in which they are held.
             self.inner.newest.send_replace(published);
         }
@@ -81,12 +99,12 @@ impl Publisher {
 
     /// The newest.
     pub fn newest(&self) -> Arc<Snapshot> {
-        self.held().back().expect("it starts with one and keeps at least one").clone()
+        self.held().snapshots.back().expect("it starts with one and keeps at least one").clone()
     }
 
     /// A version that is still held.
     pub fn get(&self, version: PolicyVersion) -> Option<Arc<Snapshot>> {
-        self.held().iter().find(|snapshot| snapshot.version == version).cloned()
+        self.held().snapshots.iter().find(|snapshot| snapshot.version == version).cloned()
     }
 
     /// The life of its owner.
@@ -94,9 +112,16 @@ impl Publisher {
         self.inner.life
     }
 
-    /// A payload that is still held, by its digest.
-    pub fn of_digest(&self, digest: Digest) -> Option<Arc<Snapshot>> {
-        self.held().iter().find(|snapshot| snapshot.digest == digest).cloned()
+    /// What turns a payload that is still held into `snapshot`: one and the same for all readers.
+    pub(crate) fn difference(&self, base: Digest, snapshot: &Arc<Snapshot>) -> Option<Arc<Difference>> {
+        let mut held = self.held();
+        if let Some(known) = held.differences.iter().find(|one| one.ends() == (base, snapshot.digest)) {
+            return Some(known.clone());
+        }
+        let base = held.of_digest(base)?.clone();
+        let made = Arc::new(Difference::between(base, snapshot.clone())?);
+        held.differences.push(made.clone());
+        Some(made)
     }
 
     /// The newest by name, now and whenever it changes; a slow reader misses versions in between, never the last.
@@ -104,7 +129,7 @@ impl Publisher {
         self.inner.newest.subscribe()
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Snapshot>>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
         self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -131,6 +156,20 @@ mod tests {
         assert_eq!(*reader.borrow_and_update(), Published::of(publisher.newest().as_ref(), 5));
         assert_eq!(publisher.newest().version, PolicyVersion(5));
         assert!(!reader.has_changed().expect("the publisher lives"));
+    }
+
+    #[test]
+    fn readers_with_the_same_base_share_a_difference_for_as_long_as_both_ends_are_held() {
+        let publisher = Publisher::new(snapshot(0, 0.0), 2, 5);
+        let base = publisher.newest().digest;
+        publisher.publish(snapshot(1, 1.0));
+        let newest = publisher.newest();
+        let first = publisher.difference(base, &newest).expect("both are held");
+        assert!(Arc::ptr_eq(&first, &publisher.difference(base, &newest).expect("still")));
+        assert!(publisher.difference(snapshot(9, 9.0).digest, &newest).is_none(), "never published");
+        publisher.publish(snapshot(2, 2.0));
+        assert!(publisher.difference(base, &publisher.newest()).is_none(), "the base is gone");
+        assert_eq!(Arc::strong_count(&first), 1, "and with it what was kept for its readers");
     }
 
     #[test]
