@@ -137,7 +137,7 @@ impl Run {
 async fn the_laptop_overlay_trains_to_its_end_under_everything_that_happens_to_a_cluster() {
     let manifests = with_steps(&rendered("dev-cpu"), 1_000_000);
     let Some(run) = Run::start(&manifests, Duration::from_secs(1)).await else { return };
-    let some = if long() { 12 } else { 3 };
+    let some = if long() { 40 } else { 3 };
     run.ready("app.kubernetes.io/part-of=hypereyes").await;
     run.reach(2).await;
     let learner = run.learner().await;
