@@ -43,14 +43,24 @@ def generate(size, batch, prompt, new, repeats):
     model = Qwen3VLForConditionalGeneration(hf_config(size)).eval()
     ids = tokens(prompt, SIZES[size]["text"]["vocab_size"], 1).repeat(batch, 1)
 
-    def take(count):
-        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, min_new_tokens=count,
-                             do_sample=True, temperature=1.0, top_k=0, top_p=1.0, pad_token_id=0)
-        assert out.shape[1] == prompt + count
+    def run():
+        times = []
 
-    first = median(lambda: timed(lambda: take(1)), repeats)
-    whole = median(lambda: timed(lambda: take(new)), repeats)
-    return dict(first_token_s=first, decode_tokens_per_s=batch * (new - 1) / (whole - first))
+        def clock(ids, scores, **_):
+            """Called after every token; never stops anything."""
+            times.append(now())
+            return torch.zeros(len(ids), dtype=torch.bool)
+
+        began = now()
+        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new,
+                             do_sample=True, temperature=1.0, top_k=0, top_p=1.0, pad_token_id=0, stopping_criteria=[clock])
+        assert out.shape[1] == prompt + new and len(times) == new
+        return times[0] - began, times[-1] - times[0]
+
+    if repeats > 1:
+        run()  # warm-up
+    first, rest = (statistics.median(values) for values in zip(*(run() for _ in range(repeats))))
+    return dict(first_token_s=first, decode_tokens_per_s=batch * (new - 1) / rest)
 
 
 @torch.inference_mode()

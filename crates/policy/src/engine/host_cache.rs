@@ -14,8 +14,7 @@ use rayon::prelude::*;
 use super::cache::{Cache, CacheRow, slots_within};
 use crate::backend::Cpu;
 use crate::config::TextConfig;
-use crate::ops;
-use crate::ops::attention::{BLOCK, Positions, Queries};
+use crate::ops::attention::{self, AttendSiblings, BLOCK, Positions, Queries};
 use crate::ops::product::View;
 
 /// Keys and values of one sequence: those of its prompt, which its siblings read as well, and its own.
@@ -81,8 +80,17 @@ impl KvSlot {
         }
     }
 
-    fn own(&self, layer: usize, kv: usize) -> Positions<'_> {
-        self.own.positions(layer, kv, self.own.capacity)
+    fn own(&self, layer: usize, kv: usize, count: usize) -> Positions<'_> {
+        self.own.positions(layer, kv, count)
+    }
+
+    /// Positions of its own that the row at `at` sees: all up to itself.
+    fn seen(&self, at: usize) -> usize {
+        at + 1 - self.prompt_length()
+    }
+
+    fn is_sibling_of(&self, other: &Self) -> bool {
+        self.prompt.as_ref().zip(other.prompt.as_ref()).is_some_and(|(own, other)| Arc::ptr_eq(own, other))
     }
 }
 
@@ -162,39 +170,58 @@ impl Cache<Cpu> for KvPool {
         let slots = &*slots;
         let arch = pulp::Arch::new();
         let mut out = vec![0.0f32; rows.len() * width];
-        let attend = |(rows, out, q): (&[CacheRow], &mut [f32], &[f32]), scratch: &mut Vec<f32>| {
-            let slot = &slots[rows[0].slot];
-            // Heads that share keys read them together where there is one row; otherwise the rows of a head do.
-            let share = heads / kv_heads;
-            let (at_once, count, stride) = if rows.len() == 1 { (share, share, e) } else { (1, rows.len(), width) };
-            for head in (0..heads).step_by(at_once) {
+        let share = heads / kv_heads;
+        let attend = |(part, out, q): (&[CacheRow], &mut [f32], &[f32]), scratch: &mut Vec<f32>| {
+            let slot = &slots[part[0].slot];
+            let (first, count) = (part[0].slot, part.len());
+            // Rows of one sequence read the same positions, those of a head together. One row each of siblings have their prompt
+            // in common, and the heads that share keys read a row's own together.
+            let of_one = count > 1 && part[1].slot == first;
+            for head in (0..heads).step_by(if of_one { 1 } else { share }) {
                 let kv = head / share;
-                arch.dispatch(ops::attention::Attend {
-                    q: Queries { rows: View::new(&q[head * e..], stride), count, e },
-                    shared: slot.shared(layer, kv),
-                    own: slot.own(layer, kv),
-                    seen: |row: usize| rows[row.min(rows.len() - 1)].at + 1 - slot.prompt_length(),
-                    scratch,
-                    out: &mut out[head * e..],
-                    stride,
-                });
+                let queries = Queries { rows: View::new(&q[head * e..], width), count, e };
+                let (shared, out) = (slot.shared(layer, kv), &mut out[head * e..]);
+                if of_one {
+                    let own = slot.own(layer, kv, slot.own.capacity);
+                    let seen = |row: usize| slot.seen(part[row].at);
+                    arch.dispatch(attention::Attend { q: queries, shared, own, seen, scratch, out, stride: width });
+                } else {
+                    let own = |row: usize| {
+                        let CacheRow { slot, at } = part[row];
+                        slots[slot].own(layer, kv, slots[slot].seen(at))
+                    };
+                    arch.dispatch(AttendSiblings { q: queries, heads: share, shared, own, scratch, out, stride: width });
+                }
             }
         };
-        // Rows of one sequence read the same positions, so they go together, a block at a time.
         let mut parts = vec![];
-        let (mut out_rest, mut q_rest) = (out.as_mut_slice(), q.as_slice());
-        for rows in rows.chunk_by(|a, b| a.slot == b.slot).flat_map(|rows| rows.chunks(BLOCK)) {
-            let (part, rest) = out_rest.split_at_mut(rows.len() * width);
-            out_rest = rest;
-            let (q, rest) = q_rest.split_at(rows.len() * width);
-            q_rest = rest;
-            parts.push((rows, part, q));
+        let (mut out_rest, mut q_rest, mut rest) = (out.as_mut_slice(), q.as_slice(), rows);
+        // Every thread gets some.
+        let most = rows.len().div_ceil(rayon::current_num_threads()).clamp(1, BLOCK);
+        while !rest.is_empty() {
+            let count = together(rest, slots, most);
+            let (part, out, q);
+            (part, rest) = rest.split_at(count);
+            (out, out_rest) = out_rest.split_at_mut(count * width);
+            (q, q_rest) = q_rest.split_at(count * width);
+            parts.push((part, out, q));
         }
-        parts.into_par_iter().with_min_len(PARTS_PER_TASK).for_each_init(Vec::new, |scratch, part| attend(part, scratch));
+        let per_task = (ROWS_PER_TASK * parts.len()).div_ceil(rows.len().max(1));
+        parts.into_par_iter().with_min_len(per_task).for_each_init(Vec::new, |scratch, part| attend(part, scratch));
         Tensor::from_data(TensorData::new(out, [rows.len(), width]), &device)
     }
 }
 
-/// Parts (blocks of one sequence's rows) that one task of the pool handles: one row over a few hundred positions takes
-/// microseconds, about as long as it takes to hand a task over.
-const PARTS_PER_TASK: usize = 4;
+/// How many of the first rows go together: those of one sequence, or one row each of siblings.
+fn together(rows: &[CacheRow], slots: &[&mut KvSlot], most: usize) -> usize {
+    let of_one = |at: usize| rows[at..].iter().take_while(|row| row.slot == rows[at].slot).take(2).count() == 1;
+    let first = rows[0].slot;
+    if !of_one(0) {
+        return rows.iter().take(BLOCK).take_while(|row| row.slot == first).count();
+    }
+    (1..rows.len().min(most)).take_while(|&at| of_one(at) && slots[rows[at].slot].is_sibling_of(slots[first])).count() + 1
+}
+
+/// Rows that one task of the pool handles: one row over a few hundred positions takes microseconds, about as long as it takes
+/// to hand a task over.
+const ROWS_PER_TASK: usize = 4;

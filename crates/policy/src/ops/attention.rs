@@ -84,6 +84,58 @@ impl<F: Fn(usize) -> usize> WithSimd for Attend<'_, F> {
     }
 }
 
+/// Attention of one row each of several sequences, for the query heads that share a key head: over what all of them have in
+/// common, read once for all, and then each over its own.
+pub struct AttendSiblings<'a, F> {
+    /// A row of every sequence: the first of the query heads; the others lie behind it. `stride` is from one sequence to the next.
+    pub q: Queries<'a>,
+    /// Query heads.
+    pub heads: usize,
+    /// What all have in common; may be empty.
+    pub shared: Positions<'a>,
+    /// What else a sequence sees.
+    pub own: F,
+    /// Scratch for probabilities; grows as needed.
+    pub scratch: &'a mut Vec<f32>,
+    /// The result, laid out as the queries.
+    pub out: &'a mut [f32],
+    /// Elements from one sequence of the result to the next.
+    pub stride: usize,
+}
+
+impl<'a, F: Fn(usize) -> Positions<'a>> WithSimd for AttendSiblings<'a, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { q, heads, shared, own, scratch, out, stride } = self;
+        let (e, count) = (q.e, q.count);
+        let width = shared.count + (0..count).map(|row| own(row).count).max().unwrap_or(0);
+        // Probabilities: a head's rows lie together, so the heads of a row are this far apart.
+        let head_stride = count * width;
+        scratch.resize(scratch.len().max(heads * head_stride), 0.0);
+        let p = &mut scratch[..heads * head_stride];
+        let of_row = |row: usize| Queries { rows: View::new(&q.rows.values[row * q.rows.stride..], e), count: heads, e };
+        for head in 0..heads {
+            let of_head = Queries { rows: View::new(&q.rows.values[head * e..], q.rows.stride), ..q };
+            scores(simd, of_head, shared, &mut p[head * head_stride..], width);
+        }
+        for row in 0..count {
+            let own = own(row);
+            scores(simd, of_row(row), own, &mut p[row * width + shared.count..], head_stride);
+            for head in 0..heads {
+                softmax_scaled(&mut p[head * head_stride + row * width..][..shared.count + own.count], (e as f32).powf(-0.5));
+            }
+        }
+        for head in 0..heads {
+            weighted(simd, &p[head * head_stride..], width, count, shared, e, &mut out[head * e..], stride, false);
+        }
+        for row in 0..count {
+            weighted(simd, &p[row * width + shared.count..], head_stride, heads, own(row), e, &mut out[row * stride..], e, true);
+        }
+    }
+}
+
 /// `p[r, j] = q[r] . key[j]`.
 #[inline(always)]
 fn scores<S: Simd>(simd: S, q: Queries<'_>, over: Positions<'_>, p: &mut [f32], stride: usize) {

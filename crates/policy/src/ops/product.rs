@@ -1,6 +1,6 @@
 //! Matrix products of the CPU kernels, in registers: tiles of the result are summed up without copying an operand first.
 //!
-//! In: views of row-major buffers. Out: rows of a buffer. A general product packs its operands into tiles, which costs more
+//! In: views of row-major buffers. Out: rows of a buffer. A general product packs both operands into tiles, which costs more
 //! than the sums when one of them has few rows, as in decoding, or when the products are many and small, as in attention.
 //!
 //! Every element of a result is summed in an order that depends on its own row and column alone, never on how many rows
@@ -9,6 +9,19 @@
 //! Not known here: threads, what the rows mean.
 
 use pulp::{Simd, WithSimd};
+
+/// A body for each of up to eight numbers, which are constants in it.
+macro_rules! unrolled {
+    ($at:ident < $count:expr, $body:block) => {
+        unrolled!($at, $count, $body, 0 1 2 3 4 5 6 7)
+    };
+    ($at:ident, $count:expr, $body:block, $($number:literal)*) => {
+        $(if $number < $count {
+            let $at = $number;
+            $body
+        })*
+    };
+}
 
 /// A row-major view: row `r` starts at `r * stride`.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +46,19 @@ impl<'a> View<'a> {
 
 /// The inner dimension is cut into pieces of this many elements, whose sums are added up.
 const INNER: usize = 1024;
-/// Elements of the second operand that are kept in the cache while the rows of the first pass by: 128 KiB.
+/// Elements of the second operand that stay in the cache while the rows of the first pass by: 128 KiB.
 const KEPT: usize = 32 << 10;
+/// Rows of the second operand are kept in multiples of this: no tile's width leaves a rest that would be summed one by one.
+const KEPT_ROWS: usize = 24;
+
+/// Rows of the first operand from which the second is asked for ahead: fewer are done before it could have come.
+const ROWS_TO_ASK: usize = 8;
 
 /// `out[i, j] = sum_k x[i, k] * w[j, k]`: rows with rows, both read along their rows. `out` has `n` rows of `m` elements,
 /// `stride` apart; the inner dimension is `k`.
+///
+/// The few rows of `x` are copied once, in the order in which they are read and where no register's worth crosses a line of
+/// the cache; `w`, which may be too large for any cache, is read where it is, and asked for one block ahead.
 pub struct RowsByRows<'a> {
     /// \[n, k\]
     pub x: View<'a>,
@@ -57,90 +78,162 @@ impl WithSimd for RowsByRows<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { x, w, shape: (n, m, k), out, stride } = self;
+        let blocks = if n < ROWS_TO_ASK { 0 } else { n.div_ceil(rows_at_once::<S>(n)) };
+        let mut packed = Vec::with_capacity(n * k.min(INNER).div_ceil(S::F32_LANES));
         for from in (0..k.max(1)).step_by(INNER) {
             let length = INNER.min(k - from);
-            let kept = (KEPT / length.max(1)).max(8);
-            for block in (0..m).step_by(kept) {
-                let columns = block..m.min(block + kept);
-                let piece = Piece { x, w, from, length, stride };
-                let mut row = 0;
+            pack(simd, x, n, from, length, &mut packed);
+            let kept = (KEPT / length.max(1)).max(1).next_multiple_of(KEPT_ROWS);
+            for start in (0..m).step_by(kept) {
+                let columns = start..m.min(start + kept);
+                let (mut row, mut index) = (0, 0);
                 while row < n {
-                    let rest = columns.clone();
-                    // Sums, a value of each row of `w` and one of `x`: as many as there are registers.
-                    row += match (n - row, S::REGISTER_COUNT >= 32) {
-                        (1, false) => piece.rows::<S, 1, 8>(simd, row, rest, out),
-                        (2, false) => piece.rows::<S, 2, 6>(simd, row, rest, out),
-                        (3, false) => piece.rows::<S, 3, 4>(simd, row, rest, out),
-                        (_, false) => piece.rows::<S, 4, 3>(simd, row, rest, out),
-                        (1, true) => piece.rows::<S, 1, 8>(simd, row, rest, out),
-                        (2, true) => piece.rows::<S, 2, 8>(simd, row, rest, out),
-                        (3, true) => piece.rows::<S, 3, 7>(simd, row, rest, out),
-                        (4..8, true) => piece.rows::<S, 4, 6>(simd, row, rest, out),
-                        (_, true) => piece.rows::<S, 8, 3>(simd, row, rest, out),
+                    let piece = Piece { w, from, length, stride, row, ahead: kept, share: (index, blocks) };
+                    let x = &packed[row * length.div_ceil(S::F32_LANES)..];
+                    let columns = columns.clone();
+                    row += match (rows_at_once::<S>(n - row), S::REGISTER_COUNT >= 32) {
+                        (1, _) => piece.rows::<S, 1, 8>(simd, x, columns, out),
+                        (2, false) => piece.rows::<S, 2, 6>(simd, x, columns, out),
+                        (3, false) => piece.rows::<S, 3, 4>(simd, x, columns, out),
+                        (_, false) => piece.rows::<S, 4, 3>(simd, x, columns, out),
+                        (2, true) => piece.rows::<S, 2, 8>(simd, x, columns, out),
+                        (3, true) => piece.rows::<S, 3, 6>(simd, x, columns, out),
+                        (4, true) => piece.rows::<S, 4, 6>(simd, x, columns, out),
+                        (_, true) => piece.rows::<S, 8, 3>(simd, x, columns, out),
                     };
+                    index += 1;
                 }
             }
         }
     }
 }
 
-/// A piece of the inner dimension of a product of rows by rows.
+/// Rows of `x` that are summed up together when `left` are left. Sums, a value of each row of `w` and one of `x`: as many as
+/// there are registers.
+#[inline(always)]
+fn rows_at_once<S: Simd>(left: usize) -> usize {
+    match left {
+        0..4 => left,
+        8.. if S::REGISTER_COUNT >= 32 => 8,
+        _ => 4,
+    }
+}
+
+/// A piece of the rows of `x`, as [`Piece::rows`] reads it: by blocks of rows, then along them, then by rows. Rows are filled
+/// up with zeros.
+#[inline(always)]
+fn pack<S: Simd>(simd: S, x: View<'_>, n: usize, from: usize, length: usize, packed: &mut Vec<S::f32s>) {
+    packed.clear();
+    let mut row = 0;
+    while row < n {
+        let count = rows_at_once::<S>(n - row);
+        for at in (0..length).step_by(S::F32_LANES) {
+            let width = S::F32_LANES.min(length - at);
+            packed.extend((row..row + count).map(|row| simd.partial_load_f32s(x.row(row, from + at, width))));
+        }
+        row += count;
+    }
+}
+
+/// A piece of the inner dimension of a product of rows by rows, for some rows of `x`.
 #[derive(Clone, Copy)]
 struct Piece<'a> {
-    x: View<'a>,
     w: View<'a>,
     from: usize,
     length: usize,
     stride: usize,
+    /// First row of the result.
+    row: usize,
+    /// Rows of `w` from what is summed up to what is asked for.
+    ahead: usize,
+    /// The part of it that these rows ask for, and of how many: all blocks of rows pass the same rows of `w`.
+    share: (usize, usize),
 }
 
 impl Piece<'_> {
     /// `R` rows of the result, `C` columns at a time; returns `R`.
     #[inline(always)]
-    fn rows<S: Simd, const R: usize, const C: usize>(self, simd: S, row: usize, columns: std::ops::Range<usize>, out: &mut [f32]) -> usize {
+    fn rows<S: Simd, const R: usize, const C: usize>(
+        self,
+        simd: S,
+        x: &[S::f32s],
+        columns: std::ops::Range<usize>,
+        out: &mut [f32],
+    ) -> usize {
         let mut column = columns.start;
         while column + C <= columns.end {
-            self.tile::<S, R, C>(simd, row, column, out);
+            if self.share.1 > 0 {
+                self.ask(column, C);
+            }
+            self.tile::<S, R, C>(simd, x, column, out);
             column += C;
         }
         while column < columns.end {
-            self.tile::<S, R, 1>(simd, row, column, out);
+            self.tile::<S, R, 1>(simd, x, column, out);
             column += 1;
         }
         R
     }
 
+    /// Asks for this share of the rows of `w` that are summed up a block later.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const C: usize>(self, simd: S, row: usize, column: usize, out: &mut [f32]) {
-        let xs: [_; R] = std::array::from_fn(|r| S::as_simd_f32s(self.x.row(row + r, self.from, self.length)));
+    fn ask(self, column: usize, rows: usize) {
+        let (index, of) = self.share;
+        let share = self.length.div_ceil(of);
+        let (from, to) = (index * share, self.length.min((index + 1) * share));
+        for row in column + self.ahead..column + self.ahead + rows {
+            for at in (from..to).step_by(LINE) {
+                prefetch(self.w.values, row * self.w.stride + self.from + at);
+            }
+        }
+    }
+
+    /// `R` rows of the result by `C` columns.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const C: usize>(self, simd: S, x: &[S::f32s], column: usize, out: &mut [f32]) {
         let ws: [_; C] = std::array::from_fn(|c| S::as_simd_f32s(self.w.row(column + c, self.from, self.length)));
+        let whole = self.length / S::F32_LANES;
+        let vectors: [_; C] = std::array::from_fn(|c| &ws[c].0[..whole]);
+        let (x, rest) = x.split_at(whole * R);
         let mut sums = [[simd.splat_f32s(0.0); C]; R];
-        for at in 0..xs[0].0.len() {
+        for (at, x) in (0..whole).zip(x.chunks_exact(R)) {
+            let w: [_; C] = std::array::from_fn(|c| vectors[c][at]);
             // One `x` at a time.
-            let w: [_; C] = std::array::from_fn(|c| ws[c].0[at]);
             for r in 0..R {
-                let x = xs[r].0[at];
                 for c in 0..C {
-                    sums[r][c] = simd.mul_add_f32s(x, w[c], sums[r][c]);
+                    sums[r][c] = simd.mul_add_f32s(x[r], w[c], sums[r][c]);
                 }
             }
         }
-        if !xs[0].1.is_empty() {
-            let x: [_; R] = std::array::from_fn(|r| simd.partial_load_f32s(xs[r].1));
-            for c in 0..C {
-                let w = simd.partial_load_f32s(ws[c].1);
-                for r in 0..R {
-                    sums[r][c] = simd.mul_add_f32s(x[r], w, sums[r][c]);
+        if !ws[0].1.is_empty() {
+            let w: [_; C] = std::array::from_fn(|c| simd.partial_load_f32s(ws[c].1));
+            for r in 0..R {
+                for c in 0..C {
+                    sums[r][c] = simd.mul_add_f32s(rest[r], w[c], sums[r][c]);
                 }
             }
         }
-        for r in 0..R {
-            let out = &mut out[(row + r) * self.stride + column..][..C];
-            for c in 0..C {
+        // Written out: a loop over the sums would have them in memory, from the first round on.
+        unrolled!(r < R, {
+            let out = &mut out[(self.row + r) * self.stride + column..][..C];
+            unrolled!(c < C, {
                 let sum = simd.reduce_sum_f32s(sums[r][c]);
                 out[c] = if self.from == 0 { sum } else { out[c] + sum };
-            }
-        }
+            });
+        });
+    }
+}
+
+/// Elements of a line of the cache.
+const LINE: usize = 16;
+
+/// Asks for a line of a buffer to be brought near; beyond its end nothing happens.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+fn prefetch(values: &[f32], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let (Some(value), Some(sse)) = (values.get(at), pulp::core_arch::x86::Sse::try_new()) {
+        sse._mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(std::ptr::from_ref(value).cast());
     }
 }
 
@@ -271,7 +364,7 @@ mod tests {
 
     #[test]
     fn rows_by_rows_equal_the_sums_whatever_the_shape() {
-        for (n, m, k) in [(1, 1, 1), (1, 19, 33), (2, 7, 8), (3, 5, 100), (6, 300, 40), (9, 4, 2500), (4, 3, 0)] {
+        for (n, m, k) in [(1, 1, 1), (1, 19, 33), (2, 7, 8), (3, 5, 100), (6, 300, 40), (9, 4, 2500), (23, 70, 1030), (4, 3, 0)] {
             let (x, w) = (numbers(n * (k + 3), 1), numbers(m * (k + 1), 2));
             let mut out = vec![7.0; n * (m + 2)];
             let product = RowsByRows { x: View::new(&x, k + 3), w: View::new(&w, k + 1), shape: (n, m, k), out: &mut out, stride: m + 2 };
