@@ -1,7 +1,8 @@
 //! The cache in host memory, for the CPU backend.
 //!
-//! One [`KvSlot`] of a [`KvPool`] per sequence holds, per layer and key head, keys as \[e, capacity\] and values as
-//! \[capacity, e\]: the layout in which products read them along their rows. A prompt is held once: siblings read it where
+//! One [`KvSlot`] of a [`KvPool`] per sequence holds, per layer and key head, keys as \[e, positions\] and values as
+//! \[positions, e\]: the layout in which products read them along their rows. Keys are cut into pieces of few positions, each of
+//! which lies together. A prompt is held once: siblings read it where
 //! it is and keep only what is their own. A step's rows may come from any mixture of sequences, prefill and decode alike;
 //! there is no padding.
 
@@ -31,6 +32,9 @@ struct Prompt {
     length: usize,
 }
 
+/// Positions whose keys lie together: two registers of the widest kind.
+const PIECE: usize = 32;
+
 /// Keys and values of a run of positions, per layer and key head.
 #[derive(Debug)]
 struct Block {
@@ -42,6 +46,7 @@ struct Block {
 }
 
 impl Block {
+    /// `capacity` is in whole pieces.
     fn new(config: &TextConfig, capacity: usize) -> Self {
         let (e, kv_heads) = (config.head_dim, config.num_key_value_heads);
         let size = config.num_hidden_layers * kv_heads * e * capacity;
@@ -51,7 +56,7 @@ impl Block {
     /// The first `count` positions of a head.
     fn positions(&self, layer: usize, kv: usize, count: usize) -> Positions<'_> {
         let at = (layer * self.kv_heads + kv) * self.e * self.capacity;
-        Positions { keys_et: View::new(&self.keys[at..], self.capacity), values_te: View::new(&self.values[at..], self.e), count }
+        Positions { keys_et: &self.keys[at..], piece: PIECE, values_te: View::new(&self.values[at..], self.e), count }
     }
 }
 
@@ -66,8 +71,9 @@ impl KvSlot {
         let Block { keys, values, capacity, e, kv_heads } = &mut self.own;
         for kv in 0..*kv_heads {
             let block = (layer * *kv_heads + kv) * *e * *capacity;
+            let piece = block + at / PIECE * PIECE * *e + at % PIECE;
             for (lane, value) in k[kv * *e..][..*e].iter().enumerate() {
-                keys[block + lane * *capacity + at] = *value;
+                keys[piece + lane * PIECE] = *value;
             }
             values[block + at * *e..][..*e].copy_from_slice(&v[kv * *e..][..*e]);
         }
@@ -107,6 +113,7 @@ pub struct KvPool {
 impl KvPool {
     /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` hold.
     pub fn new(config: &TextConfig, capacity: usize, most: usize, bytes: u64) -> Self {
+        let capacity = capacity.next_multiple_of(PIECE);
         let slots = slots_within(config, capacity, most, bytes, size_of::<f32>());
         Self { config: config.clone(), capacity, slots, held: 0, free: vec![] }
     }

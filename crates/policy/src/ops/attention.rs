@@ -1,7 +1,7 @@
 //! Attention of blocks of query rows over keys and values in host memory, as small matrix products.
 //!
-//! In: rows of one segment or one cache. Out: attended rows, or gradients. Keys come as \[e, positions\], so that the scores
-//! of a block are one product read along its rows; probabilities exist for one block at a time, so memory is linear in
+//! In: rows of one segment or one cache. Out: attended rows, or gradients. Keys come as \[e, positions\], in one piece or in
+//! several, so that the scores of a block are products read along its rows; probabilities exist for one block at a time, so memory is linear in
 //! positions. What a row attends to is how many positions it sees: all of a block's rows share the positions.
 //!
 //! Not known here: threads, caches, Burn.
@@ -14,14 +14,16 @@ use super::vector::{dot, exp, highest, total};
 /// Query rows that share one reading of keys and values.
 pub const BLOCK: usize = 16;
 
-/// A run of positions: keys \[e, positions\] and values \[positions, e\], each with its own distance between rows.
+/// A run of positions: keys and values.
 #[derive(Clone, Copy)]
 pub struct Positions<'a> {
-    /// Keys, transposed.
-    pub keys_et: View<'a>,
-    /// Values.
+    /// Keys, transposed, in pieces one after the other: \[pieces, e, positions of a piece\].
+    pub keys_et: &'a [f32],
+    /// Positions of a piece. A cache has small ones: what it reads lies together, however long a sequence may become.
+    pub piece: usize,
+    /// Values \[positions, e\].
     pub values_te: View<'a>,
-    /// Positions.
+    /// Positions that count; there may be more.
     pub count: usize,
 }
 
@@ -139,9 +141,12 @@ impl<'a, F: Fn(usize) -> Positions<'a>> WithSimd for AttendSiblings<'a, F> {
 /// `p[r, j] = q[r] . key[j]`.
 #[inline(always)]
 fn scores<S: Simd>(simd: S, q: Queries<'_>, over: Positions<'_>, p: &mut [f32], stride: usize) {
+    let Positions { keys_et, piece, count, .. } = over;
     let (a, a_strides) = (q.rows.values, (q.rows.stride, 1));
-    if over.count > 0 {
-        RowsByColumns { a, a_strides, b: over.keys_et, shape: (q.count, over.count, q.e), out: p, stride, add: false }.with_simd(simd);
+    for start in (0..count).step_by(piece.max(1)) {
+        let b = View::new(&keys_et[start * q.e..], piece);
+        let shape = (q.count, piece.min(count - start), q.e);
+        RowsByColumns { a, a_strides, b, shape, out: &mut p[start..], stride, add: false }.with_simd(simd);
     }
 }
 

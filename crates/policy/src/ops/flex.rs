@@ -311,7 +311,7 @@ fn attention_after(
         for kv in 0..segments.kv_heads {
             let positions = |keys_et, range: &Range<usize>| {
                 let at = range.start * kv_width + kv * e;
-                Positions { keys_et: View::new(keys_et, range.len()), values_te: View::new(&vs[at..], kv_width), count: range.len() }
+                Positions { keys_et, piece: range.len(), values_te: View::new(&vs[at..], kv_width), count: range.len() }
             };
             for (keys_et, range) in [(&mut own_et, &range), (&mut shared_et, &shared)] {
                 transpose(keys_et, &ks[range.start * kv_width + kv * e..], kv_width, e, range.len());

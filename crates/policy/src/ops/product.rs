@@ -8,6 +8,8 @@
 //!
 //! Not known here: threads, what the rows mean.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 /// A body for each of up to eight numbers, which are constants in it.
@@ -51,8 +53,9 @@ const KEPT: usize = 32 << 10;
 /// Rows of the second operand are kept in multiples of this: no tile's width leaves a rest that would be summed one by one.
 const KEPT_ROWS: usize = 24;
 
-/// Rows of the first operand from which the second is asked for ahead: fewer are done before it could have come.
-const ROWS_TO_ASK: usize = 8;
+/// Elements of the second operand from which it is asked for ahead: 512 KiB, about what a core's own cache holds beside the
+/// rest. What is near already need not be asked for.
+const ASKED: usize = 128 << 10;
 
 /// `out[i, j] = sum_k x[i, k] * w[j, k]`: rows with rows, both read along their rows. `out` has `n` rows of `m` elements,
 /// `stride` apart; the inner dimension is `k`.
@@ -78,7 +81,7 @@ impl WithSimd for RowsByRows<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { x, w, shape: (n, m, k), out, stride } = self;
-        let blocks = if n < ROWS_TO_ASK { 0 } else { n.div_ceil(rows_at_once::<S>(n)) };
+        let blocks = if m * k > ASKED { n.div_ceil(rows_at_once::<S>(n).max(1)) } else { 0 };
         let mut packed = Vec::with_capacity(n * k.min(INNER).div_ceil(S::F32_LANES));
         for from in (0..k.max(1)).step_by(INNER) {
             let length = INNER.min(k - from);
@@ -146,51 +149,65 @@ struct Piece<'a> {
     row: usize,
     /// Rows of `w` from what is summed up to what is asked for.
     ahead: usize,
-    /// The part of it that these rows ask for, and of how many: all blocks of rows pass the same rows of `w`.
+    /// The part of it that these rows ask for, and of how many: all blocks of rows pass the same rows of `w`. Of none where it
+    /// is not worth asking.
     share: (usize, usize),
 }
 
-impl Piece<'_> {
+impl<'a> Piece<'a> {
     /// `R` rows of the result, `C` columns at a time; returns `R`.
     #[inline(always)]
-    fn rows<S: Simd, const R: usize, const C: usize>(
-        self,
-        simd: S,
-        x: &[S::f32s],
-        columns: std::ops::Range<usize>,
-        out: &mut [f32],
-    ) -> usize {
-        let mut column = columns.start;
-        while column + C <= columns.end {
-            if self.share.1 > 0 {
-                self.ask(column, C);
-            }
-            self.tile::<S, R, C>(simd, x, column, out);
-            column += C;
-        }
-        while column < columns.end {
-            self.tile::<S, R, 1>(simd, x, column, out);
-            column += 1;
+    fn rows<S: Simd, const R: usize, const C: usize>(self, simd: S, x: &[S::f32s], columns: Range<usize>, out: &mut [f32]) -> usize {
+        match self.share.1 {
+            0 => self.columns::<S, R, C, 0>(simd, x, columns, out),
+            of if of >= C => self.columns::<S, R, C, 1>(simd, x, columns, out),
+            _ => self.columns::<S, R, C, C>(simd, x, columns, out),
         }
         R
     }
 
-    /// Asks for this share of the rows of `w` that are summed up a block later.
+    /// The same, where a tile asks for up to `A` rows of `w`.
     #[inline(always)]
-    fn ask(self, column: usize, rows: usize) {
-        let (index, of) = self.share;
-        let share = self.length.div_ceil(of);
-        let (from, to) = (index * share, self.length.min((index + 1) * share));
-        for row in column + self.ahead..column + self.ahead + rows {
-            for at in (from..to).step_by(LINE) {
-                prefetch(self.w.values, row * self.w.stride + self.from + at);
-            }
+    fn columns<S: Simd, const R: usize, const C: usize, const A: usize>(
+        self,
+        simd: S,
+        x: &[S::f32s],
+        columns: Range<usize>,
+        out: &mut [f32],
+    ) {
+        let mut column = columns.start;
+        while column + C <= columns.end {
+            self.tile::<S, R, C, A>(simd, x, column, self.wanted::<C, A>(column), out);
+            column += C;
+        }
+        while column < columns.end {
+            self.tile::<S, R, 1, 0>(simd, x, column, [], out);
+            column += 1;
         }
     }
 
-    /// `R` rows of the result by `C` columns.
+    /// This share of the `C` rows of `w` that are a block ahead; nothing where there are no more.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const C: usize>(self, simd: S, x: &[S::f32s], column: usize, out: &mut [f32]) {
+    fn wanted<const C: usize, const A: usize>(self, column: usize) -> [&'a [f32]; A] {
+        let (index, of) = self.share;
+        std::array::from_fn(|at| {
+            let row = index + at * of;
+            let start = (column + self.ahead + row) * self.w.stride + self.from;
+            if row < C && start + self.length <= self.w.values.len() { &self.w.values[start..][..self.length] } else { &[] }
+        })
+    }
+
+    /// `R` rows of the result by `C` columns. What is wanted is asked for bit by bit: many lines at once would hold up those
+    /// that are needed now.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const C: usize, const A: usize>(
+        self,
+        simd: S,
+        x: &[S::f32s],
+        column: usize,
+        wanted: [&[f32]; A],
+        out: &mut [f32],
+    ) {
         let ws: [_; C] = std::array::from_fn(|c| S::as_simd_f32s(self.w.row(column + c, self.from, self.length)));
         let whole = self.length / S::F32_LANES;
         let vectors: [_; C] = std::array::from_fn(|c| &ws[c].0[..whole]);
@@ -198,6 +215,9 @@ impl Piece<'_> {
         let mut sums = [[simd.splat_f32s(0.0); C]; R];
         for (at, x) in (0..whole).zip(x.chunks_exact(R)) {
             let w: [_; C] = std::array::from_fn(|c| vectors[c][at]);
+            for wanted in wanted {
+                prefetch(wanted, at * S::F32_LANES);
+            }
             // One `x` at a time.
             for r in 0..R {
                 for c in 0..C {
@@ -224,10 +244,7 @@ impl Piece<'_> {
     }
 }
 
-/// Elements of a line of the cache.
-const LINE: usize = 16;
-
-/// Asks for a line of a buffer to be brought near; beyond its end nothing happens.
+/// Asks for an element of a buffer, and its line of the cache, to be brought near; beyond its end nothing happens.
 #[inline(always)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 fn prefetch(values: &[f32], at: usize) {
