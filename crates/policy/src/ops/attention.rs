@@ -246,3 +246,86 @@ impl WithSimd for AttendBackward<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const E: usize = 8;
+    const PIECE: usize = 32;
+
+    fn numbers(count: usize, salt: usize) -> Vec<f32> {
+        (0..count).map(|at| ((at * 37 + salt * 101) % 211) as f32 / 100.0 - 1.0).collect()
+    }
+
+    /// Keys in pieces, values, and how many of them count.
+    struct Run(Vec<f32>, Vec<f32>, usize);
+
+    impl Run {
+        fn new(count: usize, salt: usize) -> Self {
+            let capacity = count.next_multiple_of(PIECE);
+            Self(numbers(capacity * E, salt), numbers(capacity * E, salt + 1), count)
+        }
+
+        fn positions(&self) -> Positions<'_> {
+            Positions { keys_et: &self.0, piece: PIECE, values_te: View::new(&self.1, E), count: self.2 }
+        }
+
+        fn key(&self, position: usize, lane: usize) -> f64 {
+            f64::from(self.0[position / PIECE * PIECE * E + lane * PIECE + position % PIECE])
+        }
+    }
+
+    /// Softmax attention as it is defined, over one run and then another.
+    fn defined(q: &[f32], runs: [&Run; 2]) -> Vec<f64> {
+        let places: Vec<(&Run, usize)> = runs.iter().flat_map(|run| (0..run.2).map(move |at| (*run, at))).collect();
+        let score = |(run, at): &(&Run, usize)| (0..E).map(|lane| f64::from(q[lane]) * run.key(*at, lane)).sum::<f64>();
+        let weights: Vec<f64> = places.iter().map(|place| (score(place) / (E as f64).sqrt()).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let value = |lane: usize| places.iter().zip(&weights).map(|((run, at), p)| p * f64::from(run.1[at * E + lane])).sum::<f64>();
+        (0..E).map(|lane| value(lane) / total).collect()
+    }
+
+    #[test]
+    fn siblings_attend_together_to_what_each_would_attend_to_alone_bit_for_bit() {
+        let (heads, stride) = (3, 4 * E);
+        let q = numbers(4 * stride, 1);
+        let prompt = Run::new(45, 10);
+        let own: Vec<Run> = [1, 32, 50, 7].iter().enumerate().map(|(at, count)| Run::new(*count, 20 + 2 * at)).collect();
+        let attend = |rows: std::ops::Range<usize>| {
+            let mut out = vec![0.0; rows.len() * stride];
+            pulp::Arch::new().dispatch(AttendSiblings {
+                q: Queries { rows: View::new(&q[rows.start * stride..], stride), count: rows.len(), e: E },
+                heads,
+                shared: prompt.positions(),
+                own: |row: usize| own[rows.start + row].positions(),
+                scratch: &mut vec![],
+                out: &mut out,
+                stride,
+            });
+            out
+        };
+        let together = attend(0..4);
+        for row in 0..4 {
+            assert_eq!(together[row * stride..][..stride], attend(row..row + 1), "row {row}");
+            for head in 0..heads {
+                let at = row * stride + head * E;
+                let query = &q[at..][..E];
+                let want = defined(query, [&prompt, &own[row]]);
+                assert!(together[at..][..E].iter().zip(&want).all(|(got, want)| (f64::from(*got) - want).abs() < 1e-5), "{row} {head}");
+                let mut alone = vec![0.0; E];
+                pulp::Arch::new().dispatch(Attend {
+                    q: Queries { rows: View::new(query, E), count: 1, e: E },
+                    shared: prompt.positions(),
+                    own: own[row].positions(),
+                    seen: |_: usize| own[row].2,
+                    scratch: &mut vec![],
+                    out: &mut alone,
+                    stride: E,
+                });
+                assert_eq!(together[at..][..E], alone, "row {row}, head {head}: as one sequence's rows do");
+            }
+            assert!(together[row * stride + heads * E..][..E].iter().all(|beside| *beside == 0.0), "nothing is written beside the heads");
+        }
+    }
+}
