@@ -2,9 +2,8 @@
 //!
 //! One [`KvSlot`] of a [`KvPool`] per sequence holds, per layer and key head, keys as \[e, positions\] and values as
 //! \[positions, e\]: the layout in which products read them along their rows. Keys are cut into pieces of few positions, each of
-//! which lies together. A prompt is held once: siblings read it where
-//! it is and keep only what is their own. A step's rows may come from any mixture of sequences, prefill and decode alike;
-//! there is no padding.
+//! which lies together. A prompt is held once: siblings read it where it is, all at once, and keep only what is their own. A
+//! step's rows may come from any mixture of sequences, prefill and decode alike; there is no padding.
 
 use std::sync::Arc;
 

@@ -38,24 +38,48 @@ impl Sampler {
         if top_k == 0 && top_p >= 1.0 && min_p <= 0.0 {
             return pick(weights.iter().copied().enumerate(), point * total).unwrap_or_else(|| last_possible(weights));
         }
-        let mut order: Vec<usize> = (0..weights.len()).collect();
-        order.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b)));
-        if top_k > 0 {
-            order.truncate(top_k);
-        }
-        if top_p < 1.0 {
-            let enough = order.iter().map(|index| weights[*index]).sum::<f64>() * f64::from(top_p);
-            let reached = order.iter().scan(0.0, |kept, index| {
-                *kept += weights[*index];
-                Some(*kept)
-            });
-            let below = reached.take_while(|kept| *kept < enough).count();
-            order.truncate(below + 1);
-        }
-        let floor = weights[order[0]] * f64::from(min_p);
-        order.truncate(order.partition_point(|index| weights[*index] >= floor).max(1));
+        let order = kept(weights, total, self.sampling);
         let kept: f64 = order.iter().map(|index| weights[*index]).sum();
         pick(order.iter().map(|index| (*index, weights[*index])), point * kept).unwrap_or(order[order.len() - 1])
+    }
+}
+
+/// Tokens that are sorted at first; few more are ever kept, and a vocabulary is large.
+const HEAD: usize = 64;
+
+/// What top-k, then top-p of what that left, and min-p leave of weights that sum to `total`: the likeliest first, and of equals
+/// the first. At least one.
+fn kept(weights: &[f64], total: f64, Sampling { top_k, top_p, min_p, .. }: Sampling) -> Vec<usize> {
+    let before = |a: &usize, b: &usize| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b));
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    let mut mass = total;
+    if (1..order.len()).contains(&top_k) {
+        order.select_nth_unstable_by(top_k, before);
+        order.truncate(top_k);
+        order.sort_unstable_by(before);
+        mass = order.iter().map(|index| weights[*index]).sum();
+    }
+    let enough = if top_p < 1.0 { mass * f64::from(top_p) } else { f64::INFINITY };
+    let floor = weights.iter().copied().fold(0.0, f64::max) * f64::from(min_p);
+    let mut head = HEAD.min(order.len());
+    loop {
+        if head < order.len() {
+            order.select_nth_unstable_by(head, before);
+        }
+        order[..head].sort_unstable_by(before);
+        let mut sum = 0.0;
+        // What is below has not enough before it and is likely enough itself.
+        let below = order[..head].iter().take_while(|index| {
+            let wanted = sum < enough && weights[**index] >= floor;
+            sum += weights[**index];
+            wanted
+        });
+        let count = below.count();
+        if count < head || head == order.len() {
+            order.truncate(count.max(1));
+            return order;
+        }
+        head = (8 * head).min(order.len());
     }
 }
 
@@ -129,6 +153,36 @@ mod tests {
         // The nucleus is taken of what top-k left: 0.64 of 0.88 is 0.73.
         assert_eq!(given(Sampling { top_k: 2, top_p: 0.7, ..all }), 1);
         assert_eq!(given(Sampling { top_k: 1, min_p: 1.0, ..all }), 1);
+    }
+
+    #[test]
+    fn what_is_kept_is_what_sorting_the_whole_vocabulary_keeps() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        for size in [1, 2, 63, 64, 65, 1000, 3000] {
+            // Coarse, so that there are equals.
+            let weights: Vec<f64> = (0..size).map(|_| (8.0 * random.random::<f64>()).floor().exp2()).collect();
+            let total: f64 = weights.iter().sum();
+            let mut sorted: Vec<usize> = (0..size).collect();
+            sorted.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b)));
+            for (top_k, top_p, min_p) in
+                [(0, 0.1, 0.0), (0, 0.95, 0.0), (0, 1.0, 0.3), (5, 1.0, 0.0), (700, 0.9, 0.0), (90, 0.5, 0.6), (9999, 0.999, 0.0)]
+            {
+                let mut want = sorted.clone();
+                want.truncate(if top_k == 0 { size } else { top_k });
+                if top_p < 1.0 {
+                    let enough = want.iter().map(|index| weights[*index]).sum::<f64>() * f64::from(top_p);
+                    let mut sum = 0.0;
+                    want.retain(|index| {
+                        let wanted = sum < enough;
+                        sum += weights[*index];
+                        wanted
+                    });
+                }
+                want.retain(|index| weights[*index] >= weights[sorted[0]] * f64::from(min_p));
+                let sampling = Sampling { top_k, top_p, min_p, ..Sampling::of(1.0, 1.0) };
+                assert_eq!(kept(&weights, total, sampling), want, "{size} tokens, {sampling:?}");
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use hypereyes_domain::{Chunk, Failure, GenerateError, Patches, PolicyVersion, Sampled, Stop};
+use rayon::prelude::*;
 use tokio::sync::oneshot;
 
 use super::cache::{Cache, CacheRow, CachedAttention, beside_the_prompt};
@@ -73,6 +74,9 @@ struct Taken<B: burn::tensor::backend::Backend, S> {
 /// Largest model whose lanes each read all weights: what fits a cache is read for free. The operations of a larger one are
 /// worth splitting one by one.
 const LANE_WEIGHTS: u128 = 8 << 20;
+
+/// Logits from which choosing tokens is worth a task of the pool.
+const LOGITS_PER_TASK: usize = 16 << 10;
 
 /// Rows from which a pass runs on a thread of the pool.
 const POOL_ROWS: usize = 32;
@@ -405,9 +409,16 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
         let index: Vec<i64> = sampling.iter().map(|(_, row)| *row).collect();
         let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [sampling.len()]), &self.device);
         let logits = self.model.logits(hidden.select(0, index)).into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
-        for ((slot, _), logits) in sampling.iter().zip(logits.chunks(self.config.text.vocab_size)) {
-            self.choose(&mut part[*slot].sequence, logits);
+        let vocab = self.config.text.vocab_size;
+        let mut given: Vec<Option<&[f32]>> = vec![None; part.len()];
+        for ((slot, _), logits) in sampling.iter().zip(logits.chunks(vocab)) {
+            given[*slot] = Some(logits);
         }
+        part.par_iter_mut().zip(given).with_min_len(LOGITS_PER_TASK.div_ceil(vocab)).for_each(|(taken, logits)| {
+            if let Some(logits) = logits {
+                self.choose(&mut taken.sequence, logits);
+            }
+        });
     }
 
     /// The prompt is in: its siblings go on from it, each on its own.

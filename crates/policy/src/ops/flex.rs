@@ -372,12 +372,16 @@ fn split_segments<'a>(mut buffer: &'a mut [f32], width: usize, segments: &Segmen
     parts
 }
 
+/// Elements that one task of the pool handles in elementwise kernels: big enough to pay for the task.
+const ELEMENTS_PER_TASK: usize = 32 << 10;
+
 /// Runs `task(first row, rows)` over blocks of rows, vectorised and in parallel when there is more than one block.
 fn over_rows(out: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
     let arch = pulp::Arch::new();
-    if out.len() <= ROWS_PER_TASK * width {
+    let rows = (ELEMENTS_PER_TASK / width.max(1)).max(1);
+    if out.len() <= rows * width {
         arch.dispatch(|| task(0, out));
     } else {
-        out.par_chunks_mut(ROWS_PER_TASK * width).enumerate().for_each(|(block, rows)| arch.dispatch(|| task(block * ROWS_PER_TASK, rows)));
+        out.par_chunks_mut(rows * width).enumerate().for_each(|(block, part)| arch.dispatch(|| task(block * rows, part)));
     }
 }
