@@ -167,7 +167,8 @@ async fn nothing_is_left_behind_however_it_ends() {
         .arg("--scratch")
         .arg(scratch.path());
     let mut kubesim = kubesim.stdout(std::process::Stdio::null()).spawn().unwrap();
-    wait(|| !namespaces(&mark).is_empty());
+    // Not before: what starts it has yet to ask to die with its parent.
+    wait(|| commands().any(|line| line.starts_with(&format!("sh\0-c\0sleep 61; : {mark}"))));
     kubesim.kill().unwrap();
     kubesim.wait().unwrap();
     wait(|| namespaces(&mark).is_empty());
@@ -181,6 +182,12 @@ fn namespaces(mark: &str) -> BTreeSet<String> {
     let marked =
         processes.filter(|path| std::fs::read(path.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(mark)));
     marked.filter_map(|path| std::fs::read_link(path.join("ns/net")).ok()).map(|link| link.display().to_string()).collect()
+}
+
+/// Command lines of all processes.
+fn commands() -> impl Iterator<Item = String> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok()).map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
 fn wait(done: impl Fn() -> bool) {
