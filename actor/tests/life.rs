@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use hypereyes_actor::{Config, run};
-use hypereyes_chassis::{Shutdown, TelemetryConfig, telemetry};
+use hypereyes_chassis::{BreakerConfig, Shutdown, TelemetryConfig, telemetry};
 use hypereyes_domain::{Accuracy, PolicyVersion};
 use hypereyes_proto::v1;
 use hypereyes_weights::Snapshot;
@@ -144,6 +144,27 @@ async fn a_learner_that_is_late_is_waited_for_and_a_silent_teacher_is_no_signal(
         counted("hypereyes_weights_fetches_total", &[("outcome", "ok")]) >= 1.0,
         "version 0 of the learner is not what the folder holds"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_teacher_that_is_gone_is_left_alone_and_the_gauge_says_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let learner = Learner::new(&policy(folder.path()), ["t@1", "t@2", "t@3", "t@4", "t@5"].map(|id| lease(id, 4, 0)));
+    let (incoming, address) = port();
+    let _serving = learner.serve_at(incoming);
+    let (gone, nobody) = port();
+    drop(gone);
+    let away = || counted("hypereyes_actor_teacher_no_signal_total", &[("reason", "away")]);
+    let before = away();
+    let teacher_breaker = BreakerConfig { failures: 1, pause_ms: 600_000, ..BreakerConfig::default() };
+    let config = config(folder.path(), &address, &Reward::default().serve());
+    let (_, task) = spawn(Config { teacher: Some(nobody), teacher_ms: 300, teacher_breaker, ..config });
+    end(task).await;
+    let state = learner.state();
+    assert_eq!(state.submitted.len(), 5, "groups go on without it");
+    assert!(state.submitted.iter().flat_map(|taught| &taught.teacher).all(Option::is_none));
+    assert!(away() > before, "it was not asked for every group");
+    assert_eq!(counted("hypereyes_actor_teacher_away", &[]), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

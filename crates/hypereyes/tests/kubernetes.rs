@@ -6,12 +6,14 @@
 
 #[path = "../../chassis/tests/authority/mod.rs"]
 mod authority;
+mod cores;
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use authority::{Asked, Authority};
+use cores::{Apart, Stranger, renice};
 use hypereyes_kubesim::{Cluster, Options, Permit, Verdict};
 use hypereyes_learner::audit;
 use serde_json::Value;
@@ -363,78 +365,4 @@ async fn the_fleet_follows_the_learners_hunger_up_and_down_without_swinging() {
     let down = fleet("fed", 200, ("room learner", "room actor")).await;
     assert!(down.iter().rev().is_sorted() && down.last() < down.first(), "down, and never up: {down:?}");
     run.audited();
-}
-
-/// Gives every thread of the processes that a pattern finds another share of the cores.
-fn renice(pattern: &str, value: &str) {
-    for process in found(&format!("hypereyes {pattern}")) {
-        for thread in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
-            let thread = thread.file_name().to_string_lossy().into_owned();
-            // Threads come and go.
-            let _ = std::process::Command::new("renice").args(["-n", value, "-p", &thread]).output();
-        }
-    }
-}
-
-/// The learner alone on the last core, everything else on the others, new processes too, for as long as this lives.
-struct Apart(tokio::task::JoinHandle<()>);
-
-impl Apart {
-    fn start() -> Self {
-        Self(tokio::spawn(async {
-            loop {
-                tokio::task::spawn_blocking(|| {
-                    pin("hypereyes room learner", Self::learners());
-                    pin("hypereyes (room (actor|reward|teacher)|prepare|probe|bench)", 0);
-                })
-                .await
-                .expect("it does not panic");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }))
-    }
-
-    fn learners() -> usize {
-        std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1)
-    }
-}
-
-impl Drop for Apart {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// A process of ours that decodes on one core and speaks to nobody.
-struct Stranger(std::process::Child);
-
-impl Stranger {
-    fn start() -> Self {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hypereyes"));
-        command
-            .args(["bench", "engine", "--threads", "1", "--batch", "8", "--new", "400", "--repeats", "255"])
-            .stdout(std::process::Stdio::null());
-        Self(command.spawn().expect("it starts"))
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Binds every thread of the processes that a pattern finds to one core.
-fn pin(pattern: &str, core: usize) {
-    for process in found(pattern) {
-        // Processes come and go.
-        let _ = std::process::Command::new("taskset").args(["-acp", &core.to_string(), &process]).output();
-    }
-}
-
-/// Processes whose command line a pattern finds.
-fn found(pattern: &str) -> Vec<String> {
-    let found = std::process::Command::new("pgrep").args(["-f", pattern]).output().expect("pgrep");
-    String::from_utf8_lossy(&found.stdout).split_whitespace().map(str::to_owned).collect()
 }

@@ -82,6 +82,14 @@ fn a_teacher_is_swapped_in_mid_run_and_its_absence_is_survived() {
         let again = |step: &Value| step["teachers"].get("green#2").is_some();
         lines(&metrics)[gap..].iter().any(again).then_some(())
     });
+    // A store that never answers is waited for as long as was said, and no longer.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let source = format!("http://{}/model", silent.local_addr().unwrap());
+    let late = run(&["teacher", "--set", &run_dir, "load", "late", &source, "--wait", "1"]);
+    assert_eq!(late.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&late.stderr);
+    assert!(said.contains("still being loaded after 1 s") && said.contains("hypereyes teacher list"), "{said}");
+    assert!(run(&["teacher", "--set", &run_dir, "load", "later", &source, "--wait", "0"]).status.success(), "it is not waited for");
     signal("TERM", u64::from(up.id()));
     let output = up.wait_with_output().unwrap();
     assert!(!output.status.success(), "it was stopped in mid-run");

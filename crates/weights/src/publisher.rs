@@ -61,6 +61,16 @@ impl Held {
     fn of_digest(&self, digest: Digest) -> Option<&Arc<Snapshot>> {
         self.snapshots.iter().find(|snapshot| snapshot.digest == digest)
     }
+
+    /// Drops differences of which an end is not held any more.
+    fn forget_differences(&mut self) {
+        let Self { snapshots, differences } = self;
+        let held = |digest: Digest| snapshots.iter().any(|snapshot| snapshot.digest == digest);
+        differences.retain(|one| {
+            let (base, snapshot) = one.ends();
+            held(base) && held(snapshot)
+        });
+    }
 }
 
 impl Publisher {
@@ -86,9 +96,7 @@ impl Publisher {
                 held.snapshots.pop_front();
                 counter!(DROPPED).increment(1);
             }
-            let mut differences = std::mem::take(&mut held.differences);
-            differences.retain(|one| <[Digest; 2]>::from(one.ends()).into_iter().all(|end| held.of_digest(end).is_some()));
-            held.differences = differences;
+            held.forget_differences();
             // Inside the lock, so that two publishers announce in the order in which they are held.
             self.inner.newest.send_replace(published);
         }

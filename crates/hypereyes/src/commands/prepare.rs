@@ -33,8 +33,8 @@ impl Part {
     /// Its folder, and its word in the report.
     fn folder(self) -> &'static str {
         match self {
-            Self::Policy => "policy",
-            Self::Teacher => "teacher",
+            Self::Policy => Shipped::Policy.label(),
+            Self::Teacher => Shipped::Teacher.label(),
             Self::Train => "train",
             Self::HeldOut => "held_out",
         }

@@ -10,6 +10,7 @@ use hypereyes_domain::{ModelInfo, ModelState, Roster, TeacherId};
 use hypereyes_proto::teacher::Load;
 use hypereyes_proto::{CallError, TeacherPeer, client};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::teacher_check::{self, CheckArgs};
 use crate::config::Config;
@@ -58,9 +59,9 @@ pub enum What {
         /// Digest that its files must have (BLAKE3, hex; `list` shows it).
         #[arg(long, default_value = "")]
         digest: String,
-        /// Do not wait until it is ready.
-        #[arg(long)]
-        no_wait: bool,
+        /// Seconds to wait until it is ready; 0 does not wait. What is being loaded goes on whether anybody waits or not.
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        wait: u64,
     },
     /// Play held-out tasks with a policy and see how far the teachers are from it.
     Check(CheckArgs),
@@ -86,14 +87,18 @@ pub fn run(config: &Config, args: &TeacherArgs, json: bool) -> Result<()> {
         let said = |error: CallError| said(&address, error);
         match &args.what {
             What::List => show(&peer.roster(SMALL).await.map_err(said)?, json),
-            What::Load { id, source, digest, no_wait } => {
+            What::Load { id, source, digest, wait } => {
                 let id = TeacherId::new(id.clone());
                 let load = Load { source: absolute(source)?, id: id.clone(), digest: digest.clone(), background: true };
                 peer.load(load, SMALL).await.map_err(said)?;
-                if *no_wait {
+                if *wait == 0 {
                     return Ok(());
                 }
-                let info = ready(&peer, &id).await.map_err(said)?;
+                let ready = timeout(Duration::from_secs(*wait), ready(&peer, &id)).await;
+                let info = ready.map_err(|_| {
+                    anyhow!("{id} is still being loaded after {wait} s and goes on: `hypereyes teacher list` says when it is ready")
+                })?;
+                let info = info.map_err(said)?;
                 if let ModelState::Failed(reason) = &info.state {
                     return Err(BadInput::new(format!("{id}: {reason}")).into());
                 }
@@ -136,23 +141,21 @@ fn absolute(source: &str) -> Result<String> {
     Ok(crate::rooms::absolute(Path::new(source))?.display().to_string())
 }
 
-/// Waits until a model is no longer being loaded. There is no deadline: a large model takes what its disk takes.
+/// Waits until a model is no longer being loaded, as long as the caller lets it.
 async fn ready(peer: &TeacherPeer, id: &TeacherId) -> Result<ModelInfo, CallError> {
     let bar = Bar::new("load", "models");
-    let loaded = async {
-        loop {
-            let roster = peer.roster(SMALL).await?;
-            match roster.models.into_iter().find(|model| model.id == *id) {
-                Some(model) if model.state != ModelState::Loading => return Ok(model),
-                Some(model) => bar.at(0, 1, &model.source),
-                None => return Err(CallError::nonsense("list_models", format!("{id} is not in the list any more"))),
+    loop {
+        let roster = peer.roster(SMALL).await?;
+        match roster.models.into_iter().find(|model| model.id == *id) {
+            Some(model) if model.state != ModelState::Loading => {
+                bar.done();
+                return Ok(model);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            Some(model) => bar.at(0, 1, &model.source),
+            None => return Err(CallError::nonsense("list_models", format!("{id} is not in the list any more"))),
         }
-    };
-    let loaded = loaded.await;
-    bar.done();
-    loaded
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 fn show(roster: &Roster, json: bool) {
