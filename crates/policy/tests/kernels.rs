@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Distribution, Tensor, TensorPrimitive};
 use hypereyes_policy::backend::{Cpu, CpuTrain};
-use hypereyes_policy::ops::{self, Branches, Kernels, Segments, plain};
+use hypereyes_policy::ops::{self, Branches, Kernels, Segments, padded, plain};
 
 fn random(rows: usize, width: usize, seed: u64) -> Tensor<Cpu, 2> {
     let device = Default::default();
@@ -56,9 +56,9 @@ fn attention_equals_its_definition_for_ragged_segments_and_shared_heads() {
         let (q, k, v) = (random(n, heads * 12, 1), random(n, kv_heads * 12, 2), random(n, kv_heads * 12, 3));
         let g = random(n, heads * 12, 4);
         let fused = Cpu::segment_attention(raw(&q), raw(&k), raw(&v), &segments);
-        close::<2>(fused, plain::segment_attention::<Cpu>(raw(&q), raw(&k), raw(&v), &segments));
+        close::<2>(fused, padded::segment_attention::<Cpu>(raw(&q), raw(&k), raw(&v), &segments));
         let fused = Cpu::segment_attention_backward(raw(&q), raw(&k), raw(&v), &segments, raw(&g));
-        let wanted = plain::segment_attention_backward::<Cpu>(raw(&q), raw(&k), raw(&v), &segments, raw(&g));
+        let wanted = padded::segment_attention_backward::<Cpu>(raw(&q), raw(&k), raw(&v), &segments, raw(&g));
         for (fused, wanted) in fused.into_iter().zip(wanted) {
             close::<2>(fused, wanted);
         }
@@ -75,7 +75,7 @@ fn branches_see_their_trunk_and_nothing_of_each_other() {
         let branches = Branches { segments, trunks: vec![None, Some(0), Some(0), None, Some(3), Some(3), None] };
         let (q, k, v) = (random(n, heads * 12, 1), random(n, kv_heads * 12, 2), random(n, kv_heads * 12, 3));
         let fused = Cpu::branch_attention(raw(&q), raw(&k), raw(&v), &branches);
-        let plain = plain::branch_attention::<Cpu>(raw(&q), raw(&k), raw(&v), &branches);
+        let plain = padded::branch_attention::<Cpu>(raw(&q), raw(&k), raw(&v), &branches);
         close::<2>(fused, plain.clone());
         // The second branch, laid out whole behind its trunk, says the same.
         let whole = |x: &Tensor<Cpu, 2>| Tensor::cat(vec![x.clone().narrow(0, 0, 20), x.clone().narrow(0, 23, 17)], 0);
@@ -96,7 +96,7 @@ fn gradients_on_the_tape_equal_those_of_the_plain_chain() {
             ops::attention(q.clone(), k.clone(), v.clone(), &segments)
         } else {
             let raw = |x: &Tensor<CpuTrain, 2>| x.clone().into_primitive().tensor();
-            Tensor::from_primitive(TensorPrimitive::Float(plain::segment_attention::<CpuTrain>(raw(&q), raw(&k), raw(&v), &segments)))
+            Tensor::from_primitive(TensorPrimitive::Float(padded::segment_attention::<CpuTrain>(raw(&q), raw(&k), raw(&v), &segments)))
         };
         let tape = out.powi_scalar(2).sum().backward();
         [q, k, v].map(|x| x.grad(&tape).unwrap().into_data().into_vec::<f32>().unwrap()).into()

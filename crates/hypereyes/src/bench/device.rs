@@ -1,5 +1,5 @@
-//! A device: how fast it multiplies and attends, what its kernels cost the first time, and how far its numbers are from the
-//! CPU's for the same model and tokens.
+//! A device: how fast it multiplies and attends, what its kernels cost the first time, how far each is from its definition, and
+//! how far the numbers of a model are from the CPU's.
 //!
 //! In: a device. Out: one row per question.
 
@@ -27,6 +27,7 @@ pub fn measure(device: Device, side: usize, repeats: usize, seed: u64) -> Result
     let mut rows = vec![];
     rows.push(rate("product", &probe::product(device, side, repeats)?));
     rows.push(rate("attention", &probe::attention(device, ATTENTION, repeats)?));
+    rows.push(kernels(device)?);
     let model = Size::Tiny.model();
     let weights = init::fresh(&model, &Default::default(), seed);
     rows.push(agreement(&model, &weights, device, seed)?);
@@ -36,6 +37,13 @@ pub fn measure(device: Device, side: usize, repeats: usize, seed: u64) -> Result
 fn rate(name: &str, timed: &Timed) -> Map<String, Value> {
     let later = median(timed.later.clone());
     row(json!({ "what": name, "first_s": timed.first, "later_s": later, "gflop_per_s": timed.flop / later / 1e9 }))
+}
+
+/// How far every kernel is from its plain definition on the CPU.
+fn kernels(device: Device) -> Result<Map<String, Value>> {
+    let mut row = row(json!({ "what": "kernels" }));
+    row.extend(probe::kernels(device)?.into_iter().map(|(name, worst)| (name.to_owned(), worst.into())));
+    Ok(row)
 }
 
 /// Log-probs and a training step of the tiny model, here and on the CPU.
@@ -90,7 +98,8 @@ mod tests {
     fn the_cpu_agrees_with_itself() {
         let rows = measure(Device::Cpu, 16, 1, 3).expect("it runs");
         assert!(rows[..2].iter().all(|row| row["gflop_per_s"].as_f64().is_some_and(|rate| rate > 0.0)));
-        assert_eq!(rows[2]["logprob_worst_difference"].as_f64(), Some(0.0));
-        assert!((rows[2]["step_cosine"].as_f64().expect("a number") - 1.0).abs() < 1e-9);
+        assert!(rows[2]["segment_attention"].as_f64().is_some_and(|worst| worst < 2e-5));
+        assert_eq!(rows[3]["logprob_worst_difference"].as_f64(), Some(0.0));
+        assert!((rows[3]["step_cosine"].as_f64().expect("a number") - 1.0).abs() < 1e-9);
     }
 }

@@ -83,6 +83,16 @@ impl<B: Kernels> RmsNorm<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         ops::rms_norm(x, self.weight.val(), self.eps)
     }
+
+    /// `x + y`, and the norm of that.
+    pub fn after_sum(&self, x: Tensor<B, 2>, y: Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        ops::add_rms_norm(x, y, self.weight.val(), self.eps)
+    }
+
+    /// Over every head of \[n, heads * width\], which is then turned by tables \[n, width\].
+    pub fn turned(&self, x: Tensor<B, 2>, cos: Tensor<B, 2>, sin: Tensor<B, 2>) -> Tensor<B, 2> {
+        ops::norm_rotate(x, self.weight.val(), self.eps, cos, sin)
+    }
 }
 
 /// Layer norm with learned scale and shift.

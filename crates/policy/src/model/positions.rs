@@ -6,6 +6,8 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
+use rayon::prelude::*;
+
 use super::text::Rotary;
 use crate::config::TextConfig;
 
@@ -39,6 +41,9 @@ impl Positions {
     }
 }
 
+/// Rows that one task of the pool turns.
+const ROWS_PER_TASK: usize = 256;
+
 /// Rotary tables \[n, e\] of rows at `positions`: frequency `i` turns with height if `i % 3 == 1` and with width if
 /// `i % 3 == 2`, as far as their sections reach, and with time otherwise.
 pub fn rotary_tables<B: Backend>(config: &TextConfig, positions: &[[u32; 3]], device: &B::Device) -> Rotary<B> {
@@ -51,16 +56,15 @@ pub fn rotary_tables<B: Backend>(config: &TextConfig, positions: &[[u32; 3]], de
         })
         .collect();
     let n = positions.len();
-    let (mut cos, mut sin) = (Vec::with_capacity(n * half * 2), Vec::with_capacity(n * half * 2));
-    for position in positions {
-        for _ in 0..2 {
-            for (frequency, axis) in &axes {
-                let (s, c) = (position[*axis] as f32 * frequency).sin_cos();
-                cos.push(c);
-                sin.push(s);
-            }
+    let (mut cos, mut sin) = (vec![0.0; n * half * 2], vec![0.0; n * half * 2]);
+    let rows = cos.par_chunks_mut((half * 2).max(1)).zip(sin.par_chunks_mut((half * 2).max(1))).zip(positions);
+    rows.with_min_len(ROWS_PER_TASK).for_each(|((cos, sin), position)| {
+        for (at, (frequency, axis)) in axes.iter().enumerate() {
+            (sin[at], cos[at]) = (position[*axis] as f32 * frequency).sin_cos();
         }
-    }
+        cos.copy_within(..half, half);
+        sin.copy_within(..half, half);
+    });
     Rotary {
         cos: Tensor::from_data(TensorData::new(cos, [n, config.head_dim]), device),
         sin: Tensor::from_data(TensorData::new(sin, [n, config.head_dim]), device),

@@ -50,7 +50,6 @@ pub struct Attention<B: Backend> {
     o_proj: Linear<B>,
     q_norm: RmsNorm<B>,
     k_norm: RmsNorm<B>,
-    head_dim: usize,
 }
 
 impl<B: Kernels> Attention<B> {
@@ -64,22 +63,15 @@ impl<B: Kernels> Attention<B> {
             o_proj: Linear::init(out, q, d, false),
             q_norm: RmsNorm::init(init, e, config.rms_norm_eps),
             k_norm: RmsNorm::init(init, e, config.rms_norm_eps),
-            head_dim: e,
         }
     }
 
     fn forward(&self, x: Tensor<B, 2>, rotary: &Rotary<B>, layer: usize, attend: &mut impl Attend<B>) -> Tensor<B, 2> {
-        let q = self.head_norm(&self.q_norm, self.q_proj.forward(x.clone()));
-        let k = self.head_norm(&self.k_norm, self.k_proj.forward(x.clone()));
+        let turned = |norm: &RmsNorm<B>, x| norm.turned(x, rotary.cos.clone(), rotary.sin.clone());
+        let q = turned(&self.q_norm, self.q_proj.forward(x.clone()));
+        let k = turned(&self.k_norm, self.k_proj.forward(x.clone()));
         let v = self.v_proj.forward(x);
-        let q = ops::rotate(q, rotary.cos.clone(), rotary.sin.clone());
-        let k = ops::rotate(k, rotary.cos.clone(), rotary.sin.clone());
         self.o_proj.forward(attend.attend(layer, q, k, v))
-    }
-
-    fn head_norm(&self, norm: &RmsNorm<B>, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let [n, width] = x.dims();
-        norm.forward(x.reshape([n * width / self.head_dim, self.head_dim])).reshape([n, width])
     }
 }
 
@@ -173,16 +165,19 @@ impl<B: Kernels> Text<B> {
         see: &mut dyn FnMut(&Tensor<B, 2>),
     ) -> Tensor<B, 2> {
         let mut deepstack = deepstack.into_iter();
+        // What goes into a layer is normed as it is summed.
+        let norm_before = |index: usize| self.layers.get(index).map_or(&self.norm, |layer| &layer.input_layernorm);
+        let mut normed = norm_before(0).forward(x.clone());
         for (index, layer) in self.layers.iter().enumerate() {
             see(&x);
-            let attended = layer.self_attn.forward(layer.input_layernorm.forward(x.clone()), rotary, index, attend);
-            x = x + attended;
-            let mixed = layer.mlp.forward(layer.post_attention_layernorm.forward(x.clone()));
-            x = x + mixed;
-            if let Some(visual) = deepstack.next() {
-                x = x + visual;
-            }
+            let attended = layer.self_attn.forward(normed, rotary, index, attend);
+            let (sum, normed_sum) = layer.post_attention_layernorm.after_sum(x, attended);
+            let mixed = layer.mlp.forward(normed_sum);
+            (x, normed) = match deepstack.next() {
+                Some(visual) => norm_before(index + 1).after_sum(sum + mixed, visual),
+                None => norm_before(index + 1).after_sum(sum, mixed),
+            };
         }
-        self.norm.forward(x)
+        normed
     }
 }

@@ -9,12 +9,6 @@ use burn::tensor::ops::FloatTensor;
 
 use super::{Kernels, unwrap, wrap};
 
-/// Logits held at one time: 16 MiB in f32.
-const CHUNK_VALUES: usize = 4 << 20;
-/// Most rows of a chunk: enough for a matrix product at full speed, few enough that the logits of a small vocabulary stay
-/// in the cache.
-const CHUNK_ROWS: usize = 256;
-
 /// The given tokens and the temperature that logits are divided by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
@@ -25,9 +19,9 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// (first row, rows) of each chunk.
-    fn chunks(&self, vocab: usize) -> impl Iterator<Item = (usize, usize)> {
-        let (n, most) = (self.tokens.len(), (CHUNK_VALUES / vocab.max(1)).clamp(1, CHUNK_ROWS));
+    /// (first row, rows) of each chunk, of at most `values` logits and `rows`.
+    fn chunks(&self, vocab: usize, (values, rows): (usize, usize)) -> impl Iterator<Item = (usize, usize)> {
+        let (n, most) = (self.tokens.len(), (values / vocab.max(1)).clamp(1, rows));
         (0..n).step_by(most).map(move |start| (start, most.min(n - start)))
     }
 
@@ -45,21 +39,24 @@ pub fn forward<B: Kernels>(hidden: FloatTensor<B>, head: FloatTensor<B>, asked: 
     let (hidden, head) = (wrap::<B, 2>(hidden), wrap::<B, 2>(head));
     let one =
         |chunk: (usize, usize)| wrap(B::pick_logprobs(unwrap(logits(&hidden, &head, chunk)), asked.tokens_of(chunk), asked.temperature));
-    unwrap(Tensor::cat(asked.chunks(head.dims()[0]).map(one).collect::<Vec<Tensor<B, 1>>>(), 0))
+    unwrap(Tensor::cat(asked.chunks(head.dims()[0], B::LOGITS).map(one).collect::<Vec<Tensor<B, 1>>>(), 0))
 }
 
 /// Gradients to `hidden` and `head`; logits are computed again, chunk by chunk.
 pub fn backward<B: Kernels>(hidden: FloatTensor<B>, head: FloatTensor<B>, asked: &Asked, grad: FloatTensor<B>) -> [FloatTensor<B>; 2] {
     let (hidden, head, grad) = (wrap::<B, 2>(hidden), wrap::<B, 2>(head), wrap::<B, 1>(grad));
     let mut dhead: Option<Tensor<B, 2>> = None;
-    let mut dhidden = vec![];
-    for chunk in asked.chunks(head.dims()[0]) {
+    let mut dhidden: Vec<Tensor<B, 2>> = vec![];
+    for chunk in asked.chunks(head.dims()[0], B::LOGITS) {
         let grad = grad.clone().narrow(0, chunk.0, chunk.1);
         let logits = unwrap(logits(&hidden, &head, chunk));
-        let dlogits = wrap::<B, 2>(B::pick_logprobs_backward(logits, asked.tokens_of(chunk), asked.temperature, unwrap(grad)));
-        let part = dlogits.clone().transpose().matmul(hidden.clone().narrow(0, chunk.0, chunk.1));
-        dhead = Some(dhead.map_or(part.clone(), |sum| sum + part));
-        dhidden.push(dlogits.matmul(head.clone()));
+        let dlogits = B::pick_logprobs_backward(logits, asked.tokens_of(chunk), asked.temperature, unwrap(grad));
+        let [to_hidden, to_head] = B::project_backward(unwrap(hidden.clone().narrow(0, chunk.0, chunk.1)), unwrap(head.clone()), dlogits);
+        dhead = Some(match dhead {
+            Some(sum) => sum + wrap(to_head),
+            None => wrap(to_head),
+        });
+        dhidden.push(wrap(to_hidden));
     }
     let dhead = dhead.unwrap_or_else(|| head.zeros_like());
     [unwrap(Tensor::cat(dhidden, 0)), unwrap(dhead)]

@@ -1,8 +1,8 @@
 //! The policy's kernels: operations that would be chains of passes or would hold far more than they give, each with its gradient.
 //!
 //! [`Kernels`] gives every backend a plain version made of Burn operations, which is also the definition that the fused
-//! ones are tested against. The CPU backend overrides them with single passes over the rows ([`flex`]); [`autodiff`]
-//! makes all of them differentiable.
+//! ones are tested against. The CPU backend overrides them with single passes over the rows ([`flex`]), GPUs with single
+//! launches (`cube`); [`autodiff`] makes all of them differentiable.
 //!
 //! Shapes: `n` rows (tokens of all sequences, end to end, without padding), `h` heads, `e` width of a head, `d` width, `E`
 //! experts of inner width `i`.
@@ -11,18 +11,23 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorPrimitive};
+use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::{FloatDType, Int, Tensor, TensorPrimitive};
 
+pub mod adam;
 pub mod attention;
 pub mod autodiff;
+#[cfg(feature = "cuda")]
+mod cube;
 pub mod experts;
 pub mod flex;
 pub mod logprobs;
+pub mod padded;
 pub mod plain;
 pub mod product;
 mod vector;
 
+pub use adam::AdamStep;
 pub use logprobs::Asked;
 
 /// Which rows attend to which.
@@ -78,6 +83,10 @@ fn unwrap<B: Backend, const D: usize>(x: Tensor<B, D>) -> FloatTensor<B> {
 
 /// A backend with the policy's kernels. All tensors are float.
 pub trait Kernels: Backend {
+    /// Logits that [`Kernels::token_logprobs`] holds at one time, and most rows of them: enough for a matrix product at full
+    /// speed, few enough that on a CPU the logits of a small vocabulary stay in the cache.
+    const LOGITS: (usize, usize) = (4 << 20, 256);
+
     /// `x W^T`. `x` \[n, in\], `weight` \[out, in\]; out \[n, out\].
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         plain::project::<Self>(x, weight)
@@ -98,9 +107,31 @@ pub trait Kernels: Backend {
         plain::rms_norm_backward::<Self>(x, weight, eps, grad)
     }
 
+    /// `x + y`, and [`Kernels::rms_norm`] of it.
+    fn add_rms_norm(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let sum = Self::float_add(x, y);
+        (sum.clone(), Self::rms_norm(sum, weight, eps))
+    }
+
     /// Rotary embedding, halves convention: `x * cos + rotate_half(x) * sin`. `x` \[n, h * e\], `cos` and `sin` \[n, e\].
     fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
         plain::rotate::<Self>(x, cos, sin)
+    }
+
+    /// [`Kernels::rms_norm`] of every head, then [`Kernels::rotate`]. `x` \[n, h * e\], `weight` \[e\].
+    fn norm_rotate(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        plain::norm_rotate::<Self>(x, weight, eps, cos, sin)
     }
 
     /// Gated unit `silu(gate) * up`; all \[n, d\].
@@ -114,12 +145,12 @@ pub trait Kernels: Backend {
     }
 
     /// Scaled dot-product attention within segments. `q` \[n, h * e\], `k` and `v` \[n, kv * e\]; out \[n, h * e\].
-    /// Memory is linear in rows: scores exist for one segment at a time.
+    /// Memory is bounded: scores exist for a group of segments at a time.
     fn segment_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, segments: &Segments) -> FloatTensor<Self> {
-        plain::segment_attention::<Self>(q, k, v, segments)
+        padded::segment_attention::<Self>(q, k, v, segments)
     }
 
-    /// Gradients of [`Kernels::segment_attention`] to `q`, `k` and `v`; the scores are computed again, segment by segment.
+    /// Gradients of [`Kernels::segment_attention`] to `q`, `k` and `v`; the scores are computed again.
     fn segment_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -127,13 +158,30 @@ pub trait Kernels: Backend {
         segments: &Segments,
         grad: FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 3] {
-        plain::segment_attention_backward::<Self>(q, k, v, segments, grad)
+        padded::segment_attention_backward::<Self>(q, k, v, segments, grad)
     }
 
     /// [`Kernels::segment_attention`] where rows also see their segment's trunk. Training lays whole sequences out; this is for
     /// models that are only asked.
     fn branch_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, branches: &Branches) -> FloatTensor<Self> {
-        plain::branch_attention::<Self>(q, k, v, branches)
+        padded::branch_attention::<Self>(q, k, v, branches)
+    }
+
+    /// Attention of rows over a cache of keys and values, \[slots, capacity, kv * e\] each: row `i` of `q` \[n, heads * e\] sees the
+    /// positions of slot `places[i, 0]` up to and with `places[i, 1]`.
+    fn cached_attention(q: FloatTensor<Self>, cache: [FloatTensor<Self>; 2], places: IntTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        plain::cached_attention::<Self>(q, cache, places, heads)
+    }
+
+    /// Probabilities of `scores * scale`, \[s, k, share * l, p\], where row `i` of the `l` rows of sequence `s` sees the positions
+    /// up to and with `last` \[s, l\]; 0 for the others.
+    fn probabilities(scores: FloatTensor<Self>, last: IntTensor<Self>, scale: f64) -> FloatTensor<Self> {
+        plain::probabilities::<Self>(scores, last, scale)
+    }
+
+    /// Gradient of [`Kernels::probabilities`], which gave `p`, to the scores.
+    fn probabilities_backward(p: FloatTensor<Self>, scale: f64, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        plain::probabilities_backward::<Self>(p, scale, grad)
     }
 
     /// Rows \[m, d\], sorted by expert, each through its own expert's gated MLP. `gate_up` \[E, 2i, d\], `down` \[E, d, i\];
@@ -177,6 +225,22 @@ pub trait Kernels: Backend {
     ) -> [FloatTensor<Self>; 2] {
         logprobs::backward::<Self>(hidden, head, asked, grad)
     }
+
+    /// Parts of the sum of squares of all of `of`, which is not empty; f32, \[any number\], to be added up.
+    fn squares(of: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
+        adam::squares::<Self>(of)
+    }
+
+    /// One AdamW update: new weight and moments of `held`, which are weight, first and second moment, all f32, \[n\]; and the new
+    /// weight in `dtype`.
+    fn adam(
+        held: [FloatTensor<Self>; 3],
+        gradient: FloatTensor<Self>,
+        step: &AdamStep,
+        dtype: FloatDType,
+    ) -> ([FloatTensor<Self>; 3], FloatTensor<Self>) {
+        adam::plain::<Self>(held, gradient, step, dtype)
+    }
 }
 
 /// [`Kernels::project`] on tensors.
@@ -209,6 +273,16 @@ pub fn branch_attention<B: Kernels>(q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<
     wrap(B::branch_attention(unwrap(q), unwrap(k), unwrap(v), branches))
 }
 
+/// [`Kernels::probabilities`] on tensors.
+pub fn probabilities<B: Kernels>(scores: Tensor<B, 4>, last: Tensor<B, 2, Int>, scale: f64) -> Tensor<B, 4> {
+    wrap(B::probabilities(unwrap(scores), last.into_primitive(), scale))
+}
+
+/// [`Kernels::probabilities_backward`] on tensors.
+pub fn probabilities_backward<B: Kernels>(p: Tensor<B, 4>, scale: f64, grad: Tensor<B, 4>) -> Tensor<B, 4> {
+    wrap(B::probabilities_backward(unwrap(p), scale, unwrap(grad)))
+}
+
 /// [`Kernels::experts`] on tensors.
 pub fn experts<B: Kernels>(x: Tensor<B, 2>, gate_up: Tensor<B, 3>, down: Tensor<B, 3>, counts: &[usize]) -> Tensor<B, 2> {
     wrap(B::experts(unwrap(x), unwrap(gate_up), unwrap(down), counts))
@@ -219,7 +293,34 @@ pub fn token_logprobs<B: Kernels>(hidden: Tensor<B, 2>, head: Tensor<B, 2>, aske
     wrap(B::token_logprobs(unwrap(hidden), unwrap(head), asked))
 }
 
-#[cfg(feature = "cuda")]
-impl Kernels for crate::backend::Cuda {}
-#[cfg(feature = "cuda")]
-impl Kernels for crate::backend::CudaBf16 {}
+/// [`Kernels::add_rms_norm`] on tensors.
+pub fn add_rms_norm<B: Kernels>(x: Tensor<B, 2>, y: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let (sum, normed) = B::add_rms_norm(unwrap(x), unwrap(y), unwrap(weight), eps);
+    (wrap(sum), wrap(normed))
+}
+
+/// [`Kernels::norm_rotate`] on tensors.
+pub fn norm_rotate<B: Kernels>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64, cos: Tensor<B, 2>, sin: Tensor<B, 2>) -> Tensor<B, 2> {
+    wrap(B::norm_rotate(unwrap(x), unwrap(weight), eps, unwrap(cos), unwrap(sin)))
+}
+
+/// [`Kernels::cached_attention`] on tensors.
+pub fn cached_attention<B: Kernels>(q: Tensor<B, 2>, cache: [Tensor<B, 3>; 2], places: Tensor<B, 2, Int>, heads: usize) -> Tensor<B, 2> {
+    wrap(B::cached_attention(unwrap(q), cache.map(unwrap), places.into_primitive(), heads))
+}
+
+/// [`Kernels::squares`] on tensors.
+pub fn squares<B: Kernels>(of: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+    wrap(B::squares(of.into_iter().map(unwrap).collect()))
+}
+
+/// [`Kernels::adam`] on tensors.
+pub fn adam<B: Kernels>(
+    held: [Tensor<B, 1>; 3],
+    gradient: Tensor<B, 1>,
+    step: &AdamStep,
+    dtype: FloatDType,
+) -> ([Tensor<B, 1>; 3], Tensor<B, 1>) {
+    let (held, rounded) = B::adam(held.map(unwrap), unwrap(gradient), step, dtype);
+    (held.map(wrap), wrap(rounded))
+}

@@ -3,14 +3,12 @@
 //! In and out: as the trait says. Fused versions are tested against these, and backends without any use them. Where a
 //! backend computes in less than f32, norms, probabilities and log-probs are in f32 all the same.
 
-use std::ops::Range;
-
-use burn::tensor::activation::{log_softmax, sigmoid, softmax};
+use burn::tensor::activation::{self, log_softmax, sigmoid};
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Bool, DType, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use super::{Branches, Segments, unwrap, wrap};
+use super::{Kernels, unwrap, wrap};
 
 /// [`Kernels::project`](super::Kernels::project).
 pub fn project<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
@@ -67,6 +65,20 @@ pub fn rotate<B: Backend>(x: FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTens
     unwrap((x * cos.reshape([n, 1, e]) + turned * sin.reshape([n, 1, e])).reshape([n, width]))
 }
 
+/// [`Kernels::norm_rotate`](super::Kernels::norm_rotate).
+pub fn norm_rotate<B: Kernels>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    eps: f64,
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let x = wrap::<B, 2>(x);
+    let ([n, width], e) = (x.dims(), wrap::<B, 2>(cos.clone()).dims()[1]);
+    let normed = wrap::<B, 2>(B::rms_norm(unwrap(x.reshape([n * width / e, e])), weight, eps));
+    B::rotate(unwrap(normed.reshape([n, width])), cos, sin)
+}
+
 /// [`Kernels::swiglu`](super::Kernels::swiglu).
 pub fn swiglu<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
     let (gate, up) = (wrap::<B, 2>(gate), wrap::<B, 2>(up));
@@ -82,66 +94,38 @@ pub fn swiglu_backward<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>, gra
     [unwrap(dgate), unwrap(dup)]
 }
 
-/// [`Kernels::segment_attention`](super::Kernels::segment_attention).
-pub fn segment_attention<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, segments: &Segments) -> FloatTensor<B> {
-    let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
-    let e = q.dims()[1] / segments.heads;
-    let parts = segments
-        .ranges
-        .iter()
-        .map(|range| {
-            let (q, k, v) = heads_of(&q, &k, &v, range, segments);
-            let p = probabilities(q, k, segments.causal);
-            merge_heads(p.matmul(v), e, segments.heads)
-        })
-        .collect();
-    unwrap(Tensor::cat(parts, 0))
+/// [`Kernels::cached_attention`](super::Kernels::cached_attention).
+pub fn cached_attention<B: Kernels>(q: FloatTensor<B>, cache: [FloatTensor<B>; 2], places: IntTensor<B>, heads: usize) -> FloatTensor<B> {
+    let (q, places) = (wrap::<B, 2>(q), Tensor::<B, 2, Int>::from_primitive(places));
+    let [n, width] = q.dims();
+    let e = width / heads;
+    let slots = places.clone().narrow(1, 0, 1).reshape([n]);
+    let [keys, values] = cache.map(|held| {
+        let held = wrap::<B, 3>(held);
+        let [_, capacity, kv_width] = held.dims();
+        held.select(0, slots.clone()).reshape([n, capacity, kv_width / e, e]).swap_dims(1, 2)
+    });
+    let kv = keys.dims()[1];
+    let scores = q.reshape([n, kv, heads / kv, e]).matmul(keys.transpose());
+    let seen = super::probabilities(scores, places.narrow(1, 1, 1), (e as f64).powf(-0.5));
+    unwrap(seen.matmul(values).reshape([n, width]))
 }
 
-/// [`Kernels::branch_attention`](super::Kernels::branch_attention).
-pub fn branch_attention<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, branches: &Branches) -> FloatTensor<B> {
-    let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
-    let segments = &branches.segments;
-    let e = q.dims()[1] / segments.heads;
-    let one = |(range, trunk): (&Range<usize>, &Option<usize>)| {
-        let (q_own, mut keys, mut values) = heads_of(&q, &k, &v, range, segments);
-        if let Some(trunk) = trunk {
-            let (_, before, shared) = heads_of(&q, &k, &v, &segments.ranges[*trunk], segments);
-            (keys, values) = (Tensor::cat(vec![before, keys], 1), Tensor::cat(vec![shared, values], 1));
-        }
-        merge_heads(probabilities(q_own, keys, segments.causal).matmul(values), e, segments.heads)
-    };
-    unwrap(Tensor::cat(segments.ranges.iter().zip(&branches.trunks).map(one).collect(), 0))
+/// [`Kernels::probabilities`](super::Kernels::probabilities).
+pub fn probabilities<B: Backend>(scores: FloatTensor<B>, last: IntTensor<B>, scale: f64) -> FloatTensor<B> {
+    let (scores, last) = (wrap::<B, 4>(scores), Tensor::<B, 2, Int>::from_primitive(last));
+    let ([s, k, m, p], [_, l], dtype) = (scores.dims(), last.dims(), scores.dtype());
+    let positions = Tensor::<B, 1, Int>::arange(0..p as i64, &scores.device()).reshape([1, 1, 1, p]);
+    let hidden = positions.expand([s, 1, l, p]).greater(last.reshape([s, 1, l, 1]).expand([s, 1, l, p]));
+    let shape = [s, k * m / l, l, p];
+    let seen = (wide(scores).reshape(shape) * scale).mask_fill(hidden.expand(shape), f32::NEG_INFINITY);
+    unwrap(as_wide_as(dtype, activation::softmax(seen, 3)).reshape([s, k, m, p]))
 }
 
-/// [`Kernels::segment_attention_backward`](super::Kernels::segment_attention_backward).
-pub fn segment_attention_backward<B: Backend>(
-    q: FloatTensor<B>,
-    k: FloatTensor<B>,
-    v: FloatTensor<B>,
-    segments: &Segments,
-    grad: FloatTensor<B>,
-) -> [FloatTensor<B>; 3] {
-    let (q, k, v, grad) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v), wrap::<B, 2>(grad));
-    let e = q.dims()[1] / segments.heads;
-    let scale = (e as f64).powf(-0.5);
-    let share = segments.heads / segments.kv_heads;
-    let (mut dqs, mut dks, mut dvs) = (vec![], vec![], vec![]);
-    for range in &segments.ranges {
-        let t = range.len();
-        let (q, k, v) = heads_of(&q, &k, &v, range, segments);
-        let dout = split_heads(grad.clone().narrow(0, range.start, t), e);
-        let p = probabilities(q.clone(), k.clone(), segments.causal);
-        let dv = p.clone().transpose().matmul(dout.clone());
-        let dp = dout.matmul(v.transpose());
-        let ds = (dp.clone() - (dp * p.clone()).sum_dim(2)) * p * scale;
-        let dk = ds.clone().transpose().matmul(q);
-        dqs.push(merge_heads(ds.matmul(k), e, segments.heads));
-        let fold = |x: Tensor<B, 3>| x.reshape([segments.kv_heads, share, t, e]).sum_dim(1).reshape([segments.kv_heads, t, e]);
-        dks.push(merge_heads(fold(dk), e, segments.kv_heads));
-        dvs.push(merge_heads(fold(dv), e, segments.kv_heads));
-    }
-    [unwrap(Tensor::cat(dqs, 0)), unwrap(Tensor::cat(dks, 0)), unwrap(Tensor::cat(dvs, 0))]
+/// [`Kernels::probabilities_backward`](super::Kernels::probabilities_backward).
+pub fn probabilities_backward<B: Backend>(p: FloatTensor<B>, scale: f64, grad: FloatTensor<B>) -> FloatTensor<B> {
+    let (p, grad) = (wrap::<B, 4>(p), wrap::<B, 4>(grad));
+    unwrap((grad.clone() - (grad * p.clone()).sum_dim(3)) * p * scale)
 }
 
 /// [`Kernels::pick_logprobs`](super::Kernels::pick_logprobs); f32 whatever the logits are.
@@ -163,51 +147,11 @@ pub fn pick_logprobs_backward<B: Backend>(
     let logits = wide(logits) / temperature;
     let column = column::<B>(tokens, &logits.device());
     let grad = (wide(wrap::<B, 1>(grad)) / temperature).reshape([tokens.len(), 1]);
-    let dlogits = (softmax(logits, 1).neg() * grad.clone()).scatter(1, column, grad, IndexingUpdateOp::Add);
+    let dlogits = (activation::softmax(logits, 1).neg() * grad.clone()).scatter(1, column, grad, IndexingUpdateOp::Add);
     unwrap(as_wide_as(dtype, dlogits))
 }
 
 fn column<B: Backend>(tokens: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
     let ids: Vec<i64> = tokens.iter().map(|id| i64::from(*id)).collect();
     Tensor::from_data(TensorData::new(ids, [tokens.len(), 1]), device)
-}
-
-fn split_heads<B: Backend>(x: Tensor<B, 2>, e: usize) -> Tensor<B, 3> {
-    let [t, width] = x.dims();
-    x.reshape([t, width / e, e]).swap_dims(0, 1)
-}
-
-fn merge_heads<B: Backend>(x: Tensor<B, 3>, e: usize, heads: usize) -> Tensor<B, 2> {
-    let t = x.dims()[1];
-    x.swap_dims(0, 1).reshape([t, heads * e])
-}
-
-/// One segment's heads: q, k, v as \[h, t, e\], key and value heads repeated for the query heads that share them.
-fn heads_of<B: Backend>(
-    q: &Tensor<B, 2>,
-    k: &Tensor<B, 2>,
-    v: &Tensor<B, 2>,
-    range: &Range<usize>,
-    segments: &Segments,
-) -> (Tensor<B, 3>, Tensor<B, 3>, Tensor<B, 3>) {
-    let t = range.len();
-    let e = q.dims()[1] / segments.heads;
-    let share = segments.heads / segments.kv_heads;
-    let repeat = |x: Tensor<B, 3>| -> Tensor<B, 3> {
-        x.reshape([segments.kv_heads, 1, t, e]).expand([segments.kv_heads, share, t, e]).reshape([segments.heads, t, e])
-    };
-    let take = |x: &Tensor<B, 2>| split_heads(x.clone().narrow(0, range.start, t), e);
-    (take(q), repeat(take(k)), repeat(take(v)))
-}
-
-/// Of rows that are the last of the positions that they may see.
-fn probabilities<B: Backend>(q: Tensor<B, 3>, k: Tensor<B, 3>, causal: bool) -> Tensor<B, 3> {
-    let ([h, t, e], positions) = (q.dims(), k.dims()[1]);
-    let (device, dtype) = (q.device(), q.dtype());
-    let mut scores = wide(q.matmul(k.transpose())) * (e as f64).powf(-0.5);
-    if causal {
-        let future = Tensor::<B, 2, Bool>::tril_mask([t, positions], (positions - t) as i64, &device).reshape([1, t, positions]);
-        scores = scores.mask_fill(future.expand([h, t, positions]), f32::NEG_INFINITY);
-    }
-    as_wide_as(dtype, softmax(scores, 2))
 }
