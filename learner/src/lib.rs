@@ -26,6 +26,7 @@ pub mod step;
 pub mod tasks;
 pub mod taught;
 pub mod trainer;
+pub mod update;
 
 pub use config::Config;
 use hypereyes_chassis::{Room, Shutdown};

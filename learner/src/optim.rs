@@ -1,4 +1,4 @@
-//! AdamW over host copies of the weights: f32 masters and moments whatever the model computes in.
+//! AdamW: f32 masters and moments whatever the model computes in, here over host copies of the weights.
 //!
 //! In: a shard of the summed gradients. Out: new masters of that shard. The global norm is clipped over all parameters
 //! together; decay applies to matrices only (not to norms, biases or embeddings). Follows Loshchilov & Hutter 2019 with
@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hypereyes_policy::checkpoint::HostWeights;
+use hypereyes_policy::ops::AdamStep;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::layout::Layout;
+use crate::layout::{Entry, Layout};
 use crate::lora::LoraConfig;
 
 /// Optimiser settings.
@@ -97,6 +98,20 @@ pub struct AdamW {
     pub second: Vec<f32>,
 }
 
+/// What update number `steps` does to a parameter; `norm` is the gradient norm over all of them before clipping.
+pub fn adam_step(entry: &Entry, steps: u64, norm: f64, config: &OptimConfig, lr: f64) -> AdamStep {
+    let steps = i32::try_from(steps).unwrap_or(i32::MAX);
+    AdamStep {
+        scale: if norm > config.clip_norm { config.clip_norm / (norm + 1e-6) } else { 1.0 } as f32,
+        beta1: config.beta1 as f32,
+        beta2: config.beta2 as f32,
+        keep: (1.0 - lr * entry.rate * entry.decay) as f32,
+        rate: (lr * entry.rate / (1.0 - config.beta1.powi(steps))) as f32,
+        correction: (1.0 - config.beta2.powi(steps)).sqrt() as f32,
+        eps: config.eps as f32,
+    }
+}
+
 /// The sum of squares of a shard of gradients, for the global norm.
 pub fn squares(gradients: &[f32]) -> f64 {
     gradients.iter().map(|value| f64::from(*value).powi(2)).sum()
@@ -114,24 +129,14 @@ impl AdamW {
         if !norm.is_finite() {
             return;
         }
-        let scale = if norm > config.clip_norm { config.clip_norm / (norm + 1e-6) } else { 1.0 } as f32;
         self.steps += 1;
-        let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
-        let (b1, b2) = (config.beta1 as f32, config.beta2 as f32);
-        let (c1, c2) = (1.0 - config.beta1.powi(steps), (1.0 - config.beta2.powi(steps)).sqrt());
-        let (c2, eps) = (c2 as f32, config.eps as f32);
         for piece in layout.pieces(self.shard.clone()) {
             let Some(weight) = weights.get_mut(&piece.entry.name) else { continue };
-            let (keep, rate) = ((1.0 - lr * piece.entry.rate * piece.entry.decay) as f32, (lr * piece.entry.rate / c1) as f32);
+            let step = adam_step(piece.entry, self.steps, norm, config, lr);
             let masters = weight.values[piece.of_entry].par_iter_mut();
             let (first, second) = (&mut self.first[piece.of_shard.clone()], &mut self.second[piece.of_shard.clone()]);
             let lists = masters.zip(first).zip(second).zip(&gradients[piece.of_shard]);
-            lists.with_min_len(1 << 14).for_each(|(((w, m), v), g)| {
-                let g = g * scale;
-                *m = b1 * *m + (1.0 - b1) * g;
-                *v = b2 * *v + (1.0 - b2) * g * g;
-                *w = *w * keep - rate * *m / (v.sqrt() / c2 + eps);
-            });
+            lists.with_min_len(1 << 14).for_each(|(((w, m), v), g)| step.one(w, m, v, *g));
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The model under training on its device: passes forward, with a tape, and back.
 //!
-//! In: batches laid out, and then a coefficient per log-prob. Out: log-probs, gradients by parameter name; both on the host.
+//! In: batches laid out, and then a coefficient per log-prob. Out: log-probs on the host, gradients by parameter name.
 //! Batches run at once, one per lane of cores, each with a tape of its own. Not known here: samples, optimisers.
+
+use std::collections::BTreeMap;
 
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
@@ -64,13 +66,12 @@ impl OnDevice for Place<'_> {
     type Output = Result<Box<dyn Passes>, Error>;
 
     fn run<B: Kernels>(self, device: B::Device) -> Self::Output {
-        let Self { config, weights, lanes } = self;
-        let first = checkpoint::from_host(Qwen3Vl::<Autodiff<B>>::init(&config, 0, &device), weights)?;
-        Ok(Box::new(Placed { models: copies(first, lanes.count()), config, lanes, device }))
+        Ok(Box::new(Placed::<B>::new(&self.config, self.weights, self.lanes, device)?))
     }
 }
 
-struct Placed<B: Kernels> {
+/// A model on a device, with a tape per lane.
+pub(crate) struct Placed<B: Kernels> {
     config: ModelConfig,
     lanes: Lanes,
     /// One per lane: the same tensors, each the leaf of its own tape.
@@ -84,15 +85,18 @@ impl<B: Kernels> Passes for Placed<B> {
     }
 
     fn wave(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>) -> Vec<Option<Gradients>> {
-        let forward = |lane: usize, (batch, targets): (Batch, Vec<Target>)| self.forward(&self.models[lane], &batch, &targets, temperature);
-        let passed = self.lanes.map(batches, forward);
+        let passed = self.lanes.map(batches, |lane, batch| self.forward(lane, batch, temperature));
         let weighted = passed.into_iter().enumerate().map(|(number, passed)| {
             let (logprobs, values) = passed?;
             Some((logprobs, weigh(number, &values)))
         });
         self.lanes.map(weighted.collect(), |lane, weighted| {
             let (logprobs, coefficients) = weighted?;
-            self.backward(&self.models[lane], logprobs, coefficients)
+            let mut gradients = Gradients::new();
+            self.backward(lane, logprobs, coefficients, &mut |name, gradient| {
+                gradients.insert(name, gradient.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32"));
+            });
+            (!gradients.is_empty()).then_some(gradients)
         })
     }
 
@@ -109,39 +113,56 @@ impl<B: Kernels> Passes for Placed<B> {
 }
 
 /// Log-probs of the targets, on the tape and on the host.
-type Passed<B> = (Tensor<Autodiff<B>, 1>, Vec<f32>);
+pub(crate) type Passed<B> = (Tensor<Autodiff<B>, 1>, Vec<f32>);
 
 impl<B: Kernels> Placed<B> {
-    fn forward(&self, model: &Qwen3Vl<Autodiff<B>>, batch: &Batch, targets: &[Target], temperature: f64) -> Option<Passed<B>> {
+    /// # Errors
+    /// [`Error::Input`] when the weights do not fit the shape.
+    pub(crate) fn new(config: &ModelConfig, weights: &HostWeights, lanes: Lanes, device: B::Device) -> Result<Self, Error> {
+        let first = checkpoint::from_host(Qwen3Vl::<Autodiff<B>>::init(config, 0, &device), weights)?;
+        Ok(Self { models: copies(first, lanes.count()), config: config.clone(), lanes, device })
+    }
+
+    /// The log-probs of a batch's targets, if there are any, with a tape.
+    pub(crate) fn forward(&self, lane: usize, (batch, targets): (Batch, Vec<Target>), temperature: f64) -> Option<Passed<B>> {
         if targets.is_empty() {
             return None;
         }
-        let hidden = score::hidden(model, &self.config, batch, &self.device);
-        let logprobs = score::logprobs(model, hidden, targets, temperature);
+        let hidden = score::hidden(&self.models[lane], &self.config, &batch, &self.device);
+        let logprobs = score::logprobs(&self.models[lane], hidden, &targets, temperature);
         let values = logprobs.clone().inner().into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
         Some((logprobs, values))
     }
 
-    fn backward(&self, model: &Qwen3Vl<Autodiff<B>>, logprobs: Tensor<Autodiff<B>, 1>, coefficients: Vec<f32>) -> Option<Gradients> {
+    /// Shows `sink` the gradient of every parameter to `sum(coefficient * log-prob)`, as one row; none where every coefficient
+    /// is 0.
+    pub(crate) fn backward(&self, lane: usize, logprobs: Tensor<Autodiff<B>, 1>, coefficients: Vec<f32>, sink: Sink<'_, B>) {
         if coefficients.iter().all(|coefficient| *coefficient == 0.0) {
-            return None;
+            return;
         }
         let shape = [coefficients.len()];
         let coefficients = Tensor::from_data(TensorData::new(coefficients, shape), (&self.device, DType::F32));
         let tape = (logprobs * coefficients).sum().backward();
-        let mut collect = Collect::<B> { path: ParamPath::default(), tape: &tape, gradients: Gradients::new() };
-        model.visit(&mut collect);
-        Some(collect.gradients)
+        self.models[lane].visit(&mut Show::<B> { path: ParamPath::default(), tape: &tape, sink });
+    }
+
+    /// Puts rows that are on the device already into the parameters that they are named after.
+    pub(crate) fn replace(&mut self, rows: BTreeMap<&str, Tensor<B, 1>>) {
+        let first = self.models[0].clone().map(&mut Replace { path: ParamPath::default(), rows });
+        self.models = copies(first, self.lanes.count());
     }
 }
 
-struct Collect<'a, B: Kernels> {
+/// Takes a parameter's name and its gradient.
+pub(crate) type Sink<'a, B> = &'a mut dyn FnMut(String, Tensor<B, 1>);
+
+struct Show<'a, B: Kernels> {
     path: ParamPath,
     tape: &'a <Autodiff<B> as AutodiffBackend>::Gradients,
-    gradients: Gradients,
+    sink: Sink<'a, B>,
 }
 
-impl<B: Kernels> ModuleVisitor<Autodiff<B>> for Collect<'_, B> {
+impl<B: Kernels> ModuleVisitor<Autodiff<B>> for Show<'_, B> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -152,8 +173,28 @@ impl<B: Kernels> ModuleVisitor<Autodiff<B>> for Collect<'_, B> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Autodiff<B>, D>>) {
         let Some(gradient) = param.val().grad(self.tape) else { return };
-        let values = gradient.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
-        self.gradients.insert(self.path.name(), values);
+        let length = gradient.shape().num_elements();
+        (self.sink)(self.path.name(), gradient.reshape([length]));
+    }
+}
+
+struct Replace<'a, B: Kernels> {
+    path: ParamPath,
+    rows: BTreeMap<&'a str, Tensor<B, 1>>,
+}
+
+impl<B: Kernels> ModuleMapper<Autodiff<B>> for Replace<'_, B> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<Autodiff<B>, D>>) -> Param<Tensor<Autodiff<B>, D>> {
+        let Some(row) = self.rows.remove(self.path.name().as_str()) else { return param };
+        param.map(|old| Tensor::from_inner(row.reshape(old.dims())).require_grad())
     }
 }
 
