@@ -165,7 +165,7 @@ impl Example {
             // Turns are the runs of sampled tokens; turn i made round i, and the last one answered.
             turn += usize::from(before && !sampled);
             before = *sampled;
-            let looks = trajectory.rounds.get(turn).is_some_and(|round| matches!(round.call, Some(Call::ImageSearch { .. })));
+            let looks = trajectory.rounds.get(turn).is_some_and(|round| matches!(round.call.as_deref(), Some(Call::ImageSearch { .. })));
             authors.push(match (sampled, looks) {
                 (true, true) => Author::Looking,
                 (true, false) => Author::Agent,
@@ -306,7 +306,7 @@ mod tests {
             logprobs: vec![0.0; 7],
             versions: vec![Default::default(); 7],
             pictures: vec![PictureId::new("one"), PictureId::new("two")],
-            rounds: vec![Round { call: Some(call), searches: 1, failed_searches: 0 }],
+            rounds: vec![Round { call: Some(Box::new(call)), searches: 1, failed_searches: 0 }],
             ending: Ending::Answered,
             answer: Some("yes".into()),
         };

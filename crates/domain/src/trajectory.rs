@@ -41,8 +41,9 @@ impl Ending {
 /// One executed tool round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Round {
-    /// What was called; `None` when the call was executed as an error observation (unknown tool, bad arguments).
-    pub call: Option<Call>,
+    /// What was called; `None` when the call was executed as an error observation (unknown tool, bad arguments). In a place of its
+    /// own: whoever adds up costs reads rounds and no calls.
+    pub call: Option<Box<Call>>,
     /// Searches that ran (resolution D1); a crop that failed did not run.
     pub searches: u32,
     /// Searches that failed for a reason outside the policy.

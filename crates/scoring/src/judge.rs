@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::group::Few;
-use crate::normalise::normalise;
+use crate::normalise::{Form, normalise};
 
 /// What a judge says of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub trait Judge: Send + Sync {
     fn judge(&self, question: &str, prediction: &str, answers: &[String]) -> Verdict;
 
     /// Judges several predictions of one task; a judge that looks at the answers first does so once.
-    fn judge_all(&self, question: &str, predictions: &[&str], answers: &[String]) -> Vec<Verdict> {
+    fn judge_all(&self, question: &str, predictions: &[&str], answers: &[String]) -> Few<Verdict> {
         predictions.iter().map(|prediction| self.judge(question, prediction, answers)).collect()
     }
 }
@@ -58,9 +58,9 @@ impl Judge for AliasJudge {
         self.judge_all(question, &[prediction], answers)[0]
     }
 
-    fn judge_all(&self, _question: &str, predictions: &[&str], answers: &[String]) -> Vec<Verdict> {
+    fn judge_all(&self, _question: &str, predictions: &[&str], answers: &[String]) -> Few<Verdict> {
         // The forms of the right answers one behind the other, and behind them that of the prediction being judged.
-        let mut forms = Vec::with_capacity(256);
+        let mut forms = Form::new();
         let mut put = |answer: &String| {
             let from = forms.len();
             normalise(answer, &mut forms);
@@ -125,7 +125,7 @@ impl Judge for JudgeKind {
         }
     }
 
-    fn judge_all(&self, question: &str, predictions: &[&str], answers: &[String]) -> Vec<Verdict> {
+    fn judge_all(&self, question: &str, predictions: &[&str], answers: &[String]) -> Few<Verdict> {
         match self {
             JudgeKind::Exact => ExactJudge.judge_all(question, predictions, answers),
             JudgeKind::Alias => AliasJudge.judge_all(question, predictions, answers),
@@ -167,7 +167,7 @@ mod tests {
         for judge in [JudgeKind::Exact, JudgeKind::Alias, JudgeKind::Contains] {
             let answers = ["Paris".to_owned(), "the City of Light".to_owned()];
             let predictions = ["Paris", "paris!", "city of light", "Rome", ""];
-            let one_by_one: Vec<Verdict> = predictions.iter().map(|prediction| judge.judge("?", prediction, &answers)).collect();
+            let one_by_one: Few<Verdict> = predictions.iter().map(|prediction| judge.judge("?", prediction, &answers)).collect();
             assert_eq!(judge.judge_all("?", &predictions, &answers), one_by_one);
             assert!(!right(judge, "Paris", &["", "  "]));
             assert!(!right(judge, "", &["", "Paris"]));

@@ -2,8 +2,12 @@
 //!
 //! It knows spelling, not meaning: no synonyms, no unit conversion, no rounding.
 
+use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
+
+/// Normalised text, of several answers one behind the other: those of most tasks need no memory of their own.
+pub(crate) type Form = SmallVec<[u8; 256]>;
 
 /// Normalises an answer. Two answers that a careful reader takes for the same spelling give the same text.
 ///
@@ -11,7 +15,7 @@ use unicode_normalization::char::is_combining_mark;
 /// nothing else is left, grouping commas and trailing decimal zeros dropped, digits and a unit after them separated.
 ///
 /// The form is put behind what `out` holds.
-pub(crate) fn normalise(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn normalise(text: &str, out: &mut Form) {
     if plain(text, out) {
         return;
     }
@@ -31,7 +35,7 @@ pub(crate) fn normalise(text: &str, out: &mut Vec<u8>) {
 
 /// Most answers are letters, blanks and stops, and no articles alone: those are gone through once. Of any other nothing is
 /// put, and the answer is false.
-fn plain(text: &str, out: &mut Vec<u8>) -> bool {
+fn plain(text: &str, out: &mut Form) -> bool {
     let from = out.len();
     out.resize(from + text.len() + 1, b' ');
     let form = &mut out[from..];
@@ -62,7 +66,7 @@ fn plain(text: &str, out: &mut Vec<u8>) -> bool {
 
 /// Words as they are found, each with a blank behind it.
 struct Words<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Form,
     /// Where the word begins that is being written.
     start: usize,
     /// Whether articles stay.
@@ -191,9 +195,9 @@ fn number(word: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     fn normalise(text: &str) -> String {
-        let mut out = b"before".to_vec();
+        let mut out = super::Form::from_slice(b"before");
         super::normalise(text, &mut out);
-        String::from_utf8(out.split_off(6)).expect("whole letters were put in")
+        String::from_utf8(out[6..].to_vec()).expect("whole letters were put in")
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use hypereyes_domain::{Accuracy, BonusBranch, Reference};
 use serde::{Deserialize, Serialize};
+use smallvec::smallvec;
 use thiserror::Error;
 
 use crate::group::Few;
@@ -68,10 +69,10 @@ impl TraceConfig {
 
 /// One bonus per rollout, given as (accuracy, rounds, searches). Without a reference, or with TRACE off, every bonus is
 /// 0 and every branch `None` (D5).
-pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(Accuracy, u32, u32)]) -> Vec<(f64, BonusBranch)> {
+pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(Accuracy, u32, u32)]) -> Few<(f64, BonusBranch)> {
     let reference = match reference {
         Some(reference) if config.enabled => reference,
-        _ => return vec![(0.0, BonusBranch::None); rollouts.len()],
+        _ => return smallvec![(0.0, BonusBranch::None); rollouts.len()],
     };
     let (mut good, mut bad) = (Few::new(), Few::new());
     let alone = |(at, rollout): (usize, &(Accuracy, u32, u32))| {
@@ -88,7 +89,7 @@ pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(
         };
         (bonus, branch)
     };
-    let mut given: Vec<(f64, BonusBranch)> = rollouts.iter().enumerate().map(alone).collect();
+    let mut given: Few<(f64, BonusBranch)> = rollouts.iter().enumerate().map(alone).collect();
     rank(good, config.good, |at, bonus| given[at].0 = bonus);
     rank(bad, config.bad, |at, bonus| given[at].0 = bonus);
     given
@@ -169,16 +170,16 @@ mod tests {
     #[test]
     fn guesses_and_masked_rollouts_get_nothing() {
         let group = [(Accuracy::Correct, 0, 0), (Accuracy::Unparsed, 9, 9), (Accuracy::Invalid(Failure::Judge), 1, 1)];
-        let branches: Vec<_> = bonuses(&TraceConfig::default(), REFERENCE, &group);
-        assert_eq!(branches, [(0.0, BonusBranch::Guess), (0.0, BonusBranch::None), (0.0, BonusBranch::None)]);
+        let branches = bonuses(&TraceConfig::default(), REFERENCE, &group);
+        assert_eq!(branches[..], [(0.0, BonusBranch::Guess), (0.0, BonusBranch::None), (0.0, BonusBranch::None)]);
     }
 
     #[test]
     fn no_reference_and_trace_off_mean_no_bonus() {
         let group = [(Accuracy::Correct, 1, 1), (Accuracy::Wrong, 9, 9)];
         let off = TraceConfig { enabled: false, ..TraceConfig::default() };
-        assert_eq!(bonuses(&TraceConfig::default(), None, &group), [(0.0, BonusBranch::None); 2]);
-        assert_eq!(bonuses(&off, REFERENCE, &group), [(0.0, BonusBranch::None); 2]);
+        assert_eq!(bonuses(&TraceConfig::default(), None, &group)[..], [(0.0, BonusBranch::None); 2]);
+        assert_eq!(bonuses(&off, REFERENCE, &group)[..], [(0.0, BonusBranch::None); 2]);
     }
 
     #[test]

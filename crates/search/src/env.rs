@@ -147,7 +147,7 @@ impl Episode {
         };
         metrics::counter!(ROUNDS, "kind" => executed.kind).increment(1);
         let count = |number: usize| u32::try_from(number).expect("a call has at most 64 searches");
-        let round = Round { call: Some(call), searches: count(executed.searches), failed_searches: count(executed.failed) };
+        let round = Round { call: Some(Box::new(call)), searches: count(executed.searches), failed_searches: count(executed.failed) };
         let text = observation::wrap(&executed.body, &self.question, self.hint());
         let pictures = if self.config.crop_pictures { executed.pictures } else { Vec::new() };
         Step::Observed { text, pictures, round }

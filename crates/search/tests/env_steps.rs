@@ -118,7 +118,7 @@ async fn a_failed_crop_burns_its_label_and_does_not_count_as_a_search() {
     let Step::Observed { text, pictures, round } = episode.step(call).await else { panic!("a call") };
     assert_eq!(text, "<tool_response>img_1\n1. 0.80 hit content\nimg_3\n1. 0.80 hit content\nimg_2 crop failed\n</tool_response>Q?");
     assert_eq!((pictures.len(), round.searches, round.failed_searches), (2, 2, 0));
-    assert_eq!(round.call.as_ref().map(Call::searches), Some(3));
+    assert_eq!(round.call.as_deref().map(Call::searches), Some(3));
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ impl TryFrom<v1::Call> for Call {
 
 impl From<Round> for v1::Round {
     fn from(round: Round) -> Self {
-        Self { call: round.call.map(Into::into), searches: round.searches, failed_searches: round.failed_searches }
+        Self { call: round.call.map(|call| (*call).into()), searches: round.searches, failed_searches: round.failed_searches }
     }
 }
 
@@ -67,7 +67,7 @@ impl TryFrom<v1::Round> for Round {
         // Counts are summed over rounds; the bound keeps the sum from overflowing.
         at_most("searches", round.searches as usize, MAX_SEARCHES_PER_CALL)?;
         at_most("failed_searches", round.failed_searches as usize, MAX_SEARCHES_PER_CALL)?;
-        let call = round.call.map(|call| Call::try_from(call).map_err(|invalid| invalid.within("call"))).transpose()?;
+        let call = round.call.map(|call| Call::try_from(call).map(Box::new).map_err(|invalid| invalid.within("call"))).transpose()?;
         Ok(Self { call, searches: round.searches, failed_searches: round.failed_searches })
     }
 }
@@ -85,7 +85,7 @@ mod tests {
             Some(Call::TextSearch { queries: vec!["capital of Chad".into(), "Ñandú".into()] }),
         ];
         for call in calls {
-            let round = Round { call, searches: 2, failed_searches: 1 };
+            let round = Round { call: call.map(Box::new), searches: 2, failed_searches: 1 };
             assert_eq!(Round::try_from(v1::Round::from(round.clone())), Ok(round));
         }
     }

@@ -31,7 +31,11 @@ pub(crate) fn trajectory() -> Trajectory {
         versions: [4, 4, 4, 4, 4, 5, 5, 5, 6].map(PolicyVersion).to_vec(),
         pictures: vec![picture('a'), picture('b')],
         rounds: vec![
-            Round { call: Some(Call::ImageSearch { image_id: "img_0".into(), areas: vec![Area::WHOLE] }), searches: 1, failed_searches: 0 },
+            Round {
+                call: Some(Box::new(Call::ImageSearch { image_id: "img_0".into(), areas: vec![Area::WHOLE] })),
+                searches: 1,
+                failed_searches: 0,
+            },
             Round { call: None, searches: 0, failed_searches: 0 },
         ],
         ending: Ending::Answered,

@@ -142,7 +142,7 @@ fn answer<'a>(trajectory: &'a Trajectory, episode: &Episode, model: String, laye
         }
     };
     let found = episode.turns.iter().filter_map(|turn| found(&turn.step));
-    let steps = trajectory.rounds.iter().zip(found).map(|(round, found)| RoundJson { call: round.call.as_ref(), found }).collect();
+    let steps = trajectory.rounds.iter().zip(found).map(|(round, found)| RoundJson { call: round.call.as_deref(), found }).collect();
     Answer {
         answer: trajectory.answer.as_deref(),
         ending: trajectory.ending,
