@@ -47,11 +47,15 @@ step() { # name, seconds, command
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader | tee "$out/gpu.txt"
 step device 150 "$program" bench device --device cuda --side 4096
 step device-bf16 150 "$program" bench device --device cuda-bf16 --side 8192
+# What rounding weights to TF32 and to bf16 does on a CPU, with room; with experts, one router's choice goes the other way.
 for model in qwen3vl-tiny qwen3vl-moe-tiny; do
     data=crates/policy/tests/data/$model
     for device in cuda cuda-bf16; do
-        tolerance=2e-4
-        [ $device = cuda ] || tolerance=0.1
+        case $model-$device in
+            *moe*) tolerance=0.2 ;;
+            *-bf16) tolerance=0.1 ;;
+            *) tolerance=5e-3 ;;
+        esac
         step "parity-$model-$device" 90 "$program" logprobs --model "$data" --cases "$data/expected.safetensors" --images --device $device --check $tolerance
     done
 done
