@@ -30,10 +30,13 @@ pub struct DeviceCache<B: Backend> {
 }
 
 impl<B: Backend> DeviceCache<B> {
-    /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` hold.
+    /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` or 2^32 values of a layer hold.
     pub fn new(config: &TextConfig, capacity: usize, most: usize, bytes: u64, device: &B::Device) -> Self {
+        let width = config.num_key_value_heads * config.head_dim;
+        // Kernels count the values of a layer in 32 bits.
+        let most = most.min(u32::MAX as usize / (capacity * width).max(1));
         let slots = slots_within(config, capacity, most, bytes, size_of::<B::FloatElem>());
-        let shape = [slots.max(1), capacity, config.num_key_value_heads * config.head_dim];
+        let shape = [slots.max(1), capacity, width];
         let layer = |_| Mutex::new(Layer { keys: Tensor::zeros(shape, device), values: Tensor::zeros(shape, device) });
         let layers = (0..config.num_hidden_layers).map(layer).collect();
         Self { heads: config.num_attention_heads, slots, free: (0..slots).rev().collect(), layers }
