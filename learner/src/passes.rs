@@ -147,7 +147,7 @@ impl<B: Kernels> Placed<B> {
     }
 
     /// Puts rows that are on the device already into the parameters that they are named after.
-    pub(crate) fn replace(&mut self, rows: BTreeMap<&str, Tensor<B, 1>>) {
+    pub(crate) fn replace(&mut self, rows: BTreeMap<String, Tensor<B, 1>>) {
         let first = self.models[0].clone().map(&mut Replace { path: ParamPath::default(), rows });
         self.models = copies(first, self.lanes.count());
     }
@@ -178,12 +178,12 @@ impl<B: Kernels> ModuleVisitor<Autodiff<B>> for Show<'_, B> {
     }
 }
 
-struct Replace<'a, B: Kernels> {
+struct Replace<B: Kernels> {
     path: ParamPath,
-    rows: BTreeMap<&'a str, Tensor<B, 1>>,
+    rows: BTreeMap<String, Tensor<B, 1>>,
 }
 
-impl<B: Kernels> ModuleMapper<Autodiff<B>> for Replace<'_, B> {
+impl<B: Kernels> ModuleMapper<Autodiff<B>> for Replace<B> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -193,7 +193,7 @@ impl<B: Kernels> ModuleMapper<Autodiff<B>> for Replace<'_, B> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<Autodiff<B>, D>>) -> Param<Tensor<Autodiff<B>, D>> {
-        let Some(row) = self.rows.remove(self.path.name().as_str()) else { return param };
+        let Some(row) = self.rows.remove(&self.path.name()) else { return param };
         param.map(|old| Tensor::from_inner(row.reshape(old.dims())).require_grad())
     }
 }

@@ -57,14 +57,14 @@ struct Resident<B: Kernels> {
     slots: BTreeMap<String, Slot<B>>,
     device: B::Device,
     steps: u64,
-    /// The weights as they began: what is not trained is still so.
-    start: HostWeights,
+    /// Weights that are not trained.
+    frozen: HostWeights,
     /// The masters as they are, once somebody has asked for them.
     read: OnceLock<HostWeights>,
 }
 
 impl<B: Kernels> Resident<B> {
-    fn new(config: &ModelConfig, weights: HostWeights, optim: &OptimConfig, device: B::Device) -> Result<Self, Error> {
+    fn new(config: &ModelConfig, mut weights: HostWeights, optim: &OptimConfig, device: B::Device) -> Result<Self, Error> {
         let passes = Placed::new(config, &weights, Lanes::of_this_pool(1)?, device.clone())?;
         let slot = |entry: &Entry| Slot {
             master: row(&weights[&entry.name].values, &device),
@@ -74,8 +74,9 @@ impl<B: Kernels> Resident<B> {
             entry: entry.clone(),
         };
         let layout = Layout::of(&weights, optim);
-        let slots = layout.entries.iter().map(|entry| (entry.name.clone(), slot(entry))).collect();
-        Ok(Self { passes, slots, device, steps: 0, start: weights, read: OnceLock::new() })
+        let slots: BTreeMap<String, Slot<B>> = layout.entries.iter().map(|entry| (entry.name.clone(), slot(entry))).collect();
+        weights.retain(|name, _| !slots.contains_key(name));
+        Ok(Self { passes, slots, device, steps: 0, frozen: weights, read: OnceLock::new() })
     }
 
     /// The norm of all gradients together: squares are added up in parts on the device, the parts on the host.
@@ -126,15 +127,14 @@ impl<B: Kernels> Update for Resident<B> {
         self.steps += 1;
         let computes_in = FloatDType::from(<B::FloatElem as Element>::dtype());
         let mut rounded = BTreeMap::new();
-        for (name, slot) in &mut self.slots {
+        // Taken apart and put together again: what only one holds is updated where it is.
+        for (name, Slot { entry, master, first, second, gradient }) in std::mem::take(&mut self.slots) {
             // A parameter that no pass has touched decays all the same.
-            let gradient = slot.gradient.take().unwrap_or_else(|| zeros(&slot.entry, &self.device));
-            let step = optim::adam_step(&slot.entry, self.steps, norm, config, lr);
-            let empty = || Tensor::empty([0], &self.device);
-            let held = [&mut slot.master, &mut slot.first, &mut slot.second].map(|held| std::mem::replace(held, empty()));
-            let weight;
-            ([slot.master, slot.first, slot.second], weight) = ops::adam(held, gradient, &step, computes_in);
-            rounded.insert(name.as_str(), weight);
+            let gradient = gradient.unwrap_or_else(|| zeros(&entry, &self.device));
+            let step = optim::adam_step(&entry, self.steps, norm, config, lr);
+            let ([master, first, second], weight) = ops::adam([master, first, second], gradient, &step, computes_in);
+            rounded.insert(name.clone(), weight);
+            self.slots.insert(name, Slot { entry, master, first, second, gradient: None });
         }
         self.passes.replace(rounded);
         self.read = OnceLock::new();
@@ -143,7 +143,7 @@ impl<B: Kernels> Update for Resident<B> {
 
     fn weights(&self) -> &HostWeights {
         self.read.get_or_init(|| {
-            let mut weights = self.start.clone();
+            let mut weights = self.frozen.clone();
             weights.extend(self.named(|slot| &slot.master));
             weights
         })
