@@ -194,21 +194,8 @@ pub fn probabilities<F: Float, I: Int>(
     }
     let start = row * width;
     let seen = usize::cast_from(last[row / (lines * share) * lines + row % lines]) + 1;
-    let mut top = f32::cast_from(scores[start]) * scale;
+    let (top, sum) = top_and_sum::<F>(scores, start, seen, scale);
     let mut at = UNIT_POS_X as usize;
-    while at < seen {
-        top = max(top, f32::cast_from(scores[start + at]) * scale);
-        at += CUBE_DIM_X as usize;
-    }
-    let top = plane_max(top);
-    let mut sum = 0.0f32;
-    at = UNIT_POS_X as usize;
-    while at < seen {
-        sum += (f32::cast_from(scores[start + at]) * scale - top).exp();
-        at += CUBE_DIM_X as usize;
-    }
-    let sum = plane_sum(sum);
-    at = UNIT_POS_X as usize;
     while at < width {
         let mut share = 0.0f32;
         if at < seen {
@@ -249,6 +236,7 @@ pub fn probabilities_backward<F: Float>(
     }
 }
 
+/// The highest of `width` scaled logits, and the sum of what they are after it, exponentiated.
 #[cube]
 fn top_and_sum<F: Float>(logits: &Array<F>, start: usize, width: usize, scale: f32) -> (f32, f32) {
     let mut top = f32::cast_from(logits[start]) * scale;
