@@ -87,7 +87,7 @@ impl GroupPictures {
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Ending, PolicyVersion, Trajectory};
+    use hypereyes_domain::{Course, Ending, PolicyVersion, Trajectory};
 
     use super::*;
 
@@ -103,9 +103,7 @@ mod tests {
             logprobs: vec![if sampled { -0.5 } else { 0.0 }],
             versions: vec![PolicyVersion(0)],
             pictures: pictures.iter().map(|picture| picture.id.clone()).collect(),
-            rounds: vec![],
-            ending: Ending::NoAction,
-            answer: None,
+            course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
         }
     }
 

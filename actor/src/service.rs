@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hypereyes_chassis::{BadInput, Security};
 use hypereyes_domain::{
-    ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Round, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
+    ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
     Trajectory,
 };
 use hypereyes_proto::call::within;
@@ -245,20 +245,7 @@ impl Peers {
     /// many bytes.
     pub async fn score(&self, group: &RolloutGroup, task: &Task) -> Result<ScoredGroup, CallError> {
         const OP: &str = "score_group";
-        let costs = |rollout: &Trajectory| {
-            Trajectory::without_tokens(
-                rollout.rounds.iter().map(|round| Round { call: None, ..*round }).collect(),
-                rollout.ending,
-                rollout.answer.clone(),
-            )
-        };
-        let slim = RolloutGroup {
-            id: group.id.clone(),
-            task: group.task.clone(),
-            actor: group.actor.clone(),
-            rollouts: group.rollouts.iter().map(costs).collect(),
-        };
-        let request = v1::ScoreGroupRequest { group: Some(slim.into()), task: Some(task.clone().into()) };
+        let request = v1::ScoreGroupRequest { group: Some(group.courses().into()), task: Some(task.clone().into()) };
         let reply = within(OP, LARGE, self.reward.clone().score_group(request)).await?;
         convert::join(group.clone(), reply).map_err(|invalid| CallError::nonsense(OP, invalid))
     }

@@ -165,7 +165,8 @@ impl Example {
             // Turns are the runs of sampled tokens; turn i made round i, and the last one answered.
             turn += usize::from(before && !sampled);
             before = *sampled;
-            let looks = trajectory.rounds.get(turn).is_some_and(|round| matches!(round.call.as_deref(), Some(Call::ImageSearch { .. })));
+            let looks =
+                trajectory.course.rounds.get(turn).is_some_and(|round| matches!(round.call.as_deref(), Some(Call::ImageSearch { .. })));
             authors.push(match (sampled, looks) {
                 (true, true) => Author::Looking,
                 (true, false) => Author::Agent,
@@ -289,7 +290,7 @@ pub fn train(
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Ending, PictureId, Round};
+    use hypereyes_domain::{Course, Ending, PictureId, Round};
 
     use super::*;
 
@@ -306,9 +307,11 @@ mod tests {
             logprobs: vec![0.0; 7],
             versions: vec![Default::default(); 7],
             pictures: vec![PictureId::new("one"), PictureId::new("two")],
-            rounds: vec![Round { call: Some(Box::new(call)), searches: 1, failed_searches: 0 }],
-            ending: Ending::Answered,
-            answer: Some("yes".into()),
+            course: Course {
+                rounds: vec![Round { call: Some(Box::new(call)), searches: 1, failed_searches: 0 }],
+                ending: Ending::Answered,
+                answer: Some("yes".into()),
+            },
         };
         let pictures = [1, 2].map(|side| Arc::new(RgbImage::new(32 * side, 32)));
         Example::new(&trajectory, pictures.to_vec())

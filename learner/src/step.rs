@@ -284,12 +284,12 @@ fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Measured {
     let lag: Vec<u64> = rollouts.iter().filter_map(|(rollout, _)| rollout.oldest_version()).map(|old| version.staleness_of(old)).collect();
     let accuracy = of_judged(right as f64);
     let (rounds, kilotokens) =
-        (mean(&|(rollout, _)| f64::from(rollout.round_count())), mean(&|(rollout, _)| rollout.tokens() as f64) / 1000.0);
+        (mean(&|(rollout, _)| f64::from(rollout.course.round_count())), mean(&|(rollout, _)| rollout.tokens() as f64) / 1000.0);
     Measured {
         reward: of_judged(judged.iter().map(|(_, score)| score.reward).sum()),
         accuracy,
         rounds,
-        searches: mean(&|(rollout, _)| f64::from(rollout.searches())),
+        searches: mean(&|(rollout, _)| f64::from(rollout.course.searches())),
         kilotokens,
         cas: accuracy.map(|accuracy| cas(accuracy, kilotokens, rounds)),
         reference_rounds: of_references(references.iter().map(|reference| reference.rounds).sum()),

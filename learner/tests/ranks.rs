@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use hypereyes_collective::{Collective, Hub, Place, Tcp};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Ending, GroupId, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup, TeacherLogprobs,
-    TeacherVersion, Trajectory,
+    Accuracy, BonusBranch, Course, Ending, GroupId, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup,
+    TeacherLogprobs, TeacherVersion, Trajectory,
 };
 use hypereyes_learner::lora::LoraConfig;
 use hypereyes_learner::optim::{OptimConfig, ParameterGroup};
@@ -45,9 +45,7 @@ fn group(number: u32) -> TaughtGroup {
             response,
             mask: mask.clone(),
             pictures: vec![],
-            rounds: vec![],
-            ending: Ending::NoAction,
-            answer: None,
+            course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
         });
         let failed = (number + sibling) % 3 == 0;
         let (accuracy, reward) = if failed { (Accuracy::Wrong, 0.0) } else { (Accuracy::Correct, 1.0 + 0.05 * f64::from(sibling)) };

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use hypereyes_domain::{Accuracy, Failure, GroupId, Reference, RolloutGroup, Score, Task, TaskId};
+use hypereyes_domain::{Accuracy, Course, Failure, GroupId, Reference, RolloutGroup, Score, Task, TaskId};
 use hypereyes_scoring::{Candidate, TraceConfig, candidate, score_accuracies};
 use metrics::{counter, histogram};
 use thiserror::Error;
@@ -78,7 +78,7 @@ impl Scorer {
     }
 
     /// Scores a group; what it shows of its task's reference is durable when this returns.
-    pub async fn score(&self, task: &Task, group: &RolloutGroup) -> Result<Arc<Scored>, ScoreError> {
+    pub async fn score(&self, task: &Task, group: &RolloutGroup<Course>) -> Result<Arc<Scored>, ScoreError> {
         let start = Instant::now();
         if group.task != task.id {
             return Err(ScoreError::OtherTask { group: group.id.clone(), of: group.task.clone(), given: task.id.clone() });
@@ -92,9 +92,9 @@ impl Scorer {
             counter!(names::REPEATS).increment(1);
             return Ok(known);
         }
-        let accuracies = judge::accuracies(self.judge.as_ref(), task, group).await;
+        let accuracies = judge::accuracies(self.judge.as_ref(), task, &group.rollouts).await;
         let (reference, epoch) = self.references.for_task(task);
-        let scores = score_accuracies(&self.trace, &accuracies, group, reference);
+        let scores = score_accuracies(&self.trace, &accuracies, &group.rollouts, reference);
         if let Some(Candidate { rollout, reference: seen }) = candidate(&scores, &group.rollouts) {
             let by = Witness { group: group.id.clone(), rollout: rollout as u32, actor: group.actor.clone() };
             self.references.observe(&task.id, seen, by).await?;
@@ -158,7 +158,7 @@ fn count(scores: &[Score]) {
 }
 
 /// A hash of all that the scores depend on, the committed reference aside.
-fn fingerprint(task: &Task, group: &RolloutGroup) -> u64 {
+fn fingerprint(task: &Task, group: &RolloutGroup<Course>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&task.question, &task.answers, task.reference).hash(&mut hasher);
     for rollout in &group.rollouts {
@@ -174,7 +174,7 @@ fn fingerprint(task: &Task, group: &RolloutGroup) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hypereyes_domain::{Ending, Round, TaskKind, Trajectory};
+    use hypereyes_domain::{Ending, Round, TaskKind};
     use hypereyes_scoring::{JudgeKind, ReferenceMode};
 
     fn task(id: &str) -> Task {
@@ -190,12 +190,9 @@ mod tests {
         }
     }
 
-    fn group(id: &str, task: &str, rounds: usize) -> RolloutGroup {
-        let rollout = Trajectory::without_tokens(
-            vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds],
-            Ending::Answered,
-            Some("paris".into()),
-        );
+    fn group(id: &str, task: &str, rounds: usize) -> RolloutGroup<Course> {
+        let rounds = vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds];
+        let rollout = Course { rounds, ending: Ending::Answered, answer: Some("paris".into()) };
         RolloutGroup { id: id.into(), task: task.into(), actor: "a".into(), rollouts: vec![rollout] }
     }
 
@@ -254,13 +251,13 @@ mod tests {
             let tasks: Vec<Task> = (0..4)
                 .map(|at| Task { reference: (at > 1).then_some(Reference { rounds: 3, searches: 3 }), ..task(&format!("t{at}")) })
                 .collect();
-            let groups: Vec<(usize, RolloutGroup)> = (0..12)
+            let groups: Vec<(usize, RolloutGroup<Course>)> = (0..12)
                 .map(|lease| {
                     let of = random.random_range(0..4);
                     (of, group(&format!("t{of}@{lease}"), &format!("t{of}"), random.random_range(0..5)))
                 })
                 .collect();
-            let alone = |of: usize, group: RolloutGroup| {
+            let alone = |of: usize, group: RolloutGroup<Course>| {
                 let task = tasks[of].clone();
                 async move { scorer(ReferenceMode::Epoch, 0).score(&task, &group).await.expect("scores").scores.clone() }
             };

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypereyes_domain::{Failure, Reference, RolloutGroup, Task};
+use hypereyes_domain::{Course, Failure, Reference, RolloutGroup, Task};
 use hypereyes_proto::convert::{Invalid, ids, scored_reply};
 use hypereyes_proto::limits::MAX_REFERENCES_PER_BATCH;
 use hypereyes_proto::{failure, v1};
@@ -54,7 +54,7 @@ impl Service {
     }
 
     async fn score(&self, request: v1::ScoreGroupRequest) -> Result<v1::ScoredReply, Status> {
-        let group = RolloutGroup::try_from(request.group.ok_or_else(|| missing("group"))?).map_err(refused)?;
+        let group = RolloutGroup::<Course>::try_from(request.group.ok_or_else(|| missing("group"))?).map_err(refused)?;
         let task = Task::try_from(request.task.ok_or_else(|| missing("task"))?).map_err(refused)?;
         let score = async {
             let _slot = self.slots.acquire().await.map_err(|_| Refusal::failed("closed", "the service is stopping"))?;

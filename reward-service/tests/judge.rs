@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hypereyes_domain::{Accuracy, Ending, Failure, RolloutGroup, Round, Task, TaskKind, Trajectory};
+use hypereyes_domain::{Accuracy, Course, Ending, Failure, Round, Task, TaskKind};
 use hypereyes_reward_service::judge::accuracies;
 use hypereyes_reward_service::judge::model::{ModelConfig, ModelJudge};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,15 +103,10 @@ fn task() -> Task {
     }
 }
 
-fn group(answers: &[&str]) -> RolloutGroup {
-    let rollout = |answer: &&str| {
-        Trajectory::without_tokens(
-            vec![Round { call: None, searches: 1, failed_searches: 0 }],
-            Ending::Answered,
-            Some((*answer).to_owned()),
-        )
-    };
-    RolloutGroup { id: "t@1".into(), task: "t".into(), actor: "a".into(), rollouts: answers.iter().map(rollout).collect() }
+fn group(answers: &[&str]) -> Vec<Course> {
+    let rounds = vec![Round { call: None, searches: 1, failed_searches: 0 }];
+    let course = |answer: &&str| Course { rounds: rounds.clone(), ending: Ending::Answered, answer: Some((*answer).to_owned()) };
+    answers.iter().map(course).collect()
 }
 
 async fn judged(config: &ModelConfig, answers: &[&str]) -> Vec<Accuracy> {

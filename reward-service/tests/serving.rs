@@ -6,7 +6,7 @@ use std::time::Duration;
 use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{Shutdown, TelemetryConfig};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Ending, PolicyVersion, Reference, RolloutGroup, Round, Route, ScoredGroup, Task, TaskKind, Trajectory,
+    Accuracy, BonusBranch, Course, Ending, PolicyVersion, Reference, RolloutGroup, Round, Route, ScoredGroup, Task, TaskKind, Trajectory,
 };
 use hypereyes_proto::client::RewardClient;
 use hypereyes_proto::{convert, v1};
@@ -86,9 +86,11 @@ fn rollout(answer: Option<&str>, searches: &[u32]) -> Trajectory {
         logprobs: vec![-0.5],
         versions: vec![PolicyVersion(0)],
         pictures: vec![],
-        rounds: searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
-        ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
-        answer: answer.map(str::to_owned),
+        course: Course {
+            rounds: searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
+            ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
+            answer: answer.map(str::to_owned),
+        },
     }
 }
 

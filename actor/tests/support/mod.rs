@@ -9,7 +9,7 @@ use hypereyes_actor::Config;
 use hypereyes_chassis::{BackoffConfig, TelemetryConfig};
 use hypereyes_chat::{TinyWords, tiny};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, PictureId, PolicyVersion, RolloutGroup, Route, Score, Task, TaskKind, TaughtGroup, TeacherVersion,
+    Accuracy, BonusBranch, Course, PictureId, PolicyVersion, RolloutGroup, Route, Score, Task, TaskKind, TaughtGroup, TeacherVersion,
 };
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
@@ -241,7 +241,7 @@ impl v1::reward_server::Reward for Reward {
                 return Err(failure::to_status(hypereyes_domain::Failure::Judge, "no verdict"));
             }
         }
-        let group = RolloutGroup::try_from(request.into_inner().group.expect("a group"))?;
+        let group = RolloutGroup::<Course>::try_from(request.into_inner().group.expect("a group"))?;
         let score = |at: usize| {
             let (accuracy, reward, route) =
                 if at % 2 == 0 { (Accuracy::Correct, 1.0, Route::Reinforce) } else { (Accuracy::Wrong, 0.0, Route::Distill) };

@@ -149,7 +149,7 @@ impl DataSet {
         };
         let mut by_rounds = vec![0; 10];
         for demonstration in &self.demonstrations {
-            by_rounds[demonstration.trajectory.rounds.len().min(9)] += 1;
+            by_rounds[demonstration.trajectory.course.rounds.len().min(9)] += 1;
         }
         Stats {
             tasks: self.tasks.len(),
@@ -158,8 +158,8 @@ impl DataSet {
             textual: kind(TaskKind::TextualConstraints),
             pictures: self.pictures.len(),
             demonstrations: self.demonstrations.len(),
-            mean_rounds: mean(&|trajectory| f64::from(trajectory.round_count())),
-            mean_searches: mean(&|trajectory| f64::from(trajectory.searches())),
+            mean_rounds: mean(&|trajectory| f64::from(trajectory.course.round_count())),
+            mean_searches: mean(&|trajectory| f64::from(trajectory.course.searches())),
             mean_tokens: mean(&|trajectory| trajectory.tokens() as f64),
             longest: self.demonstrations.iter().map(|one| one.trajectory.tokens()).max().unwrap_or(0),
             by_rounds,
@@ -296,7 +296,7 @@ fn file(path: &Path, error: &std::io::Error) -> DataError {
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Ending, Round};
+    use hypereyes_domain::{Course, Ending, Round};
     use hypereyes_pictures::RgbImage;
 
     use super::*;
@@ -324,9 +324,11 @@ mod tests {
                 logprobs: vec![0.0; 2],
                 versions: vec![Default::default(); 2],
                 pictures: vec![shown.id.clone(), crop.id.clone()],
-                rounds: vec![Round { call: None, searches: 2, failed_searches: 0 }],
-                ending: Ending::Answered,
-                answer: Some("Peru".into()),
+                course: Course {
+                    rounds: vec![Round { call: None, searches: 2, failed_searches: 0 }],
+                    ending: Ending::Answered,
+                    answer: Some("Peru".into()),
+                },
             };
             set.demonstrations.push(Demonstration { task: task.id.clone(), trajectory });
             set.tasks.push(task);

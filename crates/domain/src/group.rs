@@ -4,11 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActorId, GroupId, PolicyVersion, Reference, Route, Score, TaskId, TeacherLogprobs, TeacherVersion, Trajectory};
+use crate::{ActorId, Course, GroupId, PolicyVersion, Reference, Route, Score, TaskId, TeacherLogprobs, TeacherVersion, Trajectory};
 
-/// n rollouts of one task, owned by the actor that leased it.
+/// n rollouts of one task, owned by the actor that leased it: with their tokens, or as [`Course`]s alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RolloutGroup {
+pub struct RolloutGroup<R = Trajectory> {
     /// The lease.
     pub id: GroupId,
     /// The task.
@@ -16,13 +16,19 @@ pub struct RolloutGroup {
     /// Who rolled it out.
     pub actor: ActorId,
     /// The rollouts; never empty.
-    pub rollouts: Vec<Trajectory>,
+    pub rollouts: Vec<R>,
 }
 
 impl RolloutGroup {
     /// The oldest version that sampled a token of the group.
     pub fn oldest_version(&self) -> Option<PolicyVersion> {
         self.rollouts.iter().filter_map(Trajectory::oldest_version).min()
+    }
+
+    /// What it takes to score the group: neither tokens nor calls.
+    pub fn courses(&self) -> RolloutGroup<Course> {
+        let rollouts = self.rollouts.iter().map(|rollout| rollout.course.without_calls()).collect();
+        RolloutGroup { id: self.id.clone(), task: self.task.clone(), actor: self.actor.clone(), rollouts }
     }
 }
 

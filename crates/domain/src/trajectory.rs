@@ -1,4 +1,4 @@
-//! One rollout's data: tokens as the engine sampled them, and what happened between them (spec section 1.6).
+//! One rollout's data: tokens as the engine sampled them, and the course that it took (spec section 1.6).
 
 use std::fmt;
 
@@ -50,6 +50,52 @@ pub struct Round {
     pub failed_searches: u32,
 }
 
+/// How a rollout went: all that its reward depends on. It is apart from the tokens because whoever scores has no use for them:
+/// on the wire they are a hundred times as many bytes, and in memory they would lie between one course and the next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Course {
+    /// Executed rounds in order.
+    pub rounds: Vec<Round>,
+    /// How it ended.
+    pub ending: Ending,
+    /// What the policy answered, trimmed; `None` without a closed `<answer>`.
+    pub answer: Option<String>,
+}
+
+impl Course {
+    /// The same without what was called: what it cost and what came of it.
+    pub fn without_calls(&self) -> Self {
+        let rounds = self.rounds.iter().map(|round| Round { call: None, ..*round }).collect();
+        Self { rounds, ending: self.ending, answer: self.answer.clone() }
+    }
+
+    /// Number of tool rounds.
+    #[inline]
+    pub fn round_count(&self) -> u32 {
+        u32::try_from(self.rounds.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Searches over all rounds.
+    #[inline]
+    pub fn searches(&self) -> u32 {
+        self.rounds.iter().map(|round| round.searches).sum()
+    }
+
+    /// True when every search failed for a reason outside the policy: such a rollout says nothing about the policy (spec section 6,
+    /// recommendation).
+    #[inline]
+    pub fn searches_all_failed(&self) -> bool {
+        let failed = || self.rounds.iter().map(|round| round.failed_searches);
+        failed().any(|failed| failed > 0) && failed().sum::<u32>() == self.searches()
+    }
+}
+
+impl AsRef<Course> for Course {
+    fn as_ref(&self) -> &Course {
+        self
+    }
+}
+
 /// One rollout. Token ids, masks, log-probs and versions have one entry per *response* token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trajectory {
@@ -66,33 +112,25 @@ pub struct Trajectory {
     pub versions: Vec<PolicyVersion>,
     /// Pictures whose tokens appear in prompt and response, in order of appearance.
     pub pictures: Vec<PictureId>,
-    /// Executed rounds in order.
-    pub rounds: Vec<Round>,
-    /// How it ended.
-    pub ending: Ending,
-    /// What the policy answered, trimmed; `None` without a closed `<answer>`.
-    pub answer: Option<String>,
+    /// How it went. Written, its parts stand beside the tokens, so that a course can be read from where a trajectory was recorded.
+    #[serde(flatten)]
+    pub course: Course,
+}
+
+/// A rollout of which nothing but its course is known.
+impl From<Course> for Trajectory {
+    fn from(course: Course) -> Self {
+        Self { prompt: vec![], response: vec![], mask: vec![], logprobs: vec![], versions: vec![], pictures: vec![], course }
+    }
+}
+
+impl AsRef<Course> for Trajectory {
+    fn as_ref(&self) -> &Course {
+        &self.course
+    }
 }
 
 impl Trajectory {
-    /// What a reward depends on, and nothing else: how it went and what it cost.
-    pub fn without_tokens(rounds: Vec<Round>, ending: Ending, answer: Option<String>) -> Self {
-        let (prompt, response, mask, logprobs, versions, pictures) = (vec![], vec![], vec![], vec![], vec![], vec![]);
-        Self { prompt, response, mask, logprobs, versions, pictures, rounds, ending, answer }
-    }
-
-    /// Number of tool rounds.
-    #[inline]
-    pub fn round_count(&self) -> u32 {
-        u32::try_from(self.rounds.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Searches over all rounds.
-    #[inline]
-    pub fn searches(&self) -> u32 {
-        self.rounds.iter().map(|round| round.searches).sum()
-    }
-
     /// Prompt and response tokens.
     pub fn tokens(&self) -> usize {
         self.prompt.len() + self.response.len()
@@ -106,14 +144,6 @@ impl Trajectory {
     /// The oldest version that sampled one of its tokens; staleness is bounded on it.
     pub fn oldest_version(&self) -> Option<PolicyVersion> {
         self.versions.iter().min().copied()
-    }
-
-    /// True when every search of the trajectory failed for a reason outside the policy: such a rollout says nothing
-    /// about the policy (spec section 6, recommendation).
-    #[inline]
-    pub fn searches_all_failed(&self) -> bool {
-        let failed = || self.rounds.iter().map(|round| round.failed_searches);
-        failed().any(|failed| failed > 0) && failed().sum::<u32>() == self.searches()
     }
 
     /// Checks lengths and that unsampled tokens carry no log-prob.

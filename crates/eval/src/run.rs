@@ -94,7 +94,7 @@ async fn all<F: Future<Output = Result<Vec<Trajectory>, GenerateError>>>(
         match result {
             Ok(trajectories) => {
                 for trajectory in &trajectories {
-                    let accuracy = accuracy_of(judge, task, trajectory);
+                    let accuracy = accuracy_of(judge, task, &trajectory.course);
                     counter!(ROLLOUTS, "verdict" => verdict(accuracy)).increment(1);
                     right += usize::from(accuracy == Accuracy::Correct);
                     judged += usize::from(!matches!(accuracy, Accuracy::Invalid(_)));
@@ -128,7 +128,13 @@ fn pictures_of(set: &TaskSet, task: &Task) -> Result<Vec<RgbImage>, GenerateErro
 }
 
 fn outcome(task: &Task, trajectory: &Trajectory, accuracy: Accuracy) -> Outcome {
-    Outcome { kind: task.kind, accuracy, rounds: trajectory.round_count(), searches: trajectory.searches(), tokens: trajectory.tokens() }
+    Outcome {
+        kind: task.kind,
+        accuracy,
+        rounds: trajectory.course.round_count(),
+        searches: trajectory.course.searches(),
+        tokens: trajectory.tokens(),
+    }
 }
 
 fn verdict(accuracy: Accuracy) -> &'static str {

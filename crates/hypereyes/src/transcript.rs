@@ -121,7 +121,7 @@ impl Episode {
             let observed = spans.next_if(|(sampled, _)| !sampled).map(|(_, tokens)| chat.decode(tokens));
             turns.push(reader.turn(&chat.decode(tokens), observed.as_deref()));
         }
-        Self { turns, answer: trajectory.answer.clone(), ending: trajectory.ending, tokens: trajectory.tokens() }
+        Self { turns, answer: trajectory.course.answer.clone(), ending: trajectory.course.ending, tokens: trajectory.tokens() }
     }
 
     /// Every area that was searched on the first picture, in order.
@@ -276,7 +276,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use hypereyes_chat::{TinyWords, tiny};
-    use hypereyes_domain::PolicyVersion;
+    use hypereyes_domain::{Course, PolicyVersion};
     use hypereyes_search::{EmbeddedSearch, EnvConfig, World};
 
     use super::*;
@@ -334,9 +334,7 @@ pub(crate) mod tests {
             logprobs,
             versions: vec![PolicyVersion(0); count],
             pictures: vec![],
-            rounds,
-            ending,
-            answer,
+            course: Course { rounds, ending, answer },
         }
     }
 

@@ -123,10 +123,10 @@ mod tests {
         for (seed, trajectory) in rollouts.trajectories.iter().enumerate() {
             trajectory.check().expect("sound");
             assert_eq!([&trajectory.prompt[..], &trajectory.response[..]].concat(), policy.held(seed));
-            assert_eq!((trajectory.ending, trajectory.answer.as_deref()), (Ending::Answered, Some("Mexico")));
+            assert_eq!((trajectory.course.ending, trajectory.course.answer.as_deref()), (Ending::Answered, Some("Mexico")));
         }
-        assert_eq!(rollouts.trajectories[0].round_count(), 2);
-        assert_eq!((rollouts.trajectories[0].searches(), rollouts.trajectories[1].searches()), (4, 2));
+        assert_eq!(rollouts.trajectories[0].course.round_count(), 2);
+        assert_eq!((rollouts.trajectories[0].course.searches(), rollouts.trajectories[1].course.searches()), (4, 2));
     }
 
     #[tokio::test]
@@ -173,11 +173,11 @@ mod tests {
         let script = cases.iter().map(|(turns, ..)| turns.clone()).collect();
         let (_, rollouts) = run(&setup, script).await;
         for ((_, ending, answer), trajectory) in cases.iter().zip(&rollouts.trajectories) {
-            assert_eq!((trajectory.ending, trajectory.answer.as_deref()), (*ending, *answer));
+            assert_eq!((trajectory.course.ending, trajectory.course.answer.as_deref()), (*ending, *answer));
             trajectory.check().expect("sound");
         }
         let masked = &rollouts.trajectories[4];
-        assert!(masked.rounds.len() == 1 && !masked.response.is_empty() && masked.sampled_tokens() == 0);
+        assert!(masked.course.rounds.len() == 1 && !masked.response.is_empty() && masked.sampled_tokens() == 0);
     }
 
     #[tokio::test]
@@ -186,7 +186,7 @@ mod tests {
         setup.config.max_context_tokens = 100;
         let (_, rollouts) = run(&setup, vec![vec![LOOK, ANSWER]]).await;
         let trajectory = &rollouts.trajectories[0];
-        assert_eq!((trajectory.ending, trajectory.round_count()), (Ending::ContextFull, 1));
+        assert_eq!((trajectory.course.ending, trajectory.course.round_count()), (Ending::ContextFull, 1));
         assert!(trajectory.tokens() <= 100 && trajectory.mask.iter().all(|sampled| *sampled));
     }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Chunk, Ending, Failure, GenerateError, Patches, PictureId, PolicyVersion, Round, Sampled, Trajectory};
+use hypereyes_domain::{Chunk, Course, Ending, Failure, GenerateError, Patches, PictureId, PolicyVersion, Round, Sampled, Trajectory};
 use metrics::counter;
 
 use crate::metrics::MASKED;
@@ -105,9 +105,7 @@ impl Recorder {
             logprobs: self.logprobs,
             versions: self.versions,
             pictures: self.pictures,
-            rounds: self.rounds,
-            ending,
-            answer,
+            course: Course { rounds: self.rounds, ending, answer },
         };
         crate::metrics::count(&trajectory);
         trajectory

@@ -6,7 +6,7 @@
 
 use std::iter;
 
-use hypereyes_domain::{Accuracy, Ending, Failure, Reference, RolloutGroup, Route, Score, Task, Trajectory};
+use hypereyes_domain::{Accuracy, Course, Ending, Failure, Reference, Route, Score, Task};
 use smallvec::SmallVec;
 
 use crate::judge::{Judge, Verdict};
@@ -15,12 +15,12 @@ use crate::trace::{TraceConfig, bonuses};
 /// One entry per rollout: groups of eight and smaller need no memory of their own.
 pub type Few<T> = SmallVec<[T; 8]>;
 
-/// Scores a group with a rule judge.
-pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, group: &RolloutGroup, reference: Option<Reference>) -> Vec<Score> {
+/// Scores the rollouts of a group with a rule judge.
+pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, rollouts: &[Course], reference: Option<Reference>) -> Vec<Score> {
     let mut costs = Few::new();
-    let (predictions, which) = distinct(group.rollouts.iter().map(|rollout| {
-        costs.push((Accuracy::Unparsed, rollout.round_count(), rollout.searches()));
-        answer_to_judge(rollout)
+    let (predictions, which) = distinct(rollouts.iter().map(|course| {
+        costs.push((Accuracy::Unparsed, course.round_count(), course.searches()));
+        answer_to_judge(course)
     }));
     let verdicts = judge.judge_all(&task.question, &predictions, &task.answers);
     for (cost, which) in costs.iter_mut().zip(which) {
@@ -31,7 +31,7 @@ pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, group: 
 
 /// The answers of a group that need a judge, each once; and for every rollout either its place among them or the accuracy
 /// that needs none.
-pub fn distinct_answers(rollouts: &[Trajectory]) -> (Few<&str>, Few<Result<usize, Accuracy>>) {
+pub fn distinct_answers(rollouts: &[Course]) -> (Few<&str>, Few<Result<usize, Accuracy>>) {
     distinct(rollouts.iter().map(answer_to_judge))
 }
 
@@ -48,8 +48,8 @@ fn distinct<'a>(answers: impl Iterator<Item = Result<&'a str, Accuracy>>) -> (Fe
 }
 
 /// The accuracy of one rollout by a rule judge.
-pub fn accuracy_of(judge: &dyn Judge, task: &Task, rollout: &Trajectory) -> Accuracy {
-    match answer_to_judge(rollout) {
+pub fn accuracy_of(judge: &dyn Judge, task: &Task, course: &Course) -> Accuracy {
+    match answer_to_judge(course) {
         Err(accuracy) => accuracy,
         Ok(answer) => judge.judge(&task.question, answer, &task.answers).into(),
     }
@@ -58,14 +58,14 @@ pub fn accuracy_of(judge: &dyn Judge, task: &Task, rollout: &Trajectory) -> Accu
 /// The answer of a rollout that needs a judge, or the accuracy of one that does not: `Unparsed` without an answer,
 /// `Invalid` when the rollout says nothing about the policy, because it failed for an outside reason or every one of its
 /// searches did.
-fn answer_to_judge(rollout: &Trajectory) -> Result<&str, Accuracy> {
-    if let Ending::Failed(failure) = rollout.ending {
+fn answer_to_judge(course: &Course) -> Result<&str, Accuracy> {
+    if let Ending::Failed(failure) = course.ending {
         return Err(Accuracy::Invalid(failure));
     }
-    if rollout.searches_all_failed() {
+    if course.searches_all_failed() {
         return Err(Accuracy::Invalid(Failure::Tool));
     }
-    rollout.answer.as_deref().map(str::trim).filter(|answer| !answer.is_empty()).ok_or(Accuracy::Unparsed)
+    course.answer.as_deref().map(str::trim).filter(|answer| !answer.is_empty()).ok_or(Accuracy::Unparsed)
 }
 
 impl From<Verdict> for Accuracy {
@@ -77,11 +77,11 @@ impl From<Verdict> for Accuracy {
     }
 }
 
-/// Scores a group whose accuracies are known. `accuracies` must have one entry per rollout; missing ones count as
+/// Scores the rollouts of a group whose accuracies are known. `accuracies` must have one entry per rollout; missing ones count as
 /// `Invalid(Judge)`, so that a judge that gave up can never turn into a wrong answer.
-pub fn score_accuracies(config: &TraceConfig, accuracies: &[Accuracy], group: &RolloutGroup, reference: Option<Reference>) -> Vec<Score> {
+pub fn score_accuracies(config: &TraceConfig, accuracies: &[Accuracy], rollouts: &[Course], reference: Option<Reference>) -> Vec<Score> {
     let given = accuracies.iter().copied().chain(iter::repeat(Accuracy::Invalid(Failure::Judge)));
-    let costs = group.rollouts.iter().zip(given).map(|(rollout, accuracy)| (accuracy, rollout.round_count(), rollout.searches()));
+    let costs = rollouts.iter().zip(given).map(|(course, accuracy)| (accuracy, course.round_count(), course.searches()));
     score_costs(config, &costs.collect::<Few<_>>(), reference)
 }
 
@@ -120,16 +120,12 @@ pub(crate) mod tests {
     }
 
     /// A rollout with one entry of `searches` per round.
-    pub(crate) fn rollout(answer: Option<&str>, searches: &[u32]) -> Trajectory {
-        Trajectory::without_tokens(
-            searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
-            if answer.is_some() { Ending::Answered } else { Ending::NoAction },
-            answer.map(str::to_owned),
-        )
-    }
-
-    pub(crate) fn group(rollouts: Vec<Trajectory>) -> RolloutGroup {
-        RolloutGroup { id: "t@1".into(), task: "t".into(), actor: "a".into(), rollouts }
+    pub(crate) fn rollout(answer: Option<&str>, searches: &[u32]) -> Course {
+        Course {
+            rounds: searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
+            ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
+            answer: answer.map(str::to_owned),
+        }
     }
 
     #[test]
@@ -147,7 +143,7 @@ pub(crate) mod tests {
             blind,
         ];
         let reference = Some(Reference { rounds: 2, searches: 4 });
-        let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &group(rollouts), reference);
+        let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &rollouts, reference);
         let got: Vec<_> = scores.iter().map(|score| (score.accuracy, score.reward, score.route, score.branch)).collect();
         assert_eq!(
             got,
@@ -167,13 +163,13 @@ pub(crate) mod tests {
         let wide = rollout(Some("Paris"), &[6]);
         let narrow = rollout(Some("Paris"), &[1]);
         let reference = Some(Reference { rounds: 1, searches: 3 });
-        let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &group(vec![wide, narrow]), reference);
+        let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &[wide, narrow], reference);
         assert_eq!([scores[0].branch, scores[1].branch], [BonusBranch::Bad, BonusBranch::Good]);
     }
 
     #[test]
     fn a_missing_verdict_is_never_a_wrong_answer() {
-        let scores = score_accuracies(&TraceConfig::default(), &[], &group(vec![rollout(Some("Paris"), &[1])]), None);
+        let scores = score_accuracies(&TraceConfig::default(), &[], &[rollout(Some("Paris"), &[1])], None);
         assert_eq!((scores[0].accuracy, scores[0].route), (Accuracy::Invalid(Failure::Judge), Route::Skip));
     }
 }

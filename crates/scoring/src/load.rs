@@ -3,7 +3,7 @@
 //! `bench/peers/trace.py` makes the same ones, draw by draw, so that both are timed on one input and must agree on its
 //! rewards.
 
-use hypereyes_domain::{Ending, Reference, RolloutGroup, Round, Task, TaskId, TaskKind, Trajectory};
+use hypereyes_domain::{Course, Ending, Reference, RolloutGroup, Round, Task, TaskId, TaskKind};
 
 /// A linear congruential generator: any language has its draws in three lines.
 #[derive(Clone, Debug)]
@@ -37,12 +37,12 @@ pub fn task(at: usize) -> Task {
 }
 
 /// A group of eight rollouts of a [`task`].
-pub fn group(draws: &mut Draws, lease: usize, task: &Task) -> RolloutGroup {
+pub fn group(draws: &mut Draws, lease: usize, task: &Task) -> RolloutGroup<Course> {
     let rollout = |draws: &mut Draws| {
         let answer = ["Morocco", "the kingdom of Morocco.", "Tunisia", ""][draws.below(4) as usize];
         let rounds = (0..draws.below(6)).map(|_| Round { call: None, searches: 1 + draws.below(4), failed_searches: 0 });
         let rounds = rounds.collect();
-        Trajectory::without_tokens(rounds, Ending::Answered, Some(answer.to_owned()))
+        Course { rounds, ending: Ending::Answered, answer: Some(answer.to_owned()) }
     };
     let rollouts = (0..8).map(|_| rollout(draws)).collect();
     RolloutGroup { id: format!("{}@{lease}", task.id).as_str().into(), task: task.id.clone(), actor: "bench".into(), rollouts }
@@ -59,7 +59,7 @@ mod tests {
         let (mut draws, task) = (Draws::new(0), task(0));
         let scores = (0..2048).flat_map(|lease| {
             let group = group(&mut draws, lease, &task);
-            score_group(&TraceConfig::default(), &AliasJudge, &task, &group, task.reference)
+            score_group(&TraceConfig::default(), &AliasJudge, &task, &group.rollouts, task.reference)
         });
         let sum: f64 = scores.map(|score| score.reward).sum();
         assert!((sum - 6231.0868).abs() < 1e-6, "{sum}");

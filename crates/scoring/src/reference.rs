@@ -4,7 +4,7 @@
 //! Duplicated, reordered or replayed observations and commits cannot loosen a reference. How many tasks there are and what
 //! is durable is not known here.
 
-use hypereyes_domain::{Accuracy, Reference, Score, Task, Trajectory};
+use hypereyes_domain::{Accuracy, Course, Reference, Score, Task};
 use serde::{Deserialize, Serialize};
 
 /// The cheapest success of a group.
@@ -18,12 +18,12 @@ pub struct Candidate {
 
 /// The cheapest success of a group that used a tool: correct, at least one round, lexicographic minimum of (rounds,
 /// searches), the first of equals. Entries beyond the shorter list are ignored.
-pub fn candidate(scores: &[Score], rollouts: &[Trajectory]) -> Option<Candidate> {
-    let success = |(at, (score, rollout)): (usize, (&Score, &Trajectory))| {
-        let reference = Reference { rounds: rollout.round_count(), searches: rollout.searches() };
+pub fn candidate(scores: &[Score], rollouts: &[impl AsRef<Course>]) -> Option<Candidate> {
+    let success = |(at, (score, course)): (usize, (&Score, &Course))| {
+        let reference = Reference { rounds: course.round_count(), searches: course.searches() };
         (score.accuracy == Accuracy::Correct && reference.rounds >= 1).then_some(Candidate { rollout: at, reference })
     };
-    scores.iter().zip(rollouts).enumerate().filter_map(success).min_by_key(|candidate| candidate.reference)
+    scores.iter().zip(rollouts.iter().map(AsRef::as_ref)).enumerate().filter_map(success).min_by_key(|candidate| candidate.reference)
 }
 
 /// When what was observed begins to count.
@@ -245,10 +245,9 @@ mod tests {
             rollout(Some("Paris"), &[2, 2]),
             rollout(Some("Paris"), &[1, 2]),
         ];
-        let group = group(rollouts);
-        let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &group, None);
+        let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &rollouts, None);
         let cheapest = Candidate { rollout: 3, reference: Reference { rounds: 2, searches: 3 } };
-        assert_eq!(candidate(&scores, &group.rollouts), Some(cheapest));
-        assert_eq!(candidate(&scores[..2], &group.rollouts), None);
+        assert_eq!(candidate(&scores, &rollouts), Some(cheapest));
+        assert_eq!(candidate(&scores[..2], &rollouts), None);
     }
 }

@@ -7,7 +7,7 @@
 //! them choosing from evidence is learned last, if at all.
 
 use hypereyes_chat::Chat;
-use hypereyes_domain::{Ending, Trajectory};
+use hypereyes_domain::{Course, Ending, Trajectory};
 use hypereyes_search::World;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -77,8 +77,6 @@ fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> T
         logprobs: vec![0.0; n],
         versions: vec![Default::default(); n],
         pictures: vec![],
-        rounds: vec![],
-        ending: Ending::NoAction,
-        answer: None,
+        course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
     }
 }

@@ -42,9 +42,9 @@ where
     for budget in 1..=budgets.max {
         for trajectory in sample(budget, budgets.samples).await? {
             looked_at += 1;
-            let rounds = trajectory.round_count();
-            if (1..=budget).contains(&rounds) && trajectory.ending == Ending::Answered && correct(&trajectory) {
-                let reference = Reference { rounds, searches: trajectory.searches() };
+            let rounds = trajectory.course.round_count();
+            if (1..=budget).contains(&rounds) && trajectory.course.ending == Ending::Answered && correct(&trajectory) {
+                let reference = Reference { rounds, searches: trajectory.course.searches() };
                 return Ok(Some(Kept { trajectory, reference, budget, looked_at }));
             }
         }
@@ -56,20 +56,17 @@ where
 mod tests {
     use std::convert::Infallible;
 
-    use hypereyes_domain::Round;
+    use hypereyes_domain::{Course, Round};
 
     use super::*;
 
     fn trajectory(rounds: usize, answer: &str) -> Trajectory {
-        Trajectory::without_tokens(
-            vec![Round { call: None, searches: 2, failed_searches: 0 }; rounds],
-            Ending::Answered,
-            Some(answer.into()),
-        )
+        let rounds = vec![Round { call: None, searches: 2, failed_searches: 0 }; rounds];
+        Course { rounds, ending: Ending::Answered, answer: Some(answer.into()) }.into()
     }
 
     async fn kept(budgets: Budgets, answers: impl Fn(u32, usize) -> Vec<Trajectory>) -> Option<Kept> {
-        let right = |trajectory: &Trajectory| trajectory.answer.as_deref() == Some("right");
+        let right = |trajectory: &Trajectory| trajectory.course.answer.as_deref() == Some("right");
         let result: Result<_, Infallible> =
             progressive(budgets, right, |budget, count| std::future::ready(Ok(answers(budget, count)))).await;
         match result {

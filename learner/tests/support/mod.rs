@@ -1,6 +1,8 @@
 //! A finished group, as small as one can be.
 
-use hypereyes_domain::{Accuracy, BonusBranch, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaughtGroup, Trajectory};
+use hypereyes_domain::{
+    Accuracy, BonusBranch, Course, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaughtGroup, Trajectory,
+};
 use hypereyes_learner::intake::Lease;
 
 /// One rollout of one token, sampled by `version`.
@@ -12,9 +14,7 @@ pub fn group(lease: &Lease, actor: &str, version: u64) -> TaughtGroup {
         logprobs: vec![-0.5],
         versions: vec![PolicyVersion(version)],
         pictures: vec![],
-        rounds: vec![],
-        ending: Ending::NoAction,
-        answer: None,
+        course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
     };
     let score = Score { accuracy: Accuracy::Unparsed, bonus: 0.0, branch: BonusBranch::None, reward: -0.5, route: Route::Distill };
     let group = RolloutGroup { id: lease.group.clone(), task: lease.task.clone(), actor: actor.into(), rollouts: vec![rollout] };

@@ -2,14 +2,14 @@
 //!
 //! In: a group in a stage. Out: its message, and back; parts that do not fit together never come out.
 
-use hypereyes_domain::{RolloutGroup, ScoredGroup, TaughtGroup, TeacherLogprobs, TeacherVersion, Trajectory};
+use hypereyes_domain::{RolloutGroup, ScoredGroup, TaughtGroup, TeacherLogprobs, TeacherVersion};
 
 use super::{Invalid, at_most, each, ids, present};
 use crate::limits::{MAX_GROUP_SIZE, MAX_RESPONSE_TOKENS};
 use crate::v1;
 
-impl From<RolloutGroup> for v1::RolloutGroup {
-    fn from(group: RolloutGroup) -> Self {
+impl<R: Into<v1::Trajectory>> From<RolloutGroup<R>> for v1::RolloutGroup {
+    fn from(group: RolloutGroup<R>) -> Self {
         Self {
             id: group.id.as_str().to_owned(),
             task_id: group.task.as_str().to_owned(),
@@ -19,7 +19,7 @@ impl From<RolloutGroup> for v1::RolloutGroup {
     }
 }
 
-impl TryFrom<v1::RolloutGroup> for RolloutGroup {
+impl<R: TryFrom<v1::Trajectory, Error = Invalid>> TryFrom<v1::RolloutGroup> for RolloutGroup<R> {
     type Error = Invalid;
 
     fn try_from(group: v1::RolloutGroup) -> Result<Self, Invalid> {
@@ -30,7 +30,7 @@ impl TryFrom<v1::RolloutGroup> for RolloutGroup {
             id: ids::group("id", group.id)?,
             task: ids::task("task_id", group.task_id)?,
             actor: ids::actor("actor_id", group.actor_id)?,
-            rollouts: each("rollouts", group.rollouts, MAX_GROUP_SIZE, Trajectory::try_from)?,
+            rollouts: each("rollouts", group.rollouts, MAX_GROUP_SIZE, R::try_from)?,
         })
     }
 }
@@ -80,7 +80,7 @@ impl TryFrom<v1::TaughtGroup> for TaughtGroup {
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::Route;
+    use hypereyes_domain::{Route, Trajectory};
     use prost::Message as _;
 
     use super::*;
@@ -112,11 +112,11 @@ mod tests {
             ("rollouts", v1::RolloutGroup { rollouts: vec![v1::Trajectory::default(); MAX_GROUP_SIZE + 1], ..good.clone() }),
         ];
         for (what, group) in cases {
-            assert_eq!(RolloutGroup::try_from(group).expect_err(what).what, what);
+            assert_eq!(<RolloutGroup>::try_from(group).expect_err(what).what, what);
         }
         let mut deep = good;
         deep.rollouts[1].mask = None;
-        assert_eq!(RolloutGroup::try_from(deep).expect_err("no mask").what, "rollouts[1].mask");
+        assert_eq!(<RolloutGroup>::try_from(deep).expect_err("no mask").what, "rollouts[1].mask");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Values for the tests of this crate: one group of three rollouts in all its stages.
 
 use hypereyes_domain::{
-    Accuracy, Area, BonusBranch, Call, Ending, PictureId, PolicyVersion, Reference, RolloutGroup, Round, Route, Score, ScoredGroup, Shown,
-    TaskKind, TaughtGroup, TeacherLogprobs, TeacherVersion, Trajectory,
+    Accuracy, Area, BonusBranch, Call, Course, Ending, PictureId, PolicyVersion, Reference, RolloutGroup, Round, Route, Score, ScoredGroup,
+    Shown, TaskKind, TaughtGroup, TeacherLogprobs, TeacherVersion, Trajectory,
 };
 
 pub(crate) fn task() -> hypereyes_domain::Task {
@@ -30,16 +30,18 @@ pub(crate) fn trajectory() -> Trajectory {
         logprobs: vec![-0.5, -1.25, -0.0, 0.0, 0.0, -2.0, -1e-30, -30.5, -0.125],
         versions: [4, 4, 4, 4, 4, 5, 5, 5, 6].map(PolicyVersion).to_vec(),
         pictures: vec![picture('a'), picture('b')],
-        rounds: vec![
-            Round {
-                call: Some(Box::new(Call::ImageSearch { image_id: "img_0".into(), areas: vec![Area::WHOLE] })),
-                searches: 1,
-                failed_searches: 0,
-            },
-            Round { call: None, searches: 0, failed_searches: 0 },
-        ],
-        ending: Ending::Answered,
-        answer: Some("Mexico".into()),
+        course: Course {
+            rounds: vec![
+                Round {
+                    call: Some(Box::new(Call::ImageSearch { image_id: "img_0".into(), areas: vec![Area::WHOLE] })),
+                    searches: 1,
+                    failed_searches: 0,
+                },
+                Round { call: None, searches: 0, failed_searches: 0 },
+            ],
+            ending: Ending::Answered,
+            answer: Some("Mexico".into()),
+        },
     }
 }
 

@@ -1,9 +1,9 @@
 //! One rollout.
 //!
-//! In: a trajectory as the engine sampled it. Out: its message, and back. Token ids are not checked against a vocabulary,
+//! In: a trajectory as the engine sampled it, or its course alone. Out: its message, and back. Token ids are not checked against a vocabulary,
 //! which is not known here.
 
-use hypereyes_domain::{Ending, Failure, Round, Trajectory};
+use hypereyes_domain::{Course, Ending, Failure, Round, Trajectory};
 
 use super::{Invalid, at_most, each, ids, packed, present};
 use crate::limits::{MAX_ANSWER_BYTES, MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, MAX_ROUNDS};
@@ -11,7 +11,7 @@ use crate::v1;
 
 impl From<Trajectory> for v1::Trajectory {
     fn from(rollout: Trajectory) -> Self {
-        let (ending, failure) = ending_kind(rollout.ending);
+        let (ending, failure) = ending_kind(rollout.course.ending);
         Self {
             mask: Some(packed::pack(&rollout.mask)),
             versions: packed::runs(&rollout.versions),
@@ -19,10 +19,10 @@ impl From<Trajectory> for v1::Trajectory {
             response: rollout.response,
             logprobs: rollout.logprobs,
             pictures: ids::texts(rollout.pictures),
-            rounds: rollout.rounds.into_iter().map(Into::into).collect(),
+            rounds: rollout.course.rounds.into_iter().map(Into::into).collect(),
             ending: ending.into(),
             failure: failure.into(),
-            answer: rollout.answer,
+            answer: rollout.course.answer,
         }
     }
 }
@@ -35,19 +35,37 @@ impl TryFrom<v1::Trajectory> for Trajectory {
         at_most("response", message.response.len(), MAX_RESPONSE_TOKENS)?;
         at_most("answer", message.answer.as_ref().map_or(0, String::len), MAX_ANSWER_BYTES)?;
         let tokens = message.response.len();
-        let rollout = Self {
+        let course = Course {
             ending: ending(message.ending(), message.failure())?,
+            rounds: each("rounds", message.rounds, MAX_ROUNDS, Round::try_from)?,
+            answer: message.answer,
+        };
+        let rollout = Self {
             mask: packed::unpack("mask", present("mask", message.mask)?, tokens)?,
             versions: packed::unroll("versions", &message.versions, tokens)?,
             prompt: message.prompt,
             response: message.response,
             logprobs: message.logprobs,
             pictures: ids::pictures("pictures", message.pictures)?,
-            rounds: each("rounds", message.rounds, MAX_ROUNDS, Round::try_from)?,
-            answer: message.answer,
+            course,
         };
         rollout.check().map_err(|error| Invalid::new("tokens", format!("do not fit together: {error}")))?;
         Ok(rollout)
+    }
+}
+
+impl From<Course> for v1::Trajectory {
+    fn from(course: Course) -> Self {
+        Trajectory::from(course).into()
+    }
+}
+
+/// Tokens that come along are checked like those of a trajectory, and left behind.
+impl TryFrom<v1::Trajectory> for Course {
+    type Error = Invalid;
+
+    fn try_from(message: v1::Trajectory) -> Result<Self, Invalid> {
+        Ok(Trajectory::try_from(message)?.course)
     }
 }
 
@@ -92,7 +110,8 @@ mod tests {
             Ending::Failed(Failure::Cancelled),
         ];
         for ending in endings {
-            let rollout = Trajectory { ending, ..samples::trajectory() };
+            let course = Course { ending, ..samples::trajectory().course };
+            let rollout = Trajectory { course, ..samples::trajectory() };
             assert_eq!(Trajectory::try_from(v1::Trajectory::from(rollout.clone())), Ok(rollout));
         }
     }
@@ -100,8 +119,19 @@ mod tests {
     #[test]
     fn an_empty_answer_is_not_no_answer() {
         for answer in [None, Some(String::new())] {
-            let rollout = Trajectory { answer, ..samples::trajectory() };
+            let course = Course { answer, ..samples::trajectory().course };
+            let rollout = Trajectory { course, ..samples::trajectory() };
             assert_eq!(Trajectory::try_from(v1::Trajectory::from(rollout.clone())), Ok(rollout));
+        }
+    }
+
+    #[test]
+    fn a_course_travels_without_tokens_and_is_read_from_a_message_with_them() {
+        let course = samples::trajectory().course;
+        let alone = v1::Trajectory::from(course.clone());
+        assert!(alone.prompt.is_empty() && alone.response.is_empty() && alone.logprobs.is_empty());
+        for message in [alone, samples::trajectory().into()] {
+            assert_eq!(Course::try_from(message).as_ref(), Ok(&course));
         }
     }
 

@@ -7,7 +7,7 @@ pub mod model;
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Accuracy, Failure, RolloutGroup, Task};
+use hypereyes_domain::{Accuracy, Course, Failure, Task};
 use hypereyes_scoring::{Judge, JudgeKind, Verdict, distinct_answers};
 use serde::{Deserialize, Serialize};
 
@@ -74,8 +74,8 @@ impl Verdicts for JudgeKind {
 }
 
 /// The accuracy of every rollout. Answers that are the same are judged once, all of them at the same time.
-pub async fn accuracies(judge: &dyn Verdicts, task: &Task, group: &RolloutGroup) -> Vec<Accuracy> {
-    let (answers, which) = distinct_answers(&group.rollouts);
+pub async fn accuracies(judge: &dyn Verdicts, task: &Task, rollouts: &[Course]) -> Vec<Accuracy> {
+    let (answers, which) = distinct_answers(rollouts);
     let verdicts = judge.verdicts(&task.question, &answers, &task.answers).await;
     let judged = |at: usize| verdicts.get(at).copied().flatten().map_or(Accuracy::Invalid(Failure::Judge), Accuracy::from);
     which.into_iter().map(|which| which.map_or_else(|known| known, judged)).collect()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup, TeacherLogprobs,
+    Accuracy, BonusBranch, Course, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup, TeacherLogprobs,
     TeacherVersion, Trajectory,
 };
 use hypereyes_learner::intake::{Answer, Bounds, Intake, Receipt};
@@ -116,9 +116,7 @@ fn group(model: &ModelConfig, load: Load, seed: u64, number: usize, actor: &str,
             logprobs: (0..response).map(|at| if at % 4 != 3 { -3.0 } else { 0.0 }).collect(),
             versions: vec![PolicyVersion(0); response],
             pictures: vec![],
-            rounds: vec![],
-            ending: Ending::NoAction,
-            answer: None,
+            course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
         });
         let failed = sibling % 3 == 0;
         let (accuracy, reward, route) =

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use hypereyes_actor::service::Peers;
 use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{Shutdown, TelemetryConfig};
-use hypereyes_domain::{Reference, RolloutGroup, Task, TaskId};
+use hypereyes_domain::{Course, Reference, RolloutGroup, Task, TaskId};
 use hypereyes_reward_service::Config;
 use hypereyes_reward_service::references::References;
 use hypereyes_scoring::load::{Draws, group, task};
@@ -46,12 +46,12 @@ pub async fn measure(load: &Load, seed: u64) -> Result<Vec<Map<String, Value>>> 
 fn scoring(load: &Load, seed: u64) -> Map<String, Value> {
     let mut draws = Draws::new(seed);
     let tasks: Vec<Task> = (0..64).map(task).collect();
-    let groups: Vec<(usize, RolloutGroup)> = (0..2048).map(|at| (at % 64, group(&mut draws, at, &tasks[at % 64]))).collect();
+    let groups: Vec<(usize, RolloutGroup<Course>)> = (0..2048).map(|at| (at % 64, group(&mut draws, at, &tasks[at % 64]))).collect();
     let config = TraceConfig::default();
     let run = || {
         let mut rewards = 0.0;
         for (of, group) in &groups {
-            let scores = score_group(&config, &AliasJudge, &tasks[*of], group, tasks[*of].reference);
+            let scores = score_group(&config, &AliasJudge, &tasks[*of], &group.rollouts, tasks[*of].reference);
             rewards += scores.iter().map(|score| score.reward).sum::<f64>();
         }
         assert!(rewards.is_finite());
@@ -62,6 +62,11 @@ fn scoring(load: &Load, seed: u64) -> Map<String, Value> {
     row.insert("case".into(), "scoring, one core".into());
     row.insert("groups_per_s".into(), (groups.len() as f64 / per_run).into());
     row
+}
+
+/// A group as an actor holds it, of rollouts without a token.
+fn with_tokens(RolloutGroup { id, task, actor, rollouts }: RolloutGroup<Course>) -> RolloutGroup {
+    RolloutGroup { id, task, actor, rollouts: rollouts.into_iter().map(Into::into).collect() }
 }
 
 /// Groups per second and latency over loopback connections, every tightening synced to disk before it is acknowledged.
@@ -83,7 +88,7 @@ async fn serving(load: &Load, seed: u64) -> Result<Map<String, Value>> {
     let mut shares: Vec<Vec<(usize, RolloutGroup)>> = vec![vec![]; load.connections * load.depth];
     for at in 0..load.groups {
         let of = draws.below(u32::try_from(load.tasks).unwrap_or(u32::MAX)) as usize;
-        shares[at % (load.connections * load.depth)].push((of, group(&mut draws, at, &tasks[of])));
+        shares[at % (load.connections * load.depth)].push((of, with_tokens(group(&mut draws, at, &tasks[of]))));
     }
     let peers: Vec<Peers> = (0..load.connections)
         .map(|at| Peers::new(&format!("bench-{at}"), "127.0.0.1:1", &said.addr.to_string(), None))

@@ -98,7 +98,7 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
         output::say(&format!("policy {name}, layer {}", args.layer));
         tell(&episode);
     }
-    match trajectory.ending {
+    match trajectory.course.ending {
         Ending::Failed(failure) => Err(anyhow!("the episode failed: {failure}")),
         _ => Ok(()),
     }
@@ -142,12 +142,13 @@ fn answer<'a>(trajectory: &'a Trajectory, episode: &Episode, model: String, laye
         }
     };
     let found = episode.turns.iter().filter_map(|turn| found(&turn.step));
-    let steps = trajectory.rounds.iter().zip(found).map(|(round, found)| RoundJson { call: round.call.as_deref(), found }).collect();
+    let course = &trajectory.course;
+    let steps = course.rounds.iter().zip(found).map(|(round, found)| RoundJson { call: round.call.as_deref(), found }).collect();
     Answer {
-        answer: trajectory.answer.as_deref(),
-        ending: trajectory.ending,
-        rounds: trajectory.round_count(),
-        searches: trajectory.searches(),
+        answer: course.answer.as_deref(),
+        ending: course.ending,
+        rounds: course.round_count(),
+        searches: course.searches(),
         tokens: trajectory.tokens(),
         steps,
         model,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use hypereyes_chassis::BadInput;
-use hypereyes_domain::{Reference, RolloutGroup, Score, Task, Trajectory};
+use hypereyes_domain::{Course, Reference, Score, Task};
 use hypereyes_scoring::compat::{Family, Sample, reward_func, run_case};
 use hypereyes_scoring::{JudgeKind, TraceConfig, score_group};
 use serde::Serialize;
@@ -87,7 +87,7 @@ fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value>
         reference = reference.or_else(|| inner.get("reference"));
         group = inner;
     }
-    let rollouts: Vec<Trajectory> = match group.get("rollouts") {
+    let rollouts: Vec<Course> = match group.get("rollouts") {
         Some(rollouts) => serde_json::from_value(rollouts.clone()).context("\"rollouts\" cannot be read")?,
         None => vec![serde_json::from_value(group.clone()).context("neither \"rollouts\" nor one trajectory is there")?],
     };
@@ -95,8 +95,7 @@ fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value>
         Some(reference) => Some(serde_json::from_value(reference.clone()).context("\"reference\" cannot be read")?),
         None => task.reference,
     };
-    let group = RolloutGroup { id: "offline".into(), task: task.id.clone(), actor: "offline".into(), rollouts };
-    let scores = score_group(trace, &judge, &task, &group, reference);
+    let scores = score_group(trace, &judge, &task, &rollouts, reference);
     Ok(serde_json::to_value(Scored { task: task.id.to_string(), reference, scores })?)
 }
 

@@ -45,7 +45,8 @@ fn choose(before: &BTreeMap<TaskId, Played>, after: &BTreeMap<TaskId, Played>, i
     // Rounds saved, and a wrong answer put right counts like several.
     let gain = |played: &Played| {
         let was = before.get(&played.task.id);
-        let rounds = was.map_or(0, |was| i64::from(was.trajectory.round_count())) - i64::from(played.trajectory.round_count());
+        let rounds =
+            was.map_or(0, |was| i64::from(was.trajectory.course.round_count())) - i64::from(played.trajectory.course.round_count());
         rounds + if was.is_some_and(|was| !right(was)) { 3 } else { 0 }
     };
     // The best by gain; ties by the most pictures, then by id, so that a report can be made again.
@@ -75,7 +76,7 @@ fn choose(before: &BTreeMap<TaskId, Played>, after: &BTreeMap<TaskId, Played>, i
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Area, Ending, Round, Shown, Trajectory};
+    use hypereyes_domain::{Area, Course, Ending, Round, Shown};
 
     use super::*;
 
@@ -90,12 +91,9 @@ mod tests {
             shown: vec![Shown { entity: "mx".into(), area: Area::WHOLE }; shown],
             reference: None,
         };
-        let trajectory = Trajectory::without_tokens(
-            vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds],
-            Ending::Answered,
-            Some("a".into()),
-        );
-        (id.into(), Played { task, trajectory, accuracy })
+        let rounds = vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds];
+        let course = Course { rounds, ending: Ending::Answered, answer: Some("a".into()) };
+        (id.into(), Played { task, trajectory: course.into(), accuracy })
     }
 
     #[test]
@@ -115,7 +113,7 @@ mod tests {
             played("d", TextualConstraints, 0, 1, Accuracy::Correct),
             played("e", VisualSelect, 2, 2, Accuracy::Wrong),
         ]);
-        let chosen = choose(&before, &after, |played| played.trajectory.round_count() == 2);
+        let chosen = choose(&before, &after, |played| played.trajectory.course.round_count() == 2);
         assert_eq!(chosen.iter().map(TaskId::as_str).collect::<Vec<_>>(), ["b", "a", "c", "d", "e"]);
     }
 
