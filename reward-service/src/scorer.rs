@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use hypereyes_domain::{Accuracy, Course, Failure, GroupId, Reference, RolloutGroup, Score, Task, TaskId};
-use hypereyes_scoring::{Candidate, TraceConfig, candidate, score_accuracies};
+use hypereyes_scoring::{Candidate, Tally, TraceConfig, candidate, score_tally};
 use metrics::{counter, histogram};
 use thiserror::Error;
 
@@ -92,9 +92,10 @@ impl Scorer {
             counter!(names::REPEATS).increment(1);
             return Ok(known);
         }
-        let accuracies = judge::accuracies(self.judge.as_ref(), task, &group.rollouts).await;
+        let tally = Tally::of(&group.rollouts);
+        let accuracies = judge::accuracies(self.judge.as_ref(), task, &tally).await;
         let (reference, epoch) = self.references.for_task(task);
-        let scores = score_accuracies(&self.trace, &accuracies, &group.rollouts, reference);
+        let scores = score_tally(&self.trace, &tally, &accuracies, reference);
         if let Some(Candidate { rollout, reference: seen }) = candidate(&scores, &group.rollouts) {
             let by = Witness { group: group.id.clone(), rollout: rollout as u32, actor: group.actor.clone() };
             self.references.observe(&task.id, seen, by).await?;

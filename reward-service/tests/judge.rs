@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hypereyes_domain::{Accuracy, Course, Ending, Failure, Round, Task, TaskKind};
 use hypereyes_reward_service::judge::accuracies;
 use hypereyes_reward_service::judge::model::{ModelConfig, ModelJudge};
+use hypereyes_scoring::Tally;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -110,7 +111,7 @@ fn group(answers: &[&str]) -> Vec<Course> {
 }
 
 async fn judged(config: &ModelConfig, answers: &[&str]) -> Vec<Accuracy> {
-    accuracies(&ModelJudge::new(config).unwrap(), &task(), &group(answers)).await
+    accuracies(&ModelJudge::new(config).unwrap(), &task(), &Tally::of(&group(answers))).await.into_vec()
 }
 
 const FAILED: Accuracy = Accuracy::Invalid(Failure::Judge);
@@ -127,11 +128,11 @@ async fn equal_answers_are_judged_once_and_verdicts_are_remembered() {
     let judge = ModelJudge::new(&ModelConfig { temperature: 0.25, max_tokens: 7, ..server.config() }).unwrap();
     let answers = ["in the city of Paris", "Rome", "in the city of Paris", "Rome", "Rome"];
     let want = [Accuracy::Correct, Accuracy::Wrong, Accuracy::Correct, Accuracy::Wrong, Accuracy::Wrong];
-    assert_eq!(accuracies(&judge, &task(), &group(&answers)).await, want);
-    assert_eq!(accuracies(&judge, &task(), &group(&answers)).await, want);
+    assert_eq!(accuracies(&judge, &task(), &Tally::of(&group(&answers))).await[..], want);
+    assert_eq!(accuracies(&judge, &task(), &Tally::of(&group(&answers))).await[..], want);
     assert_eq!(server.requests(), 2);
     let elsewhere = Task { answers: vec!["Rome".into()], ..task() };
-    accuracies(&judge, &elsewhere, &group(&["Rome"])).await;
+    accuracies(&judge, &elsewhere, &Tally::of(&group(&["Rome"]))).await;
     assert_eq!(server.requests(), 3, "another right answer is another question");
 }
 

@@ -78,15 +78,16 @@ impl Course {
     /// Searches over all rounds.
     #[inline]
     pub fn searches(&self) -> u32 {
-        self.rounds.iter().map(|round| round.searches).sum()
+        self.searched().0
     }
 
-    /// True when every search failed for a reason outside the policy: such a rollout says nothing about the policy (spec section 6,
-    /// recommendation).
+    /// Searches over all rounds, and whether every one of them failed for a reason outside the policy: such a rollout says nothing
+    /// about the policy (spec section 6, recommendation).
     #[inline]
-    pub fn searches_all_failed(&self) -> bool {
-        let failed = || self.rounds.iter().map(|round| round.failed_searches);
-        failed().any(|failed| failed > 0) && failed().sum::<u32>() == self.searches()
+    pub fn searched(&self) -> (u32, bool) {
+        let both = |(searches, failed), round: &Round| (searches + round.searches, failed + round.failed_searches);
+        let (searches, failed) = self.rounds.iter().fold((0u32, 0u32), both);
+        (searches, failed > 0 && failed == searches)
     }
 }
 

@@ -1,14 +1,14 @@
 //! Is a prediction right? In: question, prediction, the task's right answers. Out: a verdict.
 //!
 //! These judges are rules: they never fail and need no model. A judge that asks a model is slower and can give no
-//! verdict at all; it belongs outside this crate and hands its accuracies to [`crate::score_accuracies`].
+//! verdict at all; it belongs outside this crate and hands its accuracies to [`crate::score_tally`].
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::group::Few;
 use crate::normalise::{Form, normalise};
+use crate::tally::Few;
 
 /// What a judge says of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

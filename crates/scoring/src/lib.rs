@@ -14,11 +14,13 @@ pub mod judge;
 pub mod load;
 mod normalise;
 pub mod reference;
+pub mod tally;
 pub mod trace;
 
 pub use cas::cas;
-pub use group::{Few, accuracy_of, distinct_answers, score_accuracies, score_group};
+pub use group::{accuracy_of, score_group, score_tally};
 pub use interval::{Interval, mean_interval, wilson};
 pub use judge::{AliasJudge, ContainsJudge, ExactJudge, Judge, JudgeKind, Verdict};
 pub use reference::{Candidate, Known, ReferenceMode, Tightened, candidate};
+pub use tally::{Few, Tally};
 pub use trace::{InvalidTrace, TraceConfig, bonuses};

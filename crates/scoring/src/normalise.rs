@@ -37,7 +37,8 @@ pub(crate) fn normalise(text: &str, out: &mut Form) {
 /// put, and the answer is false.
 fn plain(text: &str, out: &mut Form) -> bool {
     let from = out.len();
-    out.resize(from + text.len() + 1, b' ');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b' ');
     let form = &mut out[from..];
     let (mut start, mut end) = (0, 0);
     for byte in text.bytes().chain([b' ']) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::smallvec;
 use thiserror::Error;
 
-use crate::group::Few;
+use crate::tally::Few;
 
 /// The constants of TRACE.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,43 +74,46 @@ pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(
         Some(reference) if config.enabled => reference,
         _ => return smallvec![(0.0, BonusBranch::None); rollouts.len()],
     };
-    let (mut good, mut bad) = (Few::new(), Few::new());
-    let alone = |(at, rollout): (usize, &(Accuracy, u32, u32))| {
-        let (branch, key) = (branch(config, reference, *rollout), (rollout.1, rollout.2));
-        match branch {
-            BonusBranch::Good => good.push((key, at)),
-            BonusBranch::Bad => bad.push((key, at)),
-            _ => {}
+    // Siblings come in every kind and no order, so that a processor guesses every second jump wrong that depends on the kind: what
+    // can be looked up is not decided, and who does not belong to a set is overwritten by who comes next.
+    let mut given = Few::new();
+    let room = || -> Few<((u32, u32), usize)> { smallvec![((0, 0), 0); rollouts.len()] };
+    let (mut sets, mut counts) = ([room(), room()], [0; 2]);
+    for (at, (accuracy, rounds, searches)) in rollouts.iter().enumerate() {
+        let branch = branch(config, reference, (*accuracy, *rounds, *searches));
+        for ((set, count), of) in sets.iter_mut().zip(&mut counts).zip([BonusBranch::Good, BonusBranch::Bad]) {
+            set[*count] = ((*rounds, *searches), at);
+            *count += usize::from(branch == of);
         }
-        let bonus = match branch {
+        let alone = match branch {
             BonusBranch::WrongOutside => config.wrong_penalty,
             BonusBranch::WrongInside => config.wrong_in_band_bonus,
-            _ => 0.0,
+            BonusBranch::Good | BonusBranch::Bad | BonusBranch::Guess | BonusBranch::None => 0.0,
         };
-        (bonus, branch)
-    };
-    let mut given: Few<(f64, BonusBranch)> = rollouts.iter().enumerate().map(alone).collect();
-    rank(good, config.good, |at, bonus| given[at].0 = bonus);
-    rank(bad, config.bad, |at, bonus| given[at].0 = bonus);
+        given.push((alone, branch));
+    }
+    for ((set, count), band) in sets.iter_mut().zip(counts).zip([config.good, config.bad]) {
+        rank(&mut set[..count], band, |at, bonus| given[at].0 = bonus);
+    }
     given
 }
 
 fn branch(config: &TraceConfig, reference: Reference, (accuracy, rounds, searches): (Accuracy, u32, u32)) -> BonusBranch {
-    match accuracy {
-        Accuracy::Unparsed | Accuracy::Invalid(_) => BonusBranch::None,
-        Accuracy::Wrong if rounds < reference.rounds || f64::from(rounds) > (config.gamma * f64::from(reference.rounds)).trunc() => {
-            BonusBranch::WrongOutside
-        }
-        Accuracy::Wrong => BonusBranch::WrongInside,
-        Accuracy::Correct if rounds == 0 => BonusBranch::Guess,
-        Accuracy::Correct if rounds <= reference.rounds && searches <= reference.searches => BonusBranch::Good,
-        Accuracy::Correct => BonusBranch::Bad,
-    }
+    use BonusBranch::{Bad, Good, Guess, None, WrongInside, WrongOutside};
+    let within = (rounds <= reference.rounds) & (searches <= reference.searches);
+    let outside = (rounds < reference.rounds) | (f64::from(rounds) > (config.gamma * f64::from(reference.rounds)).trunc());
+    let place = match accuracy {
+        Accuracy::Correct => usize::from(within) + 2 * usize::from(rounds == 0),
+        Accuracy::Wrong => 4 + usize::from(outside),
+        Accuracy::Unparsed | Accuracy::Invalid(_) => 6,
+    };
+    const BRANCHES: [BonusBranch; 7] = [Bad, Good, Guess, Guess, WrongInside, WrongOutside, None];
+    BRANCHES[place]
 }
 
 /// Gives the members of a set, (key, place), their bonus by dense rank: the cheapest gets the top of `[low, high]`, the
 /// dearest the bottom, ties share; one distinct key gets the top. Rounded to 4 decimals (spec 2.3).
-pub(crate) fn rank<K: Ord>(mut members: Few<(K, usize)>, [low, high]: [f64; 2], mut give: impl FnMut(usize, f64)) {
+pub(crate) fn rank<K: Ord>(members: &mut [(K, usize)], [low, high]: [f64; 2], mut give: impl FnMut(usize, f64)) {
     members.sort_unstable();
     let distinct = || members.chunk_by(|left, right| left.0 == right.0);
     let count = distinct().count();
@@ -124,11 +127,11 @@ pub(crate) fn rank<K: Ord>(mut members: Few<(K, usize)>, [low, high]: [f64; 2], 
 /// ties), which scaling by 10000 would not.
 pub(crate) fn round4(value: f64) -> f64 {
     let scaled = value * 1e4;
-    let below = scaled.floor();
-    // Scaling moves a value by far less than this, so that away from a tie both ways round to the same number, and a whole
-    // number below 2^53 divided by 10000 is the double that its decimal would parse to.
-    if (scaled - below - 0.5).abs() > 1e-6 && scaled.abs() < 1e15 {
-        return scaled.round() / 1e4;
+    let nearest = (scaled + 0.5_f64.copysign(scaled)) as i64 as f64;
+    // Scaling moves a value by far less than the distance that is kept from ties, so that away from them both ways round to the
+    // same number, and a whole number below 2^53 divided by 10000 is the double that its decimal would parse to.
+    if ((scaled - nearest).abs() - 0.5).abs() > 1e-6 && scaled.abs() < 1e15 {
+        return (nearest / 1e4).copysign(value);
     }
     format!("{value:.4}").parse().expect("a formatted float parses")
 }

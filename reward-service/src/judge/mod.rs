@@ -7,8 +7,8 @@ pub mod model;
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Accuracy, Course, Failure, Task};
-use hypereyes_scoring::{Judge, JudgeKind, Verdict, distinct_answers};
+use hypereyes_domain::{Accuracy, Failure, Task};
+use hypereyes_scoring::{Few, Judge, JudgeKind, Tally, Verdict};
 use serde::{Deserialize, Serialize};
 
 use self::model::{ModelConfig, ModelJudge};
@@ -74,9 +74,7 @@ impl Verdicts for JudgeKind {
 }
 
 /// The accuracy of every rollout. Answers that are the same are judged once, all of them at the same time.
-pub async fn accuracies(judge: &dyn Verdicts, task: &Task, rollouts: &[Course]) -> Vec<Accuracy> {
-    let (answers, which) = distinct_answers(rollouts);
-    let verdicts = judge.verdicts(&task.question, &answers, &task.answers).await;
-    let judged = |at: usize| verdicts.get(at).copied().flatten().map_or(Accuracy::Invalid(Failure::Judge), Accuracy::from);
-    which.into_iter().map(|which| which.map_or_else(|known| known, judged)).collect()
+pub async fn accuracies(judge: &dyn Verdicts, task: &Task, tally: &Tally<'_>) -> Few<Accuracy> {
+    let verdicts = judge.verdicts(&task.question, tally.to_judge(), &task.answers).await;
+    tally.accuracies(|at| verdicts.get(at).copied().flatten().map_or(Accuracy::Invalid(Failure::Judge), Accuracy::from))
 }

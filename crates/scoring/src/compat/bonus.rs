@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::group::Few;
+use crate::tally::Few;
 use crate::trace::{TraceConfig, rank};
 
 /// One rollout: accuracy, calls, searches.
@@ -33,7 +33,7 @@ pub fn group_bonus(input: &BonusInput) -> Vec<f64> {
     let config = TraceConfig::default();
     let (calls, searches) = (input.sft_tc, input.sft_total_search);
     let outside = |count: i64| count < calls || count as f64 > (config.gamma * calls as f64).trunc();
-    let (mut good, mut bad) = (Few::new(), Few::new());
+    let (mut good, mut bad): (Few<_>, Few<_>) = (Few::new(), Few::new());
     let alone = |(at, rollout): (usize, &BonusRollout)| {
         if rollout.acc_reward > 0.0 && rollout.count != 0 {
             let set = if rollout.count <= calls && rollout.total <= searches { &mut good } else { &mut bad };
@@ -43,7 +43,7 @@ pub fn group_bonus(input: &BonusInput) -> Vec<f64> {
         if wrong && outside(rollout.count) { config.wrong_penalty } else { 0.0 }
     };
     let mut given: Vec<f64> = input.rollouts.iter().enumerate().map(alone).collect();
-    rank(good, config.good, |at, bonus| given[at] = bonus);
-    rank(bad, config.bad, |at, bonus| given[at] = bonus);
+    rank(&mut good, config.good, |at, bonus| given[at] = bonus);
+    rank(&mut bad, config.bad, |at, bonus| given[at] = bonus);
     given
 }
