@@ -8,7 +8,6 @@ use bytes::Bytes;
 use hypereyes_chassis::{BadInput, Security};
 use hypereyes_domain::{
     ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
-    Trajectory,
 };
 use hypereyes_proto::call::within;
 use hypereyes_proto::client::{LearnerClient, RewardClient};

@@ -5,6 +5,7 @@
 //!
 //! Not known here: text, tools, rewards, the network.
 
+pub mod aligned;
 pub mod backend;
 pub mod batch;
 pub mod checkpoint;

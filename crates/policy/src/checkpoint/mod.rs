@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 
 pub use self::files::{load, parse, read, save, serialise};
 use crate::Error;
+use crate::aligned::Aligned;
 use crate::model::Qwen3Vl;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 
 /// A named f32 tensor on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,7 +119,7 @@ pub fn from_host<B: Backend>(model: Qwen3Vl<B>, weights: &HostWeights) -> Result
                 Some(found) if found.shape == shape => {
                     self.used += 1;
                     let device = param.val().device();
-                    let data = TensorData::new(found.values.clone(), shape);
+                    let data = Aligned::copy_of(&found.values).into_data(shape);
                     // Gradients are asked for again: mapping a parameter forgets that it had been tracked.
                     param.map(|_| Tensor::from_data(data, &device).require_grad())
                 }

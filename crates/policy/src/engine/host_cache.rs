@@ -12,6 +12,7 @@ use burn_flex::FlexDevice;
 use rayon::prelude::*;
 
 use super::cache::{Cache, CacheRow, slots_within};
+use crate::aligned::Aligned;
 use crate::backend::Cpu;
 use crate::config::TextConfig;
 use crate::ops::attention::{self, AttendSiblings, BLOCK, Positions, Queries};
@@ -37,8 +38,8 @@ const PIECE: usize = 32;
 /// Keys and values of a run of positions, per layer and key head.
 #[derive(Debug)]
 struct Block {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Aligned,
+    values: Aligned,
     capacity: usize,
     e: usize,
     kv_heads: usize,
@@ -49,7 +50,7 @@ impl Block {
     fn new(config: &TextConfig, capacity: usize) -> Self {
         let (e, kv_heads) = (config.head_dim, config.num_key_value_heads);
         let size = config.num_hidden_layers * kv_heads * e * capacity;
-        Self { keys: vec![0.0; size], values: vec![0.0; size], capacity, e, kv_heads }
+        Self { keys: Aligned::zeros(size), values: Aligned::zeros(size), capacity, e, kv_heads }
     }
 
     /// The first `count` positions of a head.

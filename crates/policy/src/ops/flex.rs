@@ -35,30 +35,24 @@ impl Kernels for Cpu {
         let (xs, ws) = (x.storage::<f32>(), weight.storage::<f32>());
         let arch = pulp::Arch::new();
         let threads = rayon::current_num_threads();
-        let product = |xs: &[f32], ws: &[f32], n: usize, m: usize, out: &mut [f32]| {
-            arch.dispatch(RowsByRows { x: View::new(xs, k), w: View::new(ws, k), shape: (n, m, k), out, stride: m });
+        let product = |xs: &[f32], ws: &[f32], out: &mut [&mut [f32]]| {
+            arch.dispatch(RowsByRows { x: View::new(xs, k), w: View::new(ws, k), inner: k, out });
         };
         let mut out = vec![0.0f32; n * m];
+        let mut rows: Vec<&mut [f32]> = out.chunks_exact_mut(m.max(1)).collect();
         if threads == 1 || n * m * k < PRODUCT_PER_TASK {
-            product(xs, ws, n, m, &mut out);
+            product(xs, ws, &mut rows);
         } else if 4 * n >= m {
-            let rows = n.div_ceil(threads).next_multiple_of(4);
-            out.par_chunks_mut(rows * m).zip(xs.par_chunks(rows * k)).for_each(|(out, xs)| product(xs, ws, out.len() / m, m, out));
+            let share = n.div_ceil(threads).next_multiple_of(4);
+            rows.par_chunks_mut(share).zip(xs.par_chunks(share * k)).for_each(|(out, xs)| product(xs, ws, out));
         } else {
             // Few rows: each thread takes part of the weights, which are then read once by all threads together.
             let columns = m.div_ceil(threads);
-            let part = |ws: &[f32]| {
-                let mut part = vec![0.0f32; n * (ws.len() / k)];
-                product(xs, ws, n, ws.len() / k, &mut part);
-                part
-            };
-            let parts: Vec<Vec<f32>> = ws.par_chunks(columns * k).map(part).collect();
-            for (at, part) in parts.iter().enumerate() {
-                let width = part.len() / n;
-                for (out, part) in out.chunks_exact_mut(m).zip(part.chunks_exact(width)) {
-                    out[at * columns..][..width].copy_from_slice(part);
-                }
+            let mut parts: Vec<Vec<&mut [f32]>> = (0..m.div_ceil(columns)).map(|_| Vec::with_capacity(n)).collect();
+            for row in rows {
+                row.chunks_mut(columns).zip(&mut parts).for_each(|(piece, part)| part.push(piece));
             }
+            parts.par_iter_mut().zip(ws.par_chunks(columns * k)).for_each(|(out, ws)| product(xs, ws, out));
         }
         tensor(out, [n, m])
     }

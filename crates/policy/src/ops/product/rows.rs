@@ -16,34 +16,36 @@ const KEPT: usize = 32 << 10;
 /// Rows of the second operand are kept in multiples of this: no tile's width leaves a rest that would be summed one by one.
 const KEPT_ROWS: usize = 24;
 
+/// Most rows of the first operand that are summed up together.
+const MOST_ROWS: usize = 8;
+
 /// Elements of the second operand from which it is asked for ahead: 512 KiB, about what a core's own cache holds beside the
 /// rest. What is near already need not be asked for.
 const ASKED: usize = 128 << 10;
 
-/// `out[i, j] = sum_k x[i, k] * w[j, k]`: rows with rows, both read along their rows. `out` has `n` rows of `m` elements,
-/// `stride` apart; the inner dimension is `k`.
+/// `out[i][j] = sum_k x[i, k] * w[j, k]`: rows with rows, both read along their rows. There are as many rows as `out` has, each of
+/// which has an element for every row of `w`.
 ///
 /// The few rows of `x` are copied once, in the order in which they are read and where no register's worth crosses a line of
 /// the cache; `w`, which may be too large for any cache, is read where it is, and asked for one block ahead.
-pub struct RowsByRows<'a> {
+pub struct RowsByRows<'a, 'o> {
     /// \[n, k\]
     pub x: View<'a>,
     /// \[m, k\]
     pub w: View<'a>,
-    /// Rows of `x`, rows of `w`, inner dimension.
-    pub shape: (usize, usize, usize),
+    /// Inner dimension.
+    pub inner: usize,
     /// The result.
-    pub out: &'a mut [f32],
-    /// Elements from one row of the result to the next.
-    pub stride: usize,
+    pub out: &'a mut [&'o mut [f32]],
 }
 
-impl WithSimd for RowsByRows<'_> {
+impl WithSimd for RowsByRows<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, w, shape: (n, m, k), out, stride } = self;
+        let Self { x, w, inner: k, out } = self;
+        let (n, m) = (out.len(), out.first().map_or(0, |row| row.len()));
         let blocks = if m * k > ASKED { n.div_ceil(rows_at_once::<S>(n).max(1)) } else { 0 };
         let mut packed = Vec::with_capacity(n * k.min(INNER).div_ceil(S::F32_LANES));
         for from in (0..k.max(1)).step_by(INNER) {
@@ -54,9 +56,9 @@ impl WithSimd for RowsByRows<'_> {
                 let columns = start..m.min(start + kept);
                 let (mut row, mut index) = (0, 0);
                 while row < n {
-                    let piece = Piece { w, from, length, stride, row, ahead: kept, share: (index, blocks) };
+                    let piece = Piece { w, from, length, ahead: kept, share: (index, blocks) };
                     let x = &packed[row * length.div_ceil(S::F32_LANES)..];
-                    let columns = columns.clone();
+                    let (columns, out) = (columns.clone(), &mut out[row..]);
                     row += match (rows_at_once::<S>(n - row), S::REGISTER_COUNT >= 32) {
                         (1, _) => piece.rows::<S, 1, 8>(simd, x, columns, out),
                         (2, false) => piece.rows::<S, 2, 6>(simd, x, columns, out),
@@ -80,7 +82,7 @@ impl WithSimd for RowsByRows<'_> {
 fn rows_at_once<S: Simd>(left: usize) -> usize {
     match left {
         0..4 => left,
-        8.. if S::REGISTER_COUNT >= 32 => 8,
+        MOST_ROWS.. if S::REGISTER_COUNT >= 32 => MOST_ROWS,
         _ => 4,
     }
 }
@@ -93,11 +95,25 @@ fn pack<S: Simd>(simd: S, x: View<'_>, n: usize, from: usize, length: usize, pac
     let mut row = 0;
     while row < n {
         let count = rows_at_once::<S>(n - row);
-        for at in (0..length).step_by(S::F32_LANES) {
-            let width = S::F32_LANES.min(length - at);
-            packed.extend((row..row + count).map(|row| simd.partial_load_f32s(x.row(row, from + at, width))));
+        let rows: [_; MOST_ROWS] = std::array::from_fn(|at| S::as_simd_f32s(x.row(row + at.min(count - 1), from, length)));
+        // How many there are is a constant where it is common: a register's worth is too little work to count for.
+        match count {
+            MOST_ROWS => interleave::<S, MOST_ROWS>(&rows, MOST_ROWS, packed),
+            4 => interleave::<S, 4>(&rows, 4, packed),
+            count => interleave::<S, MOST_ROWS>(&rows, count, packed),
+        }
+        if !rows[0].1.is_empty() {
+            packed.extend(rows[..count].iter().map(|row| simd.partial_load_f32s(row.1)));
         }
         row += count;
+    }
+}
+
+/// Whole registers of `count` of the rows, of up to `R`.
+#[inline(always)]
+fn interleave<S: Simd, const R: usize>(rows: &[(&[S::f32s], &[f32]); MOST_ROWS], count: usize, packed: &mut Vec<S::f32s>) {
+    for at in 0..rows[0].0.len() {
+        packed.extend(rows[..count.min(R)].iter().map(|row| row.0[at]));
     }
 }
 
@@ -107,9 +123,6 @@ struct Piece<'a> {
     w: View<'a>,
     from: usize,
     length: usize,
-    stride: usize,
-    /// First row of the result.
-    row: usize,
     /// Rows of `w` from what is summed up to what is asked for.
     ahead: usize,
     /// The part of it that these rows ask for, and of how many: all blocks of rows pass the same rows of `w`. Of none where it
@@ -118,9 +131,9 @@ struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    /// `R` rows of the result, `C` columns at a time; returns `R`.
+    /// The first `R` rows of `out`, `C` columns at a time; returns `R`.
     #[inline(always)]
-    fn rows<S: Simd, const R: usize, const C: usize>(self, simd: S, x: &[S::f32s], columns: Range<usize>, out: &mut [f32]) -> usize {
+    fn rows<S: Simd, const R: usize, const C: usize>(self, simd: S, x: &[S::f32s], columns: Range<usize>, out: &mut [&mut [f32]]) -> usize {
         match self.share.1 {
             0 => self.columns::<S, R, C, 0>(simd, x, columns, out),
             of if of >= C => self.columns::<S, R, C, 1>(simd, x, columns, out),
@@ -136,7 +149,7 @@ impl<'a> Piece<'a> {
         simd: S,
         x: &[S::f32s],
         columns: Range<usize>,
-        out: &mut [f32],
+        out: &mut [&mut [f32]],
     ) {
         let mut column = columns.start;
         while column + C <= columns.end {
@@ -169,7 +182,7 @@ impl<'a> Piece<'a> {
         x: &[S::f32s],
         column: usize,
         wanted: [&[f32]; A],
-        out: &mut [f32],
+        out: &mut [&mut [f32]],
     ) {
         let ws: [_; C] = std::array::from_fn(|c| S::as_simd_f32s(self.w.row(column + c, self.from, self.length)));
         let whole = self.length / S::F32_LANES;
@@ -198,7 +211,7 @@ impl<'a> Piece<'a> {
         }
         // Written out: a loop over the sums would have them in memory, from the first round on.
         unrolled!(r < R, {
-            let out = &mut out[(self.row + r) * self.stride + column..][..C];
+            let out = &mut out[r][column..][..C];
             unrolled!(c < C, {
                 let sum = simd.reduce_sum_f32s(sums[r][c]);
                 out[c] = if self.from == 0 { sum } else { out[c] + sum };
@@ -239,8 +252,8 @@ mod tests {
         ] {
             let (x, w) = (numbers(n * (k + 3), 1), numbers(m * (k + 1), 2));
             let mut out = vec![7.0; n * (m + 2)];
-            let product = RowsByRows { x: View::new(&x, k + 3), w: View::new(&w, k + 1), shape: (n, m, k), out: &mut out, stride: m + 2 };
-            pulp::Arch::new().dispatch(product);
+            let mut rows: Vec<&mut [f32]> = out.chunks_exact_mut(m + 2).map(|row| &mut row[..m]).collect();
+            pulp::Arch::new().dispatch(RowsByRows { x: View::new(&x, k + 3), w: View::new(&w, k + 1), inner: k, out: &mut rows });
             for (row, column) in (0..n).flat_map(|row| (0..m).map(move |column| (row, column))) {
                 let want: f64 = (0..k).map(|at| f64::from(x[row * (k + 3) + at]) * f64::from(w[column * (k + 1) + at])).sum();
                 close(out[row * (m + 2) + column], want, &format!("{n}x{m}x{k} at {row}, {column}"));
@@ -255,8 +268,8 @@ mod tests {
         let (x, w) = (numbers(9 * k, 5), numbers(m * k, 6));
         let product = |n: usize| {
             let mut out = vec![0.0; n * m];
-            let product = RowsByRows { x: View::new(&x, k), w: View::new(&w, k), shape: (n, m, k), out: &mut out, stride: m };
-            pulp::Arch::new().dispatch(product);
+            let mut rows: Vec<&mut [f32]> = out.chunks_exact_mut(m).collect();
+            pulp::Arch::new().dispatch(RowsByRows { x: View::new(&x, k), w: View::new(&w, k), inner: k, out: &mut rows });
             out
         };
         let all = product(9);
