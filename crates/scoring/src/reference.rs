@@ -130,7 +130,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::tests::{group, rollout, task};
+    use crate::group::tests::{rollout, task};
     use crate::{AliasJudge, TraceConfig, score_group};
     use rand::rngs::StdRng;
     use rand::seq::SliceRandom;

@@ -76,45 +76,39 @@ pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(
     };
     // Siblings come in every kind and no order, so that a processor guesses every second jump wrong that depends on the kind: what
     // can be looked up is not decided, and who does not belong to a set is overwritten by who comes next.
+    let most_plausible = (config.gamma * f64::from(reference.rounds)) as u32;
+    let room = || -> Few<(u64, usize)> { smallvec![(0, 0); rollouts.len()] };
+    let (mut good, mut bad) = (room(), room());
+    let ((good, bad), (mut goods, mut bads)) = ((&mut good[..], &mut bad[..]), (0, 0));
     let mut given = Few::new();
-    let room = || -> Few<((u32, u32), usize)> { smallvec![((0, 0), 0); rollouts.len()] };
-    let (mut sets, mut counts) = ([room(), room()], [0; 2]);
     for (at, (accuracy, rounds, searches)) in rollouts.iter().enumerate() {
-        let branch = branch(config, reference, (*accuracy, *rounds, *searches));
-        for ((set, count), of) in sets.iter_mut().zip(&mut counts).zip([BonusBranch::Good, BonusBranch::Bad]) {
-            set[*count] = ((*rounds, *searches), at);
-            *count += usize::from(branch == of);
-        }
-        let alone = match branch {
-            BonusBranch::WrongOutside => config.wrong_penalty,
-            BonusBranch::WrongInside => config.wrong_in_band_bonus,
-            BonusBranch::Good | BonusBranch::Bad | BonusBranch::Guess | BonusBranch::None => 0.0,
+        let within = (*rounds <= reference.rounds) & (*searches <= reference.searches);
+        let outside = (*rounds < reference.rounds) | (*rounds > most_plausible);
+        let (branch, alone) = match accuracy {
+            Accuracy::Correct => (RIGHT[usize::from(within) + 2 * usize::from(*rounds == 0)], 0.0),
+            Accuracy::Wrong => (WRONG[usize::from(outside)], [config.wrong_in_band_bonus, config.wrong_penalty][usize::from(outside)]),
+            Accuracy::Unparsed | Accuracy::Invalid(_) => (BonusBranch::None, 0.0),
         };
+        let member = (u64::from(*rounds) << 32 | u64::from(*searches), at);
+        (good[goods], bad[bads]) = (member, member);
+        goods += usize::from(branch == BonusBranch::Good);
+        bads += usize::from(branch == BonusBranch::Bad);
         given.push((alone, branch));
     }
-    for ((set, count), band) in sets.iter_mut().zip(counts).zip([config.good, config.bad]) {
-        rank(&mut set[..count], band, |at, bonus| given[at].0 = bonus);
-    }
+    rank(&mut good[..goods], config.good, |at, bonus| given[at].0 = bonus);
+    rank(&mut bad[..bads], config.bad, |at, bonus| given[at].0 = bonus);
     given
 }
 
-fn branch(config: &TraceConfig, reference: Reference, (accuracy, rounds, searches): (Accuracy, u32, u32)) -> BonusBranch {
-    use BonusBranch::{Bad, Good, Guess, None, WrongInside, WrongOutside};
-    let within = (rounds <= reference.rounds) & (searches <= reference.searches);
-    let outside = (rounds < reference.rounds) | (f64::from(rounds) > (config.gamma * f64::from(reference.rounds)).trunc());
-    let place = match accuracy {
-        Accuracy::Correct => usize::from(within) + 2 * usize::from(rounds == 0),
-        Accuracy::Wrong => 4 + usize::from(outside),
-        Accuracy::Unparsed | Accuracy::Invalid(_) => 6,
-    };
-    const BRANCHES: [BonusBranch; 7] = [Bad, Good, Guess, Guess, WrongInside, WrongOutside, None];
-    BRANCHES[place]
-}
+/// Branches of a right answer: beyond the reference or within it, the same of a guess.
+const RIGHT: [BonusBranch; 4] = [BonusBranch::Bad, BonusBranch::Good, BonusBranch::Guess, BonusBranch::Guess];
+/// Branches of a wrong answer: with a plausible number of rounds or without.
+const WRONG: [BonusBranch; 2] = [BonusBranch::WrongInside, BonusBranch::WrongOutside];
 
 /// Gives the members of a set, (key, place), their bonus by dense rank: the cheapest gets the top of `[low, high]`, the
 /// dearest the bottom, ties share; one distinct key gets the top. Rounded to 4 decimals (spec 2.3).
 pub(crate) fn rank<K: Ord>(members: &mut [(K, usize)], [low, high]: [f64; 2], mut give: impl FnMut(usize, f64)) {
-    members.sort_unstable();
+    members.sort_unstable_by(|left, right| left.0.cmp(&right.0));
     let distinct = || members.chunk_by(|left, right| left.0 == right.0);
     let count = distinct().count();
     for (rank, ties) in distinct().enumerate() {
