@@ -19,7 +19,8 @@ use crate::lines;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Without --compat a value is {\"task\": {..}, \"group\": {..}, \"reference\": {\"rounds\": 2, \"searches\": 5}}, where the group is as the\n\
-    learner records it (trajectories.jsonl) or a bare list \"rollouts\", and the reference defaults to the group's, then the task's.\n\
+    learner records it (trajectories.jsonl) or a bare list \"rollouts\", of which rounds, ending and answer are read, and the reference\n\
+    defaults to the group's, then the task's.\n\
     The answer is {\"task\", \"reference\", \"scores\": [{accuracy, bonus, branch, reward, route}, ..]}.\n\n\
     With --compat a value is a case of the released reward, and the answer is {\"id\", \"output\"}; without --family its keys tell which:\n  \
     {\"samples\": [{\"response\", \"label\", \"metadata\"}, ..]}            reward_func\n  \
@@ -127,6 +128,8 @@ fn guess(case: &Value) -> Option<Family> {
 
 #[cfg(test)]
 mod tests {
+    use hypereyes_domain::Trajectory;
+
     use super::*;
 
     #[test]
@@ -153,6 +156,13 @@ mod tests {
         };
         let group = json!({"id": "t@0", "task": "t", "actor": "a", "rollouts": [rollout("peru"), rollout("Chile")]});
         let plain = json!({"task": task, "group": group});
+        // As the learner records it, how a rollout went stands beside its tokens.
+        let course: Course = serde_json::from_value(rollout("Peru")).expect("a course");
+        let recorded = serde_json::to_value(Trajectory { response: vec![7], mask: vec![true], ..Trajectory::from(course.clone()) });
+        let recorded = recorded.expect("JSON");
+        assert_eq!((&recorded["response"], &recorded["rounds"]), (&json!([7]), &rollout("Peru")["rounds"]));
+        assert_eq!(serde_json::from_value::<Trajectory>(recorded.clone()).expect("ours").course, course);
+        assert_eq!(serde_json::from_value::<Course>(recorded).expect("a course is read from where it was recorded"), course);
         let taught = json!({"step": 1, "task": task, "group": {"scored": {"group": group, "scores": [], "reference": {"rounds": 1, "searches": 1}}}});
         let score = |value: &Value| native(value, &TraceConfig::default(), JudgeKind::Alias).expect("scores");
         let scored = score(&plain);
