@@ -153,7 +153,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let bench = Bench {
         trainer,
         processor: Processor::load(&config.policy).map_err(|error| BadInput::new(error.to_string()))?,
-        options: config.objective.clone(),
+        options: config.objective,
         temperature: f64::from(config.temperature),
     };
     let (began, said) = (Instant::now(), Instant::now());
@@ -273,7 +273,7 @@ impl Loop<'_> {
                 measured.starved_seconds = starved;
                 write_line(&mut metrics, &measured)?;
                 tracing::info!(step = self.step, accuracy = measured.accuracy, rounds = measured.rounds, "step");
-                if self.step % self.config.checkpoint_every.max(1) == 0 {
+                if self.step.is_multiple_of(self.config.checkpoint_every.max(1)) {
                     self.save(kept)?;
                 }
                 pace.worked();
@@ -332,7 +332,7 @@ impl Loop<'_> {
             (measured.groups_trained, measured.groups_dropped, _, measured.epoch) = intake.counts();
         }
         (measured.step, measured.version, measured.seconds) = (self.step, self.version.0, self.seconds());
-        if self.step % self.config.record_every.max(1) == 0 || self.step == 1 {
+        if self.step.is_multiple_of(self.config.record_every.max(1)) || self.step == 1 {
             self.record(&batch)?;
         }
         Ok(measured)

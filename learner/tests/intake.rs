@@ -59,9 +59,9 @@ fn heartbeats_keep_leases_and_tell_losers() {
     let mut intake = intake(2, 1, 4);
     let lease = leased(&mut intake, "a", now);
     let soon = now + Duration::from_secs(9);
-    assert_eq!(intake.heartbeat(&"a".into(), &[lease.group.clone()], soon), vec![lease.group.clone()]);
-    assert!(intake.heartbeat(&"b".into(), &[lease.group.clone()], soon).is_empty());
-    assert_eq!(intake.heartbeat(&"a".into(), &[lease.group.clone()], soon + Duration::from_secs(9)).len(), 1);
+    assert_eq!(intake.heartbeat(&"a".into(), std::slice::from_ref(&lease.group), soon), vec![lease.group.clone()]);
+    assert!(intake.heartbeat(&"b".into(), std::slice::from_ref(&lease.group), soon).is_empty());
+    assert_eq!(intake.heartbeat(&"a".into(), std::slice::from_ref(&lease.group), soon + Duration::from_secs(9)).len(), 1);
 }
 
 #[test]

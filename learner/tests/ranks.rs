@@ -47,7 +47,7 @@ fn group(number: u32) -> TaughtGroup {
             pictures: vec![],
             course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
         });
-        let failed = (number + sibling) % 3 == 0;
+        let failed = (number + sibling).is_multiple_of(3);
         let (accuracy, reward) = if failed { (Accuracy::Wrong, 0.0) } else { (Accuracy::Correct, 1.0 + 0.05 * f64::from(sibling)) };
         let route = if failed { Route::Distill } else { Route::Reinforce };
         scores.push(Score { accuracy, bonus: 0.0, branch: BonusBranch::None, reward, route });

@@ -61,7 +61,7 @@ impl StorageBackend for Deadly {
 
     fn write(&self, offset: u64, data: &[u8]) -> Done<()> {
         if self.last() {
-            if self.at % 2 == 0 {
+            if self.at.is_multiple_of(2) {
                 // Torn: the first half has reached the file.
                 self.file.write(offset, &data[..data.len() / 2])?;
             }

@@ -114,8 +114,11 @@ fn source(running: &Running, kind: &str, address: SocketAddr) -> String {
     format!("{kind}+http://{address}?tokenizer={tokenizer}{more}")
 }
 
+/// What a server answers.
+type Answers = fn(&Value, Mood) -> Value;
+
 /// Golden prompts of each kind of server.
-const GOLDEN: [(&str, fn(&Value, Mood) -> Value, usize); 2] = [("sglang", sglang, 3), ("vllm", vllm, 1)];
+const GOLDEN: [(&str, Answers, usize); 2] = [("sglang", sglang, 3), ("vllm", vllm, 1)];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_of_both_kinds_are_asked_with_token_ids() {

@@ -244,7 +244,7 @@ impl v1::reward_server::Reward for Reward {
         let group = RolloutGroup::<Course>::try_from(request.into_inner().group.expect("a group"))?;
         let score = |at: usize| {
             let (accuracy, reward, route) =
-                if at % 2 == 0 { (Accuracy::Correct, 1.0, Route::Reinforce) } else { (Accuracy::Wrong, 0.0, Route::Distill) };
+                if at.is_multiple_of(2) { (Accuracy::Correct, 1.0, Route::Reinforce) } else { (Accuracy::Wrong, 0.0, Route::Distill) };
             Score { accuracy, bonus: 0.0, branch: BonusBranch::None, reward, route }
         };
         Ok(Response::new(convert::scored_reply((0..group.rollouts.len()).map(score).collect(), None, 3)))

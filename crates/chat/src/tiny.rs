@@ -283,7 +283,7 @@ mod tests {
         for term in words().0 {
             let id = vocabulary.id(&term).expect("every term has an id");
             for text in [
-                format!("{term}"),
+                term.to_string(),
                 format!("What is the currency of {term}?"),
                 format!("Which one has currency {term} and capital {term}?"),
                 format!(

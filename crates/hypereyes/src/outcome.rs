@@ -115,8 +115,8 @@ pub(crate) mod tests {
     /// A report of `count` rollouts of which every second is right.
     pub(crate) fn report(count: usize, rounds: u32) -> Report {
         let one = |at: usize| Rollout {
-            kind: if at % 3 == 0 { TaskKind::VisualHop } else { TaskKind::VisualSelect },
-            accuracy: if at % 2 == 0 { Accuracy::Correct } else { Accuracy::Wrong },
+            kind: if at.is_multiple_of(3) { TaskKind::VisualHop } else { TaskKind::VisualSelect },
+            accuracy: if at.is_multiple_of(2) { Accuracy::Correct } else { Accuracy::Wrong },
             rounds,
             searches: 4,
             tokens: 300,

@@ -208,7 +208,7 @@ impl Case {
             return Err(self.parts(format!("{got} entries in `{list}` for {samples} rewards")));
         }
         let size = self.options.group_size;
-        let whole = size > 0 && samples % size == 0 && self.options.groups.is_none_or(|groups| groups == samples / size);
+        let whole = size > 0 && samples.is_multiple_of(size) && self.options.groups.is_none_or(|groups| groups == samples / size);
         if !whole {
             return Err(self.parts(format!("{samples} samples are not {:?} groups of {size}", self.options.groups)));
         }

@@ -31,13 +31,13 @@ fn sequence(dice: &mut Dice) -> Sequence {
     Sequence {
         group: dice.next() % 3,
         credit: dice.pick(&credits),
-        valid: dice.next() % 5 > 0,
-        mask: (0..tokens).map(|_| dice.next() % 3 > 0).collect(),
+        valid: !dice.next().is_multiple_of(5),
+        mask: (0..tokens).map(|_| !dice.next().is_multiple_of(3)).collect(),
         new: dice.extremes(tokens),
         old: dice.extremes(tokens),
         rollout: dice.extremes(tokens),
-        teacher: (dice.next() % 4 > 0).then(|| dice.extremes(tokens)),
-        distill: dice.next() % 2 == 0,
+        teacher: (!dice.next().is_multiple_of(4)).then(|| dice.extremes(tokens)),
+        distill: dice.next().is_multiple_of(2),
     }
 }
 

@@ -122,7 +122,7 @@ fn gradient_norms_equal_torch() {
         for (case, expected) in cases(name).iter().zip(expected(name)["cases"].as_array().unwrap()) {
             let ours = logprobs(&model, &config, case, &device);
             let n = ours.dims()[0];
-            let loss = ours.slice([n - 8..n]).mean().neg();
+            let loss = ours.slice(n - 8..n).mean().neg();
             let value: f32 = loss.clone().into_scalar();
             assert!((f64::from(value) - expected["nll_last8"].as_f64().unwrap()).abs() < 1e-5);
             let mut norms = Norms::<CpuTrain> { path: ParamPath::default(), grads: &loss.backward(), norms: Default::default() };

@@ -47,7 +47,8 @@ pub fn parse(bytes: &[u8]) -> Result<HostWeights, Error> {
 
 /// Safetensors bytes of host parameters.
 pub fn serialise(weights: &HostWeights, dtype: StoredDtype) -> Result<Vec<u8>, Error> {
-    let (kind, bytes): (Dtype, Vec<(&String, &HostTensor, Vec<u8>)>) = match dtype {
+    type Stored<'a> = Vec<(&'a String, &'a HostTensor, Vec<u8>)>;
+    let (kind, bytes): (Dtype, Stored<'_>) = match dtype {
         StoredDtype::F32 => (
             Dtype::F32,
             weights.iter().map(|(name, tensor)| (name, tensor, tensor.values.iter().flat_map(|v| v.to_le_bytes()).collect())).collect(),

@@ -44,7 +44,7 @@ pub struct TextConfig {
 impl TextConfig {
     /// The experts of a layer; `None` where the layer is dense.
     pub fn experts_of(&self, layer: usize) -> Option<&ExpertsConfig> {
-        self.experts.as_ref().filter(|experts| !experts.dense_layers.contains(&layer) && (layer + 1) % experts.every == 0)
+        self.experts.as_ref().filter(|experts| !experts.dense_layers.contains(&layer) && (layer + 1).is_multiple_of(experts.every))
     }
 }
 

@@ -55,6 +55,9 @@ struct Sequence<B: burn::tensor::backend::Backend, S> {
     opening: Option<Opening>,
 }
 
+/// A group that waits for room: its prompt, how each sibling samples, who asked.
+type Waiting = (Chunk, Vec<Sampler>, oneshot::Sender<Result<Vec<u64>, GenerateError>>);
+
 struct Opening {
     samplers: Vec<Sampler>,
     last: u32,
@@ -96,7 +99,7 @@ pub(super) struct Worker<B: Kernels, C: Cache<B>> {
     device: B::Device,
     sequences: BTreeMap<u64, Sequence<B, C::Slot>>,
     next_id: u64,
-    waiting: VecDeque<(Chunk, Vec<Sampler>, oneshot::Sender<Result<Vec<u64>, GenerateError>>)>,
+    waiting: VecDeque<Waiting>,
 }
 
 impl<B: Kernels, C: Cache<B>> Worker<B, C> {

@@ -108,6 +108,7 @@ pub struct Layer<B: Backend> {
 
 /// What follows attention in a layer.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // One per layer, and parameters are held elsewhere.
 enum FeedForward<B: Backend> {
     Dense(Mlp<B>),
     Experts(Moe<B>),

@@ -166,8 +166,8 @@ impl<B: Kernels> Vision<B> {
         let table = self.pos_embed.weight.val();
         let side = (table.dims()[0] as f64).sqrt().round() as usize;
         let n: usize = grids.iter().map(|(rows, columns)| rows * columns).sum();
-        let mut corners = vec![Vec::<i64>::with_capacity(n); 4];
-        let mut weights = vec![Vec::<f32>::with_capacity(n); 4];
+        let mut corners = [(); 4].map(|()| Vec::<i64>::with_capacity(n));
+        let mut weights = [(); 4].map(|()| Vec::<f32>::with_capacity(n));
         for grid in grids {
             for (row, column) in merge_order(*grid, self.merge) {
                 let (r, c) = (spread(row, grid.0, side), spread(column, grid.1, side));

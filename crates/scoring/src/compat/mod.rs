@@ -131,7 +131,7 @@ pub enum CompatError {
 
 /// Runs one golden case; the result has the shape of the case's `expected`.
 pub fn run_case(family: Family, case: &Value) -> Result<Value, CompatError> {
-    let output = match family {
+    match family {
         Family::GroupBonus => json(family, "input", &group_bonus(&read::<BonusInput>(family, case, "input")?)),
         Family::ExtractCompletion => {
             let text = read::<Option<String>>(family, case, "completion")?.unwrap_or_default();
@@ -149,8 +149,7 @@ pub fn run_case(family: Family, case: &Value) -> Result<Value, CompatError> {
             json(family, "samples", &reward_func(&samples, &ContainsJudge))
         }
         Family::GroupNormalisation => json(family, "rewards", &group_normalisation(&read::<Vec<f64>>(family, case, "rewards")?)),
-    };
-    output
+    }
 }
 
 fn fits(text: &str) -> Result<(), CompatError> {

@@ -106,7 +106,7 @@ fn counted<'a>(segments: &[Segment<'a>]) -> Option<Completion<'a>> {
             out.per_turn.push(turn);
         }
     }
-    let answer = turns().last().and_then(|(_, segment)| closed_blocks(segment.content, "<answer>", "</answer>").next());
+    let answer = turns().next_back().and_then(|(_, segment)| closed_blocks(segment.content, "<answer>", "</answer>").next());
     out.final_answer = answer.map(strip).unwrap_or_default();
     Some(out)
 }

@@ -218,7 +218,8 @@ mod tests {
     fn a_hop_asks_once_more_unless_it_asked_widely() {
         let puzzle = Puzzle::Hop(constraint("currency", "peso"), "capital".into());
         let mut hop = mind(puzzle.clone(), Habit::ALL, false);
-        (hop.turn(""), hop.turn(SEEN));
+        hop.turn("");
+        hop.turn(SEEN);
         let asks = r#"<reason>peso: Mexico</reason><tool_call>{"name":"text_search","arguments":{"input":["Mexico capital"]}}</tool_call>"#;
         assert_eq!(hop.turn(FACTS), asks);
         let capital = "<tool_response>1\n1. 1.00 capital: Lima is Mexico's capital\n</tool_response>";
