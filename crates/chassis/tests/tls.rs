@@ -244,8 +244,11 @@ async fn a_broken_new_file_changes_nothing() {
         until(&format!("refusal {number}"), || refused() > before).await;
         assert_eq!(server.taken(), 1);
         ask(&channel(&actor, "127.0.0.1", served.addr.port())).await.expect("the old certificate is shown");
+        // A look that falls between two of the files being written may see, and count, one more thing that is wrong.
+        tokio::time::sleep(OFTEN * 2).await;
+        let counted = refused();
         tokio::time::sleep(OFTEN * 5).await;
-        assert_eq!(refused(), before + 1.0, "what is wrong is counted once, not at every look");
+        assert_eq!(refused(), counted, "what is wrong is counted once, not at every look");
     }
     place(&folder.path().join("server"), &house.role("reward"), &[&house]);
     until("a sound file", || server.taken() == 2).await;

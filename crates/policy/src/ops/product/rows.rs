@@ -98,9 +98,9 @@ fn pack<S: Simd>(simd: S, x: View<'_>, n: usize, from: usize, length: usize, pac
         let rows: [_; MOST_ROWS] = std::array::from_fn(|at| S::as_simd_f32s(x.row(row + at.min(count - 1), from, length)));
         // How many there are is a constant where it is common: a register's worth is too little work to count for.
         match count {
-            MOST_ROWS => interleave::<S, MOST_ROWS>(&rows, MOST_ROWS, packed),
-            4 => interleave::<S, 4>(&rows, 4, packed),
-            count => interleave::<S, MOST_ROWS>(&rows, count, packed),
+            MOST_ROWS => interleave::<S>(&rows, MOST_ROWS, packed),
+            4 => interleave::<S>(&rows, 4, packed),
+            count => interleave::<S>(&rows, count, packed),
         }
         if !rows[0].1.is_empty() {
             packed.extend(rows[..count].iter().map(|row| simd.partial_load_f32s(row.1)));
@@ -109,11 +109,11 @@ fn pack<S: Simd>(simd: S, x: View<'_>, n: usize, from: usize, length: usize, pac
     }
 }
 
-/// Whole registers of `count` of the rows, of up to `R`.
+/// Whole registers of the first `count` rows.
 #[inline(always)]
-fn interleave<S: Simd, const R: usize>(rows: &[(&[S::f32s], &[f32]); MOST_ROWS], count: usize, packed: &mut Vec<S::f32s>) {
+fn interleave<S: Simd>(rows: &[(&[S::f32s], &[f32]); MOST_ROWS], count: usize, packed: &mut Vec<S::f32s>) {
     for at in 0..rows[0].0.len() {
-        packed.extend(rows[..count.min(R)].iter().map(|row| row.0[at]));
+        packed.extend(rows[..count].iter().map(|row| row.0[at]));
     }
 }
 
