@@ -164,6 +164,7 @@ fn nothing_acknowledged_is_lost_and_nothing_loosens_over_a_thousand_kills_at_wri
         }
         (before, epoch_before) = (all, epoch);
     }
+    println!("{kills} kills, {acknowledged} acknowledgements, none lost");
     assert!(acknowledged > KILLS, "children lived long enough to be told something: {acknowledged}");
 }
 

@@ -94,6 +94,7 @@ async fn all_rounds(stories: &mut [Story], observation: impl Fn(usize) -> Chunk,
 fn close(ours: &[f32], theirs: &[f32]) {
     assert_eq!(ours.len(), theirs.len());
     let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    println!("{} log-probs off by {worst:.1e}", ours.len());
     assert!(worst < 1e-5, "off by {worst}");
 }
 

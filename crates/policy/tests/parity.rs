@@ -29,6 +29,7 @@ fn logprobs_hold(name: &str, config: &ModelConfig, model: &Qwen3Vl<Cpu>) {
         let ours = logprobs(model, config, case, &Default::default()).into_data().into_vec::<f32>().unwrap();
         let worst = ours.iter().zip(&case.next_logprobs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert_eq!(ours.len(), case.next_logprobs.len());
+        println!("{name}, case {index}: next-token log-probs off by {worst:.1e}");
         assert!(worst < 2e-5, "{name}, case {index}: off by {worst}");
     }
 }
@@ -58,11 +59,14 @@ fn hidden_states_equal_transformers_layer_by_layer() {
             let hidden = model.hidden_seen(&batch.rows, &rotary, visual.as_ref(), &mut &*segments, &device, &mut |x| seen.push(last(x)));
             seen.push(last(&hidden));
             assert_eq!(seen.len(), case.hidden.len());
+            let mut worst = 0.0f32;
             for (layer, (ours, want)) in seen.iter().zip(&case.hidden).enumerate() {
                 let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
                 let off = norm(&mut ours.iter().zip(want).map(|(a, b)| a - b)) / norm(&mut want.iter().copied());
                 assert!(off < 2e-5, "{name}, case {index}, layer {layer}: off by {off} of its norm");
+                worst = worst.max(off);
             }
+            println!("{name}, case {index}: hidden states of {} layers off by {worst:.1e} of their norm", seen.len());
         }
     }
 }
@@ -124,17 +128,21 @@ fn gradient_norms_equal_torch() {
             let n = ours.dims()[0];
             let loss = ours.slice(n - 8..n).mean().neg();
             let value: f32 = loss.clone().into_scalar();
-            assert!((f64::from(value) - expected["nll_last8"].as_f64().unwrap()).abs() < 1e-5);
+            let off = (f64::from(value) - expected["nll_last8"].as_f64().unwrap()).abs();
+            assert!(off < 1e-5, "{name}: loss off by {off}");
             let mut norms = Norms::<CpuTrain> { path: ParamPath::default(), grads: &loss.backward(), norms: Default::default() };
             model.visit(&mut norms);
             let total: f64 = norms.norms.values().map(|norm| norm * norm).sum::<f64>().sqrt();
             let want = expected["grad_norm_total"].as_f64().unwrap();
             assert!((total - want).abs() / want < 1e-4, "{name}: total {total} for {want}");
+            let mut worst = 0.0f64;
             for (parameter, want) in expected["grad_norms"].as_object().unwrap() {
                 let (want, ours) = (want.as_f64().unwrap(), norms.norms[parameter]);
-                assert!((ours - want).abs() / want.max(1e-3) < 1e-3, "{name}, {parameter}: {ours} for {want}");
-                compared += 1;
+                let off = (ours - want).abs() / want.max(1e-3);
+                assert!(off < 1e-3, "{name}, {parameter}: {ours} for {want}");
+                (worst, compared) = (worst.max(off), compared + 1);
             }
+            println!("{name}: loss off by {off:.1e}, gradient norms by {worst:.1e}");
         }
         assert!(compared > 10);
     }

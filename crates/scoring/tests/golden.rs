@@ -48,6 +48,7 @@ fn every_golden_case_of_every_family_agrees() {
     ] {
         let tolerance = if family == Family::GroupNormalisation { 1e-5 } else { 1e-9 };
         let cases = cases(&vectors, family.label());
+        println!("{family}: {} cases", cases.len());
         assert!(cases.len() >= at_least, "{family}: {} cases", cases.len());
         for case in &cases {
             let got = run_case(family, case).expect("a golden case can be run");

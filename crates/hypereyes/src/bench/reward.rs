@@ -64,8 +64,8 @@ fn scoring(load: &Load, seed: u64) -> Map<String, Value> {
     row
 }
 
-/// A group as an actor holds it, of rollouts without a token.
-fn with_tokens(RolloutGroup { id, task, actor, rollouts }: RolloutGroup<Course>) -> RolloutGroup {
+/// A group as an actor holds it; its rollouts have no token.
+fn as_held(RolloutGroup { id, task, actor, rollouts }: RolloutGroup<Course>) -> RolloutGroup {
     RolloutGroup { id, task, actor, rollouts: rollouts.into_iter().map(Into::into).collect() }
 }
 
@@ -88,7 +88,7 @@ async fn serving(load: &Load, seed: u64) -> Result<Map<String, Value>> {
     let mut shares: Vec<Vec<(usize, RolloutGroup)>> = vec![vec![]; load.connections * load.depth];
     for at in 0..load.groups {
         let of = draws.below(u32::try_from(load.tasks).unwrap_or(u32::MAX)) as usize;
-        shares[at % (load.connections * load.depth)].push((of, with_tokens(group(&mut draws, at, &tasks[of]))));
+        shares[at % (load.connections * load.depth)].push((of, as_held(group(&mut draws, at, &tasks[of]))));
     }
     let peers: Vec<Peers> = (0..load.connections)
         .map(|at| Peers::new(&format!("bench-{at}"), "127.0.0.1:1", &said.addr.to_string(), None))
