@@ -61,6 +61,8 @@ struct Live {
     material: RwLock<Arc<Material>>,
     /// How many times files were taken.
     taken: AtomicU64,
+    /// How many times they were not.
+    refused: AtomicU64,
 }
 
 impl Live {
@@ -99,7 +101,7 @@ impl Security {
         let contents = Contents::read(config);
         let seen = contents.fingerprint();
         let material = contents.material(config).map_err(|reason| BadInput::new(format!("tls: {reason}")))?;
-        let live = Arc::new(Live { material: RwLock::new(Arc::new(material)), taken: AtomicU64::new(1) });
+        let live = Arc::new(Live { material: RwLock::new(Arc::new(material)), taken: AtomicU64::new(1), refused: AtomicU64::new(0) });
         tokio::spawn(watch(config.clone(), Arc::downgrade(&live), seen, pause));
         Ok(Self { live: Some(live) })
     }
@@ -112,6 +114,11 @@ impl Security {
     /// How many times files were taken, the first time included; 0 in plaintext.
     pub fn taken(&self) -> u64 {
         self.live.as_ref().map_or(0, |live| live.taken.load(Ordering::Acquire))
+    }
+
+    /// How many times changed files were refused; 0 in plaintext.
+    pub fn refused(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.refused.load(Ordering::Acquire))
     }
 
     fn material(&self) -> Option<Arc<Material>> {
@@ -130,10 +137,11 @@ impl fmt::Debug for Security {
 async fn watch(config: TlsConfig, live: Weak<Live>, mut seen: u64, pause: Duration) {
     loop {
         tokio::time::sleep(pause).await;
-        let Some(live) = live.upgrade() else { return };
         let reading = config.clone();
         // Files may lie on a slow disk.
         let Ok(contents) = tokio::task::spawn_blocking(move || Contents::read(&reading)).await else { continue };
+        // Who stops using the files may take them away at once: a look that was under way is then about nothing.
+        let Some(live) = live.upgrade() else { return };
         if contents.fingerprint() == seen {
             continue;
         }
@@ -145,6 +153,7 @@ async fn watch(config: TlsConfig, live: Weak<Live>, mut seen: u64, pause: Durati
                 "taken"
             }
             Err(reason) => {
+                live.refused.fetch_add(1, Ordering::Release);
                 tracing::warn!(reason, "new certificate refused; the old one stays in use");
                 "refused"
             }
