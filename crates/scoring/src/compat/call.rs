@@ -1,130 +1,111 @@
-//! A tool call as JSON. In: the text of an object. Out: the parts that the released reward looks at.
+//! A tool call as JSON. In: its text. Out: the name and the searches that the released reward sees in it.
 //!
 //! Of a key that comes twice the last counts, as in Python. Whatever else the object holds has to be JSON as well.
 
-use std::fmt;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
-
+use super::plain;
 use super::python::{bar_pieces, text};
 
+/// The `name` of a call as written.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Name<'a> {
+    /// A text without escapes; the empty text when there is no name.
+    Text(&'a str),
+    /// Any other; it may be a list.
+    Value(Box<Value>),
+}
+
+impl Name<'_> {
+    /// Python's `part in name`: substring of a text, element of a list, key of an object; `None` where it would raise.
+    #[inline]
+    fn has(&self, part: &str) -> Option<bool> {
+        let value = match self {
+            Name::Text(name) => return Some(within(name, part)),
+            Name::Value(value) => value.as_ref(),
+        };
+        match value {
+            Value::String(name) => Some(within(name, part)),
+            Value::Array(items) => Some(items.iter().any(|item| item.as_str() == Some(part))),
+            Value::Object(map) => Some(map.contains_key(part)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => None,
+        }
+    }
+}
+
+/// Whether a text holds a part; names are too short for anything cleverer.
+#[inline]
+fn within(name: &str, part: &str) -> bool {
+    name.as_bytes().windows(part.len()).any(|place| place == part.as_bytes())
+}
+
+/// Name and searches of a call; `None` when the name is neither text nor a collection, which ends the whole parse.
+pub(super) fn asks(call: &str) -> Option<(Name<'_>, u64)> {
+    let Call { name, arguments } = plain::call(call).unwrap_or_else(|| Call::of_any(call));
+    let Some(name) = name else { return Some((Name::Text(""), 0)) };
+    let text_search = name.has("text_search")?;
+    let searches = if text_search {
+        arguments.input
+    } else if name.has("image_search")? {
+        arguments.image_id.or(arguments.img_id)
+    } else {
+        None
+    };
+    Some((name, searches.unwrap_or(0)))
+}
+
 /// A call; nothing in it when the text is no object.
-#[derive(Debug, Default)]
-pub(super) struct Call {
-    /// The tool, whatever kind of value it is.
-    pub(super) name: Option<Value>,
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Call<'a> {
+    /// The tool.
+    pub(super) name: Option<Name<'a>>,
     /// Its arguments.
     pub(super) arguments: Arguments,
 }
 
+impl Call<'_> {
+    /// Reads any JSON.
+    pub(super) fn of_any(json: &str) -> Self {
+        let Some(mut call) = object(json) else { return Self::default() };
+        let arguments = match call.get("arguments") {
+            Some(Value::Object(arguments)) => Arguments::of(arguments),
+            Some(Value::String(json)) => object(json).as_ref().map(Arguments::of).unwrap_or_default(),
+            _ => Arguments::default(),
+        };
+        Self { name: call.shift_remove("name").map(|name| Name::Value(name.into())), arguments }
+    }
+}
+
+fn object(json: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(json).ok()
+}
+
 /// The arguments that name what is searched, by their non-blank pieces; none of them unless the arguments are an object, or
 /// JSON text of one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Arguments {
-    pub(super) input: Option<u64>,
-    pub(super) image_id: Option<u64>,
-    pub(super) img_id: Option<u64>,
+    input: Option<u64>,
+    image_id: Option<u64>,
+    img_id: Option<u64>,
 }
 
 impl Arguments {
-    fn of_text(json: &str) -> Self {
-        if json.trim_start().starts_with('{') { serde_json::from_str(json).unwrap_or_default() } else { Self::default() }
+    fn of(map: &Map<String, Value>) -> Self {
+        let mut arguments = Self::default();
+        map.iter().for_each(|(key, value)| arguments.put(key, || text(value)));
+        arguments
     }
-}
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Key {
-    Name,
-    Arguments,
-    Input,
-    ImageId,
-    ImgId,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Call {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Call;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a call")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Call, A::Error> {
-                let mut call = Call::default();
-                while let Some(key) = map.next_key()? {
-                    match key {
-                        Key::Name => call.name = Some(map.next_value()?),
-                        Key::Arguments => call.arguments = map.next_value()?,
-                        _ => drop(map.next_value::<Value>()?),
-                    }
-                }
-                Ok(call)
-            }
-        }
-        from.deserialize_map(Fields)
-    }
-}
-
-impl<'de> Deserialize<'de> for Arguments {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Arguments;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Arguments, A::Error> {
-                let mut arguments = Arguments::default();
-                while let Some(key) = map.next_key()? {
-                    let pieces = Some(bar_pieces(&text(&map.next_value()?)));
-                    match key {
-                        Key::Input => arguments.input = pieces,
-                        Key::ImageId => arguments.image_id = pieces,
-                        Key::ImgId => arguments.img_id = pieces,
-                        _ => {}
-                    }
-                }
-                Ok(arguments)
-            }
-
-            fn visit_str<E>(self, json: &str) -> Result<Arguments, E> {
-                Ok(Arguments::of_text(json))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Arguments, A::Error> {
-                while list.next_element::<Value>()?.is_some() {}
-                Ok(Arguments::default())
-            }
-
-            fn visit_unit<E>(self) -> Result<Arguments, E> {
-                Ok(Arguments::default())
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Arguments, E> {
-                Ok(Arguments::default())
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Arguments, E> {
-                Ok(Arguments::default())
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Arguments, E> {
-                Ok(Arguments::default())
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Arguments, E> {
-                Ok(Arguments::default())
-            }
-        }
-        from.deserialize_any(Fields)
+    /// Takes one in, if it is of those that count; `value` says its text.
+    pub(super) fn put<V: AsRef<str>>(&mut self, key: &str, value: impl FnOnce() -> V) {
+        let field = match key {
+            "input" => &mut self.input,
+            "image_id" => &mut self.image_id,
+            "img_id" => &mut self.img_id,
+            _ => return,
+        };
+        *field = Some(bar_pieces(value().as_ref()));
     }
 }

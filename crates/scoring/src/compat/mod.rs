@@ -8,9 +8,12 @@ mod baseline;
 mod bonus;
 mod call;
 mod normalisation;
+mod plain;
 mod python;
 mod reward;
+mod tags;
 mod transcript;
+mod turns;
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,6 +29,7 @@ pub use baseline::{
     BaselineCache, BaselineEntry, CacheAnswer, CacheOp, CacheRun, RolloutTools, ToolUse, best_rollout_baseline, run_cache_sequence,
 };
 pub use bonus::{BonusInput, BonusRollout, group_bonus};
+pub use call::Name;
 pub use normalisation::group_normalisation;
 pub use reward::{Branch, Sample, SampleScore, original_reference, reward_func};
 pub use transcript::{Action, Completion, Segment, TurnCount, extract_completion};

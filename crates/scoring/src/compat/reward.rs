@@ -8,8 +8,10 @@ use serde_json::Value;
 
 use super::bonus::{BonusInput, BonusRollout, group_bonus};
 use super::python::{int, strip, text, truthy};
-use super::transcript::{Completion, extract_completion};
+use super::transcript::outcome;
 use crate::judge::{Judge, Verdict};
+
+const IMAGE: &str = "<image>";
 
 /// One sample of a group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,69 +48,71 @@ pub struct SampleScore {
 /// Scores the samples of one prompt. One sample alone is an evaluation (the released code has no other test for it):
 /// no bonus, nothing below 0, no distillation.
 pub fn reward_func(samples: &[Sample], judge: &dyn Judge) -> Vec<SampleScore> {
-    let judged: Vec<(f64, Completion<'_>)> = samples.iter().map(|sample| accuracy(sample, judge)).collect();
-    if let [(accuracy, _)] = judged.as_slice() {
-        return vec![SampleScore { score: accuracy.max(0.0), opd_branch: Branch::Skip }];
+    let rollouts: Vec<BonusRollout> = samples.iter().map(|sample| judged(sample, judge)).collect();
+    if let [alone] = rollouts.as_slice() {
+        return vec![SampleScore { score: alone.acc_reward.max(0.0), opd_branch: Branch::Skip }];
     }
     let (sft_tc, sft_total_search) = samples.first().map_or((-1, -1), |sample| original_reference(&sample.metadata));
-    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let rollout = |(acc_reward, read): &(f64, Completion<'_>)| BonusRollout {
-        acc_reward: *acc_reward,
-        count: count(read.tool_count),
-        total: count(read.search_count),
+    let input = BonusInput { sft_tc, sft_total_search, rollouts };
+    let score = |(&BonusRollout { acc_reward, .. }, bonus)| SampleScore {
+        score: if acc_reward <= -0.5 { acc_reward } else { acc_reward + bonus },
+        opd_branch: if acc_reward <= 0.0 { Branch::ReverseKl } else { Branch::Skip },
     };
-    let bonuses = group_bonus(&BonusInput { sft_tc, sft_total_search, rollouts: judged.iter().map(rollout).collect() });
-    let score = |((accuracy, _), bonus): (&(f64, Completion<'_>), f64)| SampleScore {
-        score: if *accuracy <= -0.5 { *accuracy } else { accuracy + bonus },
-        opd_branch: if *accuracy <= 0.0 { Branch::ReverseKl } else { Branch::Skip },
-    };
-    judged.iter().zip(bonuses).map(score).collect()
+    input.rollouts.iter().zip(group_bonus(&input)).map(score).collect()
 }
 
-fn accuracy<'a>(sample: &'a Sample, judge: &dyn Judge) -> (f64, Completion<'a>) {
-    let read = extract_completion(&sample.response);
+/// Accuracy and cost of a sample. Without an answer nothing else is known of it.
+fn judged(sample: &Sample, judge: &dyn Judge) -> BonusRollout {
+    let read = outcome(&sample.response);
     if read.final_answer.is_empty() {
-        return (-0.5, Completion::default());
+        return BonusRollout { acc_reward: -0.5, count: 0, total: 0 };
     }
-    if sample.metadata.get("type").and_then(Value::as_str) != Some("only_acc") {
-        return (-0.5, read);
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let acc_reward = accuracy(sample, read.final_answer, judge);
+    BonusRollout { acc_reward, count: count(read.tool_count), total: count(read.search_count) }
+}
+
+fn accuracy(sample: &Sample, answer: &str, judge: &dyn Judge) -> f64 {
+    if field(&sample.metadata, "type").and_then(Value::as_str) != Some("only_acc") {
+        return -0.5;
     }
-    let truth = match &sample.label {
-        Value::Object(label) => label.get("ground_truth").map(plain).unwrap_or_default(),
-        label => plain(label),
-    };
-    let question = sample.metadata.get("question").map(plain).unwrap_or_default();
-    let accuracy = match judge.judge(strip(&without(&question, "<image>")), &untagged(read.final_answer), &[untagged(&truth).into()]) {
+    let truth = if sample.label.is_object() { field(&sample.label, "ground_truth") } else { Some(&sample.label) };
+    let truth = truth.map(plain).unwrap_or_default();
+    let question = field(&sample.metadata, "question").map(plain).unwrap_or_default();
+    match judge.judge(strip(&unpictured(&question)), &untagged(answer), &[untagged(&truth).into()]) {
         Verdict::Correct => 1.0,
         Verdict::Wrong => 0.0,
-    };
-    (accuracy, read)
+    }
+}
+
+/// What an object of a few keys has under one of them: looking at them all is less work than hashing one.
+fn field<'a>(object: &'a Value, key: &str) -> Option<&'a Value> {
+    object.as_object()?.iter().find_map(|(name, value)| (name == key).then_some(value))
 }
 
 fn plain(value: &Value) -> Cow<'_, str> {
     if value.is_null() { Cow::default() } else { text(value) }
 }
 
-fn untagged(answer: &str) -> Cow<'_, str> {
-    match without(answer, "<answer>") {
-        Cow::Borrowed(answer) => match without(answer, "</answer>") {
-            Cow::Borrowed(answer) => strip(answer).into(),
-            Cow::Owned(answer) => strip(&answer).to_owned().into(),
-        },
-        Cow::Owned(answer) => strip(&without(&answer, "</answer>")).to_owned().into(),
+/// A text without answer tags; most have not even the bracket that they begin with.
+fn untagged(text: &str) -> Cow<'_, str> {
+    if !text.as_bytes().contains(&b'<') {
+        return strip(text).into();
     }
+    strip(&text.replace("<answer>", "").replace("</answer>", "")).to_owned().into()
 }
 
-/// The text without a tag; most have none.
-fn without<'a>(text: &'a str, tag: &str) -> Cow<'a, str> {
-    if text.contains(tag) { text.replace(tag, "").into() } else { text.into() }
+/// A question without the places of its pictures; most have one in front and no other.
+fn unpictured(question: &str) -> Cow<'_, str> {
+    let rest = question.strip_prefix(IMAGE).unwrap_or(question);
+    if rest.as_bytes().contains(&b'<') { rest.replace(IMAGE, "").into() } else { rest.into() }
 }
 
 /// The dataset's reference (calls, searches) of a prompt: -1 for both without a usable `tool_call`, -1 searches when
 /// `parallel` cannot be read, 0 searches when it is empty (spec 2.4).
 pub fn original_reference(metadata: &Value) -> (i64, i64) {
-    let Some(calls) = metadata.get("tool_call").and_then(int) else { return (-1, -1) };
-    let searches = match metadata.get("parallel") {
+    let Some(calls) = field(metadata, "tool_call").and_then(int) else { return (-1, -1) };
+    let searches = match field(metadata, "parallel") {
         None => Some(0),
         Some(Value::String(json)) if strip(json).is_empty() => Some(0),
         Some(Value::String(json)) => serde_json::from_str(json).ok().as_ref().and_then(summed),

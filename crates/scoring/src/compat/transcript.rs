@@ -3,16 +3,12 @@
 //!
 //! Deviates from Python in JSON only: `NaN`, infinities, lone surrogates and nesting beyond 128 levels do not parse here.
 
-use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::call::Call;
+use super::call::{Name, asks};
 use super::python::strip;
-
-const START: &str = "<|im_start|>";
-const END: &str = "<|im_end|>";
-const ROLES: [&str; 3] = ["assistant", "user", "system"];
+use super::tags::{Tag, block};
+use super::turns::{Event, Role, walk};
 
 /// One turn of the transcript.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -37,8 +33,8 @@ pub struct TurnCount {
 pub struct Action<'a> {
     /// The text between the tags, stripped.
     pub tool_call: &'a str,
-    /// The `name` as written (it may be a list); the empty text when there is none.
-    pub tool_name: Value,
+    /// The tool.
+    pub tool_name: Name<'a>,
     /// The observation that followed, or the empty text.
     pub tool_response: &'a str,
     /// The assistant turn that followed, or the empty text.
@@ -70,130 +66,91 @@ pub struct Completion<'a> {
     pub warned: bool,
 }
 
+/// What the reward needs of a completion.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Outcome<'a> {
+    /// As [`Completion::tool_count`].
+    pub(super) tool_count: u64,
+    /// As [`Completion::search_count`].
+    pub(super) search_count: u64,
+    /// As [`Completion::final_answer`].
+    pub(super) final_answer: &'a str,
+}
+
+impl<'a> Outcome<'a> {
+    /// Takes an event in, and shows `asked` what a call asks for: its text, its name and its searches. `None` when a name that is no
+    /// name ends the parse.
+    #[inline]
+    fn take(&mut self, event: Event<'a>, asked: impl FnOnce(&'a str, Name<'a>, u64)) -> Option<()> {
+        match event {
+            Event::Turn(Role::Assistant) => self.final_answer = "",
+            Event::Call(call) => {
+                let call = strip(call);
+                let (name, searches) = asks(call)?;
+                self.tool_count += 1;
+                self.search_count += searches;
+                asked(call, name, searches);
+            }
+            Event::Answer(answer) => self.final_answer = strip(answer),
+            Event::Turn(Role::User | Role::System) | Event::End(_) => {}
+        }
+        Some(())
+    }
+}
+
+/// Reads what the reward needs; nothing where a name that is no name ends the parse.
+pub(super) fn outcome(completion: &str) -> Outcome<'_> {
+    let mut outcome = Outcome::default();
+    walk(completion, |event| outcome.take(event, |_, _, _| {})).map(|()| outcome).unwrap_or_default()
+}
+
 /// Reads a completion. Never fails: what cannot be read counts as nothing.
 pub fn extract_completion(completion: &str) -> Completion<'_> {
-    let segments = segments(completion);
-    match counted(&segments) {
-        Some(counted) => Completion { segments, ..counted },
-        None => Completion { segments, warned: true, ..Completion::default() },
-    }
-}
-
-/// Calls, searches and answer; `None` when a name that is no name ends the parse.
-fn counted<'a>(segments: &[Segment<'a>]) -> Option<Completion<'a>> {
-    let mut out = Completion::default();
-    let turns = || segments.iter().enumerate().filter(|(_, segment)| segment.role == ROLES[0]);
-    for (at, segment) in turns() {
-        let mut turn = TurnCount { tool_calls: 0, searches: 0 };
-        let (tool_response, next_assistant) = aftermath(&segments[at + 1..]);
-        for block in closed_blocks(segment.content, "<tool_call>", "</tool_call>") {
-            let (tool_name, searches) = searches_of(block)?;
-            turn.tool_calls += 1;
-            turn.searches += searches;
-            out.actions.push(Action {
-                tool_call: strip(block),
-                tool_name,
-                tool_response,
-                next_assistant,
-                search_count: searches,
-                max_parallel: searches,
-            });
+    let mut segments: Vec<Segment<'_>> = Vec::new();
+    let mut calls = Vec::new();
+    let mut outcome = Some(Outcome::default());
+    walk(completion, |event| {
+        match event {
+            Event::Turn(role) => segments.push(Segment { role: role.label(), content: "" }),
+            Event::End(text) => segments.last_mut()?.content = strip(text),
+            Event::Call(_) | Event::Answer(_) => {}
         }
-        if turn.tool_calls > 0 {
-            out.tool_count += turn.tool_calls;
-            out.search_count += turn.searches;
-            out.max_parallel = out.max_parallel.max(turn.searches);
-            out.per_turn.push(turn);
+        // What comes after a name that is no name has turns still.
+        let asked = |call, name, searches| calls.push((segments.len(), call, name, searches));
+        if outcome.as_mut().is_some_and(|outcome| outcome.take(event, asked).is_none()) {
+            outcome = None;
         }
+        Some(())
+    });
+    let Some(Outcome { tool_count, search_count, final_answer }) = outcome else {
+        return Completion { segments, warned: true, ..Completion::default() };
+    };
+    let (mut per_turn, mut actions) = (Vec::new(), Vec::new());
+    for calls in calls.chunk_by(|(left, ..), (right, ..)| left == right) {
+        let (tool_response, next_assistant) = aftermath(&segments[calls[0].0..]);
+        per_turn.push(TurnCount { tool_calls: calls.len() as u64, searches: calls.iter().map(|(.., searches)| searches).sum() });
+        actions.extend(calls.iter().map(|(_, tool_call, tool_name, searches)| Action {
+            tool_call,
+            tool_name: tool_name.clone(),
+            tool_response,
+            next_assistant,
+            search_count: *searches,
+            max_parallel: *searches,
+        }));
     }
-    let answer = turns().next_back().and_then(|(_, segment)| closed_blocks(segment.content, "<answer>", "</answer>").next());
-    out.final_answer = answer.map(strip).unwrap_or_default();
-    Some(out)
-}
-
-/// Turns with a known role; a text that opens with a header but has no known role is one assistant turn.
-fn segments(completion: &str) -> Vec<Segment<'_>> {
-    let mut out = Vec::new();
-    let mut rest = completion;
-    // A text without a header goes on where an assistant was asked to speak.
-    if !strip(completion).starts_with(START) {
-        rest = push(&mut out, ROLES[0], completion);
-    }
-    while let Some((_, turn)) = cut(rest, START) {
-        rest = turn;
-        if let Some(role) = ROLES.into_iter().find(|role| turn.starts_with(role)) {
-            rest = push(&mut out, role, &turn[role.len()..]);
-        }
-    }
-    if out.is_empty() {
-        out.push(Segment { role: ROLES[0], content: strip(completion) });
-    }
-    out
-}
-
-/// Puts the turn that `body` begins with; what follows it. A turn without its end token swallows what follows, headers
-/// included.
-fn push<'a>(out: &mut Vec<Segment<'a>>, role: &'static str, body: &'a str) -> &'a str {
-    let (content, after) = cut(body, END).unwrap_or((body, ""));
-    out.push(Segment { role, content: strip(content) });
-    after
-}
-
-/// What comes before and after a tag.
-#[inline]
-fn cut<'a>(text: &'a str, tag: &str) -> Option<(&'a str, &'a str)> {
-    let at = memchr_iter(b'<', text.as_bytes()).find(|at| text.as_bytes()[*at..].starts_with(tag.as_bytes()))?;
-    Some((&text[..at], &text[at + tag.len()..]))
-}
-
-/// Texts between an opening tag and the next closing tag, in order, without overlap.
-fn closed_blocks<'a>(content: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
-    let mut rest = content;
-    std::iter::from_fn(move || {
-        let (_, body) = cut(rest, open)?;
-        let (block, after) = cut(body, close)?;
-        rest = after;
-        Some(block)
-    })
+    let max_parallel = per_turn.iter().map(|turn| turn.searches).max().unwrap_or(0);
+    Completion { tool_count, search_count, max_parallel, per_turn, final_answer, segments, actions, warned: false }
 }
 
 /// The observation and the assistant turn that follow a turn.
 fn aftermath<'a>(following: &[Segment<'a>]) -> (&'a str, &'a str) {
-    let next = following.iter().position(|segment| segment.role == ROLES[0]);
+    let next = following.iter().position(|segment| segment.role == Role::Assistant.label());
     let between = &following[..next.unwrap_or(following.len())];
-    let observation = between.iter().find(|segment| segment.role == ROLES[1]).map(|segment| {
-        let body = closed_blocks(segment.content, "<tool_response>", "</tool_response>").next();
+    let observation = between.iter().find(|segment| segment.role == Role::User.label()).map(|segment| {
+        let body = block(segment.content, Tag::Response, Tag::ResponseEnd);
         strip(body.unwrap_or(segment.content))
     });
     (observation.unwrap_or_default(), next.map_or("", |at| following[at].content))
-}
-
-/// Name and searches of one call; `None` when the name is neither text nor a collection, which ends the whole parse.
-fn searches_of(block: &str) -> Option<(Value, u64)> {
-    let block = strip(block);
-    // A list would be read as the fields of a call, in order.
-    let call = if block.starts_with('{') { serde_json::from_str(block).unwrap_or_default() } else { Call::default() };
-    let Some(name) = call.name else { return Some((Value::from(""), 0)) };
-    let text_search = names(&name, "text_search")?;
-    let image_search = names(&name, "image_search")?;
-    let searches = if text_search {
-        call.arguments.input
-    } else if image_search {
-        call.arguments.image_id.or(call.arguments.img_id)
-    } else {
-        None
-    };
-    Some((name, searches.unwrap_or(0)))
-}
-
-/// Python's `part in name`: substring of a text, element of a list, key of an object; `None` where it would raise.
-fn names(name: &Value, part: &str) -> Option<bool> {
-    match name {
-        Value::String(name) => Some(name.contains(part)),
-        Value::Array(items) => Some(items.iter().any(|item| item.as_str() == Some(part))),
-        Value::Object(map) => Some(map.contains_key(part)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => None,
-    }
 }
 
 #[cfg(test)]
