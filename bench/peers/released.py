@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 import time
+from itertools import product
 from pathlib import Path
 
 VECTORS = Path(__file__).parents[2] / "crates/scoring/tests/data/reward_vectors.json"
@@ -72,7 +73,8 @@ def searches_of(block):
     return name, sum(1 for piece in str(arguments[key]).split("|") if piece.strip())
 
 
-def extract(text):
+def extract(text, whole=True):
+    """What a transcript holds; without the actions, which the reward does not look at, unless `whole`."""
     if not text.strip().startswith("<|im_start|>"):
         text = "<|im_start|>assistant\n" + text
     segments = turns(text) or [dict(role="assistant", content=text.strip())]
@@ -86,13 +88,14 @@ def extract(text):
             calls = blocks(last, "tool_call")
             if not calls:
                 continue
-            response, following = aftermath(segments, at)
+            response, following = aftermath(segments, at) if whole else ("", "")
             in_turn = 0
             for block in calls:
                 block = block.strip()
                 name, searches = searches_of(block)
                 in_turn += searches
-                actions.append(dict(tool_call=block, tool_name=name, tool_response=response, next_assistant=following, search_count=searches, max_parallel=searches))
+                if whole:
+                    actions.append(dict(tool_call=block, tool_name=name, tool_response=response, next_assistant=following, search_count=searches, max_parallel=searches))
             per_turn.append(dict(tool_calls=len(calls), searches=in_turn))
     except BadName:
         read["warned"] = True
@@ -100,7 +103,7 @@ def extract(text):
     answer = blocks(last, "answer")
     totals = [turn["searches"] for turn in per_turn]
     read.update(
-        tool_count=len(actions),
+        tool_count=sum(turn["tool_calls"] for turn in per_turn),
         search_count=sum(totals),
         max_parallel=max(totals, default=0),
         per_turn=per_turn,
@@ -171,8 +174,8 @@ def untagged(answer):
     return answer.replace("<answer>", "").replace("</answer>", "").strip()
 
 
-def accuracy(sample, judge):
-    read = extract(sample["response"])
+def accuracy(sample, judge, whole):
+    read = extract(sample["response"], whole)
     metadata, label = sample["metadata"], sample["label"]
     if not read["final_answer"]:
         return -0.5, 0, 0
@@ -184,8 +187,8 @@ def accuracy(sample, judge):
     return 1.0 if right else 0.0, read["tool_count"], read["search_count"]
 
 
-def reward(samples, judge=contains):
-    judged = [accuracy(sample, judge) for sample in samples]
+def reward(samples, judge=contains, whole=True):
+    judged = [accuracy(sample, judge, whole) for sample in samples]
     if len(judged) == 1:
         return [dict(score=max(0.0, judged[0][0]), opd_branch="skip")]
     given = bonuses(*reference(samples[0]["metadata"]), judged)
@@ -223,14 +226,17 @@ if __name__ == "__main__":
     short = [case["samples"] for case in vectors["reward_func"] if len(case["samples"]) == 8]
     page = "<tool_response>" + "A page that was found. " * 100
     long = [[{**sample, "response": sample["response"].replace("<tool_response>", page)} for sample in group] for group in short]
-    for name, load in (("transcripts", short), ("long transcripts", long)):
+    # As the released code does it, all of a transcript; and no more of it than the reward asks for, as ours.
+    for (name, load), (peer, whole) in product(
+        (("transcripts", short), ("long transcripts", long)), (("python_released", True), ("python_released_lean", False))
+    ):
         times = []
         for _ in range(args.repeats + 1):
             began = time.perf_counter()
             for _ in range(args.rounds):
                 for group in load:
-                    reward(group)
+                    reward(group, whole=whole)
             times.append(time.perf_counter() - began)
         seconds = sorted(times[1:])[args.repeats // 2]
         groups = args.rounds * len(load)
-        print(json.dumps(dict(peer="python_released", case=name, checked=checked, groups_per_s=groups / seconds, best=groups / min(times))))
+        print(json.dumps(dict(peer=peer, case=name, checked=checked, groups_per_s=groups / seconds, best=groups / min(times))))

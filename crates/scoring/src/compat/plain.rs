@@ -67,6 +67,9 @@ impl<'a> Cursor<'a> {
     /// One byte, blanks before it aside.
     #[inline]
     fn take(&mut self, byte: u8) -> Option<()> {
+        if self.take_at(self.at, byte).is_some() {
+            return Some(());
+        }
         self.blanks();
         self.take_at(self.at, byte)
     }
