@@ -14,6 +14,8 @@ from pathlib import Path
 VECTORS = Path(__file__).parents[2] / "crates/scoring/tests/data/reward_vectors.json"
 HEADER = re.compile(r"<\|im_start\|>(assistant|user|system)")
 GOOD, BAD, WRONG, GAMMA = (0.05, 0.20), (-0.10, -0.02), -0.10, 1.5
+# Of the drawn groups' scores, as crates/scoring/src/load.rs tests it too.
+SUM = 1630.495
 
 
 class BadName(Exception):
@@ -198,6 +200,41 @@ def reward(samples, judge=contains, whole=True):
     ]
 
 
+class Draws:
+    """As crates/scoring/src/load.rs has them, and what is drawn too."""
+
+    WORDS = ["capital", "of", "the", "river", "Rabat", "mayor", "1", "founded"]
+    CALLS = [("text_search", "input"), ("text_search", "input"), ("image_search", "img_id")]
+    ENDS = ["<answer>Morocco</answer>", "<answer>It is MOROCCO, I think</answer>", "<answer>Tunisia</answer>", "<answer>Moro"]
+
+    def __init__(self, seed):
+        self.state = seed
+
+    def below(self, bound):
+        self.state = (self.state * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (self.state >> 33) % bound
+
+    def words(self, count):
+        return " ".join(self.WORDS[self.below(8)] for _ in range(count))
+
+    def call(self):
+        queries = [self.words(2 + self.below(6)) for _ in range(1 + self.below(4))]
+        name, key = self.CALLS[self.below(3)]
+        return "<tool_call>" + json.dumps(dict(name=name, arguments={key: "|".join(queries)})) + "</tool_call>"
+
+    def turn(self):
+        thought = self.words(5 + self.below(30))
+        calls = "".join(self.call() for _ in range(1 + self.below(4) // 3))
+        found = self.words(self.below(400))
+        return f"<reason>{thought}</reason>{calls}<|im_end|>\n<|im_start|>user\n<tool_response>{found}</tool_response><|im_end|>\n<|im_start|>assistant\n"
+
+    def sample(self):
+        turns = "".join(self.turn() for _ in range(self.below(6)))
+        metadata = dict(question="<image>Which one has capital Rabat?", type="only_acc", tool_call=4, parallel="[2, 2, 2, 2]")
+        response = f"{turns}<reason>so</reason>{self.ENDS[self.below(4)]}<|im_end|>"
+        return dict(response=response, label=dict(ground_truth="Morocco"), metadata=metadata)
+
+
 def check(vectors):
     """Every golden case of the three families; how many there were."""
     close = lambda got, want: len(got) == len(want) and all(abs(g - w) < 1e-9 for g, w in zip(got, want))
@@ -226,17 +263,21 @@ if __name__ == "__main__":
     short = [case["samples"] for case in vectors["reward_func"] if len(case["samples"]) == 8]
     page = "<tool_response>" + "A page that was found. " * 100
     long = [[{**sample, "response": sample["response"].replace("<tool_response>", page)} for sample in group] for group in short]
+    draws = Draws(0)
+    drawn = [[draws.sample() for _ in range(8)] for _ in range(512)]
+    total = sum(score["score"] for group in drawn for score in reward(group))
+    assert abs(total - SUM) < 1e-6, total
     # As the released code does it, all of a transcript; and no more of it than the reward asks for, as ours.
     for (name, load), (peer, whole) in product(
-        (("transcripts", short), ("long transcripts", long)), (("python_released", True), ("python_released_lean", False))
+        (("transcripts", short), ("long transcripts", long), ("drawn transcripts", drawn)), (("python_released", True), ("python_released_lean", False))
     ):
-        times = []
+        times, rounds = [], max(1, args.rounds * len(short) // len(load))
         for _ in range(args.repeats + 1):
             began = time.perf_counter()
-            for _ in range(args.rounds):
+            for _ in range(rounds):
                 for group in load:
                     reward(group, whole=whole)
             times.append(time.perf_counter() - began)
         seconds = sorted(times[1:])[args.repeats // 2]
-        groups = args.rounds * len(load)
+        groups = rounds * len(load)
         print(json.dumps(dict(peer=peer, case=name, checked=checked, groups_per_s=groups / seconds, best=groups / min(times))))

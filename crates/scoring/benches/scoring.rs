@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 use hypereyes_domain::{Course, RolloutGroup};
 use hypereyes_scoring::compat::{Sample, reward_func};
-use hypereyes_scoring::load::{Draws, group, task};
+use hypereyes_scoring::load::{self, Draws, group, task};
 use hypereyes_scoring::{AliasJudge, ContainsJudge, TraceConfig, score_group};
 use serde_json::Value;
 
@@ -28,7 +28,8 @@ fn groups(criterion: &mut Criterion) {
     }
 }
 
-/// The released reward of the golden groups of eight, as they are and with observations as long as those of a real search.
+/// The released reward of the golden groups of eight, as they are and with observations as long as those of a real search, and of
+/// many different ones.
 fn transcripts(criterion: &mut Criterion) {
     let vectors: Value = serde_json::from_str(include_str!("../tests/data/reward_vectors.json")).expect("the vectors are JSON");
     let cases = vectors["reward_func"].as_array().expect("a list");
@@ -37,9 +38,11 @@ fn transcripts(criterion: &mut Criterion) {
     let page = format!("<tool_response>{}", "A page that was found. ".repeat(100));
     let lengthen = |sample: &Sample| Sample { response: sample.response.replace("<tool_response>", &page), ..sample.clone() };
     let long = short.iter().map(|group| group.iter().map(lengthen).collect()).collect();
+    let mut draws = Draws::new(0);
+    let drawn = (0..512).map(|_| load::transcripts(&mut draws)).collect();
     let mut bench = criterion.benchmark_group("scoring");
-    bench.throughput(Throughput::Elements(short.len() as u64));
-    for (name, groups) in [("transcripts", short), ("long transcripts", long)] {
+    for (name, groups) in [("transcripts", short), ("long transcripts", long), ("drawn transcripts", drawn)] {
+        bench.throughput(Throughput::Elements(groups.len() as u64));
         bench.bench_function(name, |bencher| {
             bencher.iter(|| {
                 for group in &groups {

@@ -1,8 +1,10 @@
-//! Groups to measure with. In: a seed. Out: a task and groups of eight as an actor sends them, answers and costs.
+//! Groups to measure with. In: a seed. Out: a task and groups of eight as an actor sends them, answers and costs, and as the released
+//! reward gets them, transcripts.
 //!
-//! `bench/peers/trace.py` makes the same ones, draw by draw, so that both are timed on one input and must agree on its
-//! rewards.
+//! `bench/peers/trace.py` and `released.py` make the same ones, draw by draw, so that both are timed on one input and must agree on
+//! its rewards.
 
+use crate::compat::Sample;
 use hypereyes_domain::{Course, Ending, Reference, RolloutGroup, Round, Task, TaskId, TaskKind};
 
 /// A linear congruential generator: any language has its draws in three lines.
@@ -48,10 +50,57 @@ pub fn group(draws: &mut Draws, lease: usize, task: &Task) -> RolloutGroup<Cours
     RolloutGroup { id: format!("{}@{lease}", task.id).as_str().into(), task: task.id.clone(), actor: "bench".into(), rollouts }
 }
 
+/// Transcripts of a group of eight: up to five turns with calls, some of several queries, some of several calls; observations of no
+/// words to four hundred.
+pub fn transcripts(draws: &mut Draws) -> Vec<Sample> {
+    const WORDS: [&str; 8] = ["capital", "of", "the", "river", "Rabat", "mayor", "1", "founded"];
+    let words = |draws: &mut Draws, count: u32| (0..count).map(|_| WORDS[draws.below(8) as usize]).collect::<Vec<_>>().join(" ");
+    let call = |draws: &mut Draws| {
+        let queries = 0..=draws.below(4);
+        let query = |_| {
+            let count = 2 + draws.below(6);
+            words(draws, count)
+        };
+        let queries: Vec<String> = queries.map(query).collect();
+        let (name, key) = [("text_search", "input"), ("text_search", "input"), ("image_search", "img_id")][draws.below(3) as usize];
+        format!(r#"<tool_call>{{"name": "{name}", "arguments": {{"{key}": "{}"}}}}</tool_call>"#, queries.join("|"))
+    };
+    let turn = |draws: &mut Draws| {
+        let thought = 5 + draws.below(30);
+        let thought = words(draws, thought);
+        let calls: String = (0..=draws.below(4) / 3).map(|_| call(draws)).collect();
+        let found = draws.below(400);
+        let found = words(draws, found);
+        format!(
+            "<reason>{thought}</reason>{calls}<|im_end|>\n<|im_start|>user\n<tool_response>{found}</tool_response><|im_end|>\n<|im_start|>assistant\n"
+        )
+    };
+    let sample = |draws: &mut Draws| {
+        let turns: String = (0..draws.below(6)).map(|_| turn(draws)).collect();
+        let end = ["<answer>Morocco</answer>", "<answer>It is MOROCCO, I think</answer>", "<answer>Tunisia</answer>", "<answer>Moro"]
+            [draws.below(4) as usize];
+        Sample {
+            response: format!("{turns}<reason>so</reason>{end}<|im_end|>"),
+            label: serde_json::json!({"ground_truth": "Morocco"}),
+            metadata: serde_json::json!({"question": "<image>Which one has capital Rabat?", "type": "only_acc", "tool_call": 4, "parallel": "[2, 2, 2, 2]"}),
+        }
+    };
+    (0..8).map(|_| sample(draws)).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Draws, group, task};
-    use crate::{AliasJudge, TraceConfig, score_group};
+    use super::{Draws, group, task, transcripts};
+    use crate::compat::reward_func;
+    use crate::{AliasJudge, ContainsJudge, TraceConfig, score_group};
+
+    /// The sum that `bench/peers/released.py` checks its own scores against.
+    #[test]
+    fn the_peer_reads_the_same_transcripts() {
+        let mut draws = Draws::new(0);
+        let sum: f64 = (0..512).flat_map(|_| reward_func(&transcripts(&mut draws), &ContainsJudge)).map(|score| score.score).sum();
+        assert!((sum - 1630.495).abs() < 1e-6, "{sum}");
+    }
 
     /// The sum that `bench/peers/trace.py` checks its own rewards against.
     #[test]
