@@ -163,7 +163,7 @@ async fn the_likeliest_tokens_and_other_temperatures_can_be_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn models_are_swapped_while_serving() {
-    let service = Running::start(Config { keep_groups_s: 1, ..Config::default() }).await;
+    let service = Running::start(Config { keep_groups_s: 10, ..Config::default() }).await;
     let folder = service.folder.path().to_owned();
     model(&folder.join("b"), 2, &["Peru", "Lima"]);
     let asked = [plain(0)];

@@ -123,16 +123,16 @@ mod tests {
 
     #[test]
     fn it_opens_after_failures_in_a_row_and_one_call_tries() {
-        let breaker = Breaker::new(BreakerConfig { failures: 2, pause_ms: 30, repeats: 0.5 });
+        let breaker = Breaker::new(BreakerConfig { failures: 2, pause_ms: 500, repeats: 0.5 });
         assert!(breaker.admits());
         assert_eq!((breaker.failed(), breaker.answered()), (Change::None, Change::None));
         assert_eq!((breaker.failed(), breaker.failed()), (Change::None, Change::Opened));
         assert!(!breaker.admits() && !breaker.may_repeat());
-        std::thread::sleep(Duration::from_millis(40));
+        std::thread::sleep(Duration::from_millis(520));
         assert!(breaker.admits() && !breaker.admits(), "one tries");
         assert_eq!(breaker.failed(), Change::None, "it stays open");
         assert!(!breaker.admits());
-        std::thread::sleep(Duration::from_millis(40));
+        std::thread::sleep(Duration::from_millis(520));
         assert!(breaker.admits());
         assert_eq!(breaker.answered(), Change::Closed);
         assert!(breaker.admits() && breaker.admits());

@@ -246,8 +246,8 @@ async fn a_broken_new_file_changes_nothing() {
         assert_eq!(server.refused(), count, "what is wrong is counted once, not at every look");
     }
     // The metric is the whole process's: tests beside this one may add to it.
-    let counted = telemetry.read(metrics::TLS_RELOADS, &[("outcome", "refused")]).unwrap_or(0.0);
-    assert!(counted >= 3.0, "{counted} refusals are in the metric");
+    let counted = || telemetry.read(metrics::TLS_RELOADS, &[("outcome", "refused")]).unwrap_or(0.0);
+    until("three refusals in the metric", || counted() >= 3.0).await;
     place(&folder.path().join("server"), &house.role("reward"), &[&house]);
     until("a sound file", || server.taken() == 2).await;
     ask(&channel(&actor, "127.0.0.1", served.addr.port())).await.expect("the new certificate is shown");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hypereyes_collective::{Collective, CollectiveError, Hub, Op, Place, Tcp};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn hub() -> (Hub, SocketAddr) {
     let hub = Hub::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
@@ -67,12 +67,12 @@ fn bytes_go_out_from_rank_0_and_come_in_by_rank() {
 
 #[test]
 fn everybody_is_told_who_did_not_arrive() {
-    let timeout = Duration::from_millis(300);
+    let timeout = Duration::from_secs(2);
     let began = Instant::now();
     let errors = group(4, timeout, move |mut tcp| {
         if tcp.place().rank == 2 {
             // Alive, connected, and never there.
-            thread::sleep(Duration::from_secs(3));
+            thread::sleep(Duration::from_secs(8));
             return None;
         }
         Some((tcp.reduce_scatter(7, vec![1.0; 10]).unwrap_err(), began.elapsed()))
@@ -81,7 +81,7 @@ fn everybody_is_told_who_did_not_arrive() {
     for (rank, error) in errors.into_iter().enumerate().filter(|(rank, _)| *rank != 2) {
         let (error, after) = error.unwrap();
         assert!(error.to_string().contains("rank 2 did not arrive at reduce_scatter of step 7"), "rank {rank}: {error}");
-        assert!(after < Duration::from_secs(2), "rank {rank} waited {after:?}");
+        assert!(after < Duration::from_secs(7), "rank {rank} waited {after:?}");
         assert!(rank != 0 || error == named);
     }
 }
@@ -96,7 +96,7 @@ fn a_rank_that_dies_is_named_at_once_and_the_group_stays_dead() {
         let first = tcp.gather(2, vec![]).and_then(|_| tcp.broadcast(2, vec![])).unwrap_err().to_string();
         Some((first, tcp.gather(3, vec![]).unwrap_err().to_string()))
     });
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < TIMEOUT / 2);
     for error in [&errors[0], &errors[2]] {
         let (first, second) = error.as_ref().unwrap();
         assert!(first.contains("rank 1 was lost at gather of step 2"), "{first}");
@@ -152,8 +152,8 @@ fn strangers_and_ranks_of_another_generation_are_turned_away() {
 fn who_does_not_come_is_named() {
     let (hub, address) = hub();
     let timeout = Duration::from_millis(200);
-    let one = thread::spawn(move || Tcp::join(Place { rank: 1, world: 3, generation: 0 }, address, timeout));
+    let one = Tcp::join(Place { rank: 1, world: 3, generation: 0 }, address, timeout);
     let error = hub.meet(Place { rank: 0, world: 3, generation: 0 }, timeout, timeout).unwrap_err();
     assert_eq!(error, CollectiveError::Missing { rank: 2, op: Op::Join, step: 0, waited: timeout });
-    drop(one.join());
+    drop(one);
 }

@@ -62,7 +62,14 @@ pub struct RunFolder {
 /// The right to write into a run folder; given back when dropped.
 #[derive(Debug)]
 pub struct Held {
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Held {
+    /// A program that is being started at this moment still has the descriptor: closing ours would leave the lock with it.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock(); // Closing it is the next best.
+    }
 }
 
 macro_rules! paths {
@@ -198,7 +205,7 @@ impl RunFolder {
         let path = self.rooms().join("lock");
         let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Held { _lock: lock }),
+            Ok(()) => Ok(Held { lock }),
             Err(TryLockError::WouldBlock) => {
                 let message =
                     format!("another `hypereyes up` is running in {}: stop it first, or choose another run_dir", self.root.display());
@@ -211,7 +218,10 @@ impl RunFolder {
     /// Whether some process holds the right to write here.
     pub fn is_held(&self) -> bool {
         let lock = File::open(self.rooms().join("lock"));
-        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        lock.is_ok_and(|lock| match lock.try_lock_shared() {
+            Ok(()) => lock.unlock().is_err(),
+            Err(error) => matches!(error, TryLockError::WouldBlock),
+        })
     }
 }
 

@@ -396,7 +396,9 @@ mod tests {
         for (script, want) in [("cat", false), ("exec sleep 60", true)] {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let (mut supervisor, mut inbox) = Supervisor::new(quick());
-            supervisor.start(plan(folder.path(), OnExit::Restart, script)).expect("starts");
+            // Who is killed in the end need not be waited for long; who listens is not to be hurried.
+            let grace = Duration::from_millis(if want { 300 } else { 20_000 });
+            supervisor.start(Plan { grace, ..plan(folder.path(), OnExit::Restart, script) }).expect("starts");
             assert!(matches!(next(&mut inbox).await, Event::Started { .. }));
             let quiet = tokio::time::timeout(Duration::from_millis(200), inbox.recv()).await;
             assert!(quiet.is_err(), "nothing happens until it is asked to stop: {quiet:?}");

@@ -28,7 +28,7 @@ fn a_teacher_is_swapped_in_mid_run_and_its_absence_is_survived() {
     let sets = [
         "synth.tasks=12",
         "synth.held_out=8",
-        "learner.steps=400",
+        "learner.steps=4000",
         "learner.time_limit_s=600",
         "learner.groups_per_step=2",
         "learner.group_size=4",

@@ -1,12 +1,15 @@
 //! The fused CPU kernels against their plain definitions, and their gradients against the plain chain's on Burn's tape.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Distribution, Tensor, TensorPrimitive};
 use hypereyes_policy::backend::{Cpu, CpuTrain};
 use hypereyes_policy::ops::{self, Branches, Kernels, Segments, padded, plain};
 
 fn random(rows: usize, width: usize, seed: u64) -> Tensor<Cpu, 2> {
+    // The generator is the whole process's, and other tests draw from it.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let device = Default::default();
     <Cpu as burn::tensor::backend::Backend>::seed(&device, seed);
     Tensor::random([rows, width], Distribution::Normal(0.0, 1.0), &device)

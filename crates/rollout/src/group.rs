@@ -158,8 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_way_to_end_has_its_name() {
-        let mut setup = setup();
-        setup.config.turn_timeout_s = 1;
+        let setup = setup();
         let failed = Ending::Failed(Failure::Infrastructure);
         let cases = [
             (vec![Turn::Says("I do not know.")], Ending::NoAction, None),
@@ -167,7 +166,6 @@ mod tests {
             (vec![Turn::Cut("<answer>Mexico")], Ending::TurnTruncated, None),
             (vec![LOOK, Turn::Full("<reason>")], Ending::ContextFull, None),
             (vec![LOOK, Turn::Fails(Failure::Infrastructure)], failed, None),
-            (vec![Turn::Hangs], Ending::Failed(Failure::Timeout), None),
             (vec![READ; 12], Ending::TurnLimit, None),
         ];
         let script = cases.iter().map(|(turns, ..)| turns.clone()).collect();
@@ -178,6 +176,15 @@ mod tests {
         }
         let masked = &rollouts.trajectories[4];
         assert!(masked.course.rounds.len() == 1 && !masked.response.is_empty() && masked.sampled_tokens() == 0);
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_hangs_is_a_timeout() {
+        let mut setup = setup();
+        setup.config.turn_timeout_s = 1;
+        let (_, rollouts) = run(&setup, vec![vec![Turn::Hangs]]).await;
+        assert_eq!(rollouts.trajectories[0].course.ending, Ending::Failed(Failure::Timeout));
+        rollouts.trajectories[0].check().expect("sound");
     }
 
     #[tokio::test]

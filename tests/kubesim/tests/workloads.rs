@@ -68,7 +68,7 @@ spec:
     cluster.delete_pod("db-1").await.unwrap();
     let back = |snapshot: &Snapshot| snapshot.pod("db-1").filter(|pod| pod.ready && pod.ip != Some(ip)).map(|_| ());
     cluster.wait("another db-1", SOON, back).await.unwrap();
-    assert_eq!(sh(&cluster, "db-1", "sleep 0.1; cat /disk/starts").await, "db-1\ndb-1");
+    assert_eq!(sh(&cluster, "db-1", "until [ $(wc -l < /disk/starts) -ge 2 ]; do sleep 0.05; done; cat /disk/starts").await, "db-1\ndb-1");
 }
 
 #[tokio::test]

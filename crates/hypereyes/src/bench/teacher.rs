@@ -24,6 +24,8 @@ use super::{median, resident_bytes, seconds, tokens};
 
 /// Longest wait for any one answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for retired models to leave memory, in seconds.
+const LETS_GO_S: u64 = 60;
 /// The shape of a question under load: siblings, prompt tokens, response tokens.
 const UNDER_LOAD: (usize, usize, usize) = (4, 64, 16);
 
@@ -137,8 +139,15 @@ async fn swapping(folder: &Path, load: &Load, seed: u64) -> Result<Vec<Map<Strin
     let busy = storm(&mix, load.rate, async { swapped = swaps.await }, 1).await?;
     swapped?;
     // The last groups let go of retired models.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let left = peer.roster(PATIENCE).await?.models.iter().filter(|model| model.card.is_some()).count();
+    let held = async || Ok::<_, anyhow::Error>(peer.roster(PATIENCE).await?.models.iter().filter(|model| model.card.is_some()).count());
+    let mut left = held().await?;
+    for _ in 0..LETS_GO_S {
+        if left == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        left = held().await?;
+    }
     let after = resident_bytes();
     drop((peer, mix));
     shutdown.trigger();

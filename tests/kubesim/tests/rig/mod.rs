@@ -42,8 +42,8 @@ spec:
         image: example.org/kubesim:dev
         args: [stand-in{args}]
         ports: [{{name: metrics, containerPort: 9090}}]
-        startupProbe: {{grpc: {{port: 8086, service: startup}}, periodSeconds: 0.05, failureThreshold: 200}}
-        readinessProbe: {{grpc: {{port: 8086, service: ready}}, periodSeconds: 0.05, failureThreshold: 1}}
+        startupProbe: {{grpc: {{port: 8086, service: startup}}, periodSeconds: 0.05, timeoutSeconds: 10, failureThreshold: 200}}
+        readinessProbe: {{grpc: {{port: 8086, service: ready}}, periodSeconds: 0.05, timeoutSeconds: 10, failureThreshold: 1}}
         livenessProbe: {{grpc: {{port: 8086, service: live}}, periodSeconds: 0.05, failureThreshold: 3}}
 ---
 "
@@ -72,10 +72,19 @@ pub async fn lookup(cluster: &Cluster, pod: &str, name: &str) -> Vec<String> {
     found
 }
 
-/// Whether a pod can open a connection to a port within a second.
+/// Whether a pod can open a connection to a port.
 pub async fn reaches(cluster: &Cluster, pod: &str, name: &str, port: u16) -> bool {
+    connects(cluster, pod, name, port, "10").await
+}
+
+/// Whether it cannot, within a second.
+pub async fn misses(cluster: &Cluster, pod: &str, name: &str, port: u16) -> bool {
+    !connects(cluster, pod, name, port, "1").await
+}
+
+async fn connects(cluster: &Cluster, pod: &str, name: &str, port: u16, seconds: &str) -> bool {
     let line = format!("exec 3<>/dev/tcp/{name}/{port}");
-    cluster.exec(pod, &["timeout", "1", "bash", "-c", &line]).await.unwrap().status.success()
+    cluster.exec(pod, &["timeout", seconds, "bash", "-c", &line]).await.unwrap().status.success()
 }
 
 /// Names of the pods with a label `app`.
