@@ -155,7 +155,7 @@ impl Loaded {
         let held = Published::of(&snapshot, 0);
         let base = Base { digest: snapshot.digest, payload: snapshot.payload };
         let mut sizes = config.engine.clone();
-        sizes.end_token = chat.end_token();
+        sizes.end_tokens = vec![chat.end_token()];
         let context = config.rollout.max_context_tokens.min(sizes.max_context);
         let engine = Engine::start_from(model, &weights, sizes, version).map_err(|error| bad("policy", &error))?;
         let setup = Setup {

@@ -22,7 +22,7 @@ use tonic::Code;
 /// them; with the engine's own log-probs of the sampled tokens.
 async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Vec<f32>)> {
     let chat = Chat::load(folder).expect("a sound folder");
-    let config = EngineConfig { end_token: chat.end_token(), ..EngineConfig::default() };
+    let config = EngineConfig { end_tokens: vec![chat.end_token()], ..EngineConfig::default() };
     let engine = Engine::load(folder, config, PolicyVersion(0)).expect("loads");
     let patches: Vec<_> = pictures.iter().map(|picture| Arc::new(chat.processor().patches(&picture.image))).collect();
     let prompt = chat.prompt("Search wide.", "What is the capital?", &[patches[0].grid]);

@@ -35,7 +35,7 @@ pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Setup {
 /// A policy in this process, and what its episodes run with.
 pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
     let chat = chat(model)?;
-    let sizes = EngineConfig { end_token: chat.end_token(), ..config.engine.clone() };
+    let sizes = EngineConfig { end_tokens: vec![chat.end_token()], ..config.engine.clone() };
     let engine = Engine::load(model, sizes, version).map_err(|error| BadInput::new(error.to_string()))?;
     Ok((setup(config, world, chat), engine))
 }

@@ -8,7 +8,7 @@ use hypereyes_policy::backend::{Cpu, CpuTrain};
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::{ModelConfig, TinyConfig};
-use hypereyes_policy::engine::{Engine, EngineConfig, EngineSequence};
+use hypereyes_policy::engine::{Engine, EngineConfig, EngineSequence, Placeholders};
 use hypereyes_policy::init::{InitConfig, fresh};
 use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_policy::ops::Kernels;
@@ -26,7 +26,7 @@ fn policy(seed: u64) -> (ModelConfig, HostWeights) {
 fn engine(seed: u64, change: impl FnOnce(&mut EngineConfig)) -> Engine {
     let (config, weights) = policy(seed);
     // Prompts need several passes, and no token ends a turn.
-    let mut sizes = EngineConfig { max_sequences: 12, max_context: 256, max_rows: 16, end_token: u32::MAX, ..EngineConfig::default() };
+    let mut sizes = EngineConfig { max_sequences: 12, max_context: 256, max_rows: 16, ..EngineConfig::default() };
     change(&mut sizes);
     Engine::start_from(config, &weights, sizes, PolicyVersion(0)).unwrap()
 }
@@ -96,6 +96,40 @@ fn close(ours: &[f32], theirs: &[f32]) {
     let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     println!("{} log-probs off by {worst:.1e}", ours.len());
     assert!(worst < 1e-5, "off by {worst}");
+}
+
+#[tokio::test]
+async fn a_prompt_of_one_token_is_continued_alone_and_by_siblings() {
+    let engine = engine(1, |_| {});
+    for seeds in [vec![7], vec![7, 8, 9]] {
+        let mut group = Story::begin(&engine, said(vec![5]), seeds).await;
+        all_rounds(&mut group, |_| Chunk::default(), 6).await;
+        all_rounds(&mut group, |at| said(text(3, at as u32)), 4).await;
+        for story in &group {
+            let sampled: Vec<f32> = story.sampled.iter().map(|(_, logprob, _)| *logprob).collect();
+            close(&sampled, &story.again::<Cpu>(1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_picture_a_placeholder_may_be_text_as_any_other_token() {
+    let plain = engine(1, |sizes| sizes.placeholders = Placeholders::Text);
+    // The same weights, where that token is nothing special.
+    let (mut config, weights) = policy(1);
+    config.image_token_id = 199;
+    let sizes = EngineConfig { placeholders: Placeholders::Text, ..EngineConfig::default() };
+    let other = Engine::start_from(config, &weights, sizes, PolicyVersion(0)).unwrap();
+    let mut told = [vec![], vec![]];
+    for (engine, told) in [plain, other].into_iter().zip(&mut told) {
+        let prompt = said(vec![5, PICTURE, 9, PICTURE]);
+        for mut sequence in engine.start(prompt, (0..8).collect(), Sampling::of(5.0, 1.0)).await.unwrap() {
+            let Sampled { tokens, logprobs, .. } = sequence.advance(Chunk::default(), 200).await.unwrap();
+            told.push((tokens, logprobs));
+        }
+    }
+    assert!(told[0] == told[1], "the same tokens with the same log-probs");
+    assert!(told[0].iter().any(|(tokens, _)| tokens.contains(&PICTURE)), "it is sampled too");
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn the_engine_continues_greedily_as_transformers_does() {
         let expected = expected(name);
         let ids = |key: &str| -> Vec<u32> { serde_json::from_value(expected["greedy"][key].clone()).unwrap() };
         let (prompt, output) = (ids("prompt"), ids("output"));
-        let sizes = EngineConfig { max_context: 64, end_token: u32::MAX, ..EngineConfig::default() };
+        let sizes = EngineConfig { max_context: 64, ..EngineConfig::default() };
         let engine = Engine::load(&folder(name), sizes, PolicyVersion(0)).unwrap();
         let chunk = Chunk { tokens: prompt.clone(), pictures: vec![] };
         let mut sequence = engine.start(chunk, vec![1], Sampling::GREEDY).await.unwrap().remove(0);
@@ -88,7 +88,7 @@ async fn the_engine_continues_greedily_as_transformers_does() {
 
 #[tokio::test]
 async fn the_engine_refuses_tokens_that_the_model_does_not_know_and_goes_on() {
-    let engine = Engine::load(&folder(ALL[0]), EngineConfig { end_token: u32::MAX, ..EngineConfig::default() }, PolicyVersion(0)).unwrap();
+    let engine = Engine::load(&folder(ALL[0]), EngineConfig::default(), PolicyVersion(0)).unwrap();
     let chunk = |tokens: Vec<u32>| Chunk { tokens, pictures: vec![] };
     let refused = engine.start(chunk(vec![5, 99_999]), vec![1], Sampling::GREEDY).await.unwrap_err();
     assert!(refused.message.contains("token 99999 at 1 is outside the vocabulary"), "{}", refused.message);

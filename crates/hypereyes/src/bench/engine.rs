@@ -32,13 +32,8 @@ pub struct Load {
 pub async fn measure(model: &ModelConfig, weights: &HostWeights, load: &Load, seed: u64) -> Result<Vec<Map<String, Value>>> {
     let most = load.batches.iter().copied().max().unwrap_or(1);
     // One more for the prompt itself while it is read; no token ends a turn.
-    let sizes = EngineConfig {
-        max_sequences: most + 1,
-        max_context: load.prompt + load.new + 1,
-        device: load.device,
-        end_token: u32::MAX,
-        ..EngineConfig::default()
-    };
+    let sizes =
+        EngineConfig { max_sequences: most + 1, max_context: load.prompt + load.new + 1, device: load.device, ..EngineConfig::default() };
     let engine = Engine::start_from(model.clone(), weights, sizes, PolicyVersion(0))?;
     let mut rows = vec![];
     for batch in &load.batches {

@@ -59,6 +59,7 @@ impl Size {
                     num_position_embeddings: 576,
                     out_hidden_size: 768,
                     deepstack_visual_indexes: vec![1, 3],
+                    rope_theta: 1e4,
                 },
                 tie_word_embeddings: true,
                 image_token_id: 8189,

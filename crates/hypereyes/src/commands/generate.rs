@@ -8,7 +8,7 @@ use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_chat::Chat;
 use hypereyes_domain::{Chunk, Generate, Patches, PolicyVersion, Sampling, Sequence};
-use hypereyes_policy::engine::{Engine, EngineConfig};
+use hypereyes_policy::engine::{Engine, EngineConfig, Placeholders};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -111,11 +111,11 @@ pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
         ))
         .into());
     }
-    let end_token = match &chat {
-        Some(chat) => chat.end_token(),
-        None => end_token(&args.model)?.unwrap_or(u32::MAX),
-    };
-    let sizes = EngineConfig { max_context: context, end_token, ..config.engine.clone() };
+    let mut end_tokens = end_tokens(&args.model)?;
+    if end_tokens.is_empty() {
+        end_tokens.extend(chat.as_ref().map(|chat| chat.end_token()));
+    }
+    let sizes = EngineConfig { max_context: context, end_tokens, placeholders: Placeholders::Text, ..config.engine.clone() };
     let at_once = Arc::new(Semaphore::new(sizes.max_sequences.max(1)));
     let engine = Engine::load(&args.model, sizes, PolicyVersion(0)).map_err(|error| BadInput::new(error.to_string()))?;
     parts::runtime()?.block_on(async {
@@ -214,14 +214,23 @@ fn flatten(chat: &Chat, content: &Content) -> Result<(String, Vec<Arc<Patches>>)
     Ok((text, pictures))
 }
 
-/// The first end token that `generation_config.json` names, if there is such a file and it names one.
-fn end_token(model: &Path) -> Result<Option<u32>, BadInput> {
-    let path = model.join("generation_config.json");
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
-    let value: Value = serde_json::from_str(&text).map_err(|error| BadInput::new(format!("{} is not JSON: {error}", path.display())))?;
-    let id = match &value["eos_token_id"] {
-        Value::Array(ids) => ids.first().and_then(Value::as_u64),
-        id => id.as_u64(),
+/// The end tokens of a model folder: those of `generation_config.json`, or else of `config.json`, its text part first.
+fn end_tokens(model: &Path) -> Result<Vec<u32>, BadInput> {
+    let read = |name: &str| {
+        let path = model.join(name);
+        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Value::Null) };
+        serde_json::from_str(&text).map_err(|error| BadInput::new(format!("{} is not JSON: {error}", path.display())))
     };
-    Ok(id.and_then(|id| u32::try_from(id).ok()))
+    let (generation, config) = (read("generation_config.json")?, read("config.json")?);
+    let named = [&generation, &config["text_config"], &config].map(|part: &Value| ids(&part["eos_token_id"]));
+    Ok(named.into_iter().find(|ids| !ids.is_empty()).unwrap_or_default())
+}
+
+/// One token or a list of them; nothing where there is none.
+fn ids(value: &Value) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(ids) => ids.iter().filter_map(id).collect(),
+        value => id(value).into_iter().collect(),
+    }
 }

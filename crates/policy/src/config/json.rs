@@ -1,7 +1,7 @@
 //! `config.json` in Hugging Face layout.
 //!
 //! In: JSON in either published style (`rope_scaling` + `rope_theta` + `num_experts`, or `rope_parameters` +
-//! `num_local_experts`). Out: [`ModelConfig`], or which key is wrong or asks for what this model does not have; and the way
+//! `num_local_experts`). A key that is not there has the value that transformers 5 gives it. Out: [`ModelConfig`], or which key is wrong or asks for what this model does not have; and the way
 //! back, in the style that transformers 5 writes.
 
 use std::path::Path;
@@ -45,7 +45,9 @@ impl ModelConfig {
         vision.only("hidden_act", "gelu_pytorch_tanh")?;
         text.only("attention_bias", false)?;
         let tied = value.get("tie_word_embeddings").or_else(|| text.get("tie_word_embeddings"));
-        let special = |key: &str| Section { name: "", map: value.as_object().expect("it has sections") }.whole(key).map(|id| id as u32);
+        let top = Section { name: "", map: value.as_object().expect("it has sections") };
+        let special = |key: &str, default: usize| top.whole_or(key, default).map(|id| id as u32);
+        let turn = rope(&vision);
         let config = Self {
             text: text_config(&text, kind == EXPERTS)?,
             vision: VisionConfig {
@@ -54,17 +56,18 @@ impl ModelConfig {
                 intermediate_size: vision.whole("intermediate_size")?,
                 num_heads: vision.whole("num_heads")?,
                 in_channels: vision.whole_or("in_channels", 3)?,
-                patch_size: vision.whole("patch_size")?,
-                temporal_patch_size: vision.whole("temporal_patch_size")?,
-                spatial_merge_size: vision.whole("spatial_merge_size")?,
-                num_position_embeddings: vision.whole("num_position_embeddings")?,
+                patch_size: vision.whole_or("patch_size", 16)?,
+                temporal_patch_size: vision.whole_or("temporal_patch_size", 2)?,
+                spatial_merge_size: vision.whole_or("spatial_merge_size", 2)?,
+                num_position_embeddings: vision.whole_or("num_position_embeddings", 2304)?,
                 out_hidden_size: vision.whole("out_hidden_size")?,
-                deepstack_visual_indexes: vision.list("deepstack_visual_indexes")?.unwrap_or_default(),
+                deepstack_visual_indexes: vision.list("deepstack_visual_indexes")?.unwrap_or_else(|| vec![8, 16, 24]),
+                rope_theta: theta(&vision, &turn, 1e4)?,
             },
             tie_word_embeddings: tied.and_then(Value::as_bool).unwrap_or(false),
-            image_token_id: special("image_token_id")?,
-            vision_start_token_id: special("vision_start_token_id")?,
-            vision_end_token_id: special("vision_end_token_id")?,
+            image_token_id: special("image_token_id", 151_655)?,
+            vision_start_token_id: special("vision_start_token_id", 151_652)?,
+            vision_end_token_id: special("vision_end_token_id", 151_653)?,
         };
         config.check()?;
         Ok(config)
@@ -130,29 +133,24 @@ impl ModelConfig {
                 "num_position_embeddings": vision.num_position_embeddings,
                 "out_hidden_size": vision.out_hidden_size,
                 "deepstack_visual_indexes": vision.deepstack_visual_indexes,
+                "rope_parameters": { "rope_type": "axial", "rope_theta": vision.rope_theta },
             },
         })
     }
 }
 
 fn text_config(text: &Section<'_>, sparse: bool) -> Result<TextConfig, String> {
-    let rope = match text.get("rope_parameters").or_else(|| text.get("rope_scaling")) {
-        Some(Value::Object(map)) => map.clone(),
-        _ => Map::new(),
-    };
-    let rope = Section { name: "the rope section", map: &rope };
-    rope.only("rope_type", "default")?;
+    let rope = rope(text);
+    // `type` is its older name.
+    rope.only(if rope.get("rope_type").is_some() { "rope_type" } else { "type" }, "default")?;
     rope.only("mrope_interleaved", true)?;
-    let theta = match rope.get("rope_theta") {
-        Some(_) => rope.number_or("rope_theta", 5e6)?,
-        None => text.number_or("rope_theta", 5e6)?,
-    };
+    let rope_theta = theta(text, &rope, 5e5)?;
     let heads = text.whole("num_attention_heads")?;
     let hidden_size = text.whole("hidden_size")?;
     let sections = rope.list("mrope_section")?.unwrap_or_else(|| vec![24, 20, 20]);
     let mrope_section = sections.try_into().map_err(|list: Vec<usize>| format!("mrope_section has {} entries, not 3", list.len()))?;
+    // `norm_topk_prob` is not looked at, as the reference does not: the experts' shares always sum to 1.
     let experts = if sparse {
-        text.only("norm_topk_prob", true)?;
         let count = if text.get("num_local_experts").is_some() { "num_local_experts" } else { "num_experts" };
         Some(ExpertsConfig {
             count: text.whole(count)?,
@@ -167,16 +165,27 @@ fn text_config(text: &Section<'_>, sparse: bool) -> Result<TextConfig, String> {
     Ok(TextConfig {
         vocab_size: text.whole("vocab_size")?,
         hidden_size,
-        intermediate_size: text.whole("intermediate_size")?,
+        intermediate_size: if sparse { text.whole_or("intermediate_size", 5632)? } else { text.whole("intermediate_size")? },
         num_hidden_layers: text.whole("num_hidden_layers")?,
         num_attention_heads: heads,
         num_key_value_heads: text.whole_or("num_key_value_heads", heads)?,
-        head_dim: text.whole_or("head_dim", hidden_size / heads.max(1))?,
+        head_dim: text.whole_or("head_dim", if sparse { hidden_size / heads.max(1) } else { 128 })?,
         rms_norm_eps: text.number_or("rms_norm_eps", 1e-6)?,
-        rope_theta: theta,
+        rope_theta,
         mrope_section,
         experts,
     })
+}
+
+/// The part about rotary frequencies, under either name, or all of the section where there is none.
+fn rope<'a>(section: &Section<'a>) -> Section<'a> {
+    let map = section.get("rope_parameters").or_else(|| section.get("rope_scaling")).and_then(Value::as_object);
+    Section { name: "the rope section", map: map.unwrap_or(section.map) }
+}
+
+/// The base of the frequencies, which stands in that part or beside it.
+fn theta(section: &Section<'_>, rope: &Section<'_>, default: f64) -> Result<f64, String> {
+    if rope.get("rope_theta").is_some() { rope.number_or("rope_theta", default) } else { section.number_or("rope_theta", default) }
 }
 
 /// One object of the config; a key that is `null` is not there.
@@ -257,11 +266,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_not_there_has_the_value_of_transformers() {
+        let bare = json!({
+            "model_type": "qwen3_vl",
+            "text_config": {
+                "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+            },
+            "vision_config": {"depth": 27, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "out_hidden_size": 64},
+        });
+        let ModelConfig { text, vision, tie_word_embeddings, image_token_id, vision_start_token_id, vision_end_token_id } =
+            ModelConfig::from_json(&bare).expect("enough");
+        assert_eq!((text.head_dim, text.rms_norm_eps, text.rope_theta), (128, 1e-6, 5e5));
+        assert_eq!((text.mrope_section, tie_word_embeddings), ([24, 20, 20], false));
+        assert_eq!((vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size, vision.in_channels), (16, 2, 2, 3));
+        assert_eq!((vision.num_position_embeddings, vision.deepstack_visual_indexes, vision.rope_theta), (2304, vec![8, 16, 24], 1e4));
+        assert_eq!((image_token_id, vision_start_token_id, vision_end_token_id), (151_655, 151_652, 151_653));
+    }
+
+    #[test]
     fn what_would_compute_something_else_is_refused_by_name() {
         for (pointer, value, says) in [
             ("/model_type", json!("llama"), "model_type"),
             ("/text_config/hidden_act", json!("gelu"), "hidden_act of text_config is \"gelu\""),
             ("/text_config/rope_parameters/rope_type", json!("yarn"), "rope_type"),
+            ("/text_config/rope_parameters", json!({"type": "linear", "factor": 2}), "type of the rope section is \"linear\""),
             ("/text_config/rope_parameters/mrope_section", json!([1, 2]), "mrope_section has 2"),
             ("/text_config/rope_parameters/mrope_section", json!("x"), "mrope_section"),
             ("/text_config/hidden_size", json!(1u64 << 40), "hidden_size of text_config = "),

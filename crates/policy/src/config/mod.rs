@@ -86,8 +86,10 @@ pub struct VisionConfig {
     pub num_position_embeddings: usize,
     /// Width of the merged tokens: the text width.
     pub out_hidden_size: usize,
-    /// Blocks whose output is also added to the first text layers.
+    /// Blocks whose output is also added to the first text layers, as far as there are that many.
     pub deepstack_visual_indexes: Vec<usize>,
+    /// Base of the rotary frequencies of rows and columns.
+    pub rope_theta: f64,
 }
 
 /// The whole model.
@@ -140,9 +142,6 @@ impl ModelConfig {
                 text.num_attention_heads, text.num_key_value_heads
             ));
         }
-        if text.mrope_section.iter().sum::<usize>() * 2 != text.head_dim {
-            return Err(format!("mrope_section {:?} does not sum to half of head_dim {}", text.mrope_section, text.head_dim));
-        }
         if let Some(experts) = &text.experts {
             if experts.every == 0 || experts.intermediate_size == 0 {
                 return Err("decoder_sparse_step and moe_intermediate_size must be at least 1".into());
@@ -163,9 +162,6 @@ impl ModelConfig {
         }
         if let Some(tap) = vision.deepstack_visual_indexes.iter().find(|tap| **tap >= vision.depth) {
             return Err(format!("deepstack tap {tap} is beyond the tower's {} blocks", vision.depth));
-        }
-        if vision.deepstack_visual_indexes.len() > text.num_hidden_layers {
-            return Err("more deepstack taps than text layers".into());
         }
         Ok(())
     }

@@ -62,6 +62,7 @@ impl TinyConfig {
                 num_position_embeddings: 144,
                 out_hidden_size: self.width,
                 deepstack_visual_indexes: vec![0],
+                rope_theta: 1e4,
             },
             tie_word_embeddings: true,
             image_token_id,

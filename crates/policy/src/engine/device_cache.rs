@@ -129,7 +129,7 @@ mod tests {
         let model = TinyConfig { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
         let weights = init::fresh(&model, &Default::default(), 3);
         // Rows are fewer than prompts are long: they are read in pieces.
-        let sizes = EngineConfig { max_sequences: 5, max_context: 200, max_rows: 13, end_token: u32::MAX, ..EngineConfig::default() };
+        let sizes = EngineConfig { max_sequences: 5, max_context: 200, max_rows: 13, ..EngineConfig::default() };
         let cache = cache(&model.text, &sizes);
         let engine = start::<Cpu, _>(model, &weights, sizes, PolicyVersion(0), cache, Default::default()).unwrap();
         let chunk = |count: u32, salt: u32| Chunk { tokens: (0..count).map(|at| (at * 7 + salt) % 60).collect(), pictures: vec![] };

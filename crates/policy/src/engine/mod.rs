@@ -45,14 +45,35 @@ pub struct EngineConfig {
     pub device: Device,
     /// Rows in one pass: bounds the memory of a pass and how long decoding waits for a long prompt.
     pub max_rows: usize,
-    /// Token that ends a turn. Set from the tokenizer, not from a file.
+    /// Tokens that end a turn, any of them. Set from the model folder, not from a file.
     #[serde(skip)]
-    pub end_token: u32,
+    pub end_tokens: Vec<u32>,
+    /// Who writes placeholders of pictures. Set by what the engine is for, not from a file.
+    #[serde(skip)]
+    pub placeholders: Placeholders,
+}
+
+/// What a placeholder of a picture is where there is no picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placeholders {
+    /// An error in a prompt, and never sampled: only the environment shows pictures.
+    #[default]
+    OfPictures,
+    /// A token as any other, as transformers has it.
+    Text,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_sequences: 33, max_context: 768, cache_bytes: 4 << 30, device: Device::Cpu, max_rows: 1024, end_token: 0 }
+        Self {
+            max_sequences: 33,
+            max_context: 768,
+            cache_bytes: 4 << 30,
+            device: Device::Cpu,
+            max_rows: 1024,
+            end_tokens: vec![],
+            placeholders: Placeholders::OfPictures,
+        }
     }
 }
 

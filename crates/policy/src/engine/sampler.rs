@@ -10,13 +10,13 @@ pub struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
     /// A token that only the environment may write: the placeholder of pictures.
-    banned: usize,
+    banned: Option<u32>,
 }
 
 impl Sampler {
     /// A sampler with its own stream that never gives `banned`.
-    pub fn new(sampling: Sampling, seed: u64, banned: u32) -> Self {
-        Self { sampling, random: ChaCha8Rng::seed_from_u64(seed), banned: banned as usize }
+    pub fn new(sampling: Sampling, seed: u64, banned: Option<u32>) -> Self {
+        Self { sampling, random: ChaCha8Rng::seed_from_u64(seed), banned }
     }
 
     /// The token and its log-prob at the sampling temperature (1 when greedy), before top-p and the ban: what the learner
@@ -27,7 +27,7 @@ impl Sampler {
         let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let mut weights: Vec<f64> = logits.iter().map(|logit| f64::from((logit - top) / temperature).exp()).collect();
         let total: f64 = weights.iter().sum();
-        let forbidden = weights.get_mut(self.banned).map_or(0.0, std::mem::take);
+        let forbidden = self.banned.and_then(|banned| weights.get_mut(banned as usize)).map_or(0.0, std::mem::take);
         let token = if greedy { argmax(&weights) } else { self.draw(&weights, total - forbidden) };
         (token as u32, (weights[token] / total).ln() as f32)
     }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn samples_follow_the_softmax() {
         let logits = [0.0f32, 1.0, 2.0];
-        let mut sampler = Sampler::new(Sampling::of(1.0, 1.0), 7, 99);
+        let mut sampler = Sampler::new(Sampling::of(1.0, 1.0), 7, None);
         let mut counts = [0usize; 3];
         for _ in 0..20_000 {
             let (token, logprob) = sampler.sample(&logits);
@@ -130,9 +130,9 @@ mod tests {
     #[test]
     fn top_p_drops_the_tail_and_greedy_takes_the_top() {
         let logits = [3.0f32, 2.0, -1.0];
-        let mut nucleus = Sampler::new(Sampling::of(1.0, 0.7), 1, 99);
+        let mut nucleus = Sampler::new(Sampling::of(1.0, 0.7), 1, None);
         assert!((0..200).all(|_| nucleus.sample(&logits).0 == 0));
-        assert_eq!(Sampler::new(Sampling::GREEDY, 1, 99).sample(&[0.0, 5.0, 5.0]).0, 1);
+        assert_eq!(Sampler::new(Sampling::GREEDY, 1, None).sample(&[0.0, 5.0, 5.0]).0, 1);
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         // Probabilities 0.64, 0.24, 0.09, 0.03.
         let logits = [3.0f32, 2.0, 1.0, 0.0];
         let given = |sampling: Sampling| {
-            let mut sampler = Sampler::new(sampling, 5, 99);
+            let mut sampler = Sampler::new(sampling, 5, None);
             let mut seen = [false; 4];
             (0..500).for_each(|_| seen[sampler.sample(&logits).0 as usize] = true);
             seen.iter().filter(|seen| **seen).count()
@@ -189,7 +189,7 @@ mod tests {
     fn the_banned_token_is_never_given_and_costs_nobody_log_prob() {
         let logits = [1.0f32, 9.0, 1.0];
         for sampling in [Sampling::of(1.0, 1.0), Sampling::of(1.0, 0.5), Sampling::GREEDY] {
-            let mut sampler = Sampler::new(sampling, 3, 1);
+            let mut sampler = Sampler::new(sampling, 3, Some(1));
             for _ in 0..200 {
                 let (token, logprob) = sampler.sample(&logits);
                 assert_ne!(token, 1);

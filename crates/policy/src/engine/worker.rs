@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::cache::{Cache, CacheRow, CachedAttention, beside_the_prompt};
 use super::sampler::Sampler;
 use super::shares::shares;
-use super::{Command, EngineConfig, metrics};
+use super::{Command, EngineConfig, Placeholders, metrics};
 use crate::config::ModelConfig;
 use crate::lanes::Lanes;
 use crate::model::{Positions, Qwen3Vl, Rows, VisualTokens, rotary_tables};
@@ -157,7 +157,8 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
                 if let Some(message) = self.unknown(&prompt.tokens) {
                     return fail(reply, Failure::Policy, message);
                 }
-                let samplers = seeds.into_iter().map(|seed| Sampler::new(sampling, seed, self.config.image_token_id)).collect();
+                let banned = (self.engine.placeholders == Placeholders::OfPictures).then_some(self.config.image_token_id);
+                let samplers = seeds.into_iter().map(|seed| Sampler::new(sampling, seed, banned)).collect();
                 self.waiting.push_back((prompt, samplers, reply));
             }
             Command::Advance { id, observation, max_tokens, reply } => self.advance(id, observation, max_tokens, reply),
@@ -224,7 +225,13 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
                 fail(reply, Failure::Policy, message);
                 continue;
             }
-            sequence.opening = Some(Opening { samplers, last, reply });
+            let opening = Opening { samplers, last, reply };
+            if sequence.feed.is_empty() {
+                // A prompt of one token: its siblings share nothing.
+                self.open(sequence, opening);
+                continue;
+            }
+            sequence.opening = Some(opening);
             let id = self.fresh_id();
             self.sequences.insert(id, sequence);
         }
@@ -364,7 +371,8 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
         for (slot, Taken { sequence, count, broken, .. }) in part.iter_mut().enumerate() {
             let mut offset = None;
             for token in sequence.feed.drain(..*count) {
-                let place = if token == self.config.image_token_id {
+                let text = sequence.pictures.is_none() && self.engine.placeholders == Placeholders::Text;
+                let place = if token == self.config.image_token_id && !text {
                     let Some(pending) = sequence.pictures.as_mut().filter(|pending| pending.next_picture < pending.grids.len()) else {
                         *broken = true;
                         break;
@@ -469,7 +477,7 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
         turn.logprobs.push(logprob);
         turn.versions.push(self.version);
         sequence.feed.push(token);
-        let stop = if token == self.engine.end_token {
+        let stop = if self.engine.end_tokens.contains(&token) {
             Some(Stop::EndToken)
         } else if turn.tokens.len() >= turn.max_tokens {
             Some(Stop::Length)

@@ -89,6 +89,7 @@ pub struct Vision<B: Backend> {
     deepstack_merger_list: Vec<Merger<B>>,
     heads: usize,
     merge: usize,
+    theta: f64,
     taps: Vec<usize>,
 }
 
@@ -130,6 +131,7 @@ impl<B: Kernels> Vision<B> {
             deepstack_merger_list: config.deepstack_visual_indexes.iter().map(|_| Merger::init(init, config, true)).collect(),
             heads: config.num_heads,
             merge: config.spatial_merge_size,
+            theta: config.rope_theta,
             taps: config.deepstack_visual_indexes.clone(),
         }
     }
@@ -194,7 +196,7 @@ impl<B: Kernels> Vision<B> {
     /// Two-dimensional rotary tables: the first quarter of the frequencies turns with the row, the second with the column.
     fn rotary(&self, grids: &[(usize, usize)], e: usize, device: &B::Device) -> Rotary<B> {
         let quarter = e / 4;
-        let frequency = |at: usize| 10_000f64.powf(-(at as f64) / quarter as f64);
+        let frequency = |at: usize| self.theta.powf(-(at as f64) / quarter as f64);
         let (mut cos, mut sin) = (vec![], vec![]);
         for grid in grids {
             for (row, column) in merge_order(*grid, self.merge) {
