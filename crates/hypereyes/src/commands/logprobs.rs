@@ -1,5 +1,6 @@
 //! `hypereyes logprobs`: the log-prob of every token of given sequences, as teacher and learner compute them.
 
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -7,6 +8,7 @@ use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_pictures::Processor;
 use hypereyes_policy::checkpoint;
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::frozen::{self, Frozen, Wanted};
 use hypereyes_policy::score::Sample;
@@ -51,7 +53,13 @@ pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
     let (config, weights) = checkpoint::read(&args.model).map_err(bad)?;
     let model = frozen::freeze(&config, &weights, args.device, 1).map_err(bad)?;
     let processor = processor(&args.model)?;
-    let of = |case: &Case| logprobs(&*model, case);
+    // A placeholder in a text without pictures is a token as any other, as transformers has it: to this model none is special.
+    let of_text = LazyCell::new(|| frozen::freeze(&ModelConfig { image_token_id: u32::MAX, ..config.clone() }, &weights, args.device, 1));
+    let of = |case: &Case| {
+        let stray = case.pictures.is_empty() && case.ids.contains(&config.image_token_id);
+        let model = if stray { of_text.as_deref().map_err(|error| hypereyes_policy::Error::Input(error.to_string()))? } else { &*model };
+        logprobs(model, case)
+    };
     match &args.cases {
         Some(path) => {
             let mut answers = vec![];

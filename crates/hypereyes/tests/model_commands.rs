@@ -1,9 +1,10 @@
-//! `hypereyes generate` as scripts use it: token ids in, the continuation that transformers gives out, to its end tokens.
+//! `hypereyes generate` and `logprobs` as scripts use them: token ids in, what transformers makes of them out.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// The tiny checkpoint and what transformers makes of it.
@@ -15,8 +16,13 @@ fn fixture() -> (PathBuf, Value) {
 
 /// Greedy continuations of prompts, in order.
 fn continued(model: &Path, count: usize, prompts: &[Vec<u64>]) -> Vec<Vec<u64>> {
+    answers(model, &["generate", "--greedy", "--json", "--max-new-tokens", &count.to_string()], "output_ids", prompts)
+}
+
+/// What a command says of token ids, line by line.
+fn answers<T: DeserializeOwned>(model: &Path, arguments: &[&str], key: &str, prompts: &[Vec<u64>]) -> Vec<T> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hypereyes"));
-    command.args(["generate", "--greedy", "--json", "--max-new-tokens", &count.to_string(), "--model"]).arg(model);
+    command.args(arguments).arg("--model").arg(model);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let lines: String = prompts.iter().enumerate().map(|(id, ids)| format!("{}\n", json!({"id": id, "input_ids": ids}))).collect();
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
@@ -25,7 +31,7 @@ fn continued(model: &Path, count: usize, prompts: &[Vec<u64>]) -> Vec<Vec<u64>> 
     let answer = |(id, line): (usize, &str)| {
         let answer: Value = serde_json::from_str(line).unwrap();
         assert_eq!(answer["id"], id);
-        serde_json::from_value(answer["output_ids"].clone()).unwrap()
+        serde_json::from_value(answer[key].clone()).unwrap()
     };
     String::from_utf8(output.stdout).unwrap().lines().enumerate().map(answer).collect()
 }
@@ -47,6 +53,10 @@ fn prompts_of_any_length_are_continued_and_a_placeholder_is_a_token_as_any_other
     assert_eq!(got[0], more);
     assert!(got.iter().all(|ids| ids.len() == more.len()), "{got:?}");
     assert_ne!(got[2], continued(&model, more.len(), &[vec![5, 6, 7]])[0], "it has an embedding of its own");
+    let texts = [vec![5, placeholder, 7], vec![5, 6, 7], vec![5, placeholder, 7, 9]];
+    let said: Vec<Vec<f32>> = answers(&model, &["logprobs", "--json"], "next_logprobs", &texts);
+    assert_eq!(said.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 3]);
+    assert!(said[0][1] != said[1][1] && (said[0][1] - said[2][1]).abs() < 1e-5, "{said:?}");
 }
 
 #[test]
