@@ -269,7 +269,7 @@ if __name__ == "__main__":
     assert abs(total - SUM) < 1e-6, total
     # As the released code does it, all of a transcript; and no more of it than the reward asks for, as ours.
     for (name, load), (peer, whole) in product(
-        (("transcripts", short), ("long transcripts", long), ("drawn transcripts", drawn)), (("python_released", True), ("python_released_lean", False))
+        (("transcripts", short), ("long transcripts", long), ("32 drawn", drawn[:32]), ("512 drawn", drawn)), (("python_released", True), ("python_released_lean", False))
     ):
         times, rounds = [], max(1, args.rounds * len(short) // len(load))
         for _ in range(args.repeats + 1):

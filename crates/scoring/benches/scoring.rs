@@ -28,8 +28,8 @@ fn groups(criterion: &mut Criterion) {
     }
 }
 
-/// The released reward of the golden groups of eight, as they are and with observations as long as those of a real search, and of
-/// many different ones.
+/// The released reward of the golden groups of eight, as they are and with observations as long as those of a real search; and of
+/// drawn ones, all different and 3 kB a transcript: as many as fit the nearest caches (32 groups) and as do not (512, 14 MB).
 fn transcripts(criterion: &mut Criterion) {
     let vectors: Value = serde_json::from_str(include_str!("../tests/data/reward_vectors.json")).expect("the vectors are JSON");
     let cases = vectors["reward_func"].as_array().expect("a list");
@@ -39,9 +39,10 @@ fn transcripts(criterion: &mut Criterion) {
     let lengthen = |sample: &Sample| Sample { response: sample.response.replace("<tool_response>", &page), ..sample.clone() };
     let long = short.iter().map(|group| group.iter().map(lengthen).collect()).collect();
     let mut draws = Draws::new(0);
-    let drawn = (0..512).map(|_| load::transcripts(&mut draws)).collect();
+    let many: Vec<Vec<Sample>> = (0..512).map(|_| load::transcripts(&mut draws)).collect();
+    let few = many[..32].to_vec();
     let mut bench = criterion.benchmark_group("scoring");
-    for (name, groups) in [("transcripts", short), ("long transcripts", long), ("drawn transcripts", drawn)] {
+    for (name, groups) in [("transcripts", short), ("long transcripts", long), ("32 drawn", few), ("512 drawn", many)] {
         bench.throughput(Throughput::Elements(groups.len() as u64));
         bench.bench_function(name, |bencher| {
             bencher.iter(|| {
