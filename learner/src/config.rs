@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use hypereyes_chassis::{BadInput, ServerConfig, TelemetryConfig, TlsConfig};
+use hypereyes_domain::Sampling;
 use hypereyes_objective::Options;
 use hypereyes_policy::checkpoint::StoredDtype;
 use hypereyes_policy::device::Device;
@@ -158,6 +159,9 @@ impl Default for Config {
     }
 }
 
+/// No machine has more cores than this for one process.
+const MOST_THREADS: usize = 1024;
+
 impl Config {
     /// What is wrong with the settings.
     ///
@@ -167,6 +171,21 @@ impl Config {
         let refuse = |text: &str| Err(BadInput::new(text.to_owned()));
         if self.groups_per_step == 0 || self.group_size == 0 || self.steps == 0 {
             return refuse("groups_per_step, group_size and steps must be at least 1");
+        }
+        if self.lease_s == 0 {
+            return refuse("lease_s is 0: no group could be rolled out in time; give at least 1");
+        }
+        Sampling::of(self.temperature, self.top_p).check().map_err(BadInput::new)?;
+        if self.temperature == 0.0 {
+            return refuse("temperature is 0: siblings would all be the same; give a positive number");
+        }
+        for (key, rate) in [("lr", self.lr), ("final_lr", self.final_lr)] {
+            if !(rate.is_finite() && rate >= 0.0) {
+                return refuse(&format!("{key} is {rate}: give a finite number of at least 0"));
+            }
+        }
+        if self.threads > MOST_THREADS {
+            return refuse(&format!("threads is {}: give at most {MOST_THREADS}, or 0 for one per core", self.threads));
         }
         if self.objective.opd_coef != 0.0 && self.temperature != 1.0 {
             return refuse("distillation compares log-probs at temperature 1: set temperature = 1 or objective.opd_coef = 0");

@@ -170,11 +170,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     // Told that the run is over, actors go home. One that broke off or was asked to stop before the end goes on elsewhere or
     // later, and needs them.
     let over = ended.is_ok() && !shutdown.is_triggered();
-    if over {
+    // Saved first: one that cannot be saved is not over, and whoever tries again needs the actors.
+    let saved = run.save(&kept);
+    if over && saved.is_ok() {
         shared.intake().finish();
     }
-    let saved = run.save(&kept).and_then(|()| run.tell(&Order::End));
-    if over {
+    let saved = saved.and_then(|()| run.tell(&Order::End));
+    if over && saved.is_ok() {
         // Idle actors hear of the end with their next request for a lease, busy ones with their next heartbeat.
         tokio::time::sleep(LINGER).await;
     }

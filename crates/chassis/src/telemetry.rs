@@ -3,6 +3,7 @@
 //! In: [`TelemetryConfig`], and what the process does. Out: log lines on stderr, and metrics in Prometheus' text format,
 //! over HTTP or as a string.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -72,7 +73,9 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, BadInput> {
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(cannot)?;
     metrics::describe();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for eyes, and for those that want them (no-color.org).
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // A subscriber that somebody (a test harness) installed before is left in place.
     let _ = if config.json { subscriber.json().try_init() } else { subscriber.try_init() };
     Ok(installed.insert(Telemetry { handle }).clone())

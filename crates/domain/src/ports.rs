@@ -25,6 +25,9 @@ pub struct Chunk {
     pub pictures: Vec<Arc<Patches>>,
 }
 
+/// Beyond it every token is as likely as any other.
+const MOST_TEMPERATURE: f32 = 1000.0;
+
 /// How to choose the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -45,6 +48,24 @@ impl Sampling {
     /// Temperature and nucleus.
     pub const fn of(temperature: f32, top_p: f32) -> Self {
         Self { temperature, top_k: 0, top_p, min_p: 0.0 }
+    }
+
+    /// What no token can be chosen with.
+    ///
+    /// # Errors
+    /// A sentence that names the number and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { temperature, top_p, min_p, .. } = *self;
+        if !(0.0..=MOST_TEMPERATURE).contains(&temperature) {
+            return Err(format!("temperature is {temperature}: give 0, which is greedy, up to {MOST_TEMPERATURE}"));
+        }
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(format!("top_p is {top_p}: give a number above 0 and up to 1"));
+        }
+        if !(0.0..=1.0).contains(&min_p) {
+            return Err(format!("min_p is {min_p}: give a number within 0..=1"));
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,9 @@
 use hypereyes_domain::Sampling;
 use serde::{Deserialize, Serialize};
 
+/// Rollouts of a task beyond which an interval gets no narrower that anybody could tell.
+const MOST_SAMPLES: usize = 10_000;
+
 /// Settings of an evaluation.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -26,6 +29,21 @@ impl Default for EvalConfig {
 }
 
 impl EvalConfig {
+    /// Refuses what nothing can be measured with, naming the key.
+    ///
+    /// # Errors
+    /// A sentence for whoever wrote the settings.
+    pub fn check(&self) -> Result<(), String> {
+        self.sampling().check()?;
+        if !(1..=MOST_SAMPLES).contains(&self.samples) {
+            return Err(format!("samples is {}: give 1 to {MOST_SAMPLES}", self.samples));
+        }
+        if self.concurrency == 0 {
+            return Err("concurrency is 0: give at least 1".to_owned());
+        }
+        Ok(())
+    }
+
     /// How turns are sampled.
     pub fn sampling(&self) -> Sampling {
         Sampling::of(self.temperature, self.top_p)

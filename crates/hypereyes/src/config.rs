@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use hypereyes_chassis::TlsConfig;
+use hypereyes_chassis::{BadInput, TlsConfig};
 use hypereyes_eval::EvalConfig;
 use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::sft::SftConfig;
@@ -161,6 +161,46 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What is wrong with the settings of a job, as far as they alone can tell.
+    ///
+    /// # Errors
+    /// [`BadInput`] that names the key.
+    pub fn check(&self) -> Result<(), BadInput> {
+        let within = |table: &str| {
+            let table = table.to_owned();
+            move |error: String| BadInput::new(format!("{table}.{error}"))
+        };
+        self.synth.check().map_err(|error| BadInput::new(error.to_string()))?;
+        self.reward_service.trace.check().map_err(|error| BadInput::new(error.to_string()))?;
+        self.rollout.check().map_err(within("rollout"))?;
+        self.eval.check().map_err(within("eval"))?;
+        let mut learner = self.learner.clone();
+        if !self.up.distill {
+            learner.objective.opd_coef = 0.0;
+        }
+        learner.check().map_err(|error| BadInput::new(format!("learner: {error}")))?;
+        if self.up.actors == 0 || self.synth.tasks == 0 || self.synth.held_out == 0 {
+            return Err(BadInput::new("up.actors, synth.tasks and synth.held_out must be at least 1"));
+        }
+        for (key, engine) in [("engine", &self.engine), ("actor.engine", &self.actor.engine)] {
+            if engine.max_rows == 0 || engine.max_sequences == 0 {
+                return Err(BadInput::new(format!("{key}.max_rows and {key}.max_sequences must be at least 1")));
+            }
+        }
+        if self.rollout.max_context_tokens > self.engine.max_context {
+            let (wants, has) = (self.rollout.max_context_tokens, self.engine.max_context);
+            let text = format!("rollout.max_context_tokens is {wants}, but engine.max_context holds {has} tokens: raise the second");
+            return Err(BadInput::new(text));
+        }
+        let Ports { learner, reward, teacher } = self.up.ports;
+        if [(learner, reward), (learner, teacher), (reward, teacher)].iter().any(|(one, other)| one == other && *one != 0) {
+            return Err(BadInput::new(format!(
+                "up.ports are {learner}, {reward} and {teacher}: give each room its own, or 0 for a free one"
+            )));
+        }
+        self.device.check().map_err(|error| BadInput::new(error.to_string()))
+    }
+
     /// With [`Config::device`] given to every part.
     pub fn placed(mut self) -> Self {
         if self.device != Device::Cpu {

@@ -1,6 +1,6 @@
 //! What goes to stdout, and nothing else does: results for people, or one JSON value for programs.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
@@ -9,9 +9,15 @@ pub fn json<T: Serialize>(value: &T) {
     say(&serde_json::to_string(value).expect("results are plain values"));
 }
 
-/// Prints a line. A closed pipe is nobody listening, which is not a failure.
+/// Prints a line. A closed pipe is nobody listening, which is not a failure; a full disk is one, and nothing that comes after would
+/// mend it.
 pub fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    if let Err(error) = writeln!(std::io::stdout(), "{text}")
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        note(&format!("error: cannot write the results: {error}"));
+        std::process::exit(1);
+    }
 }
 
 /// Prints a line on stderr: what is not the result. A closed pipe is nobody listening.

@@ -53,6 +53,20 @@ impl Device {
         }
     }
 
+    /// Whether this build and this machine have it.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    pub fn check(self) -> Result<(), Error> {
+        struct Nothing;
+        impl OnDevice for Nothing {
+            type Output = ();
+
+            fn run<B: Kernels>(self, _: B::Device) {}
+        }
+        self.run(Nothing)
+    }
+
     /// Bytes that one parameter of a model takes.
     pub fn value_bytes(self) -> u64 {
         match self {

@@ -33,6 +33,20 @@ pub struct InitConfig {
     pub induction: bool,
 }
 
+impl InitConfig {
+    /// Refuses what would give weights that are no numbers, naming the key.
+    ///
+    /// # Errors
+    /// A sentence for whoever wrote the settings.
+    pub fn check(&self) -> Result<(), String> {
+        let spreads = [("std", self.std), ("embedding_std", self.embedding_std), ("qk_gain", f64::from(self.qk_gain))];
+        match spreads.iter().find(|(_, spread)| !(spread.is_finite() && *spread >= 0.0)) {
+            Some((key, spread)) => Err(format!("{key} is {spread}: give a finite number of at least 0")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Default for InitConfig {
     fn default() -> Self {
         Self { std: 0.06, embedding_std: 0.1, qk_gain: 2.0, induction: true }

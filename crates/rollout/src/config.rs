@@ -46,6 +46,25 @@ impl Default for RolloutConfig {
 }
 
 impl RolloutConfig {
+    /// Refuses limits that no episode fits in, naming the key.
+    ///
+    /// # Errors
+    /// A sentence for whoever wrote the settings.
+    pub fn check(&self) -> Result<(), String> {
+        let limits = [
+            ("max_turn_tokens", self.max_turn_tokens as u64),
+            ("max_context_tokens", self.max_context_tokens as u64),
+            ("max_closed_book_tokens", self.max_closed_book_tokens as u64),
+            ("turn_timeout_s", self.turn_timeout_s),
+            ("env.max_turns", u64::from(self.env.max_turns)),
+            ("env.max_rounds", u64::from(self.env.max_rounds)),
+        ];
+        if let Some((key, _)) = limits.iter().find(|(_, limit)| *limit == 0) {
+            return Err(format!("{key} is 0: no episode fits in; give at least 1"));
+        }
+        self.sampling().check()
+    }
+
     /// How training samples.
     pub fn sampling(&self) -> Sampling {
         Sampling::of(self.temperature, self.top_p)

@@ -95,11 +95,7 @@ fn all(config: &Config) -> Result<Vec<Check>> {
 }
 
 fn settings(config: &Config) -> Result<String> {
-    config.synth.check()?;
-    config.reward_service.trace.check()?;
-    let room = (config.rollout.max_context_tokens, config.engine.max_context);
-    anyhow::ensure!(room.0 <= room.1, "rollout.max_context_tokens is {}, more than engine.max_context, {}", room.0, room.1);
-    anyhow::ensure!(config.up.actors > 0, "up.actors is 0: nobody would roll out");
+    config.check()?;
     Ok(format!(
         "seed {}, {} steps of {} groups of {}",
         config.seed, config.learner.steps, config.learner.groups_per_step, config.learner.group_size

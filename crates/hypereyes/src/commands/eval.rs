@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use hypereyes_chassis::BadInput;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_eval::Report;
 use hypereyes_synth::Split;
@@ -44,6 +45,8 @@ struct Answer<'a> {
 /// Measures and prints.
 pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     parts::telemetry()?;
+    config.eval.check().map_err(|error| BadInput::new(format!("eval.{error}")))?;
+    config.rollout.check().map_err(|error| BadInput::new(format!("rollout.{error}")))?;
     let world = parts::world(config)?;
     let scratch = tempfile::tempdir()?;
     let configured = args.model.clone().or_else(|| Some(config.policy.clone()).filter(|path| !path.as_os_str().is_empty()));
@@ -63,6 +66,12 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
         };
         anyhow::Ok(held_out::measure_loaded(config, &setup, &engine, &set, "eval").await)
     })?;
+    anyhow::ensure!(
+        measured.report.rollouts > 0,
+        "no rollout was measured: {} of {} tasks were left out; the warnings say why",
+        measured.report.invalid,
+        measured.report.tasks
+    );
     if let Some(path) = &args.rollouts {
         report::write_played(path, &measured.played)?;
     }

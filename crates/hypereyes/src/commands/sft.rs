@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_dataset::DataSet;
@@ -50,6 +50,8 @@ pub struct SftArgs {
 pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
     let bad = |error: &dyn std::fmt::Display| BadInput::new(error.to_string());
     config.sft.check().map_err(|error| bad(&error))?;
+    config.tiny.check().map_err(|error| BadInput::new(format!("tiny.{error}")))?;
+    config.init.check().map_err(|error| BadInput::new(format!("init.{error}")))?;
     let limits = Limits::default();
     let set = DataSet::load(&args.data, &limits).map_err(|error| bad(&error))?;
     let scratch = tempfile::tempdir()?;
@@ -89,7 +91,9 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         );
         bar.at(step.step, config.sft.steps, &text);
         last = Some(step);
-        if args.keep.contains(&step.step) {
+        if !step.loss.is_finite() {
+            failed = Some(anyhow!("the loss of step {} is {}: nothing was written; try a lower sft.lr", step.step, step.loss));
+        } else if args.keep.contains(&step.step) {
             let mut name = args.out.as_os_str().to_owned();
             name.push(format!("-{}", step.step));
             failed = save(Path::new(&name), trainer.weights()).err();

@@ -50,6 +50,7 @@ struct Status {
 /// Checks what became of every group.
 fn check_ledger(folder: &RunFolder, json: bool) -> Result<()> {
     let path = folder.ledger();
+    anyhow::ensure!(path.exists(), "there is no ledger at {}: nothing can be said of this run's groups", path.display());
     let audit = audit::audit(&path).with_context(|| format!("cannot read {}", path.display()))?;
     if json {
         output::json(&audit);
@@ -70,7 +71,9 @@ fn check_ledger(folder: &RunFolder, json: bool) -> Result<()> {
         audit.listed.iter().for_each(|contradiction| output::say(&contradiction.to_string()));
     }
     anyhow::ensure!(audit.contradictions == 0, "{} lines of the ledger contradict others", audit.contradictions);
-    output::note("every group was trained once, or ended for a reason");
+    let open = audit.summary.open;
+    let still = if open == 0 { String::new() } else { format!("; {open} are still open") };
+    output::note(&format!("every group was trained once, or ended for a reason{still}"));
     Ok(())
 }
 

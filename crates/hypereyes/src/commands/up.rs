@@ -124,15 +124,7 @@ fn resolve(cli: &Cli, args: &UpArgs) -> Result<(Config, RunFolder)> {
 /// Everything that can be wrong with the settings, before anything is written.
 fn check(config: &Config) -> Result<Arc<World>> {
     let bad = |text: String| -> anyhow::Error { BadInput::new(text).into() };
-    config.synth.check().map_err(|error| bad(error.to_string()))?;
-    config.reward_service.trace.check().map_err(|error| bad(error.to_string()))?;
-    if config.up.actors == 0 || config.synth.tasks == 0 || config.synth.held_out == 0 {
-        return Err(bad("up.actors, synth.tasks and synth.held_out must be at least 1".into()));
-    }
-    if config.rollout.max_context_tokens > config.engine.max_context {
-        let (wants, has) = (config.rollout.max_context_tokens, config.engine.max_context);
-        return Err(bad(format!("rollout.max_context_tokens is {wants}, but engine.max_context holds {has} tokens: raise the second")));
-    }
+    config.check()?;
     let world = parts::world(config)?;
     let vocabulary = |folder: &Path, shipped: Shipped| -> Result<Option<usize>> {
         if folder.as_os_str().is_empty() {

@@ -31,6 +31,28 @@ impl Default for TinyConfig {
 }
 
 impl TinyConfig {
+    /// Refuses what is no model, naming the key.
+    ///
+    /// # Errors
+    /// A sentence for whoever wrote the settings.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { width, layers, heads, inner, vision_width, vision_depth } = *self;
+        let sizes = [("width", width), ("layers", layers), ("heads", heads), ("inner", inner), ("vision_width", vision_width)];
+        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return Err(format!("{key} is 0: give at least 1"));
+        }
+        if vision_depth == 0 {
+            return Err("vision_depth is 0: its first block is shown to the decoder; give at least 1".to_owned());
+        }
+        if width % heads != 0 || (width / heads) % 2 != 0 {
+            return Err(format!("width is {width}: give an even number for each of the {heads} heads"));
+        }
+        if vision_width % 16 != 0 {
+            return Err(format!("vision_width is {vision_width}: give a multiple of 16"));
+        }
+        Ok(())
+    }
+
     /// The full configuration. The rotary base is small because contexts are: with the published one, few of the sixteen
     /// frequencies of a head would tell neighbouring tokens apart.
     pub fn model(&self, vocab_size: usize, image_token_id: u32, vision_start_token_id: u32, vision_end_token_id: u32) -> ModelConfig {
