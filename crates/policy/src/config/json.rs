@@ -294,6 +294,7 @@ mod tests {
             ("/text_config/rope_parameters/mrope_section", json!("x"), "mrope_section"),
             ("/text_config/hidden_size", json!(1u64 << 40), "hidden_size of text_config = "),
             ("/text_config/num_hidden_layers", json!(100_000), "num_hidden_layers"),
+            ("/text_config/head_dim", json!(15), "head_dim 15 is odd"),
             ("/text_config/rms_norm_eps", json!(-1.0), "rms_norm_eps"),
             ("/vision_config", json!(3), "vision_config is missing"),
             ("/image_token_id", json!("<image>"), "image_token_id"),

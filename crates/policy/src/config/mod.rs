@@ -142,6 +142,9 @@ impl ModelConfig {
                 text.num_attention_heads, text.num_key_value_heads
             ));
         }
+        if text.head_dim % 2 != 0 {
+            return Err(format!("head_dim {} is odd: rotation takes pairs", text.head_dim));
+        }
         if let Some(experts) = &text.experts {
             if experts.every == 0 || experts.intermediate_size == 0 {
                 return Err("decoder_sparse_step and moe_intermediate_size must be at least 1".into());
