@@ -144,8 +144,14 @@ async fn nothing_is_left_behind_however_it_ends() {
     let cluster = cluster(&pod).await.unwrap();
     let running = |snapshot: &Snapshot| snapshot.pod("p").filter(|pod| pod.phase == Phase::Running).map(|_| ());
     cluster.wait("a pod", SOON, running).await.unwrap();
-    let (folder, inside) = (cluster.folder().to_owned(), namespaces(&mark));
-    assert!(!inside.is_empty(), "the pod has a network of its own");
+    let folder = cluster.folder().to_owned();
+    // It runs before what it runs has its name.
+    let named = async {
+        while namespaces(&mark).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, named).await.expect("the pod has a network of its own");
     // A test that fails drops its cluster on the way.
     let failed = tokio::spawn(async move {
         let _cluster = cluster;
