@@ -166,14 +166,17 @@ impl Config {
     /// # Errors
     /// [`BadInput`] that names the key.
     pub fn check(&self) -> Result<(), BadInput> {
-        let within = |table: &str| {
-            let table = table.to_owned();
-            move |error: String| BadInput::new(format!("{table}.{error}"))
-        };
         self.synth.check().map_err(|error| BadInput::new(error.to_string()))?;
         self.reward_service.trace.check().map_err(|error| BadInput::new(error.to_string()))?;
-        self.rollout.check().map_err(within("rollout"))?;
-        self.eval.check().map_err(within("eval"))?;
+        let tables = [
+            ("rollout", self.rollout.check()),
+            ("eval", self.eval.check()),
+            ("engine", self.engine.check()),
+            ("actor.engine", self.actor.engine.check()),
+        ];
+        for (table, checked) in tables {
+            checked.map_err(|error| BadInput::new(format!("{table}.{error}")))?;
+        }
         let mut learner = self.learner.clone();
         if !self.up.distill {
             learner.objective.opd_coef = 0.0;
@@ -181,11 +184,6 @@ impl Config {
         learner.check().map_err(|error| BadInput::new(format!("learner: {error}")))?;
         if self.up.actors == 0 || self.synth.tasks == 0 || self.synth.held_out == 0 {
             return Err(BadInput::new("up.actors, synth.tasks and synth.held_out must be at least 1"));
-        }
-        for (key, engine) in [("engine", &self.engine), ("actor.engine", &self.actor.engine)] {
-            if engine.max_rows == 0 || engine.max_sequences == 0 {
-                return Err(BadInput::new(format!("{key}.max_rows and {key}.max_sequences must be at least 1")));
-            }
         }
         if self.rollout.max_context_tokens > self.engine.max_context {
             let (wants, has) = (self.rollout.max_context_tokens, self.engine.max_context);

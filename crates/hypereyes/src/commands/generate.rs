@@ -146,17 +146,12 @@ fn sampling(args: &GenerateArgs) -> Result<Sampling, BadInput> {
     if args.greedy {
         return Ok(Sampling::GREEDY);
     }
-    let refuse = |flag: &str, value: f32, range: &str| Err(BadInput::new(format!("--{flag} {value}: give {range}")));
-    if !(args.temperature > 0.0 && args.temperature.is_finite()) {
-        return refuse("temperature", args.temperature, "a positive number, or --greedy");
+    if args.temperature == 0.0 {
+        return Err(BadInput::new("--temperature 0: give a positive number, or --greedy"));
     }
-    if !(args.top_p > 0.0 && args.top_p <= 1.0) {
-        return refuse("top-p", args.top_p, "a number above 0 and up to 1");
-    }
-    if !(0.0..=1.0).contains(&args.min_p) {
-        return refuse("min-p", args.min_p, "a number within 0..=1");
-    }
-    Ok(Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p })
+    let sampling = Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p };
+    sampling.check().map_err(BadInput::new)?;
+    Ok(sampling)
 }
 
 fn prompt(line: Line, chat: Option<&Chat>) -> Result<Prompt> {

@@ -53,6 +53,20 @@ pub struct EngineConfig {
     pub placeholders: Placeholders,
 }
 
+impl EngineConfig {
+    /// Refuses sizes with which nothing could ever be computed, naming the key.
+    ///
+    /// # Errors
+    /// A sentence for whoever wrote the settings.
+    pub fn check(&self) -> Result<(), String> {
+        let sizes = [("max_sequences", self.max_sequences), ("max_context", self.max_context), ("max_rows", self.max_rows)];
+        match sizes.iter().find(|(_, size)| *size == 0) {
+            Some((key, _)) => Err(format!("{key} is 0: no token could be fed; give at least 1")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What a placeholder of a picture is where there is no picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placeholders {

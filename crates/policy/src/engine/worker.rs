@@ -113,9 +113,7 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
     ) -> Result<Self, Error> {
         let lanes = Lanes::of_this_pool(if engine.device.has_lanes() { MOST_LANES } else { 1 })?;
         let small = config.parameters() <= LANE_WEIGHTS;
-        if engine.max_rows == 0 {
-            return Err(Error::Input("max_rows is 0: no pass could feed a token; give at least 1".to_owned()));
-        }
+        engine.check().map_err(Error::Input)?;
         if cache.slots() == 0 {
             return Err(Error::Input(format!(
                 "an engine needs room for a sequence: max_sequences is {}, and cache_bytes = {} holds {} of {} tokens",
