@@ -143,3 +143,18 @@ fn every_file_says_what_it_is_for() {
         assert!(text.starts_with("//!"), "{} does not open with what it is for", path.display());
     }
 }
+
+/// `tests/cases/a-name` is run by a test called `case_a_name`.
+#[test]
+fn every_case_has_a_test_of_its_name() {
+    let sources = sources();
+    let mut folders = 0;
+    for entry in std::fs::read_dir(root().join("tests/cases")).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let test = format!("fn case_{}()", name.replace('-', "_"));
+        assert!(entry.path().join("README.md").is_file(), "tests/cases/{name} does not say what it is");
+        assert!(sources.iter().any(|(_, text)| text.contains(&test)), "tests/cases/{name} has no test `{test}`");
+        folders += 1;
+    }
+    assert!(folders > 0, "tests/cases is empty");
+}
