@@ -103,16 +103,8 @@ impl Batch {
     }
 
     fn start_of(&mut self, picture: &Arc<Patches>, config: &ModelConfig) -> Result<usize, Error> {
+        config.check_picture(picture).map_err(Error::Input)?;
         let patches = picture.grid.0 * picture.grid.1;
-        if picture.values.len() != patches * config.patch_values() {
-            return Err(Error::Input(format!(
-                "a picture of {}x{} patches has {} values, not {}",
-                picture.grid.0,
-                picture.grid.1,
-                picture.values.len(),
-                patches * config.patch_values()
-            )));
-        }
         let merged = patches / (config.vision.spatial_merge_size * config.vision.spatial_merge_size);
         Ok(*self.starts.entry(Arc::as_ptr(picture) as usize).or_insert_with(|| {
             self.pictures.push(picture.clone());

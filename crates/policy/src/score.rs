@@ -13,7 +13,7 @@ use crate::Error;
 use crate::batch::Batch;
 use crate::config::ModelConfig;
 use crate::model::{Attend, Qwen3Vl, rotary_tables};
-use crate::ops::{self, Asked, Kernels, Segments};
+use crate::ops::{self, Asked, Kernels, Segments, guards};
 
 /// One sequence and which of its tokens are asked about.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,23 @@ pub struct Sample {
     /// Leading tokens, whole pictures with them, that neighbours may have in common: a [`Frozen`](crate::frozen::Frozen) model reads them
     /// once.
     pub trunk: usize,
+}
+
+impl Sample {
+    /// Whether what it asks about is there.
+    ///
+    /// # Errors
+    /// [`Error::Input`] that names the first that is not.
+    pub fn check(&self) -> Result<(), Error> {
+        let length = self.tokens.len();
+        if let Some(at) = self.asked.iter().find(|at| !(1..length).contains(at)) {
+            return Err(Error::Input(format!("token {at} is asked about; there are {length}, and the first has no log-prob")));
+        }
+        if self.trunk > length {
+            return Err(Error::Input(format!("a trunk of {} tokens is longer than its sequence of {length}", self.trunk)));
+        }
+        Ok(())
+    }
 }
 
 /// A token whose log-prob is wanted: the row that predicts it and its id.
@@ -43,6 +60,7 @@ pub fn lay_out(config: &ModelConfig, samples: &[Sample]) -> Result<(Batch, Vec<T
     let mut batch = Batch::default();
     let mut targets = vec![];
     for sample in samples {
+        sample.check()?;
         let start = batch.rows.tokens.len();
         batch.push(config, &sample.tokens, &sample.pictures)?;
         targets.extend(sample.asked.iter().map(|at| Target { row: start + at - 1, token: sample.tokens[*at] }));
@@ -73,6 +91,7 @@ pub fn hidden_of<B: Kernels>(
 /// Log-probs \[targets\] at `temperature` (logits are divided by it), differentiable.
 pub fn logprobs<B: Kernels>(model: &Qwen3Vl<B>, hidden: Tensor<B, 2>, targets: &[Target], temperature: f64) -> Tensor<B, 1> {
     let device = hidden.device();
+    guards::must(guards::below("row", targets.iter().map(|target| target.row), hidden.dims()[0]));
     let rows: Vec<i64> = targets.iter().map(|target| target.row as i64).collect();
     let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [targets.len()]), &device);
     let asked = Asked { tokens: targets.iter().map(|target| target.token).collect(), temperature };

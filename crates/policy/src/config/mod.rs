@@ -5,6 +5,7 @@
 mod json;
 mod tiny;
 
+use hypereyes_domain::Patches;
 use serde::{Deserialize, Serialize};
 
 pub use tiny::TinyConfig;
@@ -190,6 +191,23 @@ impl ModelConfig {
         let taps = wide(vision.deepstack_visual_indexes.len()) * merger(v * merged);
         let patches = wide(self.patch_values()) * v + v + wide(vision.num_position_embeddings) * v;
         decoder + patches + wide(vision.depth) * block + merger(v) + taps
+    }
+
+    /// Whether a picture has the patches that the model takes: whole tokens, and all values of each.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn check_picture(&self, picture: &Patches) -> Result<(), String> {
+        let ((rows, columns), merge) = (picture.grid, self.vision.spatial_merge_size);
+        if rows == 0 || columns == 0 || rows % merge != 0 || columns % merge != 0 {
+            return Err(format!("a picture of {rows}x{columns} patches is not of whole tokens of {merge}x{merge}"));
+        }
+        let wanted = rows.checked_mul(columns).and_then(|patches| patches.checked_mul(self.patch_values()));
+        if wanted != Some(picture.values.len()) {
+            let (found, each) = (picture.values.len(), self.patch_values());
+            return Err(format!("a picture of {rows}x{columns} patches has {found} values, not {each} for each patch"));
+        }
+        Ok(())
     }
 
     /// Values in one flattened patch.

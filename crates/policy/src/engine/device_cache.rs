@@ -10,7 +10,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
 use super::cache::{Cache, CacheRow, slots_within};
 use crate::config::TextConfig;
-use crate::ops::{self, Kernels};
+use crate::ops::{self, Kernels, guards};
 
 /// One layer's keys and values.
 #[derive(Debug)]
@@ -24,22 +24,29 @@ struct Layer<B: Backend> {
 pub struct DeviceCache<B: Backend> {
     heads: usize,
     slots: usize,
+    /// Positions of a slot.
+    capacity: usize,
     free: Vec<usize>,
     /// One lock per layer: a step goes through them in order.
     layers: Vec<Mutex<Layer<B>>>,
 }
 
 impl<B: Backend> DeviceCache<B> {
-    /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` or 2^32 values of a layer hold.
+    /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` or the values that kernels count hold.
     pub fn new(config: &TextConfig, capacity: usize, most: usize, bytes: u64, device: &B::Device) -> Self {
         let width = config.num_key_value_heads * config.head_dim;
-        // Kernels count the values of a layer in 32 bits.
-        let most = most.min(u32::MAX as usize / (capacity * width).max(1));
+        let most = most.min(guards::COUNTABLE / capacity.saturating_mul(width).max(1));
         let slots = slots_within(config, capacity, most, bytes, size_of::<B::FloatElem>());
         let shape = [slots.max(1), capacity, width];
         let layer = |_| Mutex::new(Layer { keys: Tensor::zeros(shape, device), values: Tensor::zeros(shape, device) });
         let layers = (0..config.num_hidden_layers).map(layer).collect();
-        Self { heads: config.num_attention_heads, slots, free: (0..slots).rev().collect(), layers }
+        Self { heads: config.num_attention_heads, slots, capacity, free: (0..slots).rev().collect(), layers }
+    }
+
+    /// Ends the pass where a slot or a position does not exist: its keys would be written over another sequence's.
+    fn within(&self, slots: impl IntoIterator<Item = usize>, positions: impl IntoIterator<Item = usize>) {
+        guards::must(guards::below("slot", slots, self.slots));
+        guards::must(guards::below("position", positions, self.capacity));
     }
 
     fn layer(&self, layer: usize) -> std::sync::MutexGuard<'_, Layer<B>> {
@@ -70,6 +77,7 @@ impl<B: Kernels> Cache<B> for DeviceCache<B> {
             return vec![prompt];
         }
         let slots: Vec<usize> = (0..siblings).map(|_| self.take()).collect();
+        self.within(slots.iter().copied().chain([prompt]), length.checked_sub(1));
         if length > 0 {
             let device = self.layers[0].get_mut().unwrap_or_else(PoisonError::into_inner).keys.device();
             let places: Vec<i64> = slots.iter().flat_map(|slot| (0..length).flat_map(|at| [*slot as i64, at as i64])).collect();
@@ -93,6 +101,7 @@ impl<B: Kernels> Cache<B> for DeviceCache<B> {
     }
 
     fn plan(&self, slots: &[&mut usize], rows: &[CacheRow], device: &B::Device) -> Tensor<B, 2, Int> {
+        self.within(rows.iter().map(|row| *slots[row.slot]), rows.iter().map(|row| row.at));
         let places: Vec<i64> = rows.iter().flat_map(|row| [*slots[row.slot] as i64, row.at as i64]).collect();
         Tensor::from_data(TensorData::new(places, [rows.len(), 2]), device)
     }

@@ -24,7 +24,7 @@ pub use self::text::{Attend, Rotary};
 use self::vision::Vision;
 pub use self::vision::VisualTokens;
 use crate::config::ModelConfig;
-use crate::ops::{self, Kernels};
+use crate::ops::{self, Kernels, guards};
 
 /// Decoder and tower under their published names.
 #[derive(Module, Debug)]
@@ -49,6 +49,21 @@ pub struct Rows {
     pub positions: Vec<[u32; 3]>,
     /// Row of the visual tokens that stands in for the row's embedding; `None` for text.
     pub visual: Vec<Option<usize>>,
+}
+
+impl Rows {
+    /// Whether every token has an embedding among `vocab`, and every row that shows a picture one among `visual` visual tokens.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn check(&self, vocab: usize, visual: usize) -> Result<(), String> {
+        let Self { tokens, positions, visual: shown } = self;
+        if positions.len() != tokens.len() || shown.len() != tokens.len() {
+            return Err(format!("{} tokens have {} positions, and {} are said to show or not", tokens.len(), positions.len(), shown.len()));
+        }
+        guards::tokens(tokens, vocab)?;
+        guards::below("visual token", shown.iter().copied().flatten(), visual)
+    }
 }
 
 impl<B: Kernels> Qwen3Vl<B> {
@@ -102,6 +117,8 @@ impl<B: Kernels> Qwen3Vl<B> {
         see: &mut dyn FnMut(&Tensor<B, 2>),
     ) -> Tensor<B, 2> {
         let n = rows.tokens.len();
+        let vocab = self.model.language_model.embed_tokens.weight.dims()[0];
+        guards::must(rows.check(vocab, visual.map_or(0, |visual| visual.embeddings.dims()[0])));
         let ids = Tensor::<B, 1, Int>::from_data(TensorData::new(rows.tokens.iter().map(|id| *id as i64).collect::<Vec<_>>(), [n]), device);
         let mut x = self.model.language_model.embed_tokens.weight.val().select(0, ids);
         let mut deepstack = vec![];

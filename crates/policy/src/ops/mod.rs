@@ -17,10 +17,11 @@ use burn::tensor::{FloatDType, Int, Tensor, TensorPrimitive};
 pub mod adam;
 pub mod attention;
 pub mod autodiff;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cube")]
 mod cube;
 pub mod experts;
 pub mod flex;
+pub mod guards;
 pub mod logprobs;
 pub mod padded;
 pub mod plain;
@@ -243,33 +244,59 @@ pub trait Kernels: Backend {
     }
 }
 
+/// Whether sizes that should be the same are.
+fn same(pairs: &[(usize, usize)]) -> Result<(), String> {
+    match pairs.iter().find(|(one, other)| one != other) {
+        Some((one, other)) => Err(format!("operands of one operation do not fit: {one} where the others have {other}")),
+        None => Ok(()),
+    }
+}
+
+/// Whether tables turn rows of whole heads.
+fn turns([n, width]: [usize; 2], [rows, e]: [usize; 2], sin: [usize; 2]) -> Result<(), String> {
+    if e == 0 || e % 2 != 0 || width % e != 0 {
+        return Err(format!("rows of {width} values are not of heads of {e}, an even number, each"));
+    }
+    same(&[(rows, n), (sin[0], rows), (sin[1], e)])
+}
+
 /// [`Kernels::project`] on tensors.
 pub fn project<B: Kernels>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    guards::must(same(&[(weight.dims()[1], x.dims()[1])]));
     wrap(B::project(unwrap(x), unwrap(weight)))
 }
 
 /// [`Kernels::rms_norm`] on tensors.
 pub fn rms_norm<B: Kernels>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> Tensor<B, 2> {
+    guards::must(same(&[(weight.dims()[0], x.dims()[1])]));
     wrap(B::rms_norm(unwrap(x), unwrap(weight), eps))
 }
 
 /// [`Kernels::rotate`] on tensors.
 pub fn rotate<B: Kernels>(x: Tensor<B, 2>, cos: Tensor<B, 2>, sin: Tensor<B, 2>) -> Tensor<B, 2> {
+    guards::must(turns(x.dims(), cos.dims(), sin.dims()));
     wrap(B::rotate(unwrap(x), unwrap(cos), unwrap(sin)))
 }
 
 /// [`Kernels::swiglu`] on tensors.
 pub fn swiglu<B: Kernels>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+    guards::must(same(&[(gate.dims()[0], up.dims()[0]), (gate.dims()[1], up.dims()[1])]));
     wrap(B::swiglu(unwrap(gate), unwrap(up)))
 }
 
 /// [`Kernels::segment_attention`] on tensors.
 pub fn attention<B: Kernels>(q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>, segments: &Segments) -> Tensor<B, 2> {
+    let ([n, width], [kn, kv_width], [vn, v_width]) = (q.dims(), k.dims(), v.dims());
+    guards::must(segments.check(n, width, kv_width));
+    guards::must(same(&[(kn, n), (vn, n), (v_width, kv_width)]));
     wrap(B::segment_attention(unwrap(q), unwrap(k), unwrap(v), segments))
 }
 
 /// [`Kernels::branch_attention`] on tensors.
 pub fn branch_attention<B: Kernels>(q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>, branches: &Branches) -> Tensor<B, 2> {
+    let ([n, width], [kn, kv_width], [vn, v_width]) = (q.dims(), k.dims(), v.dims());
+    guards::must(branches.check(n, width, kv_width));
+    guards::must(same(&[(kn, n), (vn, n), (v_width, kv_width)]));
     wrap(B::branch_attention(unwrap(q), unwrap(k), unwrap(v), branches))
 }
 
@@ -285,27 +312,48 @@ pub fn probabilities_backward<B: Kernels>(p: Tensor<B, 4>, scale: f64, grad: Ten
 
 /// [`Kernels::experts`] on tensors.
 pub fn experts<B: Kernels>(x: Tensor<B, 2>, gate_up: Tensor<B, 3>, down: Tensor<B, 3>, counts: &[usize]) -> Tensor<B, 2> {
+    let ([rows, d], [all, wide, gate_d], [down_all, down_d, inner]) = (x.dims(), gate_up.dims(), down.dims());
+    guards::must(guards::experts(counts, rows, all));
+    guards::must(same(&[(gate_d, d), (down_all, all), (down_d, d), (wide, 2 * inner)]));
     wrap(B::experts(unwrap(x), unwrap(gate_up), unwrap(down), counts))
 }
 
 /// [`Kernels::token_logprobs`] on tensors.
 pub fn token_logprobs<B: Kernels>(hidden: Tensor<B, 2>, head: Tensor<B, 2>, asked: &Asked) -> Tensor<B, 1> {
+    let ([rows, d], [vocab, head_d]) = (hidden.dims(), head.dims());
+    guards::must(guards::tokens(&asked.tokens, vocab));
+    guards::must(same(&[(asked.tokens.len(), rows), (head_d, d)]));
     wrap(B::token_logprobs(unwrap(hidden), unwrap(head), asked))
 }
 
 /// [`Kernels::add_rms_norm`] on tensors.
 pub fn add_rms_norm<B: Kernels>(x: Tensor<B, 2>, y: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    guards::must(same(&[(x.dims()[0], y.dims()[0]), (x.dims()[1], y.dims()[1]), (weight.dims()[0], x.dims()[1])]));
     let (sum, normed) = B::add_rms_norm(unwrap(x), unwrap(y), unwrap(weight), eps);
     (wrap(sum), wrap(normed))
 }
 
 /// [`Kernels::norm_rotate`] on tensors.
 pub fn norm_rotate<B: Kernels>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64, cos: Tensor<B, 2>, sin: Tensor<B, 2>) -> Tensor<B, 2> {
+    guards::must(turns(x.dims(), cos.dims(), sin.dims()));
+    guards::must(same(&[(weight.dims()[0], cos.dims()[1])]));
     wrap(B::norm_rotate(unwrap(x), unwrap(weight), eps, unwrap(cos), unwrap(sin)))
 }
 
 /// [`Kernels::cached_attention`] on tensors.
 pub fn cached_attention<B: Kernels>(q: Tensor<B, 2>, cache: [Tensor<B, 3>; 2], places: Tensor<B, 2, Int>, heads: usize) -> Tensor<B, 2> {
+    let ([rows, width], [slots, capacity, kv_width]) = (q.dims(), cache[0].dims());
+    guards::must(
+        Segments { ranges: vec![0..rows], causal: true, heads, kv_heads: kv_width * heads / width.max(1) }.check(rows, width, kv_width),
+    );
+    let [of_values, of_places] = [cache[1].dims(), [places.dims()[0], places.dims()[1], 0]];
+    guards::must(same(&[
+        (of_values[0], slots),
+        (of_values[1], capacity),
+        (of_values[2], kv_width),
+        (of_places[0], rows),
+        (of_places[1], 2),
+    ]));
     wrap(B::cached_attention(unwrap(q), cache.map(unwrap), places.into_primitive(), heads))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! In and out: as [`Kernels`](super::Kernels) says; this is also the definition that fused versions are tested against.
 //! Segments of like lengths lie side by side, padded to the longest of them; what stands in the padding is computed and
-//! dropped. Scores are held for one such group at a time, so that memory is bounded whatever a batch holds.
+//! dropped. Scores are held for one such group at a time, and for some rows of a segment that has too many for itself, so that
+//! memory is bounded whatever a batch holds.
 
 use std::ops::Range;
 
@@ -11,29 +12,30 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{Branches, Kernels, Segments, probabilities, probabilities_backward, unwrap, wrap};
 
-/// Scores held at one time, unless one segment alone has more: 256 MiB in f32.
+/// Scores held at one time, unless a single row has more: 256 MiB in f32.
 const SCORES: usize = 64 << 20;
 /// Scores of padding that cost less than another round of operations.
 const FREE_SCORES: usize = 1 << 20;
 
 /// [`Kernels::segment_attention`](super::Kernels::segment_attention).
 pub fn segment_attention<B: Kernels>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, segments: &Segments) -> FloatTensor<B> {
-    attention::<B>([q, k, v], &Seen { segments, trunks: &[] })
+    attention::<B>([q, k, v], &Seen { segments, trunks: &[], most: SCORES })
 }
 
 /// [`Kernels::branch_attention`](super::Kernels::branch_attention).
 pub fn branch_attention<B: Kernels>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, branches: &Branches) -> FloatTensor<B> {
-    attention::<B>([q, k, v], &Seen { segments: &branches.segments, trunks: &branches.trunks })
+    attention::<B>([q, k, v], &Seen { segments: &branches.segments, trunks: &branches.trunks, most: SCORES })
 }
 
 fn attention<B: Kernels>([q, k, v]: [FloatTensor<B>; 3], seen: &Seen<'_>) -> FloatTensor<B> {
     let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
     let groups = seen.groups();
-    let one = |group: &Group| {
-        let laid = Laid::of(seen, group, &q);
+    let one = |(group, part): (&Group, Range<usize>)| {
+        let laid = Laid::of(seen, group, part, &q);
         laid.merge_queries(laid.probabilities(laid.queries(&q), laid.keys(&k)).matmul(laid.keys(&v)))
     };
-    unwrap(in_order(groups.iter().map(one).collect(), &seen.order(&groups)))
+    let parts = groups.iter().flat_map(|group| seen.parts(group).map(move |part| (group, part)));
+    unwrap(in_order(parts.map(one).collect(), &seen.order(&groups), &q))
 }
 
 /// [`Kernels::segment_attention_backward`](super::Kernels::segment_attention_backward).
@@ -44,25 +46,56 @@ pub fn segment_attention_backward<B: Kernels>(
     segments: &Segments,
     grad: FloatTensor<B>,
 ) -> [FloatTensor<B>; 3] {
-    let (q, k, v, grad) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v), wrap::<B, 2>(grad));
-    let seen = Seen { segments, trunks: &[] };
+    backward::<B>([q, k, v, grad], &Seen { segments, trunks: &[], most: SCORES })
+}
+
+/// Of segments that nobody has for a trunk.
+fn backward<B: Kernels>(of: [FloatTensor<B>; 4], seen: &Seen<'_>) -> [FloatTensor<B>; 3] {
+    let [all_q, all_k, all_v, all_grad] = of.map(wrap::<B, 2>);
     let groups = seen.groups();
     let (mut dqs, mut dks, mut dvs) = (vec![], vec![], vec![]);
     for group in &groups {
-        let laid = Laid::of(&seen, group, &q);
-        let (q, k, v, dout) = (laid.queries(&q), laid.keys(&k), laid.keys(&v), laid.queries_without_padding(&grad));
-        let p = laid.probabilities(q.clone(), k.clone());
-        dvs.push(laid.merge_keys(p.clone().transpose().matmul(dout.clone())));
-        let ds = probabilities_backward(p, laid.scale(), dout.matmul(v.transpose()));
-        dks.push(laid.merge_keys(ds.clone().transpose().matmul(q)));
-        dqs.push(laid.merge_queries(ds.matmul(k)));
+        let mut of_keys: Option<[Tensor<B, 2>; 2]> = None;
+        // The last part first: it sees all positions, and the others add to what it leaves.
+        let mut of_queries: Vec<Tensor<B, 2>> = vec![];
+        for part in seen.parts(group).rev() {
+            let laid = Laid::of(seen, group, part, &all_q);
+            let (q, k, v, dout) = (laid.queries(&all_q), laid.keys(&all_k), laid.keys(&all_v), laid.queries_without_padding(&all_grad));
+            let p = laid.probabilities(q.clone(), k.clone());
+            let dv = laid.merge_keys(p.clone().transpose().matmul(dout.clone()));
+            let ds = probabilities_backward(p, laid.scale(), dout.matmul(v.transpose()));
+            let dk = laid.merge_keys(ds.clone().transpose().matmul(q));
+            of_queries.push(laid.merge_queries(ds.matmul(k)));
+            of_keys = Some(match of_keys {
+                Some([dks, dvs]) => [add_to_first(dks, dk), add_to_first(dvs, dv)],
+                None => [dk, dv],
+            });
+        }
+        dqs.extend(of_queries.into_iter().rev());
+        if let Some([dk, dv]) = of_keys {
+            dks.push(dk);
+            dvs.push(dv);
+        }
     }
     let order = seen.order(&groups);
-    [dqs, dks, dvs].map(|parts| unwrap(in_order(parts, &order)))
+    [unwrap(in_order(dqs, &order, &all_q)), unwrap(in_order(dks, &order, &all_k)), unwrap(in_order(dvs, &order, &all_v))]
 }
 
-/// Groups' padded rows, one after the other, as the rows that they belong to.
-fn in_order<B: Kernels>(mut parts: Vec<Tensor<B, 2>>, order: &Option<Vec<i64>>) -> Tensor<B, 2> {
+/// `sum`, `more` added to its first rows.
+fn add_to_first<B: Kernels>(sum: Tensor<B, 2>, more: Tensor<B, 2>) -> Tensor<B, 2> {
+    let (all, rows) = (sum.dims()[0], more.dims()[0]);
+    if rows == all {
+        return sum + more;
+    }
+    let first = sum.clone().narrow(0, 0, rows) + more;
+    Tensor::cat(vec![first, sum.narrow(0, rows, all - rows)], 0)
+}
+
+/// Groups' padded rows, one after the other, as the rows that they belong to; as wide as `like`.
+fn in_order<B: Kernels>(mut parts: Vec<Tensor<B, 2>>, order: &Option<Vec<i64>>, like: &Tensor<B, 2>) -> Tensor<B, 2> {
+    if parts.is_empty() {
+        return like.clone();
+    }
     let whole = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) };
     let Some(order) = order else { return whole };
     let index = Tensor::from_data(TensorData::new(order.clone(), [order.len()]), &whole.device());
@@ -74,6 +107,8 @@ struct Seen<'a> {
     segments: &'a Segments,
     /// Empty where nobody has one.
     trunks: &'a [Option<usize>],
+    /// Scores held at one time.
+    most: usize,
 }
 
 /// Segments that attend together.
@@ -106,7 +141,7 @@ impl Seen<'_> {
             if let Some(group) = groups.last_mut() {
                 let (longest, widest) = (group.rows.max(rows), group.positions.max(positions));
                 let padded = longest * widest * self.segments.heads * (group.members.len() + 1);
-                if padded <= SCORES && padded <= 2 * (needed + scores) + FREE_SCORES {
+                if padded <= self.most && padded <= 2 * (needed + scores) + FREE_SCORES {
                     (group.rows, group.positions) = (longest, widest);
                     group.members.push(segment);
                     needed += scores;
@@ -117,6 +152,13 @@ impl Seen<'_> {
             needed = scores;
         }
         groups
+    }
+
+    /// The rows of a group that attend together, of each of its segments: all, unless one segment alone has too many scores.
+    fn parts(&self, group: &Group) -> impl DoubleEndedIterator<Item = Range<usize>> + use<> {
+        let of_row = group.members.len() * group.positions * self.segments.heads;
+        let (rows, most) = (group.rows, if group.members.len() == 1 { (self.most / of_row.max(1)).max(1) } else { group.rows.max(1) });
+        (0..rows.div_ceil(most)).map(move |part| part * most..rows.min((part + 1) * most))
     }
 
     /// Where each row is among the padded rows of the groups; nothing where it is in its own place.
@@ -167,7 +209,7 @@ impl<B: Kernels> Source<B> {
     }
 }
 
-/// A group on its device. Query heads that share a key head are rows of one matrix: `s` members, `kv` key heads, `share`
+/// A group's part on its device. Query heads that share a key head are rows of one matrix: `s` members, `kv` key heads, `share`
 /// query heads to each, `l` padded rows, `p` padded positions, `e` the width of a head.
 struct Laid<B: Kernels> {
     s: usize,
@@ -183,15 +225,21 @@ struct Laid<B: Kernels> {
 }
 
 impl<B: Kernels> Laid<B> {
-    fn of(seen: &Seen<'_>, group: &Group, q: &Tensor<B, 2>) -> Self {
+    fn of(seen: &Seen<'_>, group: &Group, part: Range<usize>, q: &Tensor<B, 2>) -> Self {
         let Segments { heads, kv_heads, causal, .. } = *seen.segments;
-        let (s, l, p, device) = (group.members.len(), group.rows, group.positions, q.device());
-        let own: Vec<Vec<usize>> = group.members.iter().map(|at| seen.own(*at).collect()).collect();
-        let positions: Vec<Vec<usize>> = group.members.iter().map(|at| seen.trunk(*at).chain(seen.own(*at)).collect()).collect();
+        let (s, l, device) = (group.members.len(), part.len(), q.device());
+        // What the rows of a part do not see need not be there: a part is of one segment, or whole.
+        let unseen = if causal { group.rows - part.end } else { 0 };
+        let p = group.positions - unseen;
+        let own: Vec<Vec<usize>> = group.members.iter().map(|at| seen.own(*at).skip(part.start).take(l).collect()).collect();
+        let seen_by = |at: usize| seen.trunk(at).len() + seen.own(at).len() - unseen;
+        let positions: Vec<Vec<usize>> =
+            group.members.iter().map(|at| seen.trunk(*at).chain(seen.own(*at)).take(seen_by(*at)).collect()).collect();
         let mut last = Vec::with_capacity(s * l);
-        for (own, positions) in own.iter().zip(&positions) {
-            let before = positions.len() - own.len();
-            last.extend((0..l).map(|row| (before + if causal { row.min(own.len() - 1) } else { own.len() - 1 }) as i64));
+        for (at, positions) in group.members.iter().zip(&positions) {
+            let before = seen.trunk(*at).len();
+            let of_row = |row: usize| if causal { before + (part.start + row).min(seen.own(*at).len() - 1) } else { positions.len() - 1 };
+            last.extend((0..l).map(|row| of_row(row) as i64));
         }
         Self {
             rows: Source::of(&own, l, q),
@@ -250,5 +298,70 @@ impl<B: Kernels> Laid<B> {
     /// \[s, kv, share * l, p\].
     fn probabilities(&self, q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 4> {
         probabilities(q.matmul(k.transpose()), self.last.clone(), self.scale())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::backend::Cpu;
+
+    fn values(x: FloatTensor<Cpu>) -> Vec<f32> {
+        wrap::<Cpu, 2>(x).into_data().into_vec::<f32>().expect("floats")
+    }
+
+    #[track_caller]
+    fn close(got: FloatTensor<Cpu>, want: FloatTensor<Cpu>, what: &str) {
+        let (got, want) = (values(got), values(want));
+        assert_eq!(got.len(), want.len(), "{what}");
+        let far = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max);
+        assert!(far < 2e-5, "{what}: {far}");
+    }
+
+    #[test]
+    fn what_is_cut_into_parts_is_what_it_is_in_one_piece() {
+        const E: usize = 6;
+        for (heads, kv_heads, causal) in [(4, 2, true), (2, 1, false), (3, 3, true)] {
+            let lengths = [17, 0, 4, 33, 1, 17];
+            let segments = std::sync::Arc::unwrap_or_clone(Segments::of_lengths(&lengths, causal, heads, kv_heads));
+            let random = |heads: usize| {
+                let shape = [segments.rows(), heads * E];
+                unwrap(Tensor::<Cpu, 2>::random(shape, Distribution::Normal(0.0, 1.0), &Default::default()))
+            };
+            let (q, k, v, grad) = (random(heads), random(kv_heads), random(kv_heads), random(heads));
+            let trunks = [None, None, Some(0), Some(0), None, Some(4)];
+            let seen = |most, trunks| Seen { segments: &segments, trunks, most };
+            // One row at a time; a few, so that the last part is shorter; all of some segments and parts of others.
+            for most in [1, 33 * heads * 5, 20 * 20 * heads] {
+                let cut = seen(most, &trunks);
+                assert!(cut.groups().iter().any(|group| cut.parts(group).count() > 1), "{most}");
+                let what = format!("{heads}/{kv_heads} heads, at most {most}");
+                let whole = attention::<Cpu>([q.clone(), k.clone(), v.clone()], &seen(SCORES, &trunks));
+                close(attention::<Cpu>([q.clone(), k.clone(), v.clone()], &cut), whole, &what);
+                let of = || [q.clone(), k.clone(), v.clone(), grad.clone()];
+                for (got, want) in backward::<Cpu>(of(), &seen(most, &[])).into_iter().zip(backward::<Cpu>(of(), &seen(SCORES, &[]))) {
+                    close(got, want, &what);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_part_holds_more_scores_than_are_counted() {
+        // 12,000 tokens of 32 heads have more scores than 32 bits count.
+        let segments = Segments::of_lengths(&[12_000, 300, 300], true, 32, 8);
+        let seen = Seen { segments: &segments, trunks: &[], most: SCORES };
+        for group in seen.groups() {
+            let parts: Vec<_> = seen.parts(&group).collect();
+            assert!(parts.iter().all(|part| group.members.len() * part.len() * group.positions * 32 <= SCORES));
+            assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), group.rows);
+            assert!(group.rows < 12_000 || parts.len() > 60);
+        }
+        let nothing = Segments::of_lengths(&[0, 0], true, 2, 1);
+        let none = || unwrap(Tensor::<Cpu, 2>::zeros([0, 8], &Default::default()));
+        let kv = || unwrap(Tensor::<Cpu, 2>::zeros([0, 4], &Default::default()));
+        assert!(values(segment_attention::<Cpu>(none(), kv(), kv(), &nothing)).is_empty());
     }
 }

@@ -17,7 +17,7 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
 
 use self::product::product;
-use super::{AdamStep, Kernels, unwrap, wrap};
+use super::{AdamStep, Kernels, guards, unwrap, wrap};
 
 /// Rows that one cube (block) takes, a plane each.
 const PLANES: u32 = 8;
@@ -27,8 +27,15 @@ const BLOCK: usize = 128;
 /// Parts that a sum of squares comes in.
 const SQUARES: usize = 1024;
 
+/// What a kernel is to count can be counted.
+#[track_caller]
+fn counted(values: usize) {
+    guards::must(guards::countable("what a kernel is launched over", values));
+}
+
 /// Launches over rows, a plane each.
 fn planes<R: CubeRuntime>(client: &ComputeClient<R>, rows: usize) -> (CubeCount, CubeDim) {
+    counted(rows);
     let plane = client.properties().hardware.plane_size_max;
     let dim = CubeDim::new_2d(plane, PLANES);
     (calculate_cube_count_elemwise(client, rows * plane as usize, dim), dim)
@@ -36,17 +43,21 @@ fn planes<R: CubeRuntime>(client: &ComputeClient<R>, rows: usize) -> (CubeCount,
 
 /// Launches over values, a unit each.
 fn units<R: CubeRuntime>(client: &ComputeClient<R>, values: usize) -> (CubeCount, CubeDim) {
+    counted(values);
     let dim = CubeDim::new_1d(256);
     (calculate_cube_count_elemwise(client, values, dim), dim)
 }
 
 fn empty<R: CubeRuntime>(like: &CubeTensor<R>, shape: impl Into<Shape>, dtype: DType) -> CubeTensor<R> {
-    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
+    let shape = shape.into();
+    counted(shape.num_elements());
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }
 
-/// Rows and their width, of any tensor.
+/// Rows and their width, of any tensor that a kernel can count.
 fn rows_of<R: CubeRuntime>(x: &CubeTensor<R>) -> (usize, usize) {
     let shape = x.shape();
+    counted(shape.num_elements());
     let width = shape[shape.num_dims() - 1];
     (shape.num_elements() / width.max(1), width)
 }
@@ -73,6 +84,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let (x, weight) = (into_contiguous(x), into_contiguous(weight));
         let ((n, width), dtype) = (rows_of(&x), x.dtype);
         let out = empty(&x, x.shape(), dtype);
+        if nothing(&x) {
+            return out;
+        }
         let (client, (count, dim)) = (x.client.clone(), planes(&x.client, n));
         let arrays = [x, weight, out.clone()].map(CubeTensor::into_array_arg);
         let [x, weight, to] = arrays;
@@ -83,6 +97,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
     fn rms_norm_backward(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
         let [x, weight, grad] = [x, weight, grad].map(into_contiguous);
         let ((n, width), dtype, of_weight) = (rows_of(&x), x.dtype, weight.dtype);
+        if nothing(&x) {
+            return [x, Self::float_zeros([width].into(), &weight.device, FloatDType::from(of_weight))];
+        }
         let blocks = n.div_ceil(BLOCK);
         let (dx, inverse) = (empty(&x, x.shape(), dtype), empty(&x, [n], DType::F32));
         let parts = empty(&x, [blocks, width], DType::F32);
@@ -102,6 +119,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let [x, cos, sin] = [x, cos, sin].map(into_contiguous);
         let ((_, width), (_, e), dtype) = (rows_of(&x), rows_of(&cos), x.dtype);
         let out = empty(&x, x.shape(), dtype);
+        if nothing(&x) {
+            return out;
+        }
         let (client, (count, dim)) = (x.client.clone(), units(&x.client, x.shape().num_elements()));
         let [x, cos, sin, to] = [x, cos, sin, out.clone()].map(CubeTensor::into_array_arg);
         elements::rotate::launch(&client, count, dim, x, cos, sin, to, width, e, dtype.into());
@@ -111,6 +131,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         let [gate, up] = [gate, up].map(into_contiguous);
         let (out, dtype) = (empty(&gate, gate.shape(), gate.dtype), gate.dtype);
+        if nothing(&gate) {
+            return out;
+        }
         let (client, (count, dim)) = (gate.client.clone(), units(&gate.client, gate.shape().num_elements()));
         let [gate, up, to] = [gate, up, out.clone()].map(CubeTensor::into_array_arg);
         elements::swiglu::launch(&client, count, dim, gate, up, to, dtype.into());
@@ -121,6 +144,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let [gate, up, grad] = [gate, up, grad].map(into_contiguous);
         let (dtype, shape) = (gate.dtype, gate.shape());
         let out = [(); 2].map(|()| empty(&gate, shape.clone(), dtype));
+        if nothing(&gate) {
+            return out;
+        }
         let (client, (count, dim)) = (gate.client.clone(), units(&gate.client, shape.num_elements()));
         let [gate, up, grad] = [gate, up, grad].map(CubeTensor::into_array_arg);
         let [dgate, dup] = out.clone().map(CubeTensor::into_array_arg);
@@ -131,8 +157,11 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
     fn probabilities(scores: FloatTensor<Self>, last: IntTensor<Self>, scale: f64) -> FloatTensor<Self> {
         let (scores, last) = (into_contiguous(scores), into_contiguous(last));
         let ((n, width), (_, lines), dtype) = (rows_of(&scores), rows_of(&last), scores.dtype);
-        let share = n / last.shape().num_elements();
         let (out, dtypes) = (empty(&scores, scores.shape(), dtype), [dtype.into(), last.dtype.into()]);
+        if nothing(&scores) {
+            return out;
+        }
+        let share = n / last.shape().num_elements();
         let (client, (count, dim)) = (scores.client.clone(), planes(&scores.client, n));
         let [scores, last, to] = [scores, last, out.clone()].map(CubeTensor::into_array_arg);
         rows::probabilities::launch(&client, count, dim, scores, last, to, n, width, lines, share, scale as f32, dtypes);
@@ -143,6 +172,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let [p, grad] = [p, grad].map(into_contiguous);
         let ((n, width), dtype) = (rows_of(&p), p.dtype);
         let out = empty(&p, p.shape(), dtype);
+        if nothing(&p) {
+            return out;
+        }
         let (client, (count, dim)) = (p.client.clone(), planes(&p.client, n));
         let [p, grad, to] = [p, grad, out.clone()].map(CubeTensor::into_array_arg);
         rows::probabilities_backward::launch(&client, count, dim, p, grad, to, n, width, scale as f32, dtype.into());
@@ -154,6 +186,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let tokens = ids::<Self>(tokens, &logits.device);
         let ((n, width), dtypes) = (rows_of(&logits), [logits.dtype.into(), tokens.dtype.into()]);
         let out = empty(&logits, [n], DType::F32);
+        if nothing(&logits) {
+            return out;
+        }
         let (client, (count, dim)) = (logits.client.clone(), planes(&logits.client, n));
         let [logits, tokens, to] = [logits, tokens, out.clone()].map(CubeTensor::into_array_arg);
         rows::pick_logprobs::launch(&client, count, dim, logits, tokens, to, n, width, temperature.recip() as f32, dtypes);
@@ -167,6 +202,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let grad = if grad.dtype() == DType::F32 { grad } else { grad.cast(FloatDType::F32) };
         let ((n, width), dtypes) = (rows_of(&logits), [logits.dtype.into(), tokens.dtype.into()]);
         let out = empty(&logits, logits.shape(), logits.dtype);
+        if nothing(&logits) {
+            return out;
+        }
         let (client, (count, dim)) = (logits.client.clone(), planes(&logits.client, n));
         let [logits, tokens, grad, to] = [logits, tokens, into_contiguous(unwrap(grad)), out.clone()].map(CubeTensor::into_array_arg);
         let scale = temperature.recip() as f32;
@@ -183,6 +221,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let [x, y, weight] = [x, y, weight].map(into_contiguous);
         let ((n, width), dtype, shape) = (rows_of(&x), x.dtype, x.shape());
         let (sum, out) = (empty(&x, shape.clone(), dtype), empty(&x, shape, dtype));
+        if nothing(&x) {
+            return (sum, out);
+        }
         let (client, (count, dim)) = (x.client.clone(), planes(&x.client, n));
         let [x, y, weight, to_sum, to] = [x, y, weight, sum.clone(), out.clone()].map(CubeTensor::into_array_arg);
         rows::add_rms_norm::launch(&client, count, dim, x, y, weight, to_sum, to, n, width, eps as f32, dtype.into());
@@ -200,6 +241,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let ((n, width), (_, e), dtype) = (rows_of(&x), rows_of(&cos), x.dtype);
         let heads = width / e;
         let out = empty(&x, x.shape(), dtype);
+        if nothing(&x) {
+            return out;
+        }
         let (client, (count, dim)) = (x.client.clone(), planes(&x.client, n * heads));
         let [x, weight, cos, sin, to] = [x, weight, cos, sin, out.clone()].map(CubeTensor::into_array_arg);
         rows::norm_rotate::launch(&client, count, dim, x, weight, cos, sin, to, n * heads, e, heads, eps as f32, dtype.into());
@@ -216,6 +260,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let ((n, width), (_, kv_width), capacity) = (rows_of(&q), rows_of(&keys), keys.shape()[1]);
         let (e, share) = (width / heads, width / kv_width);
         let (out, dtypes) = (empty(&q, q.shape(), q.dtype), [q.dtype.into(), places.dtype.into()]);
+        if nothing(&q) {
+            return out;
+        }
         let client = q.client.clone();
         let lanes = client.properties().hardware.plane_size_max;
         let dim = CubeDim::new_2d(lanes, attend::PLANES);
@@ -231,6 +278,7 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         let client = parts.client.clone();
         for (at, x) in of.into_iter().enumerate() {
             let (x, (count, dim)) = (into_contiguous(x), planes(&client, SQUARES));
+            counted(x.shape().num_elements());
             let dtype = x.dtype.into();
             rows::squares::launch(&client, count, dim, x.into_array_arg(), parts.clone().into_array_arg(), at * SQUARES, SQUARES, dtype);
         }
@@ -245,6 +293,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
     ) -> ([FloatTensor<Self>; 3], FloatTensor<Self>) {
         let (held, gradient) = (held.map(own), into_contiguous(gradient));
         let rounded = empty(&gradient, gradient.shape(), dtype.into());
+        if nothing(&gradient) {
+            return (held, rounded);
+        }
         let (client, (count, dim)) = (gradient.client.clone(), units(&gradient.client, gradient.shape().num_elements()));
         let dtypes = [gradient.dtype.into(), rounded.dtype.into()];
         let [weight, first, second] = held.clone().map(CubeTensor::into_array_arg);

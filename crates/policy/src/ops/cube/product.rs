@@ -16,17 +16,14 @@ use cubek::matmul::routines::double_buffering::DoubleBufferingArgs;
 use cubek::matmul::routines::simple::SimpleArgs;
 use cubek::std::InputBinding;
 
-/// Rows up to which one stage of a tile is all there is to load.
-const FEW_ROWS: usize = 64;
+use crate::ops::guards::{self, Product};
 
-/// Which kernel multiplies \[m, k\] with \[k, n\]; none of these for narrow results and, with few rows, for a `k` that ends within
-/// a stage: the fixture with experts (`n` = 8, `k` = 48) came out wrong with them on an H100.
-fn choice(m: usize, k: usize, n: usize) -> Option<Strategy> {
-    match m {
-        _ if n < 32 => None,
-        0..=FEW_ROWS if k % 32 == 0 => Some(Strategy::SimpleCyclicMma(Inferred(SimpleArgs { multi_rows: false, tile_matmul: Mma }))),
-        0..=FEW_ROWS => None,
-        _ => Some(Strategy::DoubleCyclicMma(Inferred(DoubleBufferingArgs { specialized: false, tile_matmul: Mma }))),
+/// What [`guards::product`] chose, as Burn calls it; nothing where the choice is left to Burn, which takes a kernel of one stage.
+fn strategy(chosen: Product) -> Option<Strategy> {
+    match chosen {
+        Product::OneStage => Some(Strategy::SimpleCyclicMma(Inferred(SimpleArgs { multi_rows: false, tile_matmul: Mma }))),
+        Product::TwoStages => Some(Strategy::DoubleCyclicMma(Inferred(DoubleBufferingArgs { specialized: false, tile_matmul: Mma }))),
+        Product::OfBurn => None,
     }
 }
 
@@ -38,11 +35,24 @@ pub(super) fn product<R: CubeRuntime>(lhs: CubeTensor<R>, rhs: CubeTensor<R>) ->
     let dtype = burn_dtype.into();
     let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: dtype, rhs: dtype, out: dtype });
     let binding = |x: &CubeTensor<R>| InputBinding::new(x.clone().binding(), dtype);
-    let launched = choice(m, k, n)
+    if m * n == 0 {
+        return out;
+    }
+    let plane = lhs.client.properties().hardware.plane_size_max as usize;
+    for (operand, values) in [("left", m * k), ("right", k * n), ("resulting", m * n)] {
+        guards::must(guards::countable(format_args!("the {operand} matrix of a product of {m}x{k} with {k}x{n}"), values));
+    }
+    let launched = strategy(guards::product(m, k, n, plane))
         .map(|strategy| launch_ref(&strategy, &lhs.client, binding(&lhs), binding(&rhs), out.clone().binding(), &mut elements));
     match launched {
         Some(Ok(())) => out,
         // Burn's own choice, also where the device or the precision lacks what the kernel needs.
-        _ => matmul(lhs, rhs, Some(out), MatmulStrategy::default(), burn_dtype).expect("Burn has a kernel for every product"),
+        refused => {
+            if let Some(Err(error)) = refused {
+                static ONCE: std::sync::Once = std::sync::Once::new();
+                ONCE.call_once(|| tracing::warn!(m, k, n, ?error, "this device has not the kernel of fast products: Burn's own is used"));
+            }
+            matmul(lhs, rhs, Some(out), MatmulStrategy::default(), burn_dtype).expect("Burn has a kernel for every product")
+        }
     }
 }
