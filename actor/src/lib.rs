@@ -136,13 +136,14 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn new(config: &Config) -> Result<Self, BadInput> {
+    fn new(config: &Config) -> anyhow::Result<Self> {
         let bad = |what: &str, error: &dyn std::fmt::Display| BadInput::new(format!("{what}: {error}"));
+        config.engine.device.admits_folder(&config.policy).map_err(|error| bad("engine", &error))?;
         let chat = Chat::load(&config.policy).map_err(|error| bad("policy", &error))?;
         let (model, weights) = checkpoint::read(&config.policy).map_err(|error| bad("policy", &error))?;
         if chat.vocab_size() > model.text.vocab_size || chat.image_pad() != model.image_token_id {
             let folder = config.policy.display();
-            return Err(BadInput::new(format!("policy: tokenizer and config.json of {folder} do not belong together")));
+            return Err(BadInput::new(format!("policy: tokenizer and config.json of {folder} do not belong together")).into());
         }
         let world = match &config.world {
             Some(folder) => World::load(folder),
@@ -157,7 +158,10 @@ impl Loaded {
         let mut sizes = config.engine.clone();
         sizes.end_tokens = vec![chat.end_token()];
         let context = config.rollout.max_context_tokens.min(sizes.max_context);
-        let engine = Engine::start_from(model, &weights, sizes, version).map_err(|error| bad("policy", &error))?;
+        let engine = Engine::start_from(model, &weights, sizes, version).map_err(|error| match error {
+            hypereyes_policy::Error::Device(_) => anyhow::Error::from(error),
+            error => bad("policy", &error).into(),
+        })?;
         let setup = Setup {
             chat: Arc::new(chat),
             search: Arc::new(Limited::new(EmbeddedSearch::new(world), &config.search)),

@@ -13,7 +13,7 @@ use hypereyes_proto::orders::Order;
 
 use crate::config::Config;
 use crate::ranks::Meeting;
-use crate::rl::unfinished;
+use crate::rl::{refusal, unfinished};
 use crate::service;
 use crate::start::Start;
 use crate::step::{self, Pictures};
@@ -54,7 +54,7 @@ fn follow(config: &Config, meeting: Meeting) -> Result<()> {
     let (model, _) = model_files::read(&config.policy).map_err(bad)?;
     let processor = Processor::load(&config.policy).map_err(|error| BadInput::new(error.to_string()))?;
     let optim = config.optim.clone();
-    let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, config.placement()).map_err(bad)?;
+    let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, config.placement()).map_err(refusal)?;
     trainer.resume(&start.moments);
     tracing::info!(rank = config.ranks.rank, world = config.ranks.world, steps = start.moments.steps, "rank up");
     for number in 1.. {

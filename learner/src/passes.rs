@@ -14,6 +14,7 @@ use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{self, HostWeights, ParamPath};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::{Device, OnDevice};
+use hypereyes_policy::faults;
 use hypereyes_policy::frozen::{self, Said, Wanted};
 use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::model::Qwen3Vl;
@@ -50,8 +51,9 @@ pub trait Passes: Send {
 /// Puts a model on a device, to be trained; on the CPU, on up to `most_lanes` lanes.
 ///
 /// # Errors
-/// [`Error`] when the weights do not fit the shape, or there is no such device.
+/// [`Error`] when the weights do not fit the shape, there is no such device, or it does not admit the model.
 pub fn place(config: &ModelConfig, weights: &HostWeights, device: Device, most_lanes: usize) -> Result<Box<dyn Passes>, Error> {
+    device.admits(config)?;
     let lanes = Lanes::of_this_pool(if device.has_lanes() { most_lanes } else { 1 })?;
     device.run(Place { config: config.clone(), weights, lanes })?
 }
@@ -94,7 +96,7 @@ impl<B: Kernels> Passes for Placed<B> {
             let (logprobs, coefficients) = weighted?;
             let mut gradients = Gradients::new();
             self.backward(lane, logprobs, coefficients, &mut |name, gradient| {
-                gradients.insert(name, gradient.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32"));
+                gradients.insert(name, faults::floats_or_panic(gradient));
             });
             (!gradients.is_empty()).then_some(gradients)
         })
@@ -108,7 +110,8 @@ impl<B: Kernels> Passes for Placed<B> {
         // `clone` shares tensors; the mapper then replaces every one of them.
         let first = checkpoint::from_host(self.models[0].clone(), weights)?;
         self.models = copies(first, self.lanes.count());
-        Ok(())
+        // Errors are told to the thread that asked, and the next pass may be on another.
+        faults::settle::<B>(&self.device)
     }
 }
 
@@ -130,7 +133,7 @@ impl<B: Kernels> Placed<B> {
         }
         let hidden = score::hidden(&self.models[lane], &self.config, &batch, &self.device);
         let logprobs = score::logprobs(&self.models[lane], hidden, &targets, temperature);
-        let values = logprobs.clone().inner().into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        let values = faults::floats_or_panic(logprobs.clone().inner());
         Some((logprobs, values))
     }
 

@@ -57,6 +57,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
     crate::metrics::describe();
     config.start_pool();
+    config.device.admits_folder(&config.policy).map_err(refusal)?;
     let security = Security::new(config.tls.as_ref())?;
     let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
     let server = server.secure(&security, hypereyes_proto::roles::callers);
@@ -196,6 +197,14 @@ pub(crate) fn unfinished(shutdown: &Shutdown) -> Result<()> {
     Ok(())
 }
 
+/// What a model could not be placed for: wrong input, unless the device itself has failed.
+pub(crate) fn refusal(error: hypereyes_policy::Error) -> anyhow::Error {
+    match error {
+        hypereyes_policy::Error::Device(_) => error.into(),
+        error => BadInput::new(error.to_string()).into(),
+    }
+}
+
 /// Meets the other ranks and gives them what this one starts from.
 fn gather_ranks(config: &Config, model: ModelConfig, start: Start, open: Option<(Hub, Meeting)>) -> Result<Trainer> {
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
@@ -204,7 +213,7 @@ fn gather_ranks(config: &Config, model: ModelConfig, start: Start, open: Option<
         ranks.broadcast(0, start.to_bytes().map_err(bad)?)?;
     }
     let optim = config.optim.clone();
-    let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, config.placement()).map_err(bad)?;
+    let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, config.placement()).map_err(refusal)?;
     trainer.resume(&start.moments);
     Ok(trainer)
 }

@@ -67,6 +67,7 @@ impl Scorer {
     /// [`Error`], which names the file.
     pub fn load(id: TeacherId, folder: &Path, limits: &ModelLimits) -> Result<Self, Error> {
         let ModelLimits { device, max_batch_tokens, max_waiting, .. } = limits.clone();
+        device.admits_folder(folder)?;
         let (config, weights) = checkpoint::read(folder)?;
         let model = frozen::freeze(&config, &weights, device, max_batch_tokens / LANE_TOKENS)?;
         let (jobs, inbox) = mpsc::channel(max_waiting.max(1));

@@ -36,8 +36,16 @@ pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Setup {
 pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
     let chat = chat(model)?;
     let sizes = EngineConfig { end_tokens: vec![chat.end_token()], ..config.engine.clone() };
-    let engine = Engine::load(model, sizes, version).map_err(|error| BadInput::new(error.to_string()))?;
+    let engine = Engine::load(model, sizes, version).map_err(refusal)?;
     Ok((setup(config, world, chat), engine))
+}
+
+/// What a model could not be used for: wrong input, unless the device itself has failed.
+pub fn refusal(error: hypereyes_policy::Error) -> anyhow::Error {
+    match error {
+        hypereyes_policy::Error::Device(_) => error.into(),
+        error => BadInput::new(error.to_string()).into(),
+    }
 }
 
 /// Reads a whole model folder and forgets it: what is wrong with it is said before anything else is done.

@@ -3,10 +3,13 @@
 //! In: the name of a device. Out: work done with that device's backend, or one error that says why it cannot be had. Work
 //! that should run anywhere is an [`OnDevice`]; nothing else needs to name a backend.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::backend::Cpu;
+use crate::config::ModelConfig;
 use crate::ops::Kernels;
 
 /// A device and the precision it computes in. Weights are always kept in f32.
@@ -38,14 +41,14 @@ impl Device {
     /// Does work with the device's backend.
     ///
     /// # Errors
-    /// [`Error::Input`] when this build or this machine has no such device.
+    /// [`Error::Input`] when this build or this machine has no such device; [`Error::Device`] when it fails.
     pub fn run<W: OnDevice>(self, work: W) -> Result<W::Output, Error> {
         match self {
             Self::Cpu => Ok(work.run::<Cpu>(Default::default())),
             #[cfg(feature = "cuda")]
-            Self::Cuda => present(self).map(|()| work.run::<crate::backend::Cuda>(Default::default())),
+            Self::Cuda => present(self).and_then(|()| crate::faults::guarded::<crate::backend::Cuda, _>(work, Default::default())),
             #[cfg(feature = "cuda")]
-            Self::CudaBf16 => present(self).map(|()| work.run::<crate::backend::CudaBf16>(Default::default())),
+            Self::CudaBf16 => present(self).and_then(|()| crate::faults::guarded::<crate::backend::CudaBf16, _>(work, Default::default())),
             #[cfg(not(feature = "cuda"))]
             Self::Cuda | Self::CudaBf16 => {
                 Err(Error::Input(format!("device {:?} needs a build with CUDA: cargo build --release --features cuda", self.name())))
@@ -65,6 +68,34 @@ impl Device {
             fn run<B: Kernels>(self, _: B::Device) {}
         }
         self.run(Nothing)
+    }
+
+    /// Whether a model may compute here. One with experts may not on a GPU: what it says there has been seen to be wrong, and not
+    /// by rounding (`docs/gpu.md`).
+    ///
+    /// # Errors
+    /// [`Error::Input`] in one line that names the key `device`.
+    pub fn admits(self, model: &ModelConfig) -> Result<(), Error> {
+        match &model.text.experts {
+            Some(experts) if self != Self::Cpu => Err(Error::Input(format!(
+                "device = {:?}: the model has experts ({} to a layer), and models with experts have not been shown to be right on GPUs \
+                 (docs/gpu.md): set device = \"cpu\"",
+                self.name(),
+                experts.count
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Device::admits`], of a model folder; only its `config.json` is read.
+    ///
+    /// # Errors
+    /// [`Error::Input`] that names the folder, also when it holds no model.
+    pub fn admits_folder(self, folder: &Path) -> Result<(), Error> {
+        if self == Self::Cpu {
+            return Ok(());
+        }
+        self.admits(&ModelConfig::load(folder)?).map_err(|error| Error::Input(format!("{}: {error}", folder.display())))
     }
 
     /// Bytes that one parameter of a model takes.
@@ -156,6 +187,30 @@ mod tests {
             assert_eq!(device.name().parse::<Device>(), Ok(device));
         }
         assert!("gpu".parse::<Device>().unwrap_err().contains("cpu, cuda, cuda-bf16"));
+    }
+
+    #[test]
+    fn a_model_with_experts_is_refused_on_gpus_before_anything_else() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let (dense, experts) = (data.join("qwen3vl-tiny"), data.join("qwen3vl-moe-tiny"));
+        for device in Device::ALL {
+            assert!(device.admits_folder(&dense).is_ok(), "{device}");
+            let refused = device.admits_folder(&experts);
+            if device == Device::Cpu {
+                assert!(refused.is_ok());
+                continue;
+            }
+            let reason = refused.unwrap_err().to_string();
+            assert!(reason.contains(&format!("device = \"{device}\"")) && reason.contains("qwen3vl-moe-tiny"), "{reason}");
+            assert!(!reason.contains('\n') && reason.contains("device = \"cpu\""), "{reason}");
+            let (config, weights) = crate::checkpoint::read(&experts).unwrap();
+            let sizes = crate::engine::EngineConfig { device, ..Default::default() };
+            let started = crate::engine::Engine::start_from(config.clone(), &weights, sizes, hypereyes_domain::PolicyVersion(0));
+            // Where this build has no GPU, the model is what is wrong all the same: it would be there, too.
+            for reason in [started.unwrap_err(), crate::frozen::freeze(&config, &weights, device, 1).err().unwrap()] {
+                assert!(reason.to_string().contains("experts"), "{reason}");
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{self, HostWeights};
 use crate::config::ModelConfig;
 use crate::device::{Device, OnDevice};
+use crate::faults;
 use crate::lanes::Lanes;
 use crate::model::Qwen3Vl;
 use crate::ops::{Branches, Kernels, Segments};
@@ -57,8 +58,18 @@ pub trait Frozen: Send {
 /// Puts a model on a device, to be asked; on the CPU, on up to `most_lanes` lanes.
 ///
 /// # Errors
-/// [`Error`] when the weights do not fit the shape, or there is no such device.
+/// [`Error`] when the weights do not fit the shape, there is no such device, or it does not [admit](Device::admits) the model.
 pub fn freeze(config: &ModelConfig, weights: &HostWeights, device: Device, most_lanes: usize) -> Result<Box<dyn Frozen>, Error> {
+    device.admits(config)?;
+    freeze_to_verify(config, weights, device, most_lanes)
+}
+
+/// As [`freeze`], also where the device has not been shown to be right for the model: for whoever compares what it says with what
+/// is right.
+///
+/// # Errors
+/// As [`freeze`].
+pub fn freeze_to_verify(config: &ModelConfig, weights: &HostWeights, device: Device, most_lanes: usize) -> Result<Box<dyn Frozen>, Error> {
     let lanes = Lanes::of_this_pool(if device.has_lanes() { most_lanes } else { 1 })?;
     device.run(Freeze { config: config.clone(), weights, lanes })?
 }
@@ -88,6 +99,7 @@ struct Placed<B: Kernels> {
 
 impl<B: Kernels> Frozen for Placed<B> {
     fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
+        samples.iter().try_for_each(Sample::check)?;
         let alike = |at: usize| at > 0 && share_trunk(&samples[at - 1], &samples[at]);
         let rows = |(at, sample): (usize, &Sample)| sample.tokens.len() - if alike(at) { sample.trunk } else { 0 };
         let lengths: Vec<usize> = samples.iter().enumerate().map(rows).collect();
@@ -109,34 +121,34 @@ pub fn say<B: Kernels>(
     samples: &[Sample],
     wanted: Wanted,
 ) -> Result<Vec<Said>, Error> {
+    samples.iter().try_for_each(Sample::check)?;
     let (batch, targets) = branch_out(config, samples)?;
     if targets.is_empty() {
         return Ok(vec![Said::default(); samples.len()]);
     }
     let heads = (config.text.num_attention_heads, config.text.num_key_value_heads);
     let hidden = score::hidden_of(model, config, &batch, &mut &branches(&batch, heads), device);
-    Ok(cut(samples, &answer(model, hidden, &targets, wanted)))
+    Ok(cut(samples, &answer(model, hidden, &targets, wanted)?))
 }
 
 /// What is said of all targets.
-fn answer<B: Kernels>(model: &Qwen3Vl<B>, hidden: Tensor<B, 2>, targets: &[Target], wanted: Wanted) -> Said {
+fn answer<B: Kernels>(model: &Qwen3Vl<B>, hidden: Tensor<B, 2>, targets: &[Target], wanted: Wanted) -> Result<Said, Error> {
     if wanted.top == 0 {
-        let values = score::logprobs(model, hidden, targets, wanted.temperature).into_data().convert::<f32>();
-        return Said { logprobs: values.into_vec::<f32>().expect("converted to f32"), top: vec![] };
+        let logprobs = faults::floats(score::logprobs(model, hidden, targets, wanted.temperature))?;
+        return Ok(Said { logprobs, top: vec![] });
     }
     let mut said = Said::default();
     for targets in targets.chunks(TOP_ROWS) {
         let rows: Vec<i64> = targets.iter().map(|target| target.row as i64).collect();
         let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [targets.len()]), &hidden.device());
-        let logits = model.logits(hidden.clone().select(0, rows)).into_data().convert::<f32>();
-        let logits = logits.into_vec::<f32>().expect("converted to f32");
+        let logits = faults::floats(model.logits(hidden.clone().select(0, rows)))?;
         for (row, target) in logits.chunks_exact(logits.len() / targets.len()).zip(targets) {
             let (own, top) = most_likely(row, target.token, wanted);
             said.logprobs.push(own);
             said.top.extend(top);
         }
     }
-    said
+    Ok(said)
 }
 
 /// Rows of logits that are on the host at one time when the most likely tokens are named.

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod device;
 pub mod engine;
+pub mod faults;
 pub mod frozen;
 pub mod init;
 pub mod lanes;
@@ -36,6 +37,9 @@ pub enum Error {
         /// Cause.
         source: std::io::Error,
     },
+    /// A device, or a thread that holds a model, has failed; the process ends soon.
+    #[error("{0}")]
+    Device(String),
 }
 
 impl Error {

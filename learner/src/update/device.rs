@@ -13,6 +13,7 @@ use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::{Device, OnDevice};
+use hypereyes_policy::faults;
 use hypereyes_policy::frozen::{Said, Wanted};
 use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::ops::{self, Kernels};
@@ -25,6 +26,7 @@ use crate::passes::{Passes, Placed, Weigh};
 use crate::trainer::{Moments, TrainError};
 
 pub(super) fn place(config: &ModelConfig, weights: HostWeights, optim: &OptimConfig, device: Device) -> Result<Box<dyn Update>, Error> {
+    device.admits(config)?;
     device.run(Place { config, weights, optim })?
 }
 
@@ -137,6 +139,8 @@ impl<B: Kernels> Update for Resident<B> {
             self.slots.insert(name, Slot { entry, master, first, second, gradient: None });
         }
         self.passes.replace(rounded);
+        // Errors are told to the thread that asked, and the next step may be on another.
+        faults::settle::<B>(&self.device)?;
         self.read = OnceLock::new();
         Ok(norm)
     }
@@ -178,7 +182,7 @@ fn zeros<B: Kernels>(entry: &Entry, device: &B::Device) -> Tensor<B, 1> {
 }
 
 fn values<B: Kernels>(row: Tensor<B, 1>) -> Vec<f32> {
-    row.into_data().into_vec::<f32>().expect("masters, moments and norms are f32")
+    faults::floats_or_panic(row)
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
     }
     let sizes = EngineConfig { max_context: context, end_tokens, placeholders: Placeholders::Text, ..config.engine.clone() };
     let at_once = Arc::new(Semaphore::new(sizes.max_sequences.max(1)));
-    let engine = Engine::load(&args.model, sizes, PolicyVersion(0)).map_err(|error| BadInput::new(error.to_string()))?;
+    let engine = Engine::load(&args.model, sizes, PolicyVersion(0)).map_err(parts::refusal)?;
     parts::runtime()?.block_on(async {
         let (limit, seed) = (args.max_new_tokens, config.seed);
         let running: Vec<_> = prompts

@@ -15,7 +15,7 @@ use hypereyes_policy::score::Sample;
 use serde_json::{Value, json};
 
 use crate::cases::{self, Case};
-use crate::{lines, output};
+use crate::{lines, output, parts};
 
 /// Arguments of `logprobs`.
 #[derive(Args, Debug)]
@@ -49,12 +49,18 @@ pub struct LogprobsArgs {
 
 /// Prints log-probs.
 pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
-    let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
-    let (config, weights) = checkpoint::read(&args.model).map_err(bad)?;
-    let model = frozen::freeze(&config, &weights, args.device, 1).map_err(bad)?;
+    // Who compares with what is right may ask a device that has not been shown to be.
+    let freeze = if args.check.is_some() {
+        frozen::freeze_to_verify
+    } else {
+        args.device.admits_folder(&args.model).map_err(parts::refusal)?;
+        frozen::freeze
+    };
+    let (config, weights) = checkpoint::read(&args.model).map_err(parts::refusal)?;
+    let model = freeze(&config, &weights, args.device, 1).map_err(parts::refusal)?;
     let processor = processor(&args.model)?;
     // A placeholder in a text without pictures is a token as any other, as transformers has it: to this model none is special.
-    let of_text = LazyCell::new(|| frozen::freeze(&ModelConfig { image_token_id: u32::MAX, ..config.clone() }, &weights, args.device, 1));
+    let of_text = LazyCell::new(|| freeze(&ModelConfig { image_token_id: u32::MAX, ..config.clone() }, &weights, args.device, 1));
     let of = |case: &Case| {
         let stray = case.pictures.is_empty() && case.ids.contains(&config.image_token_id);
         let model = if stray { of_text.as_deref().map_err(|error| hypereyes_policy::Error::Input(error.to_string()))? } else { &*model };
@@ -64,7 +70,13 @@ pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
         Some(path) => {
             let mut answers = vec![];
             for case in cases::file(path, &processor, args.images)? {
-                let answer = of(&case).map_err(|error| BadInput::new(format!("{}, case {}: {error}", path.display(), case.id)))?;
+                let answer = of(&case).map_err(|error| {
+                    let place = format!("{}, case {}", path.display(), case.id);
+                    match error {
+                        hypereyes_policy::Error::Device(_) => anyhow::Error::from(error).context(place),
+                        error => BadInput::new(format!("{place}: {error}")).into(),
+                    }
+                })?;
                 answers.push((case, answer));
             }
             if let Some(tolerance) = args.check {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 pub use self::files::{load, parse, read, save, serialise};
 use crate::Error;
 use crate::aligned::Aligned;
+use crate::faults;
 use crate::model::Qwen3Vl;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -88,7 +89,7 @@ pub fn to_host<B: Backend>(model: &Qwen3Vl<B>) -> HostWeights {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
             let tensor = param.val();
             let shape = tensor.dims().to_vec();
-            let values = tensor.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+            let values = faults::floats_or_panic(tensor);
             self.weights.insert(self.path.name(), HostTensor { shape, values });
         }
     }

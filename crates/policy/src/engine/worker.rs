@@ -6,6 +6,7 @@
 //! large. Weights change between steps only. Waits for commands only when idle.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
@@ -21,8 +22,8 @@ use super::{Command, EngineConfig, Placeholders, metrics};
 use crate::config::ModelConfig;
 use crate::lanes::Lanes;
 use crate::model::{Positions, Qwen3Vl, Rows, VisualTokens, rotary_tables};
-use crate::ops::Kernels;
-use crate::{Error, checkpoint};
+use crate::ops::{Kernels, guards};
+use crate::{Error, checkpoint, faults};
 
 /// A sampled turn under way.
 struct Turn {
@@ -128,7 +129,7 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
     }
 
     /// Runs until every handle is gone.
-    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+    pub(super) fn run(&mut self, commands: &Receiver<Command>) {
         loop {
             loop {
                 let command = if self.has_work() { commands.try_recv() } else { commands.recv().map_err(|_| TryRecvError::Disconnected) };
@@ -275,9 +276,7 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
 
     /// What is wrong with tokens that the model has no embedding for.
     fn unknown(&self, tokens: &[u32]) -> Option<String> {
-        let vocab = self.config.text.vocab_size;
-        let at = tokens.iter().position(|token| *token as usize >= vocab)?;
-        Some(format!("token {} at {at} is outside the vocabulary of {vocab}", tokens[at]))
+        guards::tokens(tokens, self.config.text.vocab_size).err()
     }
 
     /// Encodes pictures and checks that the feed has exactly their placeholders.
@@ -286,10 +285,7 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
             return Ok(());
         }
         let merge = self.config.vision.spatial_merge_size;
-        let wrong = pictures.iter().find(|picture| picture.values.len() != picture.grid.0 * picture.grid.1 * self.config.patch_values());
-        if let Some(picture) = wrong {
-            return Err(format!("a picture of {}x{} patches has {} values", picture.grid.0, picture.grid.1, picture.values.len()));
-        }
+        pictures.iter().try_for_each(|picture| self.config.check_picture(picture))?;
         let seen: Vec<&Patches> = pictures.iter().map(AsRef::as_ref).collect();
         let visual = self.model.see(&seen, &self.device).expect("there are pictures");
         let grids = pictures.iter().map(|picture| (picture.grid.0 / merge, picture.grid.1 / merge)).collect();
@@ -313,12 +309,24 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
             rest = others;
         }
         let worker = &*self;
-        match parts.len() {
+        let passed = catch_unwind(AssertUnwindSafe(|| match parts.len() {
             // Alone, a pass may use every core for each of its operations. One that will do so runs on a thread of the pool,
             // where handing work over costs little; a short one is done before another thread is awake.
             1 if rows.iter().sum::<usize>() >= POOL_ROWS => rayon::scope(|_| worker.pass(parts.remove(0))),
             1 => worker.pass(parts.remove(0)),
-            _ => drop(self.lanes.map(parts, |_, part| worker.pass(part))),
+            _ => drop(worker.lanes.map(parts, |_, part| worker.pass(part))),
+        }));
+        if let Err(panic) = passed {
+            let message = || format!("the engine's thread has ended: {}", faults::words(&*panic));
+            for Taken { sequence, .. } in taken {
+                if let Some(turn) = sequence.turn {
+                    fail(turn.reply, Failure::Infrastructure, message());
+                }
+                if let Some(opening) = sequence.opening {
+                    fail(opening.reply, Failure::Infrastructure, message());
+                }
+            }
+            resume_unwind(panic);
         }
         for Taken { id, mut sequence, broken, .. } in taken {
             if broken {
@@ -420,7 +428,7 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
         }
         let index: Vec<i64> = sampling.iter().map(|(_, row)| *row).collect();
         let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [sampling.len()]), &self.device);
-        let logits = self.model.logits(hidden.select(0, index)).into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        let logits = faults::floats_or_panic(self.model.logits(hidden.select(0, index)));
         let vocab = self.config.text.vocab_size;
         let mut given: Vec<Option<&[f32]>> = vec![None; part.len()];
         for ((slot, _), logits) in sampling.iter().zip(logits.chunks(vocab)) {

@@ -9,6 +9,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::layers::{Init, Linear};
 use crate::config::ExpertsConfig;
+use crate::faults;
 use crate::ops::{self, Kernels};
 
 /// All experts of a layer.
@@ -41,7 +42,7 @@ impl<B: Kernels> Moe<B> {
         let ([n, d], k, device) = (x.dims(), self.per_token, x.device());
         let probabilities = softmax(self.gate.forward(x.clone()), 1);
         let count = probabilities.dims()[1];
-        let host = probabilities.clone().into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        let host = faults::floats_or_panic(probabilities.clone());
         let routes = Routes::of(&host, count, k);
         let index = |values: Vec<usize>| {
             let values: Vec<i64> = values.into_iter().map(|value| value as i64).collect();
