@@ -254,3 +254,41 @@ fn a_group_of_eight_reads_its_prompt_once_and_an_abandoned_turn_is_not_finished(
         assert!(refused.message.contains("placeholder has no picture"), "{}", refused.message);
     });
 }
+
+#[tokio::test]
+async fn a_picture_of_half_tokens_or_of_other_values_is_refused_and_the_engine_goes_on() {
+    let engine = engine(1, |_| {});
+    let (config, _) = policy(1);
+    // No patches at all, half a token, values that are too few, a size that no memory holds.
+    for (grid, values) in [((0, 0), 0), ((0, 4), 0), ((3, 2), 6 * 1536), ((4, 6), 100), ((1 << 40, 1 << 40), 1536)] {
+        let picture = Arc::new(Patches { grid, values: vec![0.5; values] });
+        let prompt = Chunk { tokens: [text(5, 1), vec![PICTURE; 6]].concat(), pictures: vec![picture.clone()] };
+        let error = engine.start(prompt.clone(), vec![1], Sampling::GREEDY).await.unwrap_err();
+        assert!(error.failure == Failure::Policy && error.message.contains("a picture of"), "{grid:?}: {}", error.message);
+        let error = Batch::default().push(&config, &prompt.tokens, &prompt.pictures).unwrap_err().to_string();
+        assert!(error.contains("a picture of"), "{grid:?}: {error}");
+    }
+    assert_eq!(engine.start(shown(1), vec![1], Sampling::GREEDY).await.unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_asked_of_tokens_that_are_not_there_is_refused() {
+    let (config, weights) = policy(1);
+    let model = hypereyes_policy::frozen::freeze(&config, &weights, Default::default(), 1).unwrap();
+    let good = score::Sample { tokens: text(10, 1), asked: vec![1, 9], trunk: 10, ..score::Sample::default() };
+    assert!(model.say(&[good.clone()], hypereyes_policy::frozen::Wanted::PLAIN).is_ok());
+    for (asked, trunk, tokens, reason) in [
+        (vec![0], 0, text(10, 1), "token 0 is asked about"),
+        (vec![3, 10], 0, text(10, 1), "token 10 is asked about"),
+        (vec![1], 11, text(10, 1), "a trunk of 11"),
+        (vec![1], 0, vec![1, 200], "token 200 at 1 is outside the vocabulary of 200"),
+    ] {
+        let wrong = score::Sample { tokens, asked, trunk, ..score::Sample::default() };
+        // Also among good ones, siblings included.
+        for samples in [vec![wrong.clone()], vec![good.clone(), good.clone(), wrong.clone()]] {
+            let error = model.say(&samples, hypereyes_policy::frozen::Wanted::PLAIN).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        assert!(score::lay_out(&config, &[wrong]).unwrap_err().to_string().contains(reason));
+    }
+}

@@ -5,6 +5,7 @@
 
 pub mod device;
 pub mod engine;
+pub mod kernels;
 pub mod learner;
 pub mod policy;
 pub mod ranks;

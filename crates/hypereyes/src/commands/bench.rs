@@ -12,7 +12,7 @@ use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::init;
 
-use crate::bench::{self, Bench, Machine, Model, Size, device, engine, learner, policy, ranks, reward, teacher};
+use crate::bench::{self, Bench, Machine, Model, Size, device, engine, kernels, learner, policy, ranks, reward, teacher};
 use crate::config::Config;
 use crate::shipped::Shipped;
 use crate::{output, parts};
@@ -44,6 +44,8 @@ pub enum What {
     Teacher(TeacherArgs),
     /// A device: products, attention, kernels made on first use, agreement with the CPU.
     Device(DeviceArgs),
+    /// Kernels of a device against what is right, at every shape at which kernels go wrong; fails when one is wrong.
+    Kernels(KernelsArgs),
     /// Ranks: sums and copies between them.
     Ranks(RanksArgs),
 }
@@ -194,6 +196,17 @@ pub struct DeviceArgs {
     pub repeats: u8,
 }
 
+/// Arguments of `bench kernels`.
+#[derive(Args, Debug)]
+pub struct KernelsArgs {
+    /// Which: cpu, cuda, cuda-bf16.
+    #[arg(long, default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// Every shape, in minutes; without it one of each kind.
+    #[arg(long)]
+    pub full: bool,
+}
+
 /// Arguments of `bench ranks`.
 #[derive(Args, Debug)]
 pub struct RanksArgs {
@@ -214,6 +227,7 @@ pub struct RanksArgs {
 /// Measures and prints.
 pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
     let (what, model, repeats, rows) = match &args.what {
+        What::Kernels(args) => return kernels::run(args.device, args.full, json),
         What::Engine(args) => {
             let (name, model, weights) = start(&args.common, config)?;
             let repeats = usize::from(args.common.repeats);

@@ -7,6 +7,7 @@ use burn::tensor::{Distribution, FloatDType, Int, Tensor, TensorData, TensorPrim
 use crate::Error;
 use crate::backend::Cpu;
 use crate::device::{Device, OnDevice};
+use crate::faults;
 use crate::ops::{AdamStep, Branches, Kernels, Segments, adam, padded, plain};
 
 /// The largest difference of each kernel's results, relative to `1 + |result|`.
@@ -50,7 +51,7 @@ impl Found {
 }
 
 fn values<B: Backend, const D: usize>(x: FloatTensor<B>) -> Vec<f32> {
-    Tensor::<B, D>::from_primitive(TensorPrimitive::Float(x)).into_data().convert::<f32>().into_vec().expect("converted to f32")
+    faults::floats_or_panic(Tensor::<B, D>::from_primitive(TensorPrimitive::Float(x)))
 }
 
 fn raw<B: Backend, const D: usize>(x: &Tensor<B, D>) -> FloatTensor<B> {
