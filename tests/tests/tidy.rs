@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Every crate's floor; arrows point to lower numbers only.
 const FLOORS: &[(u8, &[&str])] = &[
-    (1, &["hypereyes-domain"]),
+    (1, &["hypereyes-domain", "hypereyes-outside"]),
     (2, &["hypereyes-pictures", "hypereyes-chassis", "hypereyes-collective"]),
     (
         3,

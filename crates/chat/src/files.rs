@@ -13,11 +13,12 @@ pub const CONFIG_LIMIT: u64 = 4 << 20;
 /// Reads a file of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ChatError> {
     let fault = |reason: std::io::Error| ChatError::File { path: path.to_owned(), reason: reason.to_string() };
-    let size = fs::metadata(path).map_err(fault)?.len();
-    if size > limit {
-        return Err(ChatError::TooLarge { path: path.to_owned(), size, limit });
-    }
-    fs::read(path).map_err(fault)
+    hypereyes_outside::files::read(path, limit).map_err(|error| match error.kind() {
+        std::io::ErrorKind::FileTooLarge => {
+            ChatError::TooLarge { path: path.to_owned(), size: fs::metadata(path).map_or(limit + 1, |file| file.len()), limit }
+        }
+        _ => fault(error),
+    })
 }
 
 /// Reads a small text file.

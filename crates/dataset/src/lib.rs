@@ -26,6 +26,8 @@ pub const PICTURES: &str = "pictures";
 pub const MAX_TASKS: usize = 1_000_000;
 /// Longest line read, in bytes; a trajectory of 38,000 tokens has about 2 MB.
 const MAX_LINE: usize = 16 << 20;
+/// A larger file is no task set; its lines are streamed.
+const MAX_FILE: u64 = 64 << 30;
 
 /// Why a data set cannot be read or written.
 #[derive(Debug, Error)]
@@ -227,11 +229,7 @@ pub fn load_picture(folder: &Path, id: &PictureId, limits: &Limits) -> Result<Pi
     if !is_hash(id) {
         return Err(fault("a picture id has 64 hex digits".into()));
     }
-    let size = fs::metadata(&path).map_err(|error| fault(error.to_string()))?.len();
-    if size > limits.max_bytes as u64 {
-        return Err(fault(format!("{size} bytes; at most {} are read", limits.max_bytes)));
-    }
-    let bytes = fs::read(&path).map_err(|error| fault(error.to_string()))?;
+    let bytes = hypereyes_outside::files::read(&path, limits.max_bytes as u64).map_err(|error| fault(error.to_string()))?;
     let picture = Picture::from_bytes(bytes.into(), limits).map_err(|error| fault(error.to_string()))?;
     if &picture.id != id {
         return Err(fault(format!("its content hashes to {}; the file is damaged", picture.id)));
@@ -252,7 +250,7 @@ fn write_lines<T: Serialize>(out: &mut dyn Write, rows: &[T]) -> std::io::Result
 }
 
 fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, DataError> {
-    let mut input = BufReader::new(File::open(path).map_err(|error| file(path, &error))?);
+    let mut input = BufReader::new(hypereyes_outside::files::open(path, MAX_FILE).map_err(|error| file(path, &error))?);
     let mut rows = Vec::new();
     let mut line = Vec::new();
     for number in 1.. {

@@ -62,9 +62,8 @@ pub fn line(value: &Value, processor: &Processor) -> Result<Case> {
 pub fn picture(path: &Path, processor: &Processor) -> Result<Arc<Patches>> {
     let limits = Limits::default();
     let named = || path.display().to_string();
-    let size = std::fs::metadata(path).with_context(named)?.len();
-    ensure!(size <= limits.max_bytes as u64, "{}: {size} bytes; at most {} are read", path.display(), limits.max_bytes);
-    let picture = Picture::from_bytes(std::fs::read(path).with_context(named)?.into(), &limits).with_context(named)?;
+    let bytes = hypereyes_outside::files::read(path, limits.max_bytes as u64).with_context(named)?;
+    let picture = Picture::from_bytes(bytes.into(), &limits).with_context(named)?;
     Ok(Arc::new(processor.patches(&picture.image)))
 }
 
@@ -74,11 +73,7 @@ pub fn picture(path: &Path, processor: &Processor) -> Result<Arc<Patches>> {
 /// [`BadInput`] that names the tensor.
 pub fn file(path: &Path, processor: &Processor, from_images: bool) -> Result<Vec<Case>> {
     let bad = |why: String| BadInput::new(format!("{}: {why}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?.len();
-    if size > MAX_BYTES {
-        return Err(bad(format!("{size} bytes; at most {MAX_BYTES} are read")).into());
-    }
-    let bytes = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let bytes = hypereyes_outside::files::read(path, MAX_BYTES).map_err(|error| bad(error.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| bad(format!("not a sound safetensors file: {error}")))?;
     let mut cases = vec![];
     while let Ok(ids) = file.tensor(&format!("case{}.input_ids", cases.len())) {

@@ -239,9 +239,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 /// # Errors
 /// When it is not there or not what it should be; the text names the file.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let size = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
-    anyhow::ensure!(size <= MAX_JSON_BYTES, "{} has {size} bytes; it is none of ours", path.display());
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = hypereyes_outside::files::read(path, MAX_JSON_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
 }
 

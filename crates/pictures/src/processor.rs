@@ -1,10 +1,12 @@
 //! The settings by which pictures become patches, as checkpoints record them in `preprocessor_config.json`, and the size
 //! that a picture is given. Knows no pixel.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+/// A larger file is no such settings.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// How pictures become patches. Read from and written as the Hugging Face `preprocessor_config.json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -57,7 +59,8 @@ impl Processor {
     /// Reads `dir/preprocessor_config.json`.
     pub fn load(dir: &Path) -> Result<Self, ProcessorError> {
         let path = dir.join("preprocessor_config.json");
-        let text = fs::read_to_string(&path).map_err(|source| ProcessorError::Read { path: path.clone(), source })?;
+        let text = hypereyes_outside::files::read_to_string(&path, MAX_BYTES)
+            .map_err(|source| ProcessorError::Read { path: path.clone(), source })?;
         serde_json::from_str(&text).map_err(|error| ProcessorError::Parse { path, reason: error.to_string() })
     }
 
@@ -192,6 +195,8 @@ impl From<Processor> for HfConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

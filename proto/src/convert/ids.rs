@@ -1,8 +1,9 @@
-//! Ids from the wire: bounded, not empty, and free of control characters, so that they can stand in logs and labels.
+//! Ids from the wire: bounded, not empty, and free of control and direction characters, so that they can stand in logs and labels.
 //!
 //! In: texts of a peer. Out: domain ids. Whether an id names anything that exists is not known here.
 
 use hypereyes_domain::{ActorId, GroupId, PictureId, TaskId, TeacherId};
+use hypereyes_outside::text::unprintable;
 
 use super::{Invalid, at_most, each};
 use crate::limits::{DIGEST_HEX, MAX_ID_BYTES, MAX_PICTURES};
@@ -13,8 +14,9 @@ pub fn text(what: &str, id: String) -> Result<String, Invalid> {
     if id.is_empty() {
         return Err(Invalid::new(what, "is empty"));
     }
-    if id.chars().any(char::is_control) {
-        return Err(Invalid::new(what, format!("has control characters: {id:?}")));
+    if let Some(found) = unprintable(&id) {
+        let code = u32::from(found);
+        return Err(Invalid::new(what, format!("has a control or direction character (U+{code:04X}), which no id may hold")));
     }
     Ok(id)
 }
@@ -63,7 +65,7 @@ mod tests {
 
     #[test]
     fn hostile_ids_are_rejected() {
-        for bad in ["", "a\nb", "a\0", &"x".repeat(MAX_ID_BYTES + 1)] {
+        for bad in ["", "a\nb", "a\0", "a\u{202e}b", "a\u{2028}b", "\u{feff}a", "a\u{85}b", &"x".repeat(MAX_ID_BYTES + 1)] {
             assert!(group("id", bad.to_owned()).is_err(), "{bad:?}");
         }
         assert_eq!(group("id", "mx-1@7".into()), Ok(GroupId::new("mx-1@7")));

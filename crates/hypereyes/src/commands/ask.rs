@@ -108,11 +108,8 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
 fn read(path: &Path, [width, height]: [u32; 2]) -> Result<RgbImage> {
     let bad = |error: &dyn std::fmt::Display| BadInput::new(format!("{}: {error}", path.display()));
     let limits = Limits::default();
-    let bytes = std::fs::metadata(path).map_err(|error| bad(&error))?.len();
-    if bytes > limits.max_bytes as u64 {
-        return Err(bad(&format!("{bytes} bytes; at most {} are read", limits.max_bytes)).into());
-    }
-    let picture = decode(&std::fs::read(path).map_err(|error| bad(&error))?, &limits).map_err(|error| bad(&error))?;
+    let bytes = hypereyes_outside::files::read(path, limits.max_bytes as u64).map_err(|error| bad(&error))?;
+    let picture = decode(&bytes, &limits).map_err(|error| bad(&error))?;
     Ok(if width == 0 || height == 0 { picture } else { resize(&picture, width, height, Filter::Bicubic) })
 }
 

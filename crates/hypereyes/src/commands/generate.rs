@@ -209,11 +209,18 @@ fn flatten(chat: &Chat, content: &Content) -> Result<(String, Vec<Arc<Patches>>)
     Ok((text, pictures))
 }
 
+/// A larger file is no configuration of a model.
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
+
 /// The end tokens of a model folder: those of `generation_config.json`, or else of `config.json`, its text part first.
 fn end_tokens(model: &Path) -> Result<Vec<u32>, BadInput> {
     let read = |name: &str| {
         let path = model.join(name);
-        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Value::Null) };
+        let text = match hypereyes_outside::files::read_to_string(&path, MAX_CONFIG_BYTES) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Null),
+            Err(error) => return Err(BadInput::new(format!("{}: {error}", path.display()))),
+        };
         serde_json::from_str(&text).map_err(|error| BadInput::new(format!("{} is not JSON: {error}", path.display())))
     };
     let (generation, config) = (read("generation_config.json")?, read("config.json")?);

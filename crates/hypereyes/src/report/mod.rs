@@ -59,7 +59,7 @@ pub fn write_played(path: &Path, played: &[Played]) -> Result<()> {
 /// # Errors
 /// When the file cannot be read.
 pub fn read_played(path: &Path) -> Result<BTreeMap<TaskId, Played>> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = hypereyes_outside::files::open(path, u64::MAX).with_context(|| format!("cannot read {}", path.display()))?;
     let mut input = BufReader::new(file);
     let (mut played, mut line) = (BTreeMap::new(), Vec::new());
     loop {
@@ -117,7 +117,7 @@ pub fn write(folder: &RunFolder) -> Result<()> {
 pub fn gather(folder: &RunFolder) -> Result<Material> {
     let outcome: Outcome = run_folder::read_json(&folder.result())?;
     let mut settings = String::new();
-    File::open(folder.config())
+    hypereyes_outside::files::open(&folder.config(), u64::MAX)
         .and_then(|file| file.take(MAX_SETTINGS).read_to_string(&mut settings))
         .context("cannot read the run's settings")?;
     let steps = follow::read_all(&folder.metrics()).context("cannot read the run's metrics")?;

@@ -103,11 +103,7 @@ pub fn load<B: Kernels>(dir: &Path, device: &B::Device) -> Result<(ModelConfig, 
 
 fn read_file(path: &Path) -> Result<HostWeights, Error> {
     let input = |why: String| Error::Input(format!("{}: {why}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| input(format!("cannot read weights ({error})")))?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(input(format!("{size} bytes is over the limit of {MAX_FILE_BYTES}")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| input(format!("cannot read weights ({error})")))?;
+    let bytes = hypereyes_outside::files::read(path, MAX_FILE_BYTES).map_err(|error| input(format!("cannot read weights ({error})")))?;
     parse(&bytes).map_err(|error| input(error.to_string()))
 }
 
@@ -120,11 +116,7 @@ struct Index {
 fn read_shards(dir: &Path) -> Result<HostWeights, Error> {
     let path = dir.join(INDEX);
     let input = |why: String| Error::Input(format!("{}: {why}", path.display()));
-    let size = std::fs::metadata(&path).map_err(|error| Error::io(&path, error))?.len();
-    if size > MAX_INDEX_BYTES {
-        return Err(input(format!("{size} bytes is over the limit of {MAX_INDEX_BYTES}")));
-    }
-    let text = std::fs::read(&path).map_err(|error| Error::io(&path, error))?;
+    let text = hypereyes_outside::files::read(&path, MAX_INDEX_BYTES).map_err(|error| Error::io(&path, error))?;
     let index: Index = serde_json::from_slice(&text).map_err(|error| input(format!("is no index: {error}")))?;
     let shards: BTreeSet<&String> = index.weight_map.values().collect();
     let mut weights = HostWeights::new();

@@ -25,11 +25,7 @@ impl ModelConfig {
     pub fn load(dir: &Path) -> Result<Self, Error> {
         let path = dir.join("config.json");
         let missing = |error| Error::Input(format!("no model at {}: cannot read config.json ({error})", dir.display()));
-        let size = std::fs::metadata(&path).map_err(missing)?.len();
-        if size > MAX_FILE_BYTES {
-            return Err(Error::Input(format!("{} has {size} bytes; a config has at most {MAX_FILE_BYTES}", path.display())));
-        }
-        let text = std::fs::read_to_string(&path).map_err(missing)?;
+        let text = hypereyes_outside::files::read_to_string(&path, MAX_FILE_BYTES).map_err(missing)?;
         let value: Value = serde_json::from_str(&text).map_err(|error| Error::Input(format!("{} is not JSON: {error}", path.display())))?;
         Self::from_json(&value).map_err(|why| Error::Input(format!("{}: {why}", path.display())))
     }

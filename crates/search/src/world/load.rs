@@ -2,10 +2,10 @@
 //! Knows no layer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use hypereyes_domain::EntityId;
+use hypereyes_outside::text::unprintable;
 use hypereyes_pictures::{Limits, decode};
 use serde::Deserialize;
 
@@ -91,7 +91,7 @@ pub(super) fn from_dir(dir: &Path) -> Result<Pack, WorldError> {
         let path = dir.join("pictures").join(format!("{id}.png"));
         // One byte more than allowed is enough for the decoder to refuse a file by its size.
         let mut bytes = Vec::new();
-        let file = fs::File::open(path).ok()?;
+        let file = hypereyes_outside::files::open(&path, u64::MAX).ok()?;
         std::io::Read::read_to_end(&mut std::io::Read::take(file, PICTURE_LIMITS.max_bytes as u64 + 1), &mut bytes).ok()?;
         Some(bytes)
     })
@@ -99,12 +99,7 @@ pub(super) fn from_dir(dir: &Path) -> Result<Pack, WorldError> {
 
 fn read(path: &Path) -> Result<String, WorldError> {
     let error = |source| WorldError::Read { path: path.to_owned(), source };
-    let bytes = fs::metadata(path).map_err(error)?.len();
-    if bytes > MAX_FILE_BYTES {
-        let reason = format!("{bytes} bytes; a world pack's file has at most {MAX_FILE_BYTES}");
-        return Err(WorldError::Invalid { place: path.to_owned(), reason });
-    }
-    fs::read_to_string(path).map_err(error)
+    hypereyes_outside::files::read_to_string(path, MAX_FILE_BYTES).map_err(error)
 }
 
 /// Builds a pack from the two texts and a way to find a picture; `dir` only serves error messages.
@@ -196,7 +191,7 @@ fn read_entity(line: &str, relations: &[Relation]) -> Result<Entity, String> {
 }
 
 fn check_text(text: &str, what: impl Fn() -> String) -> Result<(), String> {
-    if text.trim().is_empty() || text.trim() != text || text.len() > MAX_TEXT || text.chars().any(char::is_control) {
+    if text.trim().is_empty() || text.trim() != text || text.len() > MAX_TEXT || unprintable(text).is_some() {
         return Err(format!("{} is {text:?}; it must be 1..={MAX_TEXT} bytes on one line without outer blanks", what()));
     }
     Ok(())
