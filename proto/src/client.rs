@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use hypereyes_chassis::Security;
+use hypereyes_chassis::{Reach, Security};
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
@@ -60,12 +60,13 @@ pub struct BadAddress {
 #[derive(Clone, Debug, Default)]
 pub struct Clients {
     security: Security,
+    reach: Reach,
     config: ClientConfig,
 }
 
 /// Makes clients that speak as `security` says.
 pub fn secure(security: &Security) -> Clients {
-    Clients { security: security.clone(), config: ClientConfig::default() }
+    Clients { security: security.clone(), reach: Reach::anywhere(), config: ClientConfig::default() }
 }
 
 impl Clients {
@@ -73,6 +74,12 @@ impl Clients {
     #[must_use]
     pub fn with(self, config: ClientConfig) -> Self {
         Self { config, ..self }
+    }
+
+    /// The same for addresses that somebody else named: only what is within `reach` is connected to.
+    #[must_use]
+    pub fn within(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// A channel to `address` that connects when first used. Over TLS the server's certificate must be valid for the host in
@@ -86,6 +93,11 @@ impl Clients {
                 bad(format!("only {scheme} is spoken {} tls settings", if self.security.is_mutual() { "with" } else { "without" }))
             })?,
         };
+        // What stands before an @ may be a password, which must not be quoted.
+        if host.contains('@') {
+            let address = format!("...{}", &host[host.rfind('@').unwrap_or(0)..]);
+            return Err(BadAddress { address, reason: "nobody logs in with a name here".into(), scheme });
+        }
         // The connector does what TLS there is, so that to the channel every connection is a plain one.
         let endpoint = Endpoint::from_shared(format!("http://{host}")).map_err(|error| bad(error.to_string()))?;
         if endpoint.uri().host().is_none_or(str::is_empty) || endpoint.uri().port_u16().is_none_or(|port| port == 0) {
@@ -101,7 +113,7 @@ impl Clients {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20);
-        Ok(endpoint.connect_with_connector_lazy(self.security.dial()))
+        Ok(endpoint.connect_with_connector_lazy(self.security.dial_within(self.reach.clone())))
     }
 
     /// A client of the learner. Must be called inside a tokio runtime.

@@ -39,10 +39,14 @@ pub const MAX_DETAIL_BYTES: usize = 1024;
 pub const MAX_MISSING_LISTED: usize = 64;
 /// References in one batch.
 pub const MAX_REFERENCES_PER_BATCH: usize = 4096;
+/// The highest number of an epoch that is taken from elsewhere: counting on from it never wraps.
+pub const MAX_EPOCH: u64 = 1 << 40;
 /// Payload bytes of one weights chunk.
 pub const MAX_WEIGHTS_CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of one message in either direction: a full group with log-probs fits, a flood does not.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Bytes of one message to the reward service: groups come to it without their tokens.
+pub const MAX_REWARD_MESSAGE_BYTES: usize = 16 << 20;
 /// Models or promotions in one list.
 pub const MAX_ROSTER: usize = 1024;
 /// Bytes of the text that says where a model is.

@@ -89,11 +89,8 @@ pub fn dump<T: Serialize>(config: &T, path: &Path) -> Result<(), ConfigError> {
 fn read(path: &Path) -> Result<toml::Table, Problem> {
     let layer = format!("file {}", path.display());
     let problem = |message: String| Problem { key: String::new(), layer: layer.clone(), message, suggestion: None };
-    let size = std::fs::metadata(path).map_err(|error| problem(format!("cannot be read: {error}")))?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(problem(format!("has {size} bytes, a configuration has at most {MAX_FILE_BYTES}")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    let text =
+        hypereyes_outside::files::read_to_string(path, MAX_FILE_BYTES).map_err(|error| problem(format!("cannot be read: {error}")))?;
     text.parse::<toml::Table>().map_err(|error| {
         let line = error.span().map_or(0, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         problem(format!("is not TOML (line {line}): {}", error.message().replace('\n', " ")))

@@ -8,6 +8,8 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
+use hypereyes_outside::text::escaped;
+
 use crate::ConfigError;
 
 /// All went well.
@@ -80,7 +82,7 @@ pub fn report_room(error: &(dyn Error + 'static)) -> ExitCode {
 
 fn say(error: &(dyn Error + 'static)) {
     // Nobody is left to be told if stderr is gone.
-    let _ = writeln!(std::io::stderr(), "error: {}", line_of(error));
+    let _ = writeln!(std::io::stderr(), "error: {}", escaped(&line_of(error), &[]));
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use crate::incoming::{Door, incoming};
 use crate::server::listen;
-use crate::{BindError, Shutdown};
+use crate::{BindError, Security, Shutdown};
 
 /// Health name: the process runs; answers as soon as the port is open and until the end.
 pub const LIVE: &str = "live";
@@ -21,6 +21,9 @@ pub const LIVE: &str = "live";
 pub const READY: &str = "ready";
 /// Health name: the same as [`READY`], except that it stays once it was reached.
 pub const STARTUP: &str = "startup";
+
+/// Few ask, and each of them now and then.
+const DOOR: Door = Door { name: "health", most: 64, most_of_peer: 32, life: None };
 
 /// What the port is for, in messages.
 const WHAT: &str = "the health address";
@@ -63,8 +66,10 @@ impl Health {
             .timeout(Duration::from_secs(10))
             .concurrency_limit_per_connection(16)
             .max_concurrent_streams(16)
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
             .add_service(self.service())
-            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+            .serve_with_incoming(incoming(listener, &Security::plaintext(), DOOR));
         let (leaving, shutdown) = (self.clone(), shutdown.clone());
         let stop = async move {
             shutdown.cancelled().await;

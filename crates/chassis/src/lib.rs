@@ -14,6 +14,7 @@ pub mod exit;
 pub mod guard;
 pub mod health;
 pub mod metrics;
+pub mod reach;
 pub mod ready;
 pub mod room;
 pub mod server;
@@ -21,7 +22,11 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
 
+mod incoming;
 mod nearest;
+mod places;
+mod seldom;
+mod weight;
 
 pub use backoff::{BackoffConfig, RetryError, Retryable, retry};
 pub use breaker::{Breaker, BreakerConfig};
@@ -29,6 +34,7 @@ pub use config::{ConfigError, Problem};
 pub use exit::BadInput;
 pub use guard::Callers;
 pub use health::{Health, Probes};
+pub use reach::Reach;
 pub use ready::Announcement;
 pub use room::Room;
 pub use server::{BindError, Server, ServerConfig};

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// Pause between looks at the file.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A larger file is not an announcement.
-const MAX_BYTES: usize = 64 << 10;
+const MAX_BYTES: u64 = 64 << 10;
 
 /// "I am up, and here I listen."
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -80,8 +80,7 @@ pub fn clear(path: &Path) -> Result<(), AnnounceError> {
 /// [`AnnounceError::Deadline`].
 pub async fn await_announcement(path: &Path, deadline: Instant) -> Result<Announcement, AnnounceError> {
     loop {
-        let state = match tokio::fs::read(path).await {
-            Ok(bytes) if bytes.len() > MAX_BYTES => format!("the file has {} bytes", bytes.len()),
+        let state = match hypereyes_outside::files::read(path, MAX_BYTES) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(announcement) => return Ok(announcement),
                 Err(error) => format!("the file is not an announcement: {error}"),

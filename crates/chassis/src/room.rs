@@ -6,10 +6,12 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Runtime;
 
 use crate::{Shutdown, config, exit};
 
@@ -55,12 +57,23 @@ pub fn main<R: Room>(version: &'static str) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit::report_room(&error),
     };
-    let ended = runtime.block_on(async { start::<R>(&sources(&matches), Shutdown::on_signal()?).await });
+    let ended = block_on(runtime, async { start::<R>(&sources(&matches), Shutdown::on_signal()?).await });
     match ended {
         Ok(()) => ExitCode::from(exit::OK),
         // The error itself, not a box around it: its type decides the exit code.
         Err(error) => exit::report_room(error.as_ref()),
     }
+}
+
+/// Longest wait at the end for threads that still read or write.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Runs `work` to its end. What its threads still do then is waited for only so long: one that reads from a disk that never
+/// answers must not keep the process.
+pub fn block_on<F: Future>(runtime: Runtime, work: F) -> F::Output {
+    let ended = runtime.block_on(work);
+    runtime.shutdown_timeout(LINGER);
+    ended
 }
 
 /// Ends a room whose arguments ask for help, or cannot be read: the latter is wrong input like any other.

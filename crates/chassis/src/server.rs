@@ -14,8 +14,10 @@ use tonic::service::Routes;
 
 use crate::guard::{Callers, Guard};
 use crate::health::Health;
+use crate::incoming::{Door, incoming};
 use crate::metrics::DRAIN_CUT;
-use crate::tls::incoming;
+use crate::places::Places;
+use crate::weight::Weigh;
 use crate::{Security, Shutdown};
 
 pub use crate::health::{LIVE, READY, STARTUP};
@@ -32,7 +34,16 @@ pub struct ServerConfig {
     pub max_calls_per_connection: usize,
     /// HTTP/2 streams per connection. Default 256: twice the calls, since open watches count.
     pub max_streams_per_connection: u32,
-    /// Seconds between pings on a silent connection, so that vanished peers are noticed. Default 20.
+    /// Connections at the same moment; more are closed at once. Default 4096; always fewer than the process may have
+    /// descriptors.
+    pub max_connections: usize,
+    /// Connections of one address (of IPv6: of one /64). Default 512, and never more than half of all.
+    pub max_connections_per_peer: usize,
+    /// Bytes of requests that are being read or answered at the same moment; what goes beyond is refused as
+    /// `ResourceExhausted`, which callers retry. Default 1 GiB, half of it for one address: 8 of the largest messages.
+    pub max_request_bytes: usize,
+    /// Seconds between pings on a silent connection, so that vanished peers are noticed. Default 5: with the next, a peer that
+    /// is gone holds its place for less than half a minute.
     pub keepalive_secs: u64,
     /// Seconds that a ping may stay unanswered. Default 20.
     pub keepalive_timeout_secs: u64,
@@ -49,11 +60,20 @@ impl Default for ServerConfig {
             timeout_secs: 600,
             max_calls_per_connection: 128,
             max_streams_per_connection: 256,
-            keepalive_secs: 20,
+            max_connections: 4096,
+            max_connections_per_peer: 512,
+            max_request_bytes: 1 << 30,
+            keepalive_secs: 5,
             keepalive_timeout_secs: 20,
             grace_secs: 5,
             reflection: true,
         }
+    }
+}
+
+impl ServerConfig {
+    fn door(&self) -> Door {
+        Door { name: "grpc", most: self.max_connections, most_of_peer: self.max_connections_per_peer, life: None }
     }
 }
 
@@ -197,6 +217,7 @@ impl Server {
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20)
             .layer(Guard { callers })
+            .layer(Weigh { room: Places::bytes("grpc", config.max_request_bytes, config.max_request_bytes / 2) })
             .add_routes(routes.prepare());
         if starts_ready {
             health.ready().await;
@@ -204,7 +225,7 @@ impl Server {
         tracing::info!(%addr, ?security, "serving gRPC");
         let stopping = shutdown.clone();
         let leaving = health.clone();
-        let serve = router.serve_with_incoming_shutdown(incoming(listener, &security), async move {
+        let serve = router.serve_with_incoming_shutdown(incoming(listener, &security, config.door()), async move {
             stopping.cancelled().await;
             leaving.not_ready().await;
         });

@@ -3,20 +3,22 @@
 //! In: [`TelemetryConfig`], and what the process does. Out: log lines on stderr, and metrics in Prometheus' text format,
 //! over HTTP or as a string.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use ::metrics::counter;
+use hypereyes_outside::text::escaped;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
 use tonic::codegen::http::{StatusCode, Uri};
 use tonic::service::{AxumRouter, Routes};
 use tracing_subscriber::EnvFilter;
 
+use crate::incoming::{Door, incoming};
 use crate::metrics::SCRAPES;
-use crate::{BadInput, BindError, Shutdown, metrics, server};
+use crate::{BadInput, BindError, Security, Shutdown, metrics, server};
 
 /// Bounds of duration histograms (names that end in `_seconds`): from a kernel launch to a long step.
 const SECONDS: [f64; 16] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
@@ -27,6 +29,9 @@ const COUNTS: [f64; 17] =
 const RATIOS: [f64; 13] = [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2.0, 10.0];
 /// How often histogram samples are folded, so that an unscraped process does not keep them all.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Few scrape, and each scrape takes a moment: a connection that lasts longer only waits for the next one, or holds us up.
+const DOOR: Door = Door { name: "metrics", most: 64, most_of_peer: 32, life: Some(Duration::from_secs(60)) };
 
 /// What a process says of itself.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -75,10 +80,30 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, BadInput> {
     metrics::describe();
     // Colours are for eyes, and for those that want them (no-color.org).
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || Lines { colours }).with_ansi(colours);
     // A subscriber that somebody (a test harness) installed before is left in place.
     let _ = if config.json { subscriber.json().try_init() } else { subscriber.try_init() };
     Ok(installed.insert(Telemetry { handle }).clone())
+}
+
+/// Writes events to stderr, one line each: what a value holds cannot end its line, nor turn its direction.
+struct Lines {
+    colours: bool,
+}
+
+impl Write for Lines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        // Colours are the subscriber's; escapes in values it has escaped itself.
+        let keep: &[char] = if self.colours { &['\u{1b}'] } else { &[] };
+        let line = format!("{}\n", escaped(text.trim_end_matches('\n'), keep));
+        io::stderr().write_all(line.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 impl Telemetry {
@@ -117,7 +142,7 @@ impl Telemetry {
                 .timeout(Duration::from_secs(10))
                 .max_concurrent_streams(16)
                 .add_routes(routes)
-                .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener));
+                .serve_with_incoming(incoming(listener, &Security::plaintext(), DOOR));
             let upkeep = async {
                 loop {
                     tokio::time::sleep(UPKEEP_EVERY).await;

@@ -22,7 +22,6 @@ use crate::metrics::TLS_RELOADS;
 mod dial;
 mod files;
 mod identity;
-mod incoming;
 mod link;
 mod refusal;
 
@@ -30,7 +29,7 @@ pub use dial::Dial;
 pub use identity::Identity;
 pub use link::{Link, Peer};
 
-pub(crate) use incoming::incoming;
+pub(crate) use refusal::Refusals;
 
 use files::{Contents, Material};
 
@@ -119,6 +118,11 @@ impl Security {
     /// How many times changed files were refused; 0 in plaintext.
     pub fn refused(&self) -> u64 {
         self.live.as_ref().map_or(0, |live| live.refused.load(Ordering::Acquire))
+    }
+
+    /// What shakes hands with those who connect now; `None` in plaintext.
+    pub(crate) fn acceptor(&self) -> Option<Arc<tokio_rustls::rustls::ServerConfig>> {
+        self.material().map(|material| material.server.clone())
     }
 
     fn material(&self) -> Option<Arc<Material>> {

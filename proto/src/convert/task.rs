@@ -5,7 +5,7 @@
 use hypereyes_domain::{EntityId, Reference, Shown, Task, TaskKind};
 
 use super::{Invalid, at_most, each, ids, present};
-use crate::limits::{MAX_ANSWER_BYTES, MAX_ANSWERS, MAX_QUESTION_BYTES, MAX_SHOWN};
+use crate::limits::{MAX_ANSWER_BYTES, MAX_ANSWERS, MAX_QUESTION_BYTES, MAX_ROUNDS, MAX_SEARCHES_PER_CALL, MAX_SHOWN};
 use crate::v1;
 
 impl From<Reference> for v1::Reference {
@@ -22,6 +22,8 @@ impl TryFrom<v1::Reference> for Reference {
         if rounds == 0 {
             return Err(Invalid::new("rounds", "is 0, but a reference has at least one round"));
         }
+        at_most("rounds", rounds as usize, MAX_ROUNDS)?;
+        at_most("searches", searches as usize, MAX_ROUNDS * MAX_SEARCHES_PER_CALL)?;
         Ok(Self { rounds, searches })
     }
 }

@@ -40,7 +40,11 @@ impl Layer {
 
     /// A layer from `a.b=c`.
     pub(super) fn set(text: &str) -> Result<Self, Problem> {
-        let name = format!("--set {text}");
+        let name = match text.split_once('=') {
+            // Nothing of ours takes a secret; who gives one all the same must not find it in a log.
+            Some((key, _)) if is_secret(key) => format!("--set {key}=..."),
+            _ => format!("--set {text}"),
+        };
         let problem = |message: &str| Problem { key: String::new(), layer: name.clone(), message: message.into(), suggestion: None };
         let (key, value) = text.split_once('=').ok_or_else(|| problem("is not of the form key=value, such as learner.lr=1e-5"))?;
         let path: Vec<String> = key.split('.').map(|part| part.trim().to_owned()).collect();
@@ -53,6 +57,12 @@ impl Layer {
         let value = value.trim();
         Ok(Self { tree: nest(&path, parse(value)), raw: Some(value.to_owned()), name })
     }
+}
+
+/// Whether a key's name says that its value is a secret.
+fn is_secret(key: &str) -> bool {
+    let key = key.trim().to_lowercase();
+    ["key", "token", "secret", "password", "credential", "credentials"].iter().any(|end| key.ends_with(end))
 }
 
 /// The value of `a.b` in a tree.
@@ -102,6 +112,14 @@ mod tests {
         for text in ["/data/run", "127.0.0.1:7000", "", "a=b", "1\nw = 2", "["] {
             assert_eq!(parse(text), Value::String(text.into()));
         }
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_place_is_not_repeated() {
+        let layer = Layer::set("judge_model.api_key=sk-1").map_err(|problem| problem.to_string()).expect("it has the form");
+        assert_eq!(layer.name, "--set judge_model.api_key=...");
+        let layer = Layer::set("engine.max_tokens=x").map_err(|problem| problem.to_string()).expect("it has the form");
+        assert_eq!(layer.name, "--set engine.max_tokens=x");
     }
 
     #[test]

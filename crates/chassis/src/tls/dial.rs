@@ -19,18 +19,25 @@ use tonic::codegen::http::Uri;
 
 use super::refusal::Refusals;
 use super::{Link, Security};
+use crate::Reach;
 
 /// Opens connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Dial {
     security: Security,
+    reach: Reach,
     refusals: Arc<Refusals>,
 }
 
 impl Security {
     /// What opens connections this way.
     pub fn dial(&self) -> Dial {
-        Dial { security: self.clone(), refusals: Arc::new(Refusals::new("call")) }
+        self.dial_within(Reach::anywhere())
+    }
+
+    /// What opens connections this way, and only within `reach`.
+    pub fn dial_within(&self, reach: Reach) -> Dial {
+        Dial { security: self.clone(), reach, refusals: Arc::new(Refusals::new("call")) }
     }
 }
 
@@ -42,7 +49,8 @@ impl Dial {
     pub async fn open(&self, uri: &Uri) -> io::Result<Link> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = uri.port_u16().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri} has no port")))?;
-        let stream = TcpStream::connect((host, port)).await?;
+        // The very addresses that were looked at: a name may mean another one a moment later.
+        let stream = TcpStream::connect(&self.reach.resolve(host, port).await?[..]).await?;
         stream.set_nodelay(true)?;
         let Some(material) = self.security.material() else { return Ok(Link::Plain(stream)) };
         let name = ServerName::try_from(host.to_owned()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;

@@ -103,11 +103,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     if path.as_os_str().is_empty() {
         return Err("the setting is missing: certificate, key and authority are needed together".to_owned());
     }
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > MAX_BYTES {
-        return Err(format!("{size} bytes are too many"));
-    }
-    std::fs::read(path).map_err(|error| error.to_string())
+    hypereyes_outside::files::read(path, MAX_BYTES).map_err(|error| error.to_string())
 }
 
 fn roots(pem: Result<&[u8], &String>, path: &Path) -> Result<RootCertStore, String> {

@@ -4,37 +4,30 @@
 //! these as they like, and must not fill the log.
 
 use std::io;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use ::metrics::counter;
 use tokio_rustls::rustls::{CertificateError, Error};
 
 use crate::metrics::TLS_REFUSED;
-
-/// Pause between log lines.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+use crate::seldom::Seldom;
 
 /// Counts refusals of one server or one client.
 #[derive(Debug)]
-pub(super) struct Refusals {
+pub(crate) struct Refusals {
     /// `serve` or `call`.
     side: &'static str,
-    /// When the log last heard of one. A plain mutex: it is held for a comparison.
-    said: Mutex<Option<Instant>>,
+    said: Seldom,
 }
 
 impl Refusals {
-    pub(super) fn new(side: &'static str) -> Self {
-        Self { side, said: Mutex::new(None) }
+    pub(crate) fn new(side: &'static str) -> Self {
+        Self { side, said: Seldom::default() }
     }
 
-    pub(super) fn note(&self, peer: &dyn std::fmt::Display, error: &io::Error) {
+    pub(crate) fn note(&self, peer: &dyn std::fmt::Display, error: &io::Error) {
         let reason = reason(error);
         counter!(TLS_REFUSED, "side" => self.side, "reason" => reason).increment(1);
-        let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            *said = Some(Instant::now());
+        if self.said.now() {
             tracing::warn!(%peer, reason, %error, side = self.side, "no secure connection; more of these are counted, not said");
         }
     }

@@ -37,7 +37,7 @@ pub enum Kind {
 
 /// Runs the room until it is done or told to stop.
 pub fn run(cli: &Cli, args: &RoomArgs) -> Result<()> {
-    parts::runtime()?.block_on(async {
+    room::block_on(parts::runtime()?, async {
         let shutdown = Shutdown::on_signal()?;
         if args.leash {
             leash(shutdown.clone());
