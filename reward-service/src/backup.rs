@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use hypereyes_chassis::{BadInput, atomic};
 use hypereyes_domain::{Reference, TaskId};
+use hypereyes_proto::limits::MAX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 /// Longest file that is read; ten million references are below it.
@@ -72,11 +73,7 @@ fn all(store: &Path) -> Vec<PathBuf> {
 /// [`BadInput`], which names the file and what is wrong with it.
 pub fn read(path: &Path) -> Result<(u64, BTreeMap<TaskId, Reference>), BadInput> {
     let bad = |reason: String| BadInput::new(format!("{}: {reason}", path.display()));
-    let size = fs::metadata(path).map_err(|error| bad(error.to_string()))?.len();
-    if size > MAX_BYTES {
-        return Err(bad(format!("{size} bytes are over the limit of {MAX_BYTES}")));
-    }
-    let text = fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let text = hypereyes_outside::files::read(path, MAX_BYTES).map_err(|error| bad(error.to_string()))?;
     let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
     let header: Header = serde_json::from_slice(&text[..end]).map_err(|error| bad(format!("line 1 is no header: {error}")))?;
     let lines = text.get(end + 1..).unwrap_or_default();
@@ -87,6 +84,9 @@ pub fn read(path: &Path) -> Result<(u64, BTreeMap<TaskId, Reference>), BadInput>
     for (at, line) in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
         let line: Line = serde_json::from_slice(line).map_err(|error| bad(format!("line {}: {error}", at + 2)))?;
         references.insert(line.task, Reference { rounds: line.rounds, searches: line.searches });
+    }
+    if header.epoch > MAX_EPOCH {
+        return Err(bad(format!("epoch {} is none; at most {MAX_EPOCH} is taken", header.epoch)));
     }
     if references.len() != header.references {
         return Err(bad(format!("it has {} references; its header says {}", references.len(), header.references)));

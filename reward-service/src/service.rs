@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hypereyes_domain::{Course, Failure, Reference, RolloutGroup, Task};
 use hypereyes_proto::convert::{Invalid, ids, scored_reply};
-use hypereyes_proto::limits::MAX_REFERENCES_PER_BATCH;
+use hypereyes_proto::limits::{MAX_EPOCH, MAX_REFERENCES_PER_BATCH};
 use hypereyes_proto::{failure, v1};
 use metrics::counter;
 use tokio::sync::{Semaphore, mpsc};
@@ -26,6 +26,8 @@ use crate::store::StoreError;
 const WORK_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest pause between two messages of a stream.
 const STREAM_PAUSE: Duration = Duration::from_secs(30);
+/// Groups of one stream that are read ahead of their turn.
+const OF_STREAM: usize = 32;
 /// Changes in one answer about a task's history.
 const MAX_HISTORY: usize = 1000;
 
@@ -131,14 +133,15 @@ impl v1::reward_server::Reward for Service {
 
     async fn score_stream(&self, request: Request<Streaming<v1::ScoreGroupRequest>>) -> Result<Response<Self::ScoreStreamStream>, Status> {
         let (this, requests) = (self.clone(), request.into_inner());
-        let (replies, outlet) = mpsc::channel(self.in_flight);
+        let ahead = self.in_flight.min(OF_STREAM);
+        let (replies, outlet) = mpsc::channel(ahead);
         let scoring = async move {
             // A pause that is too long ends the stream; a group that cannot be scored is answered by a status, which does too.
             let paced = requests.timeout(STREAM_PAUSE).map(|next| {
                 next.unwrap_or_else(|_| Err(Refusal::late(format!("no group within {STREAM_PAUSE:?}; open a new stream")).into_status()))
             });
             let scored = futures::StreamExt::map(paced, |request| async { this.score(request?).await });
-            let mut scored = std::pin::pin!(futures::StreamExt::buffered(scored, this.in_flight));
+            let mut scored = std::pin::pin!(futures::StreamExt::buffered(scored, ahead));
             while let Some(reply) = futures::StreamExt::next(&mut scored).await {
                 let failed = reply.is_err();
                 if replies.send(reply).await.is_err() || failed {
@@ -194,6 +197,12 @@ impl v1::reward_server::Reward for Service {
                 return Err(refused(Invalid::new(
                     "references",
                     format!("has {} entries, limit {MAX_REFERENCES_PER_BATCH}", batch.references.len()),
+                )));
+            }
+            if batch.epoch > MAX_EPOCH {
+                return Err(refused(Invalid::new(
+                    "epoch",
+                    format!("is {}, at most {MAX_EPOCH} is taken: counting on must not wrap", batch.epoch),
                 )));
             }
             let parsed: Result<Vec<_>, Invalid> = batch.references.into_iter().map(entry).collect();

@@ -1,11 +1,13 @@
 //! One name for the contents of a model folder. In: a folder. Out: BLAKE3 over the names and contents of the files that make the
 //! model what it is.
 
-use std::fs::File;
 use std::path::Path;
 
 /// Files that count beside the weights, where they are.
 const BESIDE: [&str; 4] = ["config.json", "tokenizer.json", "preprocessor_config.json", "model.safetensors.index.json"];
+
+/// A larger file is none of a model.
+const MAX_BYTES: u64 = 64 << 30;
 
 /// The digest, hex.
 ///
@@ -22,7 +24,7 @@ pub fn of(folder: &Path) -> Result<String, String> {
     let mut hasher = blake3::Hasher::new();
     for name in names {
         let path = folder.join(&name);
-        let file = File::open(&path).map_err(|error| fault(&path, error))?;
+        let file = hypereyes_outside::files::open(&path, MAX_BYTES).map_err(|error| fault(&path, error))?;
         let length = file.metadata().map_err(|error| fault(&path, error))?.len();
         hasher.update(&(name.len() as u64).to_le_bytes());
         hasher.update(name.as_bytes());

@@ -76,12 +76,10 @@ impl Ledger {
         let path = folder.join(FILE);
         let bad = |what: String| BadInput::new(format!("store: {}: {what}", path.display()));
         std::fs::create_dir_all(folder).map_err(|error| bad(error.to_string()))?;
-        let state = match std::fs::metadata(&path) {
+        let state = match hypereyes_outside::files::read(&path, MAX_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(error) => return Err(bad(error.to_string())),
-            Ok(file) if file.len() > MAX_BYTES => return Err(bad(format!("has {} bytes, at most {MAX_BYTES} are read", file.len()))),
-            Ok(_) => {
-                let bytes = std::fs::read(&path).map_err(|error| bad(error.to_string()))?;
+            Ok(bytes) => {
                 let advice = "the file is damaged or another program's; remove it, and load and promote the models again";
                 let state: State = serde_json::from_slice(&bytes).map_err(|error| bad(format!("{error}; {advice}")))?;
                 if state.format != FORMAT {

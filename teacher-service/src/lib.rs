@@ -6,10 +6,13 @@
 //!
 //! It knows no reward, no actor and no learner.
 
+pub mod access;
 pub mod deadline;
 pub mod digest;
 pub mod error;
+pub mod fair;
 pub mod fetch;
+pub mod folder;
 pub mod ledger;
 pub mod loader;
 pub mod local;
@@ -26,6 +29,7 @@ pub mod service;
 pub mod source;
 pub mod verify;
 pub mod vocabulary;
+pub mod web;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -41,6 +45,7 @@ use hypereyes_proto::convert::ids;
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
+use crate::access::{Access, KeyConfig};
 use crate::ledger::Ledger;
 use crate::loader::Loader;
 use crate::memory::Memory;
@@ -73,6 +78,19 @@ pub struct Config {
     /// Folder in which the registry is kept: which models are loaded, and every promotion. A service that comes back goes on with
     /// what it said last. Default none: it begins with `model`.
     pub store: Option<PathBuf>,
+    /// Folders below which `LoadModel` may name folders; links that lead out of them are refused. Default the folder that holds
+    /// `model`, so that a new version can lie beside the old one.
+    pub roots: Vec<PathBuf>,
+    /// Hosts without a public address that `LoadModel` may name: `teacher-*:7002`, `*.svc`, `127.0.0.1`, `10.0.0.0/8`. Default
+    /// none. What `model` names is always reached.
+    pub hosts: Vec<String>,
+    /// Servers that an `http` store may send us on to: `https://cdn.example.com`. Default none but the store itself.
+    pub redirects: Vec<String>,
+    /// Environment variables that `LoadModel` may name with `key_env`, each with the servers it is for. Default none. What `model`
+    /// names is always used, for its own server.
+    pub keys: Vec<KeyConfig>,
+    /// Seconds within which a model is read or fetched. Default 3600.
+    pub load_s: u64,
     /// Bytes that the weights of all models may take together; 0 takes four fifths of the machine's memory. Default 0.
     pub model_bytes: u64,
     /// Seconds after its last question that a group keeps to its model. Default 60: above the retries of an actor.
@@ -107,6 +125,11 @@ impl Default for Config {
             model: "teacher".into(),
             id: "teacher".into(),
             store: None,
+            roots: vec![],
+            hosts: vec![],
+            redirects: vec![],
+            keys: vec![],
+            load_s: 3600,
             model_bytes: 0,
             keep_groups_s: 60,
             device: Device::Cpu,
@@ -147,6 +170,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     if config.max_batch_tokens < 2 {
         return Err(BadInput::new(format!("max_batch_tokens is {}; a sequence has at least 2 tokens", config.max_batch_tokens)).into());
     }
+    let access = Access::new(&config.model, &config.roots, &config.hosts, &config.redirects, &config.keys)?;
+    if config.load_s == 0 {
+        return Err(BadInput::new("load_s is 0; a model takes some seconds to read").into());
+    }
     // A pool that is there already is as good.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
     // The port comes first: whoever calls while the model is read waits instead of being refused.
@@ -167,6 +194,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         security: security.clone(),
         loader: Loader::start()?,
         memory: Memory::new(config.model_bytes),
+        access: Arc::new(access),
+        patience: Duration::from_secs(config.load_s),
         fetched: config.store.as_ref().map(|store| store.join("fetched")),
     };
     let ledger = Ledger::open(config.store.as_deref())?;
@@ -180,7 +209,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tracing::info!(addr = %server.addr(), active, "teacher service up");
     health.ready().await;
     let store = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
-    let routes = Routes::new(hypereyes_proto::server::teacher(Service::new(registry.clone(), store)));
+    let routes = Routes::new(hypereyes_proto::server::teacher(Service::new(registry.clone(), store, config.max_waiting / 2)));
     tokio::select! {
         served = server.serve(routes, shutdown, &config.server) => served?,
         () = registry.sweep() => {}

@@ -1,6 +1,6 @@
 //! A model in this process: its thread, its picture processor, its patches. In: questions that name pictures. Out: answers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use hypereyes_domain::{PictureId, TeacherId};
@@ -22,7 +22,6 @@ const PREPARING: usize = 2;
 #[derive(Debug)]
 pub struct Local {
     id: TeacherId,
-    folder: PathBuf,
     inner: Arc<Inner>,
     preparing: Semaphore,
 }
@@ -48,12 +47,7 @@ impl Local {
             return Err(format!("{}: preprocessor_config.json cuts patches that config.json does not describe", folder.display()));
         }
         let inner = Arc::new(Inner { scorer, patches: PatchCache::new(processor, limits.patches_bytes) });
-        Ok(Self { id, folder: folder.to_owned(), inner, preparing: Semaphore::new(PREPARING) })
-    }
-
-    /// Where it was read from.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+        Ok(Self { id, inner, preparing: Semaphore::new(PREPARING) })
     }
 
     /// Answers, one per sequence.

@@ -28,6 +28,11 @@ impl Memory {
         Arc::new(Self { limit, held: Mutex::default() })
     }
 
+    /// The most bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Sets bytes aside.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub const EPOCH: &str = "hypereyes_teacher_epoch";
 pub const MODEL_BYTES: &str = "hypereyes_teacher_model_bytes";
 /// Groups that keep to a model.
 pub const PINS: &str = "hypereyes_teacher_pinned_groups";
-/// Groups forgotten before their time, by `reason` (`room`).
+/// Groups forgotten before their time, by `reason` (`room`, `age`: it went on asking for too long).
 pub const PINS_DROPPED: &str = "hypereyes_teacher_pins_dropped_total";
 /// Answers by `teacher` and `epoch`.
 pub const ANSWERS: &str = "hypereyes_teacher_answers_total";

@@ -1,27 +1,32 @@
 //! One model with all that a call needs, wherever it computes. In: questions whose sequences name pictures. Out: answers. Knows
 //! no registry.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hypereyes_chassis::Security;
 use hypereyes_domain::{ModelCard, TeacherId};
 use hypereyes_pictures::Store;
-use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_proto::{Answer, Question};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use crate::access::Access;
 use crate::error::ScoreError;
+use crate::folder::Survey;
 use crate::loader::Loader;
 use crate::local::Local;
 use crate::memory::{Memory, Share};
 use crate::peer::Peer;
 use crate::server::Remote;
 use crate::source::Source;
-use crate::vocabulary::Vocabulary;
-use crate::{digest, fetch, verify};
+use crate::web::Stores;
+use crate::{digest, fetch, folder, verify};
+
+/// Longest look at what a folder says, its weights apart: a disk that takes longer does not answer.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Sizes of a model's rooms.
 #[derive(Clone, Debug)]
@@ -42,6 +47,10 @@ pub struct ModelLimits {
     pub security: Security,
     /// Folder that files of object stores are fetched into; none refuses such sources.
     pub fetched: Option<std::path::PathBuf>,
+    /// What the settings allow to those who name models.
+    pub access: Arc<Access>,
+    /// Longest time until a model is read.
+    pub patience: Duration,
 }
 
 /// Where it computes.
@@ -62,6 +71,8 @@ pub struct Model {
     source: Source,
     card: ModelCard,
     backend: Backend,
+    /// What its folder says of text and pictures; a peer keeps its own.
+    survey: Option<Survey>,
     in_flight: AtomicU64,
     _memory: Option<Share>,
 }
@@ -78,32 +89,48 @@ impl Model {
             )),
             _ => Ok(()),
         };
-        let (backend, mut card, memory) = match &source {
-            Source::Folder(folder) => local(&id, folder, digest, &speaks, limits).await?,
+        let access = &limits.access;
+        let deadline = Instant::now() + limits.patience;
+        if let Source::Server(server) = &source {
+            // First of all, and before anything is read or sent: may this key go there?
+            access.key(server)?;
+        }
+        access.look(&source).await.map_err(|reason| format!("{source}: {reason}"))?;
+        let (backend, mut card, survey, memory) = match &source {
+            Source::Folder(folder) => {
+                let survey = look(folder, &source, true, limits).await?;
+                local(&id, survey, digest, &speaks, deadline, limits).await?
+            }
             Source::Store(url) => {
                 let folder = limits.fetched.as_deref().ok_or("set `store`: files of an object store are fetched into it")?;
-                let folder = fetch::fetch(url, folder, &id).await?;
-                local(&id, &folder, digest, &speaks, limits).await?
+                let stores = Stores::new(&source, access).map_err(|reason| format!("{source}: {reason}"))?;
+                let late = |_| format!("{source}: not fetched within `load_s`");
+                let folder = timeout_at(deadline, fetch::fetch(url, stores, folder, &id, limits.memory.limit())).await.map_err(late)??;
+                // What was fetched lies in a folder of our own.
+                let own = Source::Folder(folder.clone());
+                let survey = look_within(folder, own.clone(), Arc::new(Access::of_own(own)), true, limits).await?;
+                local(&id, survey, digest, &speaks, deadline, limits).await?
             }
             Source::Peer(address) => {
-                let (peer, card) = Peer::reach(&id, address, &limits.security).await?;
+                let (peer, card) = Peer::reach(&id, address, access.reach(&source), &limits.security).await?;
                 speaks(&card.vocabulary)?;
-                (Backend::Peer(peer), card, None)
+                (Backend::Peer(peer), card, None, None)
             }
             Source::Server(server) => {
-                let own = Vocabulary::load(
-                    &server.tokenizer,
-                    ModelConfig::load(&server.tokenizer).map_err(|error| error.to_string())?.image_token_id,
-                )?;
-                speaks(&own.digest())?;
-                let card = ModelCard { digest: String::new(), vocabulary: own.digest(), parameters: 0, bytes: 0, sighted: false };
-                (Backend::Server(Remote::new(id.clone(), server.clone())?), card, None)
+                let key = access.key(server)?;
+                let remote =
+                    Remote::new(id.clone(), server.clone(), key, &access.reach(&source)).map_err(|reason| format!("{source}: {reason}"))?;
+                let survey = look(&server.tokenizer, &source, false, limits).await?;
+                speaks(&survey.vocabulary)?;
+                let card =
+                    ModelCard { digest: String::new(), vocabulary: survey.vocabulary.clone(), parameters: 0, bytes: 0, sighted: false };
+                (Backend::Server(remote.of(survey.config.text.vocab_size)), card, Some(survey), None)
             }
         };
         if !digest.is_empty() && digest != card.digest {
             return Err(format!("{source}: its digest is {:?}, {digest} was asked for", card.digest));
         }
-        let probe = Self { id, source, card: card.clone(), backend, in_flight: AtomicU64::new(0), _memory: memory };
+        let probe = Self { id, source, card: card.clone(), backend, survey, in_flight: AtomicU64::new(0), _memory: memory };
         card.sighted = verify::verify(&probe).await?;
         Ok(Self { card, ..probe })
     }
@@ -123,13 +150,9 @@ impl Model {
         &self.card
     }
 
-    /// The folder that says how it reads text and pictures; a peer keeps its own.
-    pub fn reading(&self) -> Option<&Path> {
-        match (&self.backend, &self.source) {
-            (Backend::Local(local), _) => Some(local.folder()),
-            (_, Source::Server(server)) => Some(&server.tokenizer),
-            _ => None,
-        }
+    /// What its folder says of how it reads text and pictures; a peer keeps its own.
+    pub fn survey(&self) -> Option<&Survey> {
+        self.survey.as_ref()
     }
 
     /// Whether pictures can be shown to it.
@@ -155,23 +178,34 @@ impl Model {
     }
 }
 
+/// What a folder of a source says, read apart and not for long.
+async fn look(folder: &Path, source: &Source, weights: bool, limits: &ModelLimits) -> Result<Survey, String> {
+    look_within(folder.to_owned(), source.clone(), limits.access.clone(), weights, limits).await
+}
+
+async fn look_within(folder: PathBuf, source: Source, access: Arc<Access>, weights: bool, limits: &ModelLimits) -> Result<Survey, String> {
+    let name = folder.display().to_string();
+    let looked = limits.loader.apart(Instant::now() + LOOK, move || folder::survey(&folder, &source, &access, weights)).await;
+    looked.map_err(|reason| format!("{name}: {reason}"))?
+}
+
 /// A model of this process.
 async fn local(
     id: &TeacherId,
-    folder: &Path,
+    survey: Survey,
     digest: &str,
     speaks: &(dyn Fn(&str) -> Result<(), String> + Sync),
+    deadline: Instant,
     limits: &ModelLimits,
-) -> Result<(Backend, ModelCard, Option<Share>), String> {
+) -> Result<(Backend, ModelCard, Option<Survey>, Option<Share>), String> {
     // The cheap checks come first: shape, vocabulary, memory, digest, and only then the weights.
-    let config = ModelConfig::load(folder).map_err(|error| error.to_string())?;
-    let vocabulary = Vocabulary::load(folder, config.image_token_id)?.digest();
+    let (folder, vocabulary) = (survey.folder.as_path(), survey.vocabulary.clone());
     speaks(&vocabulary)?;
-    let parameters = u64::try_from(config.parameters()).unwrap_or(u64::MAX);
+    let parameters = u64::try_from(survey.config.parameters()).unwrap_or(u64::MAX);
     let bytes = parameters.saturating_mul(limits.device.value_bytes());
     let share = limits.memory.take(bytes).map_err(|reason| format!("{}: {reason}", folder.display()))?;
     tracing::info!(%id, folder = %folder.display(), parameters, bytes, "reading a model");
-    let reader = limits.loader.clone();
+    let (reader, name) = (limits.loader.clone(), folder.display().to_string());
     let (id, folder, limits, wanted) = (id.clone(), folder.to_owned(), limits.clone(), digest.to_owned());
     let read = move || {
         let digest = digest::of(&folder)?;
@@ -180,9 +214,9 @@ async fn local(
         }
         Ok((Local::load(id, &folder, &limits)?, digest))
     };
-    let loaded = reader.run(read).await.unwrap_or_else(|| Err("reading it panicked; see the log".into()));
-    let (local, digest) = loaded?;
-    Ok((Backend::Local(local), ModelCard { digest, vocabulary, parameters, bytes: share.bytes(), sighted: false }, Some(share)))
+    let (local, digest) = reader.run(deadline, read).await.map_err(|reason| format!("{name}: {reason}"))??;
+    let card = ModelCard { digest, vocabulary, parameters, bytes: share.bytes(), sighted: false };
+    Ok((Backend::Local(local), card, Some(survey), Some(share)))
 }
 
 /// A call under way on one model: it keeps the model, whatever is promoted meanwhile.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypereyes_chassis::Security;
+use hypereyes_chassis::{Reach, Security};
 use hypereyes_domain::{ModelCard, ModelState, TeacherId};
 use hypereyes_pictures::Store;
 use hypereyes_proto::{Answer, CallError, Question, TeacherPeer, client};
@@ -29,8 +29,8 @@ impl Peer {
     ///
     /// # Errors
     /// A text that says what is wrong.
-    pub async fn reach(id: &TeacherId, address: &str, security: &Security) -> Result<(Self, ModelCard), String> {
-        let client = TeacherPeer::new(client::secure(security).teacher(address).map_err(|error| error.to_string())?);
+    pub async fn reach(id: &TeacherId, address: &str, reach: Reach, security: &Security) -> Result<(Self, ModelCard), String> {
+        let client = TeacherPeer::new(client::secure(security).within(reach).teacher(address).map_err(|error| error.to_string())?);
         let roster = client.roster(REACH).await.map_err(|error| format!("grpc://{address}: {error}"))?;
         let active = roster.models.into_iter().find(|model| model.state == ModelState::Active);
         let active = active.ok_or_else(|| format!("grpc://{address}: no model is active there"))?;

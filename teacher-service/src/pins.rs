@@ -14,6 +14,9 @@ use crate::model::Model;
 /// Groups that are remembered at most.
 const MOST: usize = 1 << 16;
 
+/// Times `keep` that a group keeps to its model at most, however often it asks.
+const LIVES: u32 = 16;
+
 /// A model under one promotion.
 #[derive(Clone, Debug)]
 pub struct Serving {
@@ -32,7 +35,8 @@ pub struct Pins {
 
 #[derive(Debug, Default)]
 struct Inner {
-    held: HashMap<GroupId, (Serving, Instant)>,
+    /// What serves it, when it asked last, and when it asked first.
+    held: HashMap<GroupId, (Serving, Instant, Instant)>,
     /// When a group asked; one entry per question, so that a group's last one is behind its earlier ones.
     asked: VecDeque<(Instant, GroupId)>,
 }
@@ -49,7 +53,12 @@ impl Pins {
         inner.forget(self.keep, MOST - 1);
         let at = Instant::now();
         inner.asked.push_back((at, group.clone()));
-        let (serving, last) = inner.held.entry(group.clone()).or_insert((now, at));
+        if inner.held.get(group).is_some_and(|(_, _, first)| first.elapsed() >= self.keep.saturating_mul(LIVES)) {
+            // However often it asks: a group that takes this long is none, and would keep a retired model for ever.
+            inner.held.remove(group);
+            counter!(PINS_DROPPED, "reason" => "age").increment(1);
+        }
+        let (serving, last, _) = inner.held.entry(group.clone()).or_insert((now, at, at));
         *last = at;
         let serving = serving.clone();
         gauge!(PINS).set(inner.held.len() as f64);
@@ -66,7 +75,7 @@ impl Pins {
 
     /// Groups that keep to a model.
     pub fn of(&self, model: &Arc<Model>) -> u64 {
-        self.lock().held.values().filter(|(serving, _)| Arc::ptr_eq(&serving.model, model)).count() as u64
+        self.lock().held.values().filter(|(serving, ..)| Arc::ptr_eq(&serving.model, model)).count() as u64
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -82,7 +91,7 @@ impl Inner {
                 return;
             }
             // An entry that a later question of the same group has overtaken is only removed.
-            if self.held.get(group).is_some_and(|(_, last)| last == at) {
+            if self.held.get(group).is_some_and(|(_, last, _)| last == at) {
                 self.held.remove(group);
                 if !old {
                     counter!(PINS_DROPPED, "reason" => "room").increment(1);

@@ -4,22 +4,25 @@
 //! about, or why there are none: an answer that is short, late or of other tokens is no answer, and nothing is made up.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use hypereyes_chassis::Reach;
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
 use hypereyes_domain::TeacherId;
 use hypereyes_pictures::Store;
 use hypereyes_proto::{Answer, Question, ScoreSequence};
 use metrics::counter;
 use reqwest::StatusCode;
+use reqwest::header::AUTHORIZATION;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
+use crate::access::Key;
 use crate::error::ScoreError;
 use crate::metrics::REMOTE;
 use crate::source::{Dialect, Server};
+use crate::web;
 
 /// Longest reply that is read: some hundred bytes for each of a hundred thousand tokens.
 const MAX_REPLY_BYTES: usize = 64 << 20;
@@ -32,7 +35,9 @@ const ATTEMPTS: u32 = 3;
 pub struct Remote {
     id: TeacherId,
     server: Server,
-    key: Option<String>,
+    key: Option<Key>,
+    /// Tokens of its vocabulary.
+    tokens: usize,
     client: reqwest::Client,
 }
 
@@ -65,15 +70,16 @@ impl Remote {
     ///
     /// # Errors
     /// A text that says what is wrong.
-    pub fn new(id: TeacherId, server: Server) -> Result<Self, String> {
-        let key = match server.key_env.as_str() {
-            "" => None,
-            name => Some(std::env::var(name).map_err(|_| format!("key_env names {name}, which is not set"))?),
-        };
-        // No proxy and no redirect: questions go where the source says, and nowhere else.
-        let client =
-            reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).connect_timeout(Duration::from_secs(5));
-        Ok(Self { id, server, key, client: client.build().map_err(|error| format!("no HTTP client: {error}"))? })
+    pub fn new(id: TeacherId, server: Server, key: Option<Key>, reach: &Reach) -> Result<Self, String> {
+        // Questions go where the source says, and nowhere else.
+        let client = web::client(&server.address().ok_or("it has no address")?, reach)?;
+        Ok(Self { id, server, key, tokens: usize::MAX, client })
+    }
+
+    /// The same for a model of so many tokens: it is asked about no others.
+    #[must_use]
+    pub fn of(self, tokens: usize) -> Self {
+        Self { tokens, ..self }
     }
 
     /// Whether pictures can be shown to it: completions take none.
@@ -98,6 +104,9 @@ impl Remote {
         for (index, sequence) in question.sequences.iter().enumerate() {
             if sequence.prompt.is_empty() && sequence.mask.first() == Some(&true) {
                 return Err(misfit(index, "the first token of all has no log-prob: the prompt is empty"));
+            }
+            if let Some(token) = sequence.prompt.iter().chain(&sequence.response).find(|token| **token as usize >= self.tokens) {
+                return Err(misfit(index, &format!("token {token} is outside its vocabulary of {}", self.tokens)));
             }
             if !sequence.pictures.is_empty() && !self.takes_pictures() {
                 return Err(misfit(index, "its server takes no pictures, and a word on pictures that it has not seen is worth nothing"));
@@ -174,7 +183,7 @@ impl Remote {
         };
         let mut request = self.client.post(format!("{}{path}", self.server.url)).json(body);
         if let Some(key) = &self.key {
-            request = request.bearer_auth(key);
+            request = request.header(AUTHORIZATION, key.header());
         }
         let label = |error: &reqwest::Error| if error.is_connect() { "connect" } else { "transport" };
         let mut response = request.send().await.map_err(|error| Miss::again(label(&error), error.without_url()))?;

@@ -1,23 +1,29 @@
 //! The gRPC face. In: messages that are not trusted. Out: messages, or statuses that carry a typed failure. The only file here
 //! that knows protobuf messages and `Status`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
+use hypereyes_chassis::tls::Peer;
 use hypereyes_domain::{Failure, PictureId, Promotion};
 use hypereyes_pictures::Store;
 use hypereyes_proto::convert::{Invalid, ids};
 use hypereyes_proto::limits::{DIGEST_HEX, MAX_PICTURE_BYTES};
 use hypereyes_proto::{Question, failure, v1};
 use metrics::{counter, histogram};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::deadline;
 use crate::error::ScoreError;
+use crate::fair::Fair;
 use crate::metrics::{ANSWERS, CALL_SECONDS, CALLS, PICTURES};
 use crate::registry::{Registry, RegistryError, Wish};
 
+/// Pictures that are decoded at the same moment.
+const DECODING: usize = 4;
 /// Longest pause between two pictures of a stream.
 const PICTURE_PAUSE: Duration = Duration::from_secs(30);
 
@@ -26,16 +32,26 @@ const PICTURE_PAUSE: Duration = Duration::from_secs(30);
 pub struct Service {
     registry: Arc<Registry>,
     store: Arc<Store>,
+    turns: Arc<Fair>,
+    decoding: Arc<Semaphore>,
 }
 
 impl Service {
-    /// A service of the registry's models, for pictures of the store.
-    pub fn new(registry: Arc<Registry>, store: Arc<Store>) -> Self {
-        Self { registry, store }
+    /// A service of the registry's models, for pictures of the store. Each caller has `of_caller` calls under way at the same
+    /// moment; more of the same caller wait.
+    pub fn new(registry: Arc<Registry>, store: Arc<Store>, of_caller: usize) -> Self {
+        Self { registry, store, turns: Arc::new(Fair::new(of_caller)), decoding: Arc::new(Semaphore::new(DECODING)) }
     }
 
-    async fn score(&self, request: v1::ScoreTokensRequest, deadline: Instant) -> Result<v1::ScoreTokensReply, (&'static str, Status)> {
+    async fn score(
+        &self,
+        request: v1::ScoreTokensRequest,
+        caller: Option<IpAddr>,
+        deadline: Instant,
+    ) -> Result<v1::ScoreTokensReply, (&'static str, Status)> {
         let question = Question::try_from(request).map_err(|invalid| ("invalid", Status::from(invalid)))?;
+        let turn = self.turns.turn(caller, deadline).await;
+        let _turn = turn.ok_or_else(|| (ScoreError::Deadline.label(), Status::from(ScoreError::Deadline)))?;
         let (call, version) = self.registry.call(&question).map_err(|error| ("no_model", Status::from(error)))?;
         let answers = call.model().ask(&question, &self.store, deadline).await.map_err(|error| {
             tracing::debug!(group = %question.group, teacher = %version, %error, "not scored");
@@ -53,6 +69,9 @@ impl Service {
         }
         let store = self.store.clone();
         let new = !store.missing(std::slice::from_ref(&id)).is_empty();
+        // A small file may become a large picture: not everybody's at the same moment.
+        let turn = self.decoding.acquire().await;
+        let _turn = turn.map_err(|error| failure::to_status(Failure::Infrastructure, format!("the service is stopping: {error}")))?;
         let put = tokio::task::spawn_blocking(move || store.put(picture.data)).await;
         let put = put.map_err(|error| failure::to_status(Failure::Infrastructure, format!("decoding died: {error}")))?;
         let named = put.map_err(|error| Status::from(Invalid::new("data", format!("of {id} is refused: {error}"))))?;
@@ -105,7 +124,8 @@ impl v1::teacher_server::Teacher for Service {
         let start = Clock::now();
         let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
         let deadline = Instant::now() + deadline::parse(header);
-        match self.score(request.into_inner(), deadline).await {
+        let caller = request.extensions().get::<Peer>().and_then(|peer| peer.addr).map(|addr| addr.ip());
+        match self.score(request.into_inner(), caller, deadline).await {
             Ok(reply) => {
                 counter!(CALLS, "outcome" => "ok").increment(1);
                 histogram!(CALL_SECONDS).record(start.elapsed().as_secs_f64());

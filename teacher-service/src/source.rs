@@ -4,7 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use hypereyes_outside::text::unprintable;
 use reqwest::Url;
+
+use crate::access::{Origin, is_variable};
 
 /// Longest text that is taken.
 const MAX_BYTES: usize = hypereyes_proto::limits::MAX_SOURCE_BYTES;
@@ -47,22 +50,40 @@ pub struct Server {
     pub key_env: String,
 }
 
+impl Server {
+    /// Where it is, as far as keys are concerned.
+    pub fn origin(&self) -> Option<Origin> {
+        Origin::of(&self.address()?)
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Option<Url> {
+        Url::parse(&self.url).ok()
+    }
+}
+
 impl FromStr for Source {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() || text.len() > MAX_BYTES || text.chars().any(char::is_control) {
-            return Err(format!("a source has 1..={MAX_BYTES} bytes and no control characters; this one has {}", text.len()));
+        if text.is_empty() || text.len() > MAX_BYTES || unprintable(text).is_some() {
+            return Err(format!("a source has 1..={MAX_BYTES} bytes and no control or direction characters; this one has {}", text.len()));
         }
         let Some((scheme, rest)) = text.split_once("://") else { return Ok(Self::Folder(PathBuf::from(text))) };
-        let url = |text: &str| Url::parse(text).map_err(|error| format!("{text:?} is no address: {error}"));
+        // It is not quoted: what cannot be read may hold a password.
+        let url = |text: &str| Url::parse(text).map_err(|error| format!("{scheme}://... is no address: {error}"));
         match scheme {
             "file" => Ok(Self::Folder(PathBuf::from(rest))),
-            "grpc" if !rest.is_empty() => Ok(Self::Peer(rest.trim_end_matches('/').to_owned())),
+            "grpc" => peer(rest.trim_end_matches('/')),
             "s3" | "gs" | "az" | "http" | "https" => {
                 let url = url(text)?;
-                if !url.username().is_empty() || url.password().is_some() {
-                    return Err("an address with a password would be written into lists and logs; use the environment".into());
+                if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+                    return Err(
+                        "an address with a password or a signature would be written into lists and logs; use the environment".into()
+                    );
+                }
+                if url.host_str().is_none_or(str::is_empty) {
+                    return Err(format!("{scheme}:// needs a host or a bucket"));
                 }
                 Ok(Self::Store(url))
             }
@@ -82,6 +103,17 @@ impl Source {
     }
 }
 
+fn peer(address: &str) -> Result<Source, String> {
+    if address.contains(['@', '/', '?', '#']) {
+        return Err("grpc:// is followed by host:port and nothing else, least of all a password".into());
+    }
+    let (host, port) = address.rsplit_once(':').ok_or("grpc://host:port is needed")?;
+    match port.parse::<u16>() {
+        Ok(1..) if !host.is_empty() => Ok(Source::Peer(address.to_owned())),
+        _ => Err("grpc://host:port is needed, with a port above 0".into()),
+    }
+}
+
 fn server(dialect: Dialect, url: &Url) -> Result<Server, String> {
     let mut server = Server { dialect, url: String::new(), tokenizer: PathBuf::new(), model: String::new(), key_env: String::new() };
     for (key, value) in url.query_pairs() {
@@ -92,13 +124,16 @@ fn server(dialect: Dialect, url: &Url) -> Result<Server, String> {
             other => return Err(format!("?{other}= is not known; tokenizer, model and key_env are")),
         }
     }
+    if !server.key_env.is_empty() && !is_variable(&server.key_env) {
+        return Err("&key_env= is no name of an environment variable; the key itself belongs into one, and never here".into());
+    }
     if server.tokenizer.as_os_str().is_empty() {
         return Err("?tokenizer=FOLDER is missing: such a server does not say what its token ids mean".into());
     }
     if dialect == Dialect::Vllm && server.model.is_empty() {
         return Err("&model=NAME is missing: this server wants the model's name".into());
     }
-    if url.host_str().is_none() || !url.username().is_empty() || url.password().is_some() {
+    if url.host_str().is_none_or(str::is_empty) || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err("a host is needed, and no password: name an environment variable with &key_env=".into());
     }
     let mut bare = url.clone();
@@ -155,6 +190,16 @@ mod tests {
             ("vllm+http://host:1?tokenizer=/t", "model"),
             ("vllm+http://host:1?tokenizer=/t&model=m&colour=red", "colour"),
             ("s3://user:secret@bucket/x", "password"),
+            ("https://host/model?X-Amz-Signature=secret", "signature"),
+            ("http://user:secret@host:99999/", "no address"),
+            ("grpc://user:secret@host:1", "password"),
+            ("grpc://host", "host:port"),
+            ("grpc://host:0", "port above 0"),
+            ("grpc://host:70000", "port above 0"),
+            ("vllm+https://user:secret@host?tokenizer=/t&model=m", "password"),
+            ("vllm+https://host?tokenizer=/t&model=m&key_env=sk-secret", "never here"),
+            ("/models/\u{202e}a", "direction"),
+            ("/models/a\nb", "control"),
         ] {
             let error = text.parse::<Source>().expect_err(text);
             assert!(error.contains(part), "{text}: {error}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypereyes_domain::PictureId;
-use hypereyes_pictures::{Limits, Picture, Processor, RgbImage, Store};
+use hypereyes_pictures::{Limits, Picture, RgbImage, Store};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::{Answer, Question, ScoreSequence};
 use tokio::time::Instant;
@@ -25,26 +25,26 @@ const SIDE: u32 = 64;
 /// A text that says what the model did.
 pub async fn verify(model: &Model) -> Result<bool, String> {
     let name = model.source();
-    let Some(folder) = model.reading() else {
+    let Some(survey) = model.survey() else {
         // A peer has verified its own model; what is left to see is that it answers.
         let text = ScoreSequence { prompt: vec![0], response: vec![1, 0], mask: vec![true; 2], pictures: vec![] };
         ask(model, vec![text], &Arc::new(Store::new(1 << 20, Limits::default()))).await?;
         return Ok(model.card().sighted);
     };
-    let config = ModelConfig::load(folder).map_err(|error| error.to_string())?;
-    let text = golden(&config, 0);
+    let config = &survey.config;
+    let text = golden(config, 0);
     let store = Arc::new(Store::new(64 << 20, Limits::default()));
     if !model.takes_pictures() {
         ask(model, vec![text], &store).await?;
         return Ok(false);
     }
-    let processor = Processor::load(folder).unwrap_or_default();
+    let processor = survey.processor.clone().unwrap_or_default();
     let mut sequences = vec![text];
     for seed in [1, 2] {
         let picture = Picture::from_image(pattern(seed)).map_err(|error| error.to_string())?;
         let tokens = processor.tokens(processor.patches(&picture.image).grid);
         let id: PictureId = store.insert(picture).map_err(|error| error.to_string())?;
-        sequences.push(ScoreSequence { pictures: vec![id], ..golden(&config, tokens) });
+        sequences.push(ScoreSequence { pictures: vec![id], ..golden(config, tokens) });
     }
     let answers = ask(model, sequences, &store).await?;
     let sighted = answers[1].logprobs != answers[2].logprobs;

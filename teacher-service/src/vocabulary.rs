@@ -24,11 +24,7 @@ impl Vocabulary {
     pub fn load(folder: &Path, image_token: u32) -> Result<Self, String> {
         let path = folder.join("tokenizer.json");
         let fault = |reason: String| format!("{}: {reason}; a model folder has its tokenizer beside the weights", path.display());
-        let size = std::fs::metadata(&path).map_err(|error| fault(error.to_string()))?.len();
-        if size > MAX_BYTES {
-            return Err(fault(format!("{size} bytes, at most {MAX_BYTES} are read")));
-        }
-        let text = std::fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
+        let text = hypereyes_outside::files::read_to_string(&path, MAX_BYTES).map_err(|error| fault(error.to_string()))?;
         let value: Value = serde_json::from_str(&text).map_err(|error| fault(error.to_string()))?;
         let tokens = tokens(&value).ok_or_else(|| fault("model.vocab or added_tokens is not as expected".into()))?;
         let mut hasher = blake3::Hasher::new();

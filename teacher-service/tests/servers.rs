@@ -262,3 +262,71 @@ async fn models_come_from_object_stores() {
     assert!(missing.message.contains("config.json"), "{missing}");
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_sends_on_only_to_where_the_settings_allow() {
+    let files = tempfile::tempdir().expect("a temporary folder");
+    model(files.path(), 1, &["Peru", "Lima"]);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (folder, count) = (files.path().to_owned(), asked.clone());
+    let file = move |axum::extract::Path(name): axum::extract::Path<String>| {
+        let (folder, count) = (folder.clone(), count.clone());
+        async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            match std::fs::read(folder.join(name)) {
+                Ok(bytes) => ([("etag", "\"1\""), ("last-modified", "Thu, 26 Nov 2026 00:00:00 GMT")], bytes).into_response(),
+                Err(_) => StatusCode::NOT_FOUND.into_response(),
+            }
+        }
+    };
+    let start = async |routes: Router| {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        address
+    };
+    let store = start(Router::new().route("/files/{name}", get(file))).await;
+    let on = move |axum::extract::Path(name): axum::extract::Path<String>| async move {
+        (StatusCode::FOUND, [("location", format!("http://{store}/files/{name}"))]).into_response()
+    };
+    let front = start(Router::new().route("/model/{name}", get(on))).await;
+
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let config = |name: &str| Config { store: Some(scratch.path().join(name)), ..Config::default() };
+    let strict = Running::start(config("strict")).await;
+    let error = strict.load("far", &format!("http://{front}/model")).await.expect_err("nobody said that it may");
+    assert!(error.message.contains("redirect"), "{error}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "it was not even asked");
+    strict.stop().await;
+
+    let wide = Running::start(Config { redirects: vec![format!("http://{store}")], ..config("wide") }).await;
+    let info = wide.load("far", &format!("http://{front}/model")).await.expect("the settings name it");
+    assert_eq!(info.state, ModelState::Ready);
+    wide.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_names_leads_to_no_private_address() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    model(&folder.path().join("a"), 1, &["Peru", "Lima"]);
+    let first = folder.path().join("a").display().to_string();
+    // Whoever listens here is never reached.
+    let silent = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a free port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let store = Some(folder.path().join("store"));
+    let service = Running::serve(folder, Config { model: first, store, hosts: vec!["named.example".into()], ..Config::default() }).await;
+    for host in ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1"]
+    {
+        for source in [
+            format!("http://{host}:{port}/model"),
+            format!("grpc://{host}:{port}"),
+            format!("sglang+http://{host}:{port}?tokenizer={}", service.folder.path().join("a").display()),
+        ] {
+            let error = service.load("x", &source).await.expect_err(&source);
+            assert!(error.refused && error.message.contains("not public"), "{source}: {error}");
+        }
+    }
+    let reached = tokio::time::timeout(Duration::from_millis(200), silent.accept()).await;
+    assert!(reached.is_err(), "{reached:?}");
+    service.stop().await;
+}

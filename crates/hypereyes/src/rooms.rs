@@ -95,7 +95,13 @@ impl Rooms {
                 let listen = addresses.teacher.context("a teacher has an address")?;
                 let model = self.teacher.clone().context("a teacher has a model")?.display().to_string();
                 let store = Some(self.folder.teacher());
-                config::dump(&hypereyes_teacher_service::Config { listen, metrics_listen, announce, model, store, ..base }, &path)?;
+                // Its port is this machine's, and whoever runs `up` may read what he may read.
+                let roots = if base.roots.is_empty() { vec!["/".into()] } else { base.roots.clone() };
+                let hosts = if base.hosts.is_empty() { vec!["127.0.0.0/8".into(), "::1".into()] } else { base.hosts.clone() };
+                config::dump(
+                    &hypereyes_teacher_service::Config { listen, metrics_listen, announce, model, store, roots, hosts, ..base },
+                    &path,
+                )?;
             }
             LEARNER => config::dump(&self.learner(0, metrics_listen, announce), &path)?,
             name if self.followers().iter().any(|follower| follower == name) => {
@@ -217,6 +223,7 @@ mod tests {
         assert_eq!(reward.store, Some(rooms.folder.reward()));
         let teacher: hypereyes_teacher_service::Config = toml::from_str(&read(TEACHER)).expect("the teacher service reads it");
         assert_eq!(teacher.listen.port(), 3);
+        assert_eq!((teacher.roots, teacher.keys), (vec![PathBuf::from("/")], vec![]), "folders of this machine, and nobody's keys");
     }
 
     #[test]

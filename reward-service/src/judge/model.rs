@@ -12,6 +12,7 @@ use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
 use hypereyes_scoring::Verdict;
 use metrics::{counter, histogram};
 use reqwest::StatusCode;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -73,7 +74,7 @@ impl Default for ModelConfig {
 pub struct ModelJudge {
     config: ModelConfig,
     endpoint: String,
-    key: Option<String>,
+    key: Option<HeaderValue>,
     client: reqwest::Client,
     slots: Semaphore,
     cache: Mutex<Remembered<blake3::Hash, Verdict>>,
@@ -104,6 +105,13 @@ impl ModelJudge {
         if !(config.url.starts_with("http://") || config.url.starts_with("https://")) {
             return bad(format!("url is {:?}; give the base of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1", config.url));
         }
+        let base = reqwest::Url::parse(&config.url).ok();
+        let bare =
+            |url: &reqwest::Url| url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        if !base.as_ref().is_some_and(bare) {
+            // It is not quoted: it may hold a password.
+            return bad("url is no plain address (no password, no ?, no #); a key goes into the variable that api_key_env names".into());
+        }
         if config.model.is_empty() {
             return bad("model is empty; name the model that judges".into());
         }
@@ -112,8 +120,19 @@ impl ModelJudge {
         }
         let key = match config.api_key_env.as_str() {
             "" => None,
+            // What cannot be a variable's name may be the key itself.
+            name if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {
+                return bad("api_key_env is no name of an environment variable; it names one, and never holds the key itself".into());
+            }
             name => match std::env::var(name) {
-                Ok(key) => Some(key),
+                Ok(key) if key.trim().is_empty() => return bad(format!("api_key_env names {name}, which is empty")),
+                Ok(key) => match HeaderValue::from_str(&format!("Bearer {key}")) {
+                    Ok(mut header) => {
+                        header.set_sensitive(true);
+                        Some(header)
+                    }
+                    Err(_) => return bad(format!("api_key_env names {name}, whose value cannot be a header (a line break at its end?)")),
+                },
                 Err(_) => return bad(format!("api_key_env names {name}, which is not set")),
             },
         };
@@ -150,7 +169,7 @@ impl ModelJudge {
     async fn attempt(&self, body: &Value) -> Result<Verdict, Miss> {
         let mut request = self.client.post(&self.endpoint).json(body);
         if let Some(key) = &self.key {
-            request = request.bearer_auth(key);
+            request = request.header(AUTHORIZATION, key.clone());
         }
         let mut response = request.send().await.map_err(|error| Miss::Again(if error.is_connect() { "connect" } else { "transport" }))?;
         match response.status() {

@@ -67,6 +67,8 @@ impl Running {
             listen: "127.0.0.1:0".parse().expect("an address"),
             announce: Some(announce.clone()),
             id: "a".into(),
+            // Other services and servers of these tests are on this machine.
+            hosts: if config.hosts.is_empty() { vec!["127.0.0.1".into()] } else { config.hosts.clone() },
             telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
             ..config
         };
