@@ -14,6 +14,7 @@ use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use serde::{Deserialize, Serialize};
 
 use crate::intake::Cursor;
+use crate::metrics::IMPOSSIBLE_REFERENCES;
 use crate::trainer::Moments;
 
 const MANIFEST: &str = "manifest.json";
@@ -199,11 +200,24 @@ pub fn load(dir: &Path) -> Result<Option<State>, CheckpointError> {
         weights,
         moments: Moments { steps: manifest.optimiser_steps, first, second },
         cursor: manifest.cursor,
-        references: manifest.references,
+        references: possible(manifest.references),
         snapshot: manifest.snapshot,
-        candidates: manifest.candidates,
+        candidates: possible(manifest.candidates),
         seconds: manifest.milliseconds as f64 / 1000.0,
     }))
+}
+
+/// References without those that nobody can have reached, which earlier versions kept of successes without a search: the reward
+/// service would refuse them all together.
+fn possible(mut references: BTreeMap<TaskId, Reference>) -> BTreeMap<TaskId, Reference> {
+    let before = references.len();
+    references.retain(|_, reference| reference.is_possible());
+    let dropped = before - references.len();
+    if dropped > 0 {
+        metrics::counter!(IMPOSSIBLE_REFERENCES).increment(dropped as u64);
+        tracing::warn!(dropped, "references of the checkpoint that nobody can have reached are left out");
+    }
+    references
 }
 
 #[cfg(test)]
@@ -234,6 +248,17 @@ mod tests {
         save(dir.path(), &state(4), 1).unwrap();
         assert_eq!(load(dir.path()).unwrap().unwrap(), state(4));
         assert!(!dir.path().join("step-000003").exists());
+    }
+
+    #[test]
+    fn references_that_nobody_can_have_reached_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let nothing = Reference { rounds: 1, searches: 0 };
+        let mut old = state(1);
+        old.references.insert("idle".into(), nothing);
+        old.candidates.insert("idle".into(), nothing);
+        save(dir.path(), &old, 1).unwrap();
+        assert_eq!(load(dir.path()).unwrap().unwrap(), state(1));
     }
 
     /// The three files and the manifest that are in force.

@@ -19,6 +19,8 @@ pub const STARVED_RATIO: &str = "hypereyes_learner_starved_ratio";
 pub const STEP_SECONDS: &str = "hypereyes_learner_step_seconds";
 /// Groups leased or waiting, as a share of the bound.
 pub const QUEUE_FILL: &str = "hypereyes_learner_queue_fill_ratio";
+/// References of a checkpoint that nobody can have reached (no search), left out.
+pub const IMPOSSIBLE_REFERENCES: &str = "hypereyes_learner_impossible_references_total";
 /// Optimiser steps without an update because the gradient was not finite.
 pub const STEPS_SKIPPED: &str = "hypereyes_learner_steps_skipped_total";
 
@@ -36,6 +38,7 @@ pub fn describe() {
     hypereyes_collective::metrics::describe();
     describe_counter!(GROUPS_DROPPED, "Groups that were not trained, by reason");
     describe_counter!(GROUPS_TRAINED, "Groups that were trained");
+    describe_counter!(IMPOSSIBLE_REFERENCES, "References of a checkpoint that nobody can have reached, left out");
     describe_counter!(LEASES_RELEASED, "Leases taken back, by reason");
     describe_counter!(LEDGER_LOST, "Ledger lines that could not be written");
     describe_counter!(STARVED, Unit::Seconds, "Time that the learner waited for groups");

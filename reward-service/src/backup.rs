@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use hypereyes_chassis::{BadInput, atomic};
 use hypereyes_domain::{Reference, TaskId};
 use hypereyes_proto::limits::MAX_EPOCH;
+use metrics::counter;
 use serde::{Deserialize, Serialize};
+
+use crate::metrics as names;
 
 /// Longest file that is read; ten million references are below it.
 const MAX_BYTES: u64 = 2 << 30;
@@ -80,16 +83,26 @@ pub fn read(path: &Path) -> Result<(u64, BTreeMap<TaskId, Reference>), BadInput>
     if blake3::hash(lines).to_hex().as_str() != header.digest {
         return Err(bad("its lines do not have the digest that its header gives".into()));
     }
-    let mut references = BTreeMap::new();
+    let (mut references, mut impossible) = (BTreeMap::new(), 0);
     for (at, line) in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
         let line: Line = serde_json::from_slice(line).map_err(|error| bad(format!("line {}: {error}", at + 2)))?;
-        references.insert(line.task, Reference { rounds: line.rounds, searches: line.searches });
+        let reference = Reference { rounds: line.rounds, searches: line.searches };
+        // Earlier versions took a success without a search for a reference.
+        match reference.is_possible() {
+            true => drop(references.insert(line.task, reference)),
+            false => impossible += 1,
+        }
     }
     if header.epoch > MAX_EPOCH {
         return Err(bad(format!("epoch {} is none; at most {MAX_EPOCH} is taken", header.epoch)));
     }
-    if references.len() != header.references {
-        return Err(bad(format!("it has {} references; its header says {}", references.len(), header.references)));
+    let found = references.len() + impossible;
+    if found != header.references {
+        return Err(bad(format!("it has {found} references; its header says {}", header.references)));
+    }
+    if impossible > 0 {
+        counter!(names::IMPOSSIBLE, "from" => "backup").increment(impossible as u64);
+        tracing::warn!(references = impossible, file = %path.display(), "references that nobody can have reached are left out");
     }
     Ok((header.epoch, references))
 }
@@ -108,6 +121,16 @@ pub fn advice(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reference_without_a_search_is_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let of = |rounds, searches| Reference { rounds, searches };
+        let references = [("honest", of(2, 4)), ("nothing", of(1, 0))].map(|(task, reference)| (TaskId::from(task), reference));
+        write(folder.path(), 1, &references.into(), 1).expect("written");
+        let (epoch, read) = read(&all(folder.path())[0]).expect("sound");
+        assert_eq!((epoch, read), (1, [("honest".into(), of(2, 4))].into()));
+    }
 
     #[test]
     fn what_is_written_is_read_damage_is_named_and_old_files_go() {

@@ -25,8 +25,10 @@ pub enum Cause {
     Observation,
     /// It came from elsewhere: a task set, a checkpoint, another replica.
     Import,
-    /// Somebody went back to an earlier snapshot: the one cause that may loosen.
+    /// Somebody went back to an earlier snapshot: the one wish that may loosen.
     Restore,
+    /// A store of an earlier version held a reference that nobody can have reached; it is what it was before.
+    Repair,
 }
 
 impl Cause {
@@ -37,6 +39,7 @@ impl Cause {
             Self::Observation => "observation",
             Self::Import => "import",
             Self::Restore => "restore",
+            Self::Repair => "repair",
         }
     }
 }

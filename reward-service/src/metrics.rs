@@ -23,8 +23,10 @@ pub const REFUSED: &str = "hypereyes_reward_refused_total";
 pub const SCORE_SECONDS: &str = "hypereyes_reward_score_seconds";
 /// Committed references.
 pub const REFERENCES: &str = "hypereyes_reward_references";
-/// References that changed, by `cause` (commit, observation, import, restore).
+/// References that changed, by `cause` (commit, observation, import, restore, repair).
 pub const TIGHTENED: &str = "hypereyes_reward_tightened_total";
+/// References that nobody can have reached (no round, no search), ignored where they were kept, by `from` (store, backup).
+pub const IMPOSSIBLE: &str = "hypereyes_reward_impossible_references_total";
 /// Number of the last epoch commit.
 pub const EPOCH: &str = "hypereyes_reward_epoch";
 /// Mean rounds over the committed references.
@@ -56,7 +58,8 @@ pub fn describe() {
     describe_counter!(REFUSED, "calls refused, by reason");
     describe_histogram!(SCORE_SECONDS, Unit::Seconds, "time to score a group, durability included");
     describe_gauge!(REFERENCES, "committed references");
-    describe_counter!(TIGHTENED, "references that changed, by cause; only a restore can loosen one");
+    describe_counter!(TIGHTENED, "references that changed, by cause; only a restore or a repair can loosen one");
+    describe_counter!(IMPOSSIBLE, "references that nobody can have reached, ignored, by where they were kept");
     describe_gauge!(EPOCH, "number of the last epoch commit");
     describe_gauge!(MEAN_ROUNDS, "mean rounds over the committed references");
     describe_gauge!(MEAN_SEARCHES, "mean searches over the committed references");

@@ -18,7 +18,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backup;
-use crate::change::{Change, Outcome, Wish, Witness};
+use crate::change::{Cause, Change, Outcome, Wish, Witness};
 use crate::metrics as names;
 use crate::store::{Heard, Store, StoreError, Written};
 
@@ -129,6 +129,12 @@ impl References {
             Some(folder) => Store::open(folder)?,
             None => Store::in_memory()?,
         };
+        let healed = store.heal()?;
+        if let Some(first) = healed.first() {
+            counter!(names::IMPOSSIBLE, "from" => "store").increment(healed.len() as u64);
+            counter!(names::TIGHTENED, "cause" => Cause::Repair.label()).increment(healed.len() as u64);
+            tracing::warn!(references = healed.len(), %first, "references that nobody can have reached, with no search, are as before they came");
+        }
         let (all, epoch, changes) = store.read()?;
         if let Some(folder) = folder {
             tracing::info!(references = all.len(), epoch, changes, store = %folder.display(), "references restored");
@@ -164,7 +170,7 @@ impl References {
         let state = self.seen.state();
         let reference = match self.seen.known.get(&task.id) {
             Some(known) => known.reference_for(task),
-            None => task.reference,
+            None => Known::default().reference_for(task),
         };
         (reference, state.epoch)
     }

@@ -20,6 +20,8 @@ use thiserror::Error;
 use crate::backup;
 use crate::change::{Cause, Change, Outcome, Wish, Witness};
 
+mod heal;
+
 /// Task to (committed rounds, committed searches, pending rounds, pending searches); 0 rounds is none.
 const KNOWN: TableDefinition<&str, (u32, u32, u32, u32)> = TableDefinition::new("known");
 /// Task to who showed its pending candidate, as JSON.
@@ -386,7 +388,11 @@ impl Desk<'_, '_> {
                 epoch = number.value();
             }
         }
-        for (task, to) in then {
+        for (task, mut to) in then {
+            // What an earlier version took for a reference is not brought back.
+            if to.is_some_and(|to| !to.is_possible()) {
+                to = self.tables.last_possible(&task, snapshot)?;
+            }
             let from = self.tables.known(&task)?.committed();
             self.put(&task, to.map_or(Known::default(), Known::committed_at))?;
             if from != to {

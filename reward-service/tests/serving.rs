@@ -209,10 +209,13 @@ async fn nonsense_is_refused_and_the_service_goes_on() {
         let request = v1::ScoreGroupRequest { group: group.map(Into::into), task: task.map(Into::into) };
         assert_eq!(service.client.score_group(request).await.expect_err("refused").code(), Code::InvalidArgument);
     }
-    let zero = v1::TaskReference { task_id: "t".into(), reference: Some(v1::Reference { rounds: 0, searches: 0 }) };
-    let batch = v1::ReferenceBatch { epoch: 0, references: vec![zero] };
-    let refused = service.client.import_references(tokio_stream::iter(vec![batch])).await.expect_err("a reference of no rounds");
-    assert_eq!(refused.code(), Code::InvalidArgument);
+    for (rounds, searches, what) in [(0, 0, "rounds"), (1, 0, "searches"), (0, 3, "rounds")] {
+        let none = v1::TaskReference { task_id: "t".into(), reference: Some(v1::Reference { rounds, searches }) };
+        let batch = v1::ReferenceBatch { epoch: 0, references: vec![none] };
+        let refused = service.client.import_references(tokio_stream::iter(vec![batch])).await.expect_err("a reference of nothing");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains(what), "{refused}");
+    }
     // Groups of no rollout, of too many, with log-probs that are no numbers; an epoch out of its turn; a snapshot that never was.
     let nan = Trajectory { logprobs: vec![f32::NAN], ..rollout(Some("Paris"), &[1]) };
     for group in [group(2, vec![]), group(3, vec![rollout(Some("Paris"), &[1]); 257]), group(4, vec![nan])] {

@@ -197,6 +197,8 @@ pub fn load_tasks(folder: &Path) -> Result<Vec<Task>, DataError> {
             format!("task {} has no answer", task.id)
         } else if let Some(id) = task.pictures.iter().find(|id| !is_hash(id)) {
             format!("{id} is no picture id (64 hex digits)")
+        } else if let Some(Err((what, reason))) = task.reference.map(|reference| reference.check()) {
+            format!("task {}: reference.{what} {reason}", task.id)
         } else {
             continue;
         };
@@ -215,6 +217,7 @@ pub fn load_demonstrations(folder: &Path) -> Result<Vec<Demonstration>, DataErro
     for (at, demonstration) in demonstrations.iter().enumerate() {
         let line = |reason: String| DataError::Line { path: path.clone(), line: at + 1, reason };
         demonstration.trajectory.check().map_err(|error| line(error.to_string()))?;
+        demonstration.trajectory.course.check().map_err(|error| line(error.to_string()))?;
         if let Some(id) = demonstration.trajectory.pictures.iter().find(|id| !is_hash(id)) {
             return Err(line(format!("{id} is no picture id (64 hex digits)")));
         }
@@ -367,6 +370,10 @@ mod tests {
         let first = lines.lines().next().expect("a row").to_owned();
         fs::write(folder.path().join(TASKS), format!("{first}\n{first}\n")).expect("overwritten");
         assert!(load_tasks(folder.path()).expect_err("twice").to_string().contains("was there before"));
+        let bought = first.replace("\"reference\":null", "\"reference\":{\"rounds\":1,\"searches\":0}");
+        fs::write(folder.path().join(TASKS), bought).expect("overwritten");
+        let error = load_tasks(folder.path()).expect_err("nobody can have reached it").to_string();
+        assert!(error.contains("line 1: task t-0: reference.searches is 0"), "{error}");
         assert!(load_picture(folder.path(), &PictureId::new("../../etc/passwd"), &Limits::default()).is_err());
         let nowhere = load_tasks(&folder.path().join("nowhere")).expect_err("no folder").to_string();
         assert!(nowhere.contains("nowhere") && nowhere.contains("hypereyes synth"), "{nowhere}");

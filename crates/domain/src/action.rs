@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A box on a picture as ratios of its width and height, `x1 < x2` and `y1 < y2` for a box with an inside.
 ///
-/// Values are what the policy wrote: they may lie outside 0..1; cropping clamps them.
+/// The environment gives 0..1, whichever units the policy wrote; from elsewhere values may lie outside, and cropping clamps them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 4]", into = "[f64; 4]")]
 pub struct Area {

@@ -26,4 +26,4 @@ pub use reference::Reference;
 pub use score::{Accuracy, BonusBranch, Route, Score};
 pub use task::{Shown, Task, TaskKind};
 pub use teacher::{ModelCard, ModelInfo, ModelState, Promotion, Roster, TeacherLogprobs, TeacherVersion};
-pub use trajectory::{Course, Ending, InvalidTrajectory, Round, Trajectory};
+pub use trajectory::{Course, Ending, InvalidCourse, InvalidTrajectory, Round, Spent, Trajectory};

@@ -38,7 +38,7 @@ pub enum BonusBranch {
     Good,
     /// Correct, beyond the reference.
     Bad,
-    /// Correct without any tool: no efficiency credit.
+    /// Correct without a search, whatever the rounds: no efficiency credit.
     Guess,
     /// Wrong, with a number of rounds far from the reference.
     WrongOutside,

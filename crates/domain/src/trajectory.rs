@@ -46,7 +46,7 @@ pub struct Round {
     pub call: Option<Box<Call>>,
     /// Searches that ran (resolution D1); a crop that failed did not run.
     pub searches: u32,
-    /// Searches that failed for a reason outside the policy.
+    /// Searches that failed for a reason outside the policy; at most `searches`.
     pub failed_searches: u32,
 }
 
@@ -78,22 +78,103 @@ impl Course {
     /// Searches over all rounds.
     #[inline]
     pub fn searches(&self) -> u32 {
-        self.searched().0
+        self.spent().searches
     }
 
-    /// Searches over all rounds, and whether every one of them failed for a reason outside the policy: such a rollout says nothing
-    /// about the policy (spec section 6, recommendation).
+    /// What its rounds cost. Sums stop at the largest number there is; [`Course::check`] refuses who would get there.
     #[inline]
-    pub fn searched(&self) -> (u32, bool) {
+    pub fn spent(&self) -> Spent {
         // The first few are summed whether they are there or not: how many there are is what a processor guesses wrong.
         const FEW: usize = 6;
         static NONE: Round = Round { call: None, searches: 0, failed_searches: 0 };
-        let both = |(searches, failed), round: &Round| (searches + round.searches, failed + round.failed_searches);
-        let few = (0..FEW).fold((0, 0), |sums, at| both(sums, self.rounds.get(at).unwrap_or(&NONE)));
-        let (searches, failed) = self.rounds.iter().skip(FEW).fold(few, both);
-        (searches, failed > 0 && failed == searches)
+        let add = |sum: Spent, round: &Round| Spent {
+            searched: sum.searched + u32::from(round.searches != 0),
+            searches: sum.searches.saturating_add(round.searches),
+            failed: sum.failed.saturating_add(round.failed_searches),
+            ..sum
+        };
+        let none = Spent { rounds: self.round_count(), ..Spent::default() };
+        let few = (0..FEW).fold(none, |sum, at| add(sum, self.rounds.get(at).unwrap_or(&NONE)));
+        self.rounds.iter().skip(FEW).fold(few, add)
+    }
+
+    /// Refuses counts that contradict each other: more searches failed than ran, other searches ran than the call asks for, more than
+    /// can be counted, an answer of an episode that ended without one, or the reverse.
+    ///
+    /// # Errors
+    /// [`InvalidCourse`], which names the field.
+    pub fn check(&self) -> Result<(), InvalidCourse> {
+        let invalid = |what: String, reason: String| Err(InvalidCourse { what, reason });
+        let mut sum = 0u32;
+        for (at, round) in self.rounds.iter().enumerate() {
+            let Round { call, searches, failed_searches } = round;
+            if failed_searches > searches {
+                return invalid(format!("rounds[{at}].failed_searches"), format!("is {failed_searches}, but {searches} searches ran"));
+            }
+            let asked = call.as_ref().map(|call| call.searches());
+            // Every query of a call runs; of areas only those that have an inside.
+            let fits = match call.as_deref() {
+                Some(Call::TextSearch { .. }) => asked == Some(*searches),
+                Some(Call::ImageSearch { .. }) => asked >= Some(*searches),
+                None => true,
+            };
+            if !fits {
+                let asked = asked.unwrap_or_default();
+                return invalid(format!("rounds[{at}].searches"), format!("is {searches}, but its call stands for {asked}"));
+            }
+            match sum.checked_add(*searches) {
+                Some(more) => sum = more,
+                None => return invalid("rounds".into(), "have more searches together than can be counted".into()),
+            }
+        }
+        match (self.ending, &self.answer) {
+            (Ending::Answered, None) => invalid("answer".into(), "is missing, but the ending is answered".into()),
+            (Ending::NoAction | Ending::TurnLimit, Some(_)) => {
+                invalid("answer".into(), format!("is there, but the ending is {}", self.ending.label()))
+            }
+            _ => Ok(()),
+        }
     }
 }
+
+/// What the rounds of a course cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Executed rounds.
+    pub rounds: u32,
+    /// Rounds in which at least one search ran.
+    pub searched: u32,
+    /// Searches over all rounds.
+    pub searches: u32,
+    /// Searches that failed for a reason outside the policy.
+    pub failed: u32,
+}
+
+impl Spent {
+    /// Whether every search failed for a reason outside the policy: such a rollout says nothing about the policy (spec section 6,
+    /// recommendation).
+    #[inline]
+    pub fn all_failed(self) -> bool {
+        self.failed > 0 && self.failed == self.searches
+    }
+}
+
+/// A course whose parts contradict each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidCourse {
+    /// Which field, such as `rounds[2].failed_searches`.
+    pub what: String,
+    /// What is wrong with it: a sentence of which the field is the subject.
+    pub reason: String,
+}
+
+impl fmt::Display for InvalidCourse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.what, self.reason)
+    }
+}
+
+impl std::error::Error for InvalidCourse {}
 
 impl AsRef<Course> for Course {
     fn as_ref(&self) -> &Course {
@@ -204,3 +285,44 @@ impl fmt::Display for InvalidTrajectory {
 }
 
 impl std::error::Error for InvalidTrajectory {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn course(searches: &[(u32, u32)]) -> Course {
+        let rounds = searches.iter().map(|&(searches, failed_searches)| Round { call: None, searches, failed_searches }).collect();
+        Course { rounds, ending: Ending::Answered, answer: Some("a".into()) }
+    }
+
+    #[test]
+    fn rounds_that_searched_nothing_cost_a_round_and_are_told_apart() {
+        let eight = course(&[(1, 0), (0, 0), (2, 1), (0, 0), (1, 0), (0, 0), (3, 0), (0, 0)]);
+        assert_eq!(eight.spent(), Spent { rounds: 8, searched: 4, searches: 7, failed: 1 });
+        assert_eq!(course(&[]).spent(), Spent::default());
+        assert!(course(&[(2, 2), (1, 1)]).spent().all_failed() && !course(&[(0, 0)]).spent().all_failed());
+    }
+
+    #[test]
+    fn counts_that_contradict_each_other_are_refused_by_name() {
+        let says = |course: &Course| course.check().expect_err("it contradicts itself").to_string();
+        assert_eq!(course(&[(2, 1), (0, 0)]).check(), Ok(()));
+        assert_eq!(says(&course(&[(1, 0), (1, 2)])), "rounds[1].failed_searches is 2, but 1 searches ran");
+        let wrapping = course(&[(u32::MAX, 0), (1, 0)]);
+        assert_eq!(says(&wrapping), "rounds have more searches together than can be counted");
+        assert_eq!(wrapping.searches(), u32::MAX, "nothing wraps");
+        let called = |call: Call, searches| {
+            let mut one = course(&[(searches, 0)]);
+            one.rounds[0].call = Some(Box::new(call));
+            one.check().is_ok()
+        };
+        let queries = Call::TextSearch { queries: vec!["a".into(), "b".into()] };
+        assert_eq!([0, 1, 2, 3].map(|searches| called(queries.clone(), searches)), [false, false, true, false]);
+        let areas = Call::ImageSearch { image_id: "img_0".into(), areas: vec![crate::Area::WHOLE; 2] };
+        assert_eq!([0, 1, 2, 3].map(|searches| called(areas.clone(), searches)), [true, true, true, false]);
+        let ended = |ending, answer: Option<&str>| Course { ending, answer: answer.map(Into::into), ..course(&[]) }.check().is_ok();
+        assert!(!ended(Ending::Answered, None) && ended(Ending::Answered, Some("")));
+        assert!(!ended(Ending::NoAction, Some("a")) && !ended(Ending::TurnLimit, Some("a")) && ended(Ending::TurnLimit, None));
+        assert!(ended(Ending::TurnTruncated, Some("a")) && ended(Ending::ContextFull, Some("a")), "an answer closed before the cut stands");
+    }
+}

@@ -41,7 +41,7 @@ fn score(accuracy: Accuracy, bonus: f64, branch: BonusBranch) -> Score {
 
 /// The accuracy of one rollout by a rule judge.
 pub fn accuracy_of(judge: &dyn Judge, task: &Task, course: &Course) -> Accuracy {
-    match said(course, course.searched().1) {
+    match said(course, course.spent().all_failed()) {
         Err(failure) => Accuracy::Invalid(failure),
         Ok("") => Accuracy::Unparsed,
         Ok(answer) => judge.judge(&task.question, answer, &task.answers).into(),

@@ -16,12 +16,12 @@ pub struct Candidate {
     pub reference: Reference,
 }
 
-/// The cheapest success of a group that used a tool: correct, at least one round, lexicographic minimum of (rounds,
-/// searches), the first of equals. Entries beyond the shorter list are ignored.
+/// The cheapest success of a group that searched: correct, at least one search, lexicographic minimum of (rounds, searches), the
+/// first of equals. Entries beyond the shorter list are ignored.
 pub fn candidate(scores: &[Score], rollouts: &[impl AsRef<Course>]) -> Option<Candidate> {
     let success = |(at, (score, course)): (usize, (&Score, &Course))| {
         let reference = Reference { rounds: course.round_count(), searches: course.searches() };
-        (score.accuracy == Accuracy::Correct && reference.rounds >= 1).then_some(Candidate { rollout: at, reference })
+        (score.accuracy == Accuracy::Correct && reference.is_possible()).then_some(Candidate { rollout: at, reference })
     };
     scores.iter().zip(rollouts.iter().map(AsRef::as_ref)).enumerate().filter_map(success).min_by_key(|candidate| candidate.reference)
 }
@@ -58,9 +58,9 @@ pub struct Tightened {
 }
 
 impl Known {
-    /// A committed reference and nothing else.
+    /// A committed reference and nothing else; nothing at all if no success can have cost it.
     pub fn committed_at(reference: Reference) -> Self {
-        Self { committed: Some(reference), pending: None }
+        Self { committed: Some(reference).filter(Reference::is_possible), pending: None }
     }
 
     /// The committed reference.
@@ -76,14 +76,15 @@ impl Known {
     /// What `task`, of which this is known, is scored against: the tighter of the committed reference and the one that the
     /// task came with.
     pub fn reference_for(&self, task: &Task) -> Option<Reference> {
+        let given = task.reference.filter(Reference::is_possible);
         match self.committed {
-            Some(committed) => Some(Reference::tighten(task.reference, committed)),
-            None => task.reference,
+            Some(committed) => Some(Reference::tighten(given, committed)),
+            None => given,
         }
     }
 
-    /// Whether [`Known::observe`] would change anything. References of zero rounds are not references: one would be tighter
-    /// than anything, for ever.
+    /// Whether [`Known::observe`] would change anything. References of no round or no search are not references: one would be
+    /// tighter than anything, for ever.
     pub fn is_news(&self, mode: ReferenceMode, seen: Reference) -> bool {
         let tighter = |known: Option<Reference>| known.is_none_or(|known| seen < known);
         let counts = match mode {
@@ -91,7 +92,7 @@ impl Known {
             ReferenceMode::Immediate => true,
             ReferenceMode::Static => false,
         };
-        counts && seen.rounds > 0 && tighter(self.committed)
+        counts && seen.is_possible() && tighter(self.committed)
     }
 
     /// Takes in a success. What the committed reference became, if it changed: a candidate changes it at the commit.
@@ -171,7 +172,7 @@ mod tests {
                 let changed = if rng.random_bool(0.3) { known.commit() } else { known.observe(mode(&mut rng), seen(&mut rng)) };
                 assert!(before.committed().is_none_or(|old| known.committed().is_some_and(|new| new <= old)));
                 assert!(known.pending().is_none_or(|waiting| known.committed().is_none_or(|old| waiting < old)));
-                assert!(known.committed().is_none_or(|reference| reference.rounds > 0));
+                assert!(known.committed().is_none_or(|reference| reference.is_possible()));
                 // What it says of a change is the change.
                 match changed {
                     Some(Tightened { from, to }) => assert_eq!((from, Some(to)), (before.committed(), known.committed())),
@@ -238,16 +239,35 @@ mod tests {
     }
 
     #[test]
-    fn candidates_are_successes_that_used_a_tool() {
+    fn candidates_are_successes_that_searched() {
         let rollouts = vec![
             rollout(Some("Paris"), &[]),
             rollout(Some("Rome"), &[1]),
             rollout(Some("Paris"), &[2, 2]),
             rollout(Some("Paris"), &[1, 2]),
+            // Rounds that searched nothing make nobody a searcher, and a searcher no cheaper.
+            rollout(Some("Paris"), &[0]),
+            rollout(Some("Paris"), &[0, 0]),
+            rollout(Some("Paris"), &[0, 1, 1]),
         ];
         let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &rollouts, None);
         let cheapest = Candidate { rollout: 3, reference: Reference { rounds: 2, searches: 3 } };
         assert_eq!(candidate(&scores, &rollouts), Some(cheapest));
         assert_eq!(candidate(&scores[..2], &rollouts), None);
+        assert_eq!(candidate(&scores[4..6], &rollouts[4..6]), None);
+        let with_an_error = Candidate { rollout: 0, reference: Reference { rounds: 3, searches: 2 } };
+        assert_eq!(candidate(&scores[6..], &rollouts[6..]), Some(with_an_error));
+    }
+
+    #[test]
+    fn a_reference_that_nobody_can_have_reached_does_not_rule() {
+        let impossible = Reference { rounds: 1, searches: 0 };
+        for mode in [ReferenceMode::Epoch, ReferenceMode::Immediate] {
+            let mut known = Known::default();
+            assert_eq!((known.observe(mode, impossible), known.commit()), (None, None));
+            assert_eq!(known, Known::default());
+        }
+        assert_eq!(Known::committed_at(impossible), Known::default());
+        assert_eq!(Known::default().reference_for(&Task { reference: Some(impossible), ..task() }), None);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::iter;
 
-use hypereyes_domain::{Accuracy, Course, Ending, Failure};
+use hypereyes_domain::{Accuracy, Course, Ending, Failure, Spent};
 use smallvec::SmallVec;
 
 /// One entry per rollout: groups of eight and smaller need no memory of their own.
@@ -23,8 +23,7 @@ pub struct Tally<'a> {
 #[derive(Debug)]
 struct Entry {
     said: Said,
-    rounds: u32,
-    searches: u32,
+    spent: Spent,
 }
 
 /// What a rollout answered.
@@ -41,13 +40,13 @@ impl<'a> Tally<'a> {
     pub fn of(rollouts: &'a [Course]) -> Self {
         let mut tally = Self { answers: Few::new(), glances: Few::new(), rollouts: Few::new() };
         for course in rollouts {
-            let (searches, all_failed) = course.searched();
-            let said = match said(course, all_failed) {
+            let spent = course.spent();
+            let said = match said(course, spent.all_failed()) {
                 Ok("") => Said::Nothing,
                 Ok(answer) => Said::Answer(tally.place(answer)),
                 Err(failure) => Said::Failed(failure),
             };
-            tally.rollouts.push(Entry { said, rounds: course.round_count(), searches });
+            tally.rollouts.push(Entry { said, spent });
         }
         tally
     }
@@ -67,10 +66,10 @@ impl<'a> Tally<'a> {
         self.rollouts.iter().map(accuracy).collect()
     }
 
-    /// Accuracy, rounds and searches of every rollout; a missing accuracy is `Invalid(Judge)`.
-    pub(crate) fn costs(&self, accuracies: &[Accuracy]) -> Few<(Accuracy, u32, u32)> {
+    /// Accuracy and cost of every rollout; a missing accuracy is `Invalid(Judge)`.
+    pub(crate) fn costs(&self, accuracies: &[Accuracy]) -> Few<(Accuracy, Spent)> {
         let given = accuracies.iter().copied().chain(iter::repeat(Accuracy::Invalid(Failure::Judge)));
-        self.rollouts.iter().zip(given).map(|(entry, accuracy)| (accuracy, entry.rounds, entry.searches)).collect()
+        self.rollouts.iter().zip(given).map(|(entry, accuracy)| (accuracy, entry.spent)).collect()
     }
 
     /// Where an answer is, or is put. Siblings give few answers in no order: of a walk that ends at the right one a processor would
@@ -154,7 +153,7 @@ mod tests {
         let want = [Accuracy::Invalid(Failure::Tool), Accuracy::Invalid(Failure::Timeout), Accuracy::Unparsed, Accuracy::Correct];
         assert_eq!(tally.accuracies(|_| Accuracy::Correct)[..], want);
         let costs = tally.costs(&want[..3]);
-        assert_eq!(costs.iter().map(|(_, rounds, searches)| (*rounds, *searches)).collect::<Vec<_>>(), [(1, 2); 4]);
+        assert_eq!(costs.iter().map(|(_, spent)| (spent.rounds, spent.searches)).collect::<Vec<_>>(), [(1, 2); 4]);
         assert_eq!(costs[3].0, Accuracy::Invalid(Failure::Judge), "no verdict is never a wrong answer");
     }
 }

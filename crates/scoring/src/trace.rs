@@ -1,9 +1,12 @@
 //! TRACE: what efficiency is worth within a group (spec 2.3, resolutions D5, D6). In: a reference and, per rollout,
-//! accuracy, rounds and searches. Out: a bonus per rollout and the rule that gave it.
+//! accuracy and cost. Out: a bonus per rollout and the rule that gave it.
+//!
+//! Who searched nothing is a guess, however many rounds that took. A round without a search costs a round and is worth none: it
+//! makes a success dearer, and brings no wrong answer into the band of plausible rounds. The released code knows neither rule.
 //!
 //! It does not know how accuracy was judged nor where the reference comes from.
 
-use hypereyes_domain::{Accuracy, BonusBranch, Reference};
+use hypereyes_domain::{Accuracy, BonusBranch, Reference, Spent};
 use serde::{Deserialize, Serialize};
 use smallvec::smallvec;
 use thiserror::Error;
@@ -20,7 +23,7 @@ pub struct TraceConfig {
     pub good: [f64; 2],
     /// Bonus `[least, most]` of a success beyond the reference. Default `[-0.10, -0.02]` (spec 2.3).
     pub bad: [f64; 2],
-    /// Bonus of a wrong answer whose rounds lie outside `t..=trunc(gamma * t)`. Default -0.10 (spec 2.3).
+    /// Bonus of a wrong answer that searched in fewer than `t` rounds or took more than `trunc(gamma * t)`. Default -0.10 (spec 2.3).
     pub wrong_penalty: f64,
     /// Width of the band of plausible rounds of a wrong answer, at least 1. Default 1.5 (spec 2.3).
     pub gamma: f64,
@@ -67,9 +70,9 @@ impl TraceConfig {
     }
 }
 
-/// One bonus per rollout, given as (accuracy, rounds, searches). Without a reference, or with TRACE off, every bonus is
-/// 0 and every branch `None` (D5).
-pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(Accuracy, u32, u32)]) -> Few<(f64, BonusBranch)> {
+/// One bonus per rollout, given as accuracy and cost. Without a reference, or with TRACE off, every bonus is 0 and every branch
+/// `None` (D5).
+pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(Accuracy, Spent)]) -> Few<(f64, BonusBranch)> {
     let reference = match reference {
         Some(reference) if config.enabled => reference,
         _ => return smallvec![(0.0, BonusBranch::None); rollouts.len()],
@@ -81,15 +84,18 @@ pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(
     let (mut good, mut bad) = (room(), room());
     let ((good, bad), (mut goods, mut bads)) = ((&mut good[..], &mut bad[..]), (0, 0));
     let mut given = Few::new();
-    for (at, (accuracy, rounds, searches)) in rollouts.iter().enumerate() {
-        let within = (*rounds <= reference.rounds) & (*searches <= reference.searches);
-        let outside = (*rounds < reference.rounds) | (*rounds > most_plausible);
+    for (at, (accuracy, spent)) in rollouts.iter().enumerate() {
+        // The rounds of who searched nothing are none.
+        let something = u32::from(spent.searches != 0);
+        let (rounds, searched, searches) = (spent.rounds * something, spent.searched * something, spent.searches);
+        let within = (rounds <= reference.rounds) & (searches <= reference.searches);
+        let outside = (searched < reference.rounds) | (rounds > most_plausible);
         let (branch, alone) = match accuracy {
-            Accuracy::Correct => (RIGHT[usize::from(within) + 2 * usize::from(*rounds == 0)], 0.0),
+            Accuracy::Correct => (RIGHT[usize::from(within) + 2 * usize::from(rounds == 0)], 0.0),
             Accuracy::Wrong => (WRONG[usize::from(outside)], [config.wrong_in_band_bonus, config.wrong_penalty][usize::from(outside)]),
             Accuracy::Unparsed | Accuracy::Invalid(_) => (BonusBranch::None, 0.0),
         };
-        let member = (u64::from(*rounds) << 32 | u64::from(*searches), at);
+        let member = (u64::from(rounds) << 32 | u64::from(searches), at);
         (good[goods], bad[bads]) = (member, member);
         goods += usize::from(branch == BonusBranch::Good);
         bads += usize::from(branch == BonusBranch::Bad);
@@ -149,16 +155,26 @@ mod tests {
 
     const REFERENCE: Option<Reference> = Some(Reference { rounds: 2, searches: 4 });
 
+    /// Rounds that all searched.
+    fn spent(rounds: u32, searches: u32) -> Spent {
+        Spent { rounds, searched: rounds, searches, failed: 0 }
+    }
+
+    /// The same with rounds more that searched nothing.
+    fn and_idle(spent: Spent, rounds: u32) -> Spent {
+        Spent { rounds: spent.rounds + rounds, ..spent }
+    }
+
     #[test]
     fn cheaper_successes_earn_more() {
-        let group = [(1, 1), (1, 1), (2, 4), (2, 5), (3, 3), (3, 3)].map(|(rounds, searches)| (Accuracy::Correct, rounds, searches));
+        let group = [(1, 1), (1, 1), (2, 4), (2, 5), (3, 3), (3, 3)].map(|(rounds, searches)| (Accuracy::Correct, spent(rounds, searches)));
         let got: Vec<f64> = bonuses(&TraceConfig::default(), REFERENCE, &group).into_iter().map(|(bonus, _)| bonus).collect();
         assert_eq!(got, [0.20, 0.20, 0.05, -0.02, -0.10, -0.10]);
     }
 
     #[test]
     fn wrong_answers_are_penalised_outside_the_band_only() {
-        let group = [0, 1, 2, 3, 4].map(|rounds| (Accuracy::Wrong, rounds, rounds));
+        let group = [0, 1, 2, 3, 4].map(|rounds| (Accuracy::Wrong, spent(rounds, rounds)));
         let encouraged = TraceConfig { wrong_in_band_bonus: 0.05, ..TraceConfig::default() };
         let got: Vec<f64> = bonuses(&encouraged, REFERENCE, &group).into_iter().map(|(bonus, _)| bonus).collect();
         assert_eq!(got, [-0.1, -0.1, 0.05, 0.05, -0.1]);
@@ -166,14 +182,58 @@ mod tests {
 
     #[test]
     fn guesses_and_masked_rollouts_get_nothing() {
-        let group = [(Accuracy::Correct, 0, 0), (Accuracy::Unparsed, 9, 9), (Accuracy::Invalid(Failure::Judge), 1, 1)];
+        let invalid = Accuracy::Invalid(Failure::Judge);
+        let group = [(Accuracy::Correct, spent(0, 0)), (Accuracy::Unparsed, spent(9, 9)), (invalid, spent(1, 1))];
         let branches = bonuses(&TraceConfig::default(), REFERENCE, &group);
         assert_eq!(branches[..], [(0.0, BonusBranch::Guess), (0.0, BonusBranch::None), (0.0, BonusBranch::None)]);
     }
 
     #[test]
+    fn who_searched_nothing_is_a_guess_in_any_number_of_rounds() {
+        let encouraged = TraceConfig { wrong_in_band_bonus: 0.05, ..TraceConfig::default() };
+        for rounds in 0..9 {
+            let nothing = and_idle(spent(0, 0), rounds);
+            let group = [(Accuracy::Correct, nothing), (Accuracy::Wrong, nothing), (Accuracy::Correct, spent(2, 4))];
+            let got = bonuses(&encouraged, REFERENCE, &group);
+            assert_eq!(got[..], [(0.0, BonusBranch::Guess), (-0.1, BonusBranch::WrongOutside), (0.2, BonusBranch::Good)], "{rounds}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_answer_is_not_brought_into_the_band_by_rounds_that_searched_nothing() {
+        let one = spent(1, 3);
+        let group = [0, 1, 2].map(|idle| (Accuracy::Wrong, and_idle(one, idle)));
+        let branches = bonuses(&TraceConfig::default(), REFERENCE, &group);
+        assert!(branches.iter().all(|given| *given == (-0.1, BonusBranch::WrongOutside)), "{branches:?}");
+    }
+
+    /// In any group, whatever the siblings did.
+    #[test]
+    fn a_round_that_searched_nothing_never_pays() {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand::rngs::StdRng::seed_from_u64(11);
+        let config = TraceConfig { wrong_in_band_bonus: 0.05, ..TraceConfig::default() };
+        for _ in 0..20_000 {
+            let reference = Some(Reference { rounds: random.random_range(1..5), searches: random.random_range(1..9) });
+            let mut group: Vec<(Accuracy, Spent)> = (0..random.random_range(1..9))
+                .map(|_| {
+                    let accuracy = [Accuracy::Correct, Accuracy::Correct, Accuracy::Wrong, Accuracy::Unparsed][random.random_range(0..4)];
+                    let searched = random.random_range(0..5u32);
+                    let searches = searched * random.random_range(1..4);
+                    (accuracy, and_idle(Spent { rounds: searched, searched, searches, failed: 0 }, random.random_range(0..3)))
+                })
+                .collect();
+            let before = bonuses(&config, reference, &group);
+            let at = random.random_range(0..group.len());
+            group[at].1 = and_idle(group[at].1, random.random_range(1..4));
+            let after = bonuses(&config, reference, &group);
+            assert!(after[at].0 <= before[at].0, "{reference:?} {group:?} at {at}: {} became {}", before[at].0, after[at].0);
+        }
+    }
+
+    #[test]
     fn no_reference_and_trace_off_mean_no_bonus() {
-        let group = [(Accuracy::Correct, 1, 1), (Accuracy::Wrong, 9, 9)];
+        let group = [(Accuracy::Correct, spent(1, 1)), (Accuracy::Wrong, spent(9, 9))];
         let off = TraceConfig { enabled: false, ..TraceConfig::default() };
         assert_eq!(bonuses(&TraceConfig::default(), None, &group)[..], [(0.0, BonusBranch::None); 2]);
         assert_eq!(bonuses(&off, REFERENCE, &group)[..], [(0.0, BonusBranch::None); 2]);

@@ -32,7 +32,7 @@ pub struct Kept {
 /// Samples under budgets 1, 2, ..., keeps the first trajectory that `correct` accepts, and stops. `None` drops the task.
 ///
 /// `sample(budget, count)` gives at most `count` trajectories, fewer if it knows that more would not help. A trajectory
-/// beyond its budget or without any round is passed over: a guess shows nobody how to search.
+/// beyond its budget or without any search is passed over: a guess shows nobody how to search.
 pub async fn progressive<S, F, E>(budgets: Budgets, correct: impl Fn(&Trajectory) -> bool, mut sample: S) -> Result<Option<Kept>, E>
 where
     S: FnMut(u32, usize) -> F,
@@ -43,8 +43,9 @@ where
         for trajectory in sample(budget, budgets.samples).await? {
             looked_at += 1;
             let rounds = trajectory.course.round_count();
-            if (1..=budget).contains(&rounds) && trajectory.course.ending == Ending::Answered && correct(&trajectory) {
-                let reference = Reference { rounds, searches: trajectory.course.searches() };
+            let reference = Reference { rounds, searches: trajectory.course.searches() };
+            let searched = reference.is_possible() && rounds <= budget;
+            if searched && trajectory.course.ending == Ending::Answered && correct(&trajectory) {
                 return Ok(Some(Kept { trajectory, reference, budget, looked_at }));
             }
         }
@@ -95,6 +96,8 @@ mod tests {
     #[tokio::test]
     async fn guesses_and_overdrawn_budgets_do_not_count() {
         let budgets = Budgets { max: 3, samples: 2 };
-        assert_eq!(kept(budgets, |_, _| vec![trajectory(0, "right"), trajectory(4, "right")]).await, None);
+        let mut idle = trajectory(1, "right");
+        idle.course.rounds[0].searches = 0;
+        assert_eq!(kept(budgets, |_, _| vec![trajectory(0, "right"), trajectory(4, "right"), idle.clone()]).await, None);
     }
 }

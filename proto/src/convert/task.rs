@@ -18,13 +18,12 @@ impl TryFrom<v1::Reference> for Reference {
     type Error = Invalid;
 
     fn try_from(v1::Reference { rounds, searches }: v1::Reference) -> Result<Self, Invalid> {
-        // A reference comes from a success that used a tool. Letting 0 in would tighten for ever, and nothing undoes it.
-        if rounds == 0 {
-            return Err(Invalid::new("rounds", "is 0, but a reference has at least one round"));
-        }
+        // A reference comes from a success that searched. Letting one in that did not would tighten for ever, and nothing undoes it.
+        let reference = Self { rounds, searches };
+        reference.check().map_err(|(what, reason)| Invalid::new(what, reason))?;
         at_most("rounds", rounds as usize, MAX_ROUNDS)?;
         at_most("searches", searches as usize, MAX_ROUNDS * MAX_SEARCHES_PER_CALL)?;
-        Ok(Self { rounds, searches })
+        Ok(reference)
     }
 }
 
@@ -126,7 +125,7 @@ mod tests {
     #[test]
     fn broken_tasks_are_rejected_by_name() {
         let good = v1::Task::from(samples::task());
-        let cases: [(&str, v1::Task); 7] = [
+        let cases: [(&str, v1::Task); 10] = [
             ("id", v1::Task { id: String::new(), ..good.clone() }),
             ("kind", v1::Task { kind: 99, ..good.clone() }),
             ("question", v1::Task { question: "q".repeat(MAX_QUESTION_BYTES + 1), ..good.clone() }),
@@ -134,6 +133,9 @@ mod tests {
             ("pictures[0].id", v1::Task { pictures: vec!["../x".into()], ..good.clone() }),
             ("shown[0].area", v1::Task { shown: vec![v1::Shown { entity_id: "mx".into(), area: None }], ..good.clone() }),
             ("reference.rounds", v1::Task { reference: Some(v1::Reference { rounds: 0, searches: 0 }), ..good.clone() }),
+            ("reference.rounds", v1::Task { reference: Some(v1::Reference { rounds: 0, searches: 3 }), ..good.clone() }),
+            ("reference.searches", v1::Task { reference: Some(v1::Reference { rounds: 1, searches: 0 }), ..good.clone() }),
+            ("reference.rounds", v1::Task { reference: Some(v1::Reference { rounds: u32::MAX, searches: 9 }), ..good.clone() }),
         ];
         for (what, task) in cases {
             assert_eq!(Task::try_from(task).expect_err(what).what, what);

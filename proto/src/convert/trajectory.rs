@@ -40,6 +40,7 @@ impl TryFrom<v1::Trajectory> for Trajectory {
             rounds: each("rounds", message.rounds, MAX_ROUNDS, Round::try_from)?,
             answer: message.answer,
         };
+        course.check().map_err(|error| Invalid::new(error.what, error.reason))?;
         let rollout = Self {
             mask: packed::unpack("mask", present("mask", message.mask)?, tokens)?,
             versions: packed::unroll("versions", &message.versions, tokens)?,
@@ -110,7 +111,8 @@ mod tests {
             Ending::Failed(Failure::Cancelled),
         ];
         for ending in endings {
-            let course = Course { ending, ..samples::trajectory().course };
+            let answer = samples::trajectory().course.answer.filter(|_| !matches!(ending, Ending::NoAction | Ending::TurnLimit));
+            let course = Course { ending, answer, ..samples::trajectory().course };
             let rollout = Trajectory { course, ..samples::trajectory() };
             assert_eq!(Trajectory::try_from(v1::Trajectory::from(rollout.clone())), Ok(rollout));
         }
@@ -118,8 +120,8 @@ mod tests {
 
     #[test]
     fn an_empty_answer_is_not_no_answer() {
-        for answer in [None, Some(String::new())] {
-            let course = Course { answer, ..samples::trajectory().course };
+        for (ending, answer) in [(Ending::NoAction, None), (Ending::Answered, Some(String::new()))] {
+            let course = Course { ending, answer, ..samples::trajectory().course };
             let rollout = Trajectory { course, ..samples::trajectory() };
             assert_eq!(Trajectory::try_from(v1::Trajectory::from(rollout.clone())), Ok(rollout));
         }
@@ -150,6 +152,26 @@ mod tests {
         ];
         for (what, rollout) in cases {
             assert_eq!(Trajectory::try_from(rollout).expect_err(what).what, what);
+        }
+    }
+
+    #[test]
+    fn counts_that_contradict_each_other_are_rejected_by_name() {
+        let good = v1::Trajectory::from(samples::trajectory());
+        let round = |searches, failed_searches| v1::Round { call: None, searches, failed_searches };
+        let called = |searches| v1::Round { searches, ..good.rounds[0].clone() };
+        let cases = [
+            ("rounds[1].failed_searches", v1::Trajectory { rounds: vec![round(1, 0), round(1, 2)], ..good.clone() }),
+            ("rounds[0].searches", v1::Trajectory { rounds: vec![called(2)], ..good.clone() }),
+            ("rounds[0].searches", v1::Trajectory { rounds: vec![round(u32::MAX, 0), round(1, 0)], ..good.clone() }),
+            ("answer", v1::Trajectory { answer: None, ..good.clone() }),
+            ("answer", v1::Trajectory { ending: v1::EndingKind::NoAction.into(), ..good.clone() }),
+            ("answer", v1::Trajectory { ending: v1::EndingKind::TurnLimit.into(), ..good.clone() }),
+        ];
+        for (what, rollout) in cases {
+            let error = Course::try_from(rollout.clone()).expect_err(what).what;
+            assert!(error == what || error.starts_with(what.split('.').next().expect("a field")), "{error} for {what}");
+            assert!(Trajectory::try_from(rollout).is_err());
         }
     }
 

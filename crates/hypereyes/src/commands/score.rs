@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_domain::{Course, Reference, Score, Task};
@@ -92,10 +92,16 @@ fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value>
         Some(rollouts) => serde_json::from_value(rollouts.clone()).context("\"rollouts\" cannot be read")?,
         None => vec![serde_json::from_value(group.clone()).context("neither \"rollouts\" nor one trajectory is there")?],
     };
+    for (at, course) in rollouts.iter().enumerate() {
+        course.check().map_err(|error| anyhow!("rollouts[{at}].{error}"))?;
+    }
     let reference: Option<Reference> = match reference.filter(|reference| !reference.is_null()) {
         Some(reference) => Some(serde_json::from_value(reference.clone()).context("\"reference\" cannot be read")?),
         None => task.reference,
     };
+    if let Some(Err((what, reason))) = reference.map(|reference| reference.check()) {
+        bail!("reference.{what} {reason}");
+    }
     let scores = score_group(trace, &judge, &task, &rollouts, reference);
     Ok(serde_json::to_value(Scored { task: task.id.to_string(), reference, scores })?)
 }
@@ -176,5 +182,26 @@ mod tests {
                 .to_string()
                 .contains("--compat")
         );
+    }
+
+    #[test]
+    fn counts_that_contradict_each_other_are_refused_by_name() {
+        let task = json!({"id": "t", "kind": "visual_select", "question": "q", "answers": ["Peru"]});
+        let round = |searches: u32, failed: u32| json!({"call": null, "searches": searches, "failed_searches": failed});
+        let rollout = |rounds: Value| json!({"rounds": rounds, "ending": "answered", "answer": "Peru"});
+        let refused = |value: Value| native(&value, &TraceConfig::default(), JudgeKind::Alias).expect_err("refused").to_string();
+        let group = |rounds: Value| json!({"task": task, "rollouts": [rollout(json!([])), rollout(rounds)]});
+        assert_eq!(refused(group(json!([round(1, 2)]))), "rollouts[1].rounds[0].failed_searches is 2, but 1 searches ran");
+        let wrapping = group(json!([round(u32::MAX, 0), round(1, 0)]));
+        assert_eq!(refused(wrapping), "rollouts[1].rounds have more searches together than can be counted");
+        let mut silent = group(json!([round(1, 0)]));
+        silent["rollouts"][1]["answer"] = Value::Null;
+        assert_eq!(refused(silent), "rollouts[1].answer is missing, but the ending is answered");
+        let mut bought = group(json!([round(1, 0)]));
+        bought["reference"] = json!({"rounds": 1, "searches": 0});
+        assert!(refused(bought.clone()).starts_with("reference.searches is 0"));
+        let given = bought.as_object_mut().expect("an object").remove("reference");
+        bought["task"]["reference"] = given.expect("it was there");
+        assert!(refused(bought).starts_with("reference.searches is 0"));
     }
 }
