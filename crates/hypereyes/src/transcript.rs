@@ -7,7 +7,7 @@
 use hypereyes_chat::Chat;
 use hypereyes_domain::{Area, Call, Ending, Trajectory};
 use hypereyes_pictures::{RgbImage, crop};
-use hypereyes_search::{Action, parse_turn};
+use hypereyes_search::{Action, opened_thought, parse_turn};
 
 /// An episode, told.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +110,11 @@ pub struct Hit {
 impl Episode {
     /// Reads a trajectory back. `pictures` are the task's, in order.
     pub fn read(chat: &Chat, trajectory: &Trajectory, pictures: &[RgbImage]) -> Self {
-        let mut reader = Reader::new(pictures);
+        let prompt = &trajectory.prompt;
+        let opening = chat.decode(&prompt[prompt.len().saturating_sub(64)..]);
+        let mut reader = Reader::new(pictures, opened_thought(&opening));
+        // Every turn that was observed executed a round, and a round keeps its areas as ratios, whatever the policy wrote.
+        let mut calls = trajectory.course.rounds.iter().map(|round| round.call.as_deref());
         let mut turns = Vec::new();
         let mut spans = spans(trajectory).into_iter().peekable();
         while let Some((sampled, tokens)) = spans.next() {
@@ -119,7 +123,8 @@ impl Episode {
                 continue;
             }
             let observed = spans.next_if(|(sampled, _)| !sampled).map(|(_, tokens)| chat.decode(tokens));
-            turns.push(reader.turn(&chat.decode(tokens), observed.as_deref()));
+            let call = observed.as_ref().and_then(|_| calls.next().flatten());
+            turns.push(reader.turn(&chat.decode(tokens), observed.as_deref(), call));
         }
         Self { turns, answer: trajectory.course.answer.clone(), ending: trajectory.course.ending, tokens: trajectory.tokens() }
     }
@@ -157,6 +162,8 @@ fn spans(trajectory: &Trajectory) -> Vec<(bool, &[u32])> {
 
 /// Keeps the registry of pictures as the environment does.
 struct Reader {
+    /// What the prompt puts into the policy's mouth at the beginning of a turn.
+    opening: String,
     registry: Vec<(String, RgbImage)>,
     counter: usize,
     shots: usize,
@@ -165,20 +172,25 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(pictures: &[RgbImage]) -> Self {
+    fn new(pictures: &[RgbImage], opening: &str) -> Self {
         let registry: Vec<_> = pictures.iter().enumerate().map(|(at, picture)| (format!("img_{at}"), picture.clone())).collect();
-        Self { counter: registry.len(), registry, shots: 0, names: Vec::new() }
+        Self { opening: opening.to_owned(), counter: registry.len(), registry, shots: 0, names: Vec::new() }
     }
 
-    fn turn(&mut self, text: &str, observed: Option<&str>) -> Turn {
-        let turn = parse_turn(text);
+    /// `call` is what was executed, where it was kept.
+    fn turn(&mut self, text: &str, observed: Option<&str>, call: Option<&Call>) -> Turn {
+        let turn = parse_turn(&[&self.opening, text].concat());
         let step = match (turn.action, observed) {
             (Action::Answer(text), _) => Step::Answer { text },
             (Action::None, _) => Step::Nothing { text: plain(text) },
-            (Action::BadCall(message), None) => Step::Refused { wanted: plain(text), told: message },
+            (Action::BadCall(refusal), None) => Step::Refused { wanted: plain(text), told: refusal.message },
             (Action::Call(_), None) => Step::Refused { wanted: plain(text), told: "not run: the limit of turns was reached".into() },
+            // An error observation has no tags.
+            (Action::BadCall(_) | Action::Call(_), Some(observed)) if !observed.contains("<tool_response>") => {
+                Step::Refused { wanted: plain(text), told: error(observed).to_owned() }
+            }
             (Action::BadCall(_), Some(observed)) => Step::Refused { wanted: plain(text), told: body(observed).trim().to_owned() },
-            (Action::Call(call), Some(observed)) => self.executed(call, body(observed), text),
+            (Action::Call(parsed), Some(observed)) => self.executed(call.cloned().unwrap_or(parsed), body(observed), text),
         };
         Turn { reason: turn.reason, step }
     }
@@ -226,6 +238,12 @@ impl Reader {
     }
 }
 
+/// What an error observation says.
+fn error(observed: &str) -> &str {
+    let said = observed.find("Error: ").map_or(observed, |at| &observed[at..]);
+    said.split("<|im_end|>").next().unwrap_or(said).trim()
+}
+
 /// What is inside the tags of an observation; all of it when there are none.
 fn body(observed: &str) -> &str {
     let inside = observed.split_once("<tool_response>").map_or(observed, |(_, rest)| rest);
@@ -245,7 +263,9 @@ fn blocks(body: &str) -> std::collections::BTreeMap<String, Found> {
         } else if let Some(found) = current.as_ref().and_then(|label| blocks.get_mut(label)) {
             match hit(line) {
                 Some(hit) => found.hits.push(hit),
-                None => found.note = Some(line.to_owned()),
+                // What follows the blocks is said of the call, not of what was found last.
+                None if found.hits.is_empty() && found.note.is_none() => found.note = Some(line.to_owned()),
+                None => {}
             }
         }
     }
@@ -380,9 +400,28 @@ pub(crate) mod tests {
         assert_eq!(told(0), "unknown image id");
         let Step::Images { shots, .. } = &episode.turns[1].step else { panic!("{:?}", episode.turns[1]) };
         assert_eq!(shots[0].found.note.as_deref(), Some("crop failed"));
-        assert_eq!(shots[1].found.hits[0].text, "Mexico");
+        assert_eq!((shots[1].found.hits[0].text.as_str(), &shots[1].found.note), ("Mexico", &None));
         assert!(told(2).contains("unknown tool"), "{}", told(2));
         assert!(matches!(&episode.turns[3].step, Step::Nothing { text } if text == "hm"));
+    }
+
+    #[test]
+    fn a_box_that_was_refused_is_shown_with_what_was_said_and_thoughts_of_the_prompt_are_no_actions() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let chat = chat(folder.path());
+        let pixels = r#"<tool_call>{"name": "image_search", "arguments": {"area": [[0, 0, 96, 64]]}}</tool_call>"#;
+        let mut trajectory = play(&chat, "Which?", &[pixels, "maybe <answer>Peru</answer>"]);
+        let told = |episode: &Episode| match &episode.turns[0].step {
+            Step::Refused { told, .. } => told.clone(),
+            other => panic!("{other:?}"),
+        };
+        let episode = Episode::read(&chat, &trajectory, &[mosaic()]);
+        assert!(told(&episode).starts_with("Error: area[0] is [0,0,96,64], but edges are ratios"), "{}", told(&episode));
+        assert_eq!(episode.turns[1].step, Step::Answer { text: "Peru".into() });
+        trajectory.prompt = chat.prompt("", "Which?", &[]);
+        trajectory.prompt.extend(chat.encode("<think>\n"));
+        let thought = Episode::read(&chat, &trajectory, &[mosaic()]);
+        assert!(matches!(&thought.turns[1].step, Step::Nothing { .. }), "{:?}", thought.turns[1]);
     }
 
     #[test]

@@ -95,6 +95,13 @@ impl Processor {
         (high.clamp(factor, longest) as usize, wide.clamp(factor, longest) as usize)
     }
 
+    /// [`Processor::smart_resize`] of a size (width, height).
+    pub fn seen_as(&self, (width, height): (u32, u32)) -> (u32, u32) {
+        let (high, wide) = self.smart_resize(height as usize, width as usize);
+        let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+        (side(wide), side(high))
+    }
+
     /// Tokens of a picture with `grid` patches per (column, row).
     pub fn tokens(&self, grid: (usize, usize)) -> usize {
         grid.0 * grid.1 / (self.merge * self.merge)

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct RolloutConfig {
-    /// System text of every prompt. Default `Search wide, then answer.`: the cold-start data has the same.
+    /// System text of every prompt. Default `Search wide, then answer.`: the cold-start data has the same. With `env.box_units` other
+    /// than `ratio` a sentence that says so follows.
     pub system_prompt: String,
     /// Tokens of one turn, at least 1. Default 1524 (spec 1.6).
     pub max_turn_tokens: usize,
@@ -56,13 +57,21 @@ impl RolloutConfig {
             ("max_context_tokens", self.max_context_tokens as u64),
             ("max_closed_book_tokens", self.max_closed_book_tokens as u64),
             ("turn_timeout_s", self.turn_timeout_s),
-            ("env.max_turns", u64::from(self.env.max_turns)),
-            ("env.max_rounds", u64::from(self.env.max_rounds)),
         ];
         if let Some((key, _)) = limits.iter().find(|(_, limit)| *limit == 0) {
             return Err(format!("{key} is 0: no episode fits in; give at least 1"));
         }
+        self.env.check().map_err(|error| format!("env.{error}"))?;
         self.sampling().check()
+    }
+
+    /// System text of every prompt: the configured one, and in which units boxes are written where they are not ratios.
+    pub fn system_text(&self) -> String {
+        match self.env.box_units.sentence() {
+            Some(sentence) if self.system_prompt.is_empty() => sentence.to_owned(),
+            Some(sentence) => format!("{} {sentence}", self.system_prompt),
+            None => self.system_prompt.clone(),
+        }
     }
 
     /// How training samples.
@@ -84,4 +93,34 @@ pub struct Setup {
     pub search: Arc<dyn Search>,
     /// Limits and wording.
     pub config: RolloutConfig,
+}
+
+#[cfg(test)]
+mod tests {
+    use hypereyes_search::BoxUnits;
+
+    use super::*;
+
+    #[test]
+    fn the_prompt_says_units_that_are_not_the_grammars() {
+        let with = |box_units| {
+            let env = EnvConfig { box_units, ..EnvConfig::default() };
+            RolloutConfig { env, ..RolloutConfig::default() }.system_text()
+        };
+        assert_eq!(with(BoxUnits::Ratio), "Search wide, then answer.", "the shipped policies know this prompt");
+        assert!(with(BoxUnits::Thousandths).starts_with("Search wide, then answer. Areas are [x1,y1,x2,y2] in thousandths"));
+        assert!(with(BoxUnits::Pixels).contains("in pixels"));
+    }
+
+    #[test]
+    fn settings_under_which_nothing_found_is_shown_are_refused_by_name() {
+        let refused = |env: EnvConfig| RolloutConfig { env, ..RolloutConfig::default() }.check().expect_err("refused");
+        let default = EnvConfig::default();
+        assert!(refused(EnvConfig { text_hits: 0, ..default.clone() }).starts_with("env.text_hits is 0"));
+        assert!(refused(EnvConfig { image_hits: 0, ..default.clone() }).starts_with("env.image_hits is 0"));
+        assert!(refused(EnvConfig { max_hit_chars: 0, ..default.clone() }).starts_with("env.max_hit_chars is 0"));
+        assert!(refused(EnvConfig { max_turns: 0, ..default.clone() }).starts_with("env.max_turns is 0"));
+        assert!(refused(EnvConfig { text_min_relevance: f64::NAN, ..default.clone() }).starts_with("env.text_min_relevance is NaN"));
+        assert!(refused(EnvConfig { text_min_relevance: 1.5, ..default }).starts_with("env.text_min_relevance is 1.5"));
+    }
 }

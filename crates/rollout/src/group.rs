@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, Patches, Sampling, Task, Trajectory};
 use hypereyes_pictures::{Picture, RgbImage};
-use hypereyes_search::Episode;
+use hypereyes_search::{Episode, opened_thought};
 use tokio::time::timeout;
 
 use crate::recorder::Recorder;
@@ -36,8 +36,11 @@ pub async fn run_group<G: Generate>(
 ) -> Result<Rollouts, GenerateError> {
     let prompt = Prompt::new(setup, task, pictures, "")?;
     let sequences = prompt.start(setup, generator, seeds, sampling).await?;
+    let opening = prompt.opened_thought(setup);
     let episodes = sequences.into_iter().map(|sequence| {
         let episode = Episode::new(setup.config.env.clone(), setup.search.clone(), task.layer, &task.question, pictures.to_vec());
+        let chat = setup.chat.clone();
+        let episode = episode.opened(&opening).seen_as(move |size| chat.processor().seen_as(size));
         turns::run(setup, sequence, episode, Recorder::new(prompt.tokens.clone(), task.pictures.clone()))
     });
     let mut trajectories = Vec::with_capacity(seeds.len());
@@ -68,9 +71,17 @@ impl Prompt {
         }
         let pictures: Vec<Arc<Patches>> = pictures.iter().map(|picture| Arc::new(setup.chat.processor().patches(picture))).collect();
         let grids: Vec<(usize, usize)> = pictures.iter().map(|patches| patches.grid).collect();
-        let mut tokens = setup.chat.prompt(&setup.config.system_prompt, &task.question, &grids);
+        let mut tokens = setup.chat.prompt(&setup.config.system_text(), &task.question, &grids);
         tokens.extend(setup.chat.encode(forced));
         Ok(Self { tokens: tokens.into(), pictures })
+    }
+
+    /// What the template puts into the policy's mouth, if that begins a thought.
+    fn opened_thought(&self, setup: &Setup) -> String {
+        // Templates say a few words there; the task's own stand before.
+        const LAST: usize = 64;
+        let last = &self.tokens[self.tokens.len().saturating_sub(LAST)..];
+        opened_thought(&setup.chat.decode(last)).to_owned()
     }
 
     /// Hands the prompt to the engine and gets one sequence per seed.

@@ -5,6 +5,8 @@
 //!
 //! It knows no model, no reward, no network and no file. Text exists here only on its way into the tool parser.
 
+#[cfg(test)]
+mod cases;
 pub mod closed_book;
 pub mod config;
 pub mod group;

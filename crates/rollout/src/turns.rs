@@ -50,13 +50,13 @@ async fn turn<S: Sequence>(
         .map_err(|_| failed(Failure::Timeout, "a turn took too long"))?
         .and_then(|sampled| record.sampled(&sampled).map(|()| sampled))
         .map_err(|error| failed(error.failure, &error.message))?;
+    let text = setup.chat.decode(&sampled.tokens);
     match sampled.stop {
         Stop::EndToken => {}
         // An answer that was closed before the limit stands; a call does not: the rest of the turn is unknown.
-        Stop::Length if room > config.max_turn_tokens => return Err((Ending::TurnTruncated, closed_answer(setup, &sampled.tokens))),
-        Stop::Length | Stop::ContextFull => return Err((Ending::ContextFull, closed_answer(setup, &sampled.tokens))),
+        Stop::Length if room > config.max_turn_tokens => return Err((Ending::TurnTruncated, episode.cut(&text))),
+        Stop::Length | Stop::ContextFull => return Err((Ending::ContextFull, episode.cut(&text))),
     }
-    let text = setup.chat.decode(&sampled.tokens);
     let step =
         timeout(config.turn_timeout(), episode.step(&text)).await.map_err(|_| failed(Failure::Timeout, "a tool round took too long"))?;
     match step {
@@ -86,13 +86,4 @@ fn see(setup: &Setup, image: &RgbImage) -> Result<(Picture, Arc<Patches>), End> 
 fn failed(failure: Failure, message: &str) -> End {
     tracing::warn!(failure = failure.label(), message, "an episode failed and is masked");
     (Ending::Failed(failure), None)
-}
-
-/// The answer of a turn that was cut: only a closed one counts.
-pub(crate) fn closed_answer(setup: &Setup, tokens: &[u32]) -> Option<String> {
-    let text = setup.chat.decode(tokens);
-    let (_, rest) = text.split_once("<answer>")?;
-    let (answer, _) = rest.split_once("</answer>")?;
-    let answer = answer.trim();
-    (!answer.is_empty()).then(|| answer.to_owned())
 }

@@ -14,6 +14,10 @@ pub const ROUNDS: &str = "hypereyes_search_rounds_total";
 pub const CROPS_FAILED: &str = "hypereyes_search_crops_failed_total";
 /// Areas or queries beyond the limit of a call, dropped; label `what`: `areas`, `queries`.
 pub const CAPPED: &str = "hypereyes_search_call_items_capped_total";
+/// Calls answered by an error observation; label `reason`: `call`, `tool`, `argument`, `value`, `area`.
+pub const REFUSED: &str = "hypereyes_search_calls_refused_total";
+/// Elements of `input` that are no query; label `reason`: `not_text`, `no_word`.
+pub const DROPPED: &str = "hypereyes_search_queries_dropped_total";
 /// Queries cut to the words that a search reads.
 pub const QUERY_CUT: &str = "hypereyes_search_query_words_cut_total";
 /// Texts of hits cut to the observation's limit.
@@ -31,6 +35,8 @@ pub fn describe() {
     describe_counter!(ROUNDS, "Executed tool rounds, by kind");
     describe_counter!(CROPS_FAILED, "Areas without an inside");
     describe_counter!(CAPPED, "Areas or queries beyond the limit of a call");
+    describe_counter!(REFUSED, "Calls answered by an error observation, by reason");
+    describe_counter!(DROPPED, "Elements of a text search that are no query, by reason");
     describe_counter!(QUERY_CUT, "Queries cut to the words that a search reads");
     describe_counter!(HIT_CUT, "Texts of hits cut to the observation's limit");
     describe_counter!(EVICTIONS, "Layers and indexes dropped to make room");

@@ -1,6 +1,8 @@
 //! The words of observations (spec 1.3, 1.4, 6). In: results of searches; out: text. The wording is compact and fixed:
 //! the embedded agent's tokenizer is made of exactly these pieces. Knows no picture and no turn limit.
 
+use hypereyes_domain::Area;
+
 use crate::backend::{Hit, SearchError};
 use crate::metrics::HIT_CUT;
 
@@ -14,6 +16,11 @@ pub const UNKNOWN_ID: &str = "unknown image id\n";
 pub const ALL_CROPS_FAILED: &str = "all crops failed\n";
 /// A text search without a usable query.
 pub const NO_QUERY: &str = "no valid keywords\n";
+
+/// Why crops failed whose edges are in the wrong order or the same.
+pub const BOX_ORDER: &str = "a box is [x1,y1,x2,y2] with x1 < x2 and y1 < y2\n";
+/// Why other crops failed.
+pub const BOX_SMALL: &str = "a box has at least one pixel inside\n";
 
 /// Which tool's results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +94,13 @@ pub fn image_body(searched: &[(String, Outcome)], failed: &[String], header: boo
         body.push_str(&format!("{label} crop failed\n"));
     }
     body
+}
+
+/// Why crops of `areas` failed, a line per reason.
+pub fn crop_reasons(areas: &[Area]) -> String {
+    let in_order = |area: &Area| area.x1 < area.x2 && area.y1 < area.y2;
+    let (order, small) = (areas.iter().any(|area| !in_order(area)), areas.iter().any(in_order));
+    [(order, BOX_ORDER), (small, BOX_SMALL)].into_iter().filter(|(said, _)| *said).map(|(_, line)| line).collect()
 }
 
 /// The body of a text round: a numbered block per query, in order.

@@ -116,7 +116,10 @@ async fn a_failed_crop_burns_its_label_and_does_not_count_as_a_search() {
     let mut episode = Episode::new(EnvConfig::default(), Arc::new(Recorder::default()), 0, "<image>Q?", vec![RgbImage::new(100, 80)]);
     let call = r#"<tool_call>{"name":"image_search","arguments":{"area":[[0,0,0.5,1],[0.5,0,0.5,1],[0.5,0,1,1]]}}</tool_call>"#;
     let Step::Observed { text, pictures, round } = episode.step(call).await else { panic!("a call") };
-    assert_eq!(text, "<tool_response>img_1\n1. 0.80 hit content\nimg_3\n1. 0.80 hit content\nimg_2 crop failed\n</tool_response>Q?");
+    assert_eq!(
+        text,
+        "<tool_response>img_1\n1. 0.80 hit content\nimg_3\n1. 0.80 hit content\nimg_2 crop failed\na box is [x1,y1,x2,y2] with x1 < x2 and y1 < y2\n</tool_response>Q?"
+    );
     assert_eq!((pictures.len(), round.searches, round.failed_searches), (2, 2, 0));
     assert_eq!(round.call.as_deref().map(Call::searches), Some(3));
 }

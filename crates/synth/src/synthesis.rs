@@ -144,7 +144,7 @@ async fn solve(workshop: &Workshop, draft: Draft, habit: Habit, seed: u64) -> Re
         return Ok(Err(Dropped::KnownByHeart));
     }
     let config = &workshop.config;
-    let explorer = Explorer::new(workshop.setup.chat.clone(), &draft, habit, config.max_budget);
+    let explorer = Explorer::new(workshop.setup.chat.clone(), &draft, habit, config.max_budget, workshop.setup.config.env.box_units);
     let budgets = Budgets { max: config.max_budget, samples: config.samples };
     let crops = parking_lot::Mutex::new(Vec::new());
     let right = |trajectory: &Trajectory| {
@@ -194,6 +194,7 @@ mod tests {
     use std::collections::{BTreeSet, HashSet};
 
     use hypereyes_domain::{Ending, EntityId, TaskKind};
+    use hypereyes_search::BoxUnits;
 
     use super::*;
     use crate::testing::workshop;
@@ -276,6 +277,27 @@ mod tests {
         let visual = set.tasks.iter().filter(|task| task.kind == TaskKind::VisualSelect).filter_map(|task| task.reference);
         let (fast, slow): (Vec<_>, Vec<_>) = visual.partition(|reference| reference.rounds <= 2);
         assert!(fast.len() > 20 && slow.len() > 40, "{} fast, {} slow", fast.len(), slow.len());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn demonstrations_write_boxes_in_the_units_of_the_environment() {
+        let mut workshop = workshop(12, 0);
+        (workshop.config.kinds.textual, workshop.config.kinds.visual_hop) = (0.0, 0.0);
+        let mut sets = Vec::new();
+        for units in [BoxUnits::Ratio, BoxUnits::Thousandths, BoxUnits::Pixels] {
+            workshop.setup.config.env.box_units = units;
+            let set = made(&workshop, 8, Split::Train).await;
+            let trajectory = &set.demonstrations[0].trajectory;
+            let text = workshop.setup.chat.decode(&trajectory.response);
+            assert_eq!(text.contains("\"area\":[[0.") || text.contains(",1.00]"), units == BoxUnits::Ratio, "{units:?}: {text}");
+            let said = workshop.setup.chat.decode(&trajectory.prompt).contains("Areas are [x1,y1,x2,y2] in");
+            assert_eq!(said, units != BoxUnits::Ratio, "{units:?}");
+            sets.push(set);
+        }
+        // The same areas are searched, whatever they are written in.
+        let rounds = |set: &DataSet| -> Vec<_> { set.demonstrations.iter().map(|one| one.trajectory.course.round_count()).collect() };
+        assert_eq!(rounds(&sets[0]), rounds(&sets[1]));
+        assert_eq!(sets[0].tasks, sets[1].tasks);
     }
 
     #[tokio::test(flavor = "multi_thread")]

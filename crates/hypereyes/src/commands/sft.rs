@@ -66,7 +66,7 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         examples.push(Example::new(&demonstration.trajectory, pictures));
     }
     let chat = parts::chat(tokenizer)?;
-    let drills = hypereyes_synth::drill::drills(&*parts::world(config)?, &chat, &config.rollout.system_prompt, DRILLS, config.seed);
+    let drills = hypereyes_synth::drill::drills(&*parts::world(config)?, &chat, &config.rollout.system_text(), DRILLS, config.seed);
     let drills: Vec<Example> = drills.iter().map(|drill| Example::new(drill, vec![])).collect();
     let mut trainer = Trainer::new(model.clone(), weights, config.sft_optim.clone(), config.sft.placement()).map_err(parts::refusal)?;
     let store = if args.bf16 { StoredDtype::Bf16 } else { StoredDtype::F32 };

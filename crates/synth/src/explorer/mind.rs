@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hypereyes_domain::Area;
+use hypereyes_search::BoxUnits;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -72,7 +73,7 @@ impl Mind {
         let areas: Vec<Area> = self.boxes.drain(..count).collect();
         (!areas.is_empty()).then(|| {
             self.asked = Asked::Boxes;
-            image_call(&areas)
+            image_call(&areas, self.plan.boxes)
         })
     }
 
@@ -162,8 +163,8 @@ fn off_by_one(area: Area, random: &mut ChaCha8Rng) -> Area {
     Area::from(edges.map(|step| f64::from(step) / f64::from(GRID)))
 }
 
-fn image_call(areas: &[Area]) -> String {
-    let boxes: Vec<String> = areas.iter().map(|area| format!("[{:.2},{:.2},{:.2},{:.2}]", area.x1, area.y1, area.x2, area.y2)).collect();
+fn image_call(areas: &[Area], (units, size): (BoxUnits, (u32, u32))) -> String {
+    let boxes: Vec<String> = areas.iter().map(|area| units.write(*area, size)).collect();
     format!(r#"<tool_call>{{"name":"image_search","arguments":{{"image_id":"img_0","area":[{}]}}}}</tool_call>"#, boxes.join(","))
 }
 
@@ -188,7 +189,7 @@ mod tests {
         let areas =
             if matches!(puzzle, Puzzle::Both(..)) { vec![] } else { vec![[0.0, 0.0, 0.5, 1.0].into(), [0.5, 0.0, 1.0, 1.0].into()] };
         let habit = Habit { width, wide, jitter: 0.0, hasty: false, guess: 0.0 };
-        Mind::new(Arc::new(Plan { puzzle, areas, habit }), ChaCha8Rng::seed_from_u64(1))
+        Mind::new(Arc::new(Plan { puzzle, areas, habit, boxes: (BoxUnits::Ratio, (192, 128)) }), ChaCha8Rng::seed_from_u64(1))
     }
 
     fn constraint(label: &str, value: &str) -> Constraint {

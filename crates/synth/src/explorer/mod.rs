@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use hypereyes_chat::Chat;
 use hypereyes_domain::{Area, Chunk, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, Stop};
+use hypereyes_search::BoxUnits;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -36,14 +37,17 @@ pub(crate) struct Plan {
     pub(crate) areas: Vec<Area>,
     /// How it goes about it.
     pub(crate) habit: Habit,
+    /// In what it writes boxes, and on a picture of which size (width, height).
+    pub(crate) boxes: (BoxUnits, (u32, u32)),
 }
 
 impl Explorer {
-    /// An explorer of `draft` with a habit, fitted to at most `max_rounds` rounds.
-    pub fn new(chat: Arc<Chat>, draft: &Draft, habit: Habit, max_rounds: u32) -> Self {
+    /// An explorer of `draft` with a habit, fitted to at most `max_rounds` rounds, that writes boxes in `units`.
+    pub fn new(chat: Arc<Chat>, draft: &Draft, habit: Habit, max_rounds: u32, units: BoxUnits) -> Self {
         let areas: Vec<Area> = draft.task.shown.iter().map(|shown| shown.area).collect();
         let habit = habit.fitted(&draft.puzzle, areas.len(), max_rounds);
-        Self { chat, plan: Arc::new(Plan { puzzle: draft.puzzle.clone(), areas, habit }) }
+        let size = draft.picture.as_ref().map_or((1, 1), |picture| chat.processor().seen_as(picture.image.dimensions()));
+        Self { chat, plan: Arc::new(Plan { puzzle: draft.puzzle.clone(), areas, habit, boxes: (units, size) }) }
     }
 
     /// The fewest rounds in which this explorer can be right: below it, sampling is a waste.
