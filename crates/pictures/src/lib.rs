@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod patches;
 pub mod processor;
 pub mod resize;
+pub mod shelf;
 pub mod store;
 
 pub use crop::crop;
@@ -17,4 +18,5 @@ pub use decode::{Limits, Picture, PictureError, decode, encode_png, picture_id};
 pub use image::RgbImage;
 pub use processor::{Processor, ProcessorError};
 pub use resize::{Filter, resize};
+pub use shelf::{Kept, Pins, Shelf, ShelfError};
 pub use store::{Store, StoreError};
