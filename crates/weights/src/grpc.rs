@@ -4,6 +4,8 @@
 //! and streams; or weights that were checked.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as Clock};
 
 use hypereyes_domain::PolicyVersion;
@@ -37,7 +39,11 @@ pub fn watch_policy_versions(publisher: &Publisher) -> VersionStream {
     Box::pin(WatchStream::new(publisher.subscribe()).map(|published| Ok(published.into())))
 }
 
-/// Serves `FetchWeights`: a header, then chunks that share the snapshot's memory.
+/// Longest time that a reader may take for one chunk before its stream ends: it holds a snapshot, gigabytes of a large policy.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// Serves `FetchWeights`: a header, then chunks. A reader that stops reading is let go after a while, and with it the snapshot; it may
+/// go on where it was. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// `NotFound` for a version that is not held (any more): ask for the newest.
@@ -59,7 +65,42 @@ pub fn fetch_weights(publisher: &Publisher, request: v1::FetchWeightsRequest) ->
         let chunk = difference.as_ref().map_or_else(whole, |difference| difference.chunk(start));
         v1::WeightsPart { part: Some(v1::weights_part::Part::Chunk(chunk.into())) }
     });
-    Ok(Box::pin(tokio_stream::iter(std::iter::once(header).chain(chunks).map(Ok))))
+    Ok(pumped(std::iter::once(header).chain(chunks), STALLED))
+}
+
+/// Parts one after the other, for as long as somebody takes them. They come from a task of their own: a stream that nobody polls could
+/// not end by itself.
+fn pumped(parts: impl Iterator<Item = v1::WeightsPart> + Send + 'static, patience: Duration) -> WeightsStream {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let stalled = Arc::new(AtomicBool::new(false));
+    let flag = stalled.clone();
+    tokio::spawn(async move {
+        for part in parts {
+            match tokio::time::timeout(patience, sender.send(Ok(apart(part)))).await {
+                Ok(Ok(())) => {}
+                // The reader is gone.
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    counter!(SERVED, "outcome" => "stalled").increment(1);
+                    return flag.store(true, Ordering::Release);
+                }
+            }
+        }
+    });
+    let late =
+        move |()| stalled.load(Ordering::Acquire).then(|| Err(Status::deadline_exceeded("the reader stopped reading; it may go on")));
+    Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver).chain(tokio_stream::once(()).filter_map(late)))
+}
+
+/// A part that holds nothing but its own bytes: a piece of the payload would keep all of it in memory while it waits to be sent.
+fn apart(part: v1::WeightsPart) -> v1::WeightsPart {
+    match part.part {
+        Some(v1::weights_part::Part::Chunk(chunk)) => {
+            let data = bytes::Bytes::copy_from_slice(&chunk.data);
+            v1::WeightsPart { part: Some(v1::weights_part::Part::Chunk(v1::WeightsChunk { data, ..chunk })) }
+        }
+        part => v1::WeightsPart { part },
+    }
 }
 
 impl From<Chunk> for v1::WeightsChunk {
@@ -293,4 +334,34 @@ fn digest(version: PolicyVersion, hex: &str) -> Result<Digest, WeightsError> {
 fn failed(status: Status) -> WeightsError {
     let (failure, message, _) = failure::from_status(&status);
     WeightsError::Call { failure, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_stops_reading_is_let_go_and_told_so() {
+        let held = Arc::new(());
+        let own = held.clone();
+        let parts = (0..100).map(move |_| {
+            let _held = &own;
+            v1::WeightsPart { part: None }
+        });
+        let mut stream = pumped(parts, Duration::from_millis(50));
+        assert!(stream.next().await.is_some_and(|part| part.is_ok()));
+        let freed = async {
+            while Arc::strong_count(&held) > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), freed).await.expect("what the stream held is free before anybody reads on");
+        let rest: Vec<_> = stream.collect().await;
+        let (last, before) = rest.split_last().expect("an end");
+        assert_eq!(last.as_ref().expect_err("too late").code(), tonic::Code::DeadlineExceeded);
+        assert!(before.len() < 100 && before.iter().all(Result::is_ok));
+        let parts = (0..100).map(|_| v1::WeightsPart { part: None });
+        let all: Vec<_> = pumped(parts, Duration::from_secs(60)).collect().await;
+        assert_eq!((all.len(), all.iter().filter(|part| part.is_ok()).count()), (100, 100));
+    }
 }

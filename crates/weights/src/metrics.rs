@@ -9,7 +9,8 @@ pub const PUBLISHED: &str = "hypereyes_weights_published_total";
 pub const NEWEST: &str = "hypereyes_weights_newest_version";
 /// Snapshots dropped to make room for newer ones.
 pub const DROPPED: &str = "hypereyes_weights_snapshots_dropped_total";
-/// Streams of weights begun, by `outcome` (`served`, `difference`, `unknown_version`).
+/// Streams of weights begun, by `outcome` (`served`, `difference`, `unknown_version`), and those that ended because their
+/// reader stopped reading (`stalled`).
 pub const SERVED: &str = "hypereyes_weights_served_total";
 /// Fetches, by `outcome` (`ok`, or why not: see [`crate::WeightsError::label`]).
 pub const FETCHES: &str = "hypereyes_weights_fetches_total";
