@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,9 +26,15 @@ pub enum Link {
     Mutual(Box<TlsStream<TcpStream>>),
 }
 
+/// Connections served so far; their numbers.
+static SERVED: AtomicU64 = AtomicU64::new(0);
+
 /// Who is at the other end of a served connection; an extension of every request. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Peer {
+    /// The connection's number, unique within the process. The connection holds one of these for as long as it is open: who keeps a
+    /// `Weak` of it learns of its end.
+    pub connection: Arc<u64>,
     /// Where it calls from.
     pub addr: Option<SocketAddr>,
     /// Its certificate, which was checked; `None` in plaintext.
@@ -40,13 +47,14 @@ impl Connected for Link {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
+        let connection = Arc::new(SERVED.fetch_add(1, Ordering::Relaxed));
         match self {
-            Self::Plain(stream) => Peer { addr: stream.peer_addr().ok(), certificate: None, identity: None },
+            Self::Plain(stream) => Peer { connection, addr: stream.peer_addr().ok(), certificate: None, identity: None },
             Self::Mutual(stream) => {
                 let (stream, session) = stream.get_ref();
                 let certificate = session.peer_certificates().and_then(<[_]>::first).cloned();
                 let identity = certificate.as_ref().and_then(Identity::of).map(Arc::new);
-                Peer { addr: stream.peer_addr().ok(), certificate: certificate.map(Arc::new), identity }
+                Peer { connection, addr: stream.peer_addr().ok(), certificate: certificate.map(Arc::new), identity }
             }
         }
     }
