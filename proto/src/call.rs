@@ -12,6 +12,10 @@ use tonic::{Code, Status};
 
 use crate::failure;
 
+/// Header in which an actor's process shows a secret, the same with every call that it makes in its name: so it is told from others
+/// who use the name, whatever connection it comes over.
+pub const INCARNATION: &str = "hypereyes-incarnation";
+
 /// Why a call brought nothing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{op} failed ({failure}): {message}")]
