@@ -45,6 +45,8 @@ pub struct LedgerSummary {
     pub void: u64,
     /// Groups leased or waiting when the run ended.
     pub open: u64,
+    /// Tasks that were set aside, each as often as a life of the learner did so.
+    pub set_aside: u64,
 }
 
 /// A line that cannot be.
@@ -138,6 +140,7 @@ fn take(event: Event, audit: &mut Audit, fates: &mut BTreeMap<String, Fate>) {
         }
         return;
     }
+    audit.summary.set_aside += u64::from(event.event == "set_aside");
     let Some(group) = event.group else { return };
     let before = fates.get(&group).copied();
     let (after, wrong) = match (event.event.as_str(), before) {

@@ -69,6 +69,18 @@ pub struct Config {
     pub max_staleness: u64,
     /// Seconds that a lease lives without a heartbeat. Default 20.
     pub lease_s: u64,
+    /// Seconds that a lease lives at most, however often it is renewed; `lease_s` where that is more. Default 3600: above
+    /// the slowest honest group.
+    pub lease_most_s: u64,
+    /// How often in a row a task may fail (its lease given back or expired, its group of no use) before it is set aside and the run
+    /// goes on without it; 0 tries for ever. Default 5.
+    pub task_tries: u32,
+    /// Longest rollout in tokens, prompt included, that is taken. Default 40960, above the published recipe's; `up` puts its
+    /// `rollout.max_context_tokens` there.
+    pub max_context_tokens: usize,
+    /// Least and greatest reward that is taken. Default `[-0.5, 1.2]`: what TRACE gives with its published constants; `up` widens it
+    /// to what its own can give.
+    pub reward_range: [f64; 2],
     /// Sampling temperature. Default 1: the distillation's KL is defined there, so nothing else is accepted with it.
     pub temperature: f32,
     /// Nucleus. Default 1: a truncated distribution has other log-probs than the ones corrected for.
@@ -102,9 +114,13 @@ pub struct Config {
     /// sampled by the policy that it trains, and references go back to the checkpoint's. Actors wait for the learner then.
     /// Default false.
     pub deterministic: bool,
+    /// Seconds that a step under way may go on once the learner was told to stop. A rank that is alone breaks it off at the next
+    /// micro-batch and saves what was before it; where the time is not enough, the last checkpoint stays in force. Default 30.
+    pub stop_s: u64,
     /// Steps between recorded batches in `trajectories.jsonl`. Default 20.
     pub record_every: u64,
-    /// Bytes of pictures held beside those of the tasks. Default 256 MiB.
+    /// Encoded bytes of pictures held beside those of the tasks. Default 256 MiB. Those of groups that wait to be trained stay; when
+    /// they fill it, a batch is trained before it is full.
     pub pictures_bytes: usize,
     /// Threads of the pool that computes; 0 takes all cores. Default 0.
     pub threads: usize,
@@ -134,6 +150,10 @@ impl Default for Config {
             group_size: 8,
             max_staleness: 2,
             lease_s: 20,
+            lease_most_s: 3600,
+            task_tries: 5,
+            max_context_tokens: 40_960,
+            reward_range: [-0.5, 1.2],
             temperature: 1.0,
             top_p: 1.0,
             lr: 3e-4,
@@ -149,6 +169,7 @@ impl Default for Config {
             checkpoint_keep: 1,
             restore_references: false,
             deterministic: false,
+            stop_s: 30,
             record_every: 20,
             pictures_bytes: 256 << 20,
             threads: 0,
@@ -174,6 +195,13 @@ impl Config {
         }
         if self.lease_s == 0 {
             return refuse("lease_s is 0: no group could be rolled out in time; give at least 1");
+        }
+        if self.max_context_tokens < 2 {
+            return refuse(&format!("max_context_tokens is {}: a rollout has a prompt and a response", self.max_context_tokens));
+        }
+        let [least, most] = self.reward_range;
+        if !(least.is_finite() && most.is_finite() && least < most) {
+            return refuse(&format!("reward_range is [{least}, {most}]: give two finite numbers, the lesser first"));
         }
         Sampling::of(self.temperature, self.top_p).check().map_err(BadInput::new)?;
         if self.temperature == 0.0 {

@@ -2,7 +2,9 @@
 //!
 //! In: requests of actors, the clock, steps of the trainer. Out: leases, receipts, batches, and a ledger line for every
 //! event. A group has one fate: it is trained, or dropped for a reason; a lease that expires or is given back goes to the
-//! next who asks, under a new group id. Pure state: it knows no network and no tensor. Time is monotonic and passed in.
+//! next who asks, under a new group id. A task that fails again and again is set aside ([`crate::trials`]), so that an epoch
+//! ends; who holds much while others get nothing gives some of it up ([`crate::shares`]). Pure state: it knows no network and no
+//! tensor. Time is monotonic and passed in.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,6 +16,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Event, Ledger};
+use crate::shares::Shares;
+use crate::trials::Trials;
 
 /// Bounds of the intake.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,9 +28,27 @@ pub struct Bounds {
     pub max_staleness: u64,
     /// How long a lease lives without a heartbeat.
     pub lease: Duration,
+    /// How long it lives at most, however often it is renewed.
+    pub lease_most: Duration,
+    /// How often a task may fail in a row before it is set aside; 0 for ever.
+    pub tries: u32,
     /// Whether every batch is made of the next tasks in order, all of them sampled by the policy that it trains: then what is
     /// trained does not depend on who was fast or died.
     pub deterministic: bool,
+}
+
+impl Default for Bounds {
+    /// One group at a time, leases of 20 s and of an hour at most, five tries.
+    fn default() -> Self {
+        Self {
+            groups_per_step: 1,
+            max_staleness: 1,
+            lease: Duration::from_secs(20),
+            lease_most: Duration::from_secs(3600),
+            tries: 5,
+            deterministic: false,
+        }
+    }
 }
 
 impl Bounds {
@@ -85,6 +107,7 @@ pub enum Receipt {
 struct Held {
     task: TaskId,
     actor: ActorId,
+    since: Instant,
     expires: Instant,
 }
 
@@ -119,9 +142,15 @@ pub struct Intake {
     trained: u64,
     dropped: u64,
     version: PolicyVersion,
-    /// A batch is being trained.
-    training: bool,
+    /// The groups of the batch that is being trained.
+    training: HashSet<GroupId>,
+    /// The next batch is taken as it is, full or not.
+    pressed: bool,
     finished: bool,
+    /// The last moment that was told.
+    now: Option<Instant>,
+    trials: Trials,
+    shares: Shares,
     ledger: Ledger,
 }
 
@@ -151,8 +180,12 @@ impl Intake {
             trained: 0,
             dropped: 0,
             version,
-            training: false,
+            training: HashSet::new(),
+            pressed: false,
             finished: false,
+            now: None,
+            trials: Trials::default(),
+            shares: Shares::default(),
             ledger,
         };
         match cursor {
@@ -169,6 +202,8 @@ impl Intake {
     fn shuffled(&self, epoch: u64) -> VecDeque<TaskId> {
         let mut order = self.tasks.clone();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(epoch)));
+        // Afterwards, so that the others keep their order.
+        order.retain(|task| !self.trials.is_aside(task));
         order.into()
     }
 
@@ -185,42 +220,74 @@ impl Intake {
     /// Someone asks for work.
     pub fn lease(&mut self, actor: &ActorId, now: Instant) -> Answer {
         self.expire(now);
+        self.shares.seen(actor, now);
         if self.finished {
             return Answer::Finished;
         }
-        let too_early = self.bounds.deterministic && self.training;
+        let too_early = self.bounds.deterministic && !self.training.is_empty();
         if too_early || self.held.len() + self.ready.len() >= self.bounds.most_outstanding() {
+            self.shares.turned_away(actor, now);
             return Answer::Backpressure;
         }
-        let Some(task) = self.order.pop_front() else { return Answer::EpochEnd };
+        if self.order.is_empty() {
+            return Answer::EpochEnd;
+        }
+        if self.shares.must_wait(actor, &self.holdings(), self.bounds.most_outstanding(), now) {
+            return Answer::Backpressure;
+        }
+        // A task that has just failed rests for a while. In a deterministic run its turn is waited for.
+        let ripe = if self.bounds.deterministic {
+            self.order.front().is_some_and(|task| !self.trials.rests(task, now)).then_some(0)
+        } else {
+            self.order.iter().position(|task| !self.trials.rests(task, now))
+        };
+        let Some(task) = ripe.and_then(|at| self.order.remove(at)) else { return Answer::Backpressure };
         self.leases += 1;
         let group = GroupId::new(format!("{task}@{}.{}-{:x}", self.epoch, self.leases, self.life));
         let seed = self.seed_of(&task);
         self.ledger.write(&Event::Leased { group: &group, actor, epoch: self.epoch });
-        self.held.insert(group.clone(), Held { task: task.clone(), actor: actor.clone(), expires: now + self.bounds.lease });
+        let held =
+            Held { task: task.clone(), actor: actor.clone(), since: now, expires: now + self.bounds.lease.min(self.bounds.lease_most) };
+        self.held.insert(group.clone(), held);
+        self.shares.served(actor, now);
         // Sampling starts with the newest policy; what is outstanding then bounds how far it can fall behind.
         Answer::Lease(Lease { group, task, seed, min_version: self.version })
     }
 
+    /// What there is to say of a group before anybody looks into it; nothing where it is leased to this actor for this task.
+    pub fn standing(&mut self, id: &GroupId, actor: &ActorId, task: &TaskId, now: Instant) -> Option<Receipt> {
+        self.expire(now);
+        self.shares.seen(actor, now);
+        if self.settled.contains(id) {
+            return Some(Receipt::Duplicate);
+        }
+        let owned = self.held.get(id).is_some_and(|held| held.actor == *actor && held.task == *task);
+        (!owned).then_some(Receipt::Expired)
+    }
+
+    /// A group that is leased to this actor came in and cannot be used: it is dropped, and its task goes to the next.
+    pub fn refuse(&mut self, id: &GroupId, actor: &ActorId, detail: &str, now: Instant) -> Receipt {
+        let Some(held) = self.held.get(id).filter(|held| held.actor == *actor) else { return Receipt::Expired };
+        let (task, actor) = (held.task.clone(), held.actor.clone());
+        self.held.remove(id);
+        self.settled.insert(id.clone());
+        self.drop_group(id, "invalid", detail);
+        self.failed(task, Some(&actor), &format!("invalid: {detail}"), now, false);
+        Receipt::Invalid
+    }
+
     /// A finished group comes in.
     pub fn submit(&mut self, group: TaughtGroup, now: Instant) -> Receipt {
-        self.expire(now);
         let id = group.scored.group.id.clone();
-        if self.settled.contains(&id) {
-            return Receipt::Duplicate;
+        if let Some(receipt) = self.standing(&id, &group.scored.group.actor, &group.scored.group.task, now) {
+            return receipt;
         }
-        let owned = self.held.get(&id).is_some_and(|held| held.actor == group.scored.group.actor && held.task == group.scored.group.task);
-        if !owned {
-            return Receipt::Expired;
-        }
-        let held = self.held.remove(&id).expect("just found");
-        self.settled.insert(id.clone());
         if let Err(error) = group.check() {
-            self.drop_group(&id, "invalid", &error.reason);
             // The task itself is sound: someone may do better.
-            self.order.push_back(held.task);
-            return Receipt::Invalid;
+            return self.refuse(&id, &group.scored.group.actor, &error.reason, now);
         }
+        let held = self.held.remove(&id).expect("its standing was just looked at");
+        self.settled.insert(id.clone());
         if self.is_of_another_life(&group) {
             self.drop_group(&id, "future", "its policy is newer than the learner's");
             self.order.push_back(held.task);
@@ -231,6 +298,7 @@ impl Intake {
             self.order.push_back(held.task);
             return Receipt::Stale;
         }
+        self.trials.succeeded(&held.task);
         self.ledger.write(&Event::Submitted { group: &id });
         self.ready.push_back(group);
         Receipt::Accepted
@@ -266,22 +334,49 @@ impl Intake {
         self.ledger.write(&Event::Dropped { group: id, reason, detail });
     }
 
+    /// A task came to nothing: it goes to the next who asks, or is set aside.
+    fn failed(&mut self, task: TaskId, actor: Option<&ActorId>, reason: &str, now: Instant, soon: bool) {
+        let alone = actor.is_none_or(|actor| !self.shares.others_live(actor, now));
+        if self.bounds.tries > 0 && self.trials.failed(&task, actor, alone, reason, self.bounds.tries, now) {
+            let reason = self.trials.aside(&task).unwrap_or(reason).to_owned();
+            tracing::warn!(%task, reason, tries = self.bounds.tries, "a task is set aside; the others go on");
+            metrics::counter!(crate::metrics::TASKS_SET_ASIDE).increment(1);
+            self.ledger.write(&Event::SetAside { task: &task, reason: &reason });
+            return;
+        }
+        if soon || self.bounds.deterministic {
+            self.order.push_front(task);
+        } else {
+            self.order.push_back(task);
+        }
+    }
+
     /// A lease is given back.
     pub fn abandon(&mut self, id: &GroupId, actor: &ActorId, failure: Failure) -> bool {
+        self.give_up(id, actor, failure, "")
+    }
+
+    /// A lease is given back; `detail` says why, for people.
+    pub fn give_up(&mut self, id: &GroupId, actor: &ActorId, failure: Failure, detail: &str) -> bool {
         if self.held.get(id).is_none_or(|held| held.actor != *actor) {
             return false;
         }
-        self.release(id.clone(), failure.label());
+        let counts = failure != Failure::Cancelled;
+        let told = if detail.is_empty() { failure.label().to_owned() } else { format!("{}: {detail}", failure.label()) };
+        // A moment that somebody has told: nothing is leased before one is.
+        let now = self.now.unwrap_or_else(Instant::now);
+        self.release(id.clone(), failure.label(), counts.then_some(told.as_str()), now);
         true
     }
 
-    /// Renews the actor's leases; says which are still its own.
+    /// Renews the actor's leases, up to their overall end; says which are still its own.
     pub fn heartbeat(&mut self, actor: &ActorId, groups: &[GroupId], now: Instant) -> Vec<GroupId> {
         self.expire(now);
+        self.shares.seen(actor, now);
         let mut yours = vec![];
         for id in groups {
             if let Some(held) = self.held.get_mut(id).filter(|held| held.actor == *actor) {
-                held.expires = now + self.bounds.lease;
+                held.expires = (now + self.bounds.lease).min(held.since + self.bounds.lease_most);
                 yours.push(id.clone());
             }
         }
@@ -289,23 +384,69 @@ impl Intake {
     }
 
     fn expire(&mut self, now: Instant) {
-        let late: Vec<GroupId> = self.held.iter().filter(|(_, held)| held.expires <= now).map(|(id, _)| id.clone()).collect();
-        for id in late {
-            self.release(id, "expired");
+        self.now = Some(now);
+        let late: Vec<(GroupId, bool)> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.expires <= now)
+            .map(|(id, held)| (id.clone(), now >= held.since + self.bounds.lease_most))
+            .collect();
+        for (id, overdue) in late {
+            let reason = if overdue { "overdue" } else { "expired" };
+            self.release(id, reason, Some(reason), now);
+        }
+        let patience = self.bounds.lease * crate::shares::HUNGRY_LEASES;
+        if self.shares.starves(now, patience) {
+            let old = self.held.iter().filter(|(_, held)| now >= held.since + patience);
+            let mut old: Vec<(Instant, GroupId, ActorId)> = old.map(|(id, held)| (held.since, id.clone(), held.actor.clone())).collect();
+            old.sort();
+            let excess = self.shares.excess(old, self.holdings(), self.bounds.most_outstanding(), now, patience);
+            for id in excess {
+                self.release(id, "hoarded", None, now);
+            }
         }
     }
 
-    fn release(&mut self, id: GroupId, reason: &'static str) {
+    /// Leases of each actor.
+    fn holdings(&self) -> HashMap<ActorId, usize> {
+        let mut holdings = HashMap::new();
+        self.held.values().for_each(|held| *holdings.entry(held.actor.clone()).or_default() += 1);
+        holdings
+    }
+
+    /// Whether an actor holds a lease.
+    pub fn holds(&self, actor: &ActorId) -> bool {
+        self.held.values().any(|held| held.actor == *actor)
+    }
+
+    /// Takes a lease back; `against` is what it says against the task, if it says anything.
+    fn release(&mut self, id: GroupId, reason: &'static str, against: Option<&str>, now: Instant) {
         let held = self.held.remove(&id).expect("callers have seen it");
         metrics::counter!(crate::metrics::LEASES_RELEASED, "reason" => reason).increment(1);
         self.ledger.write(&Event::Released { group: &id, reason });
-        self.order.push_front(held.task);
+        match against {
+            Some(against) => {
+                let soon = !self.trials.is_suspect(&held.task);
+                self.failed(held.task, Some(&held.actor), against, now, soon);
+            }
+            None => self.order.push_front(held.task),
+        }
+    }
+
+    /// What waits is trained before a batch is full: what it holds is needed for more.
+    pub fn press(&mut self) {
+        if !self.ready.is_empty() && !self.pressed {
+            tracing::warn!(groups = self.ready.len(), "a batch is trained before it is full: its pictures leave no room for more");
+            metrics::counter!(crate::metrics::BATCHES_PRESSED).increment(1);
+            self.pressed = true;
+        }
     }
 
     /// The next batch, if there is one. At an epoch's end a smaller one is taken rather than none.
     pub fn take_batch(&mut self) -> Option<Vec<TaughtGroup>> {
         let last_of_epoch = self.order.is_empty() && self.held.is_empty() && !self.ready.is_empty();
-        if self.ready.len() < self.bounds.groups_per_step && !last_of_epoch {
+        let pressed = std::mem::take(&mut self.pressed) && !self.ready.is_empty();
+        if self.ready.len() < self.bounds.groups_per_step && !last_of_epoch && !pressed {
             return None;
         }
         let count = self.ready.len().min(self.bounds.groups_per_step);
@@ -323,14 +464,33 @@ impl Intake {
             let places = self.places();
             batch.sort_by_key(|group| places.get(&group.scored.group.task).copied());
         }
-        self.training = !batch.is_empty();
-        self.training.then_some(batch)
+        self.training = batch.iter().map(|group| group.scored.group.id.clone()).collect();
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    /// A group of the batch that was taken turns out to be of no use, for a reason that lies with its task: the others go on.
+    pub fn discard(&mut self, group: &TaughtGroup, reason: &'static str, detail: &str, now: Instant) {
+        let group = &group.scored.group;
+        self.training.remove(&group.id);
+        self.drop_group(&group.id, reason, detail);
+        self.failed(group.task.clone(), Some(&group.actor), &format!("{reason}: {detail}"), now, false);
+    }
+
+    /// A batch was not trained: it waits again, before all others.
+    pub fn put_back(&mut self, batch: Vec<TaughtGroup>) {
+        self.training.clear();
+        batch.into_iter().rev().for_each(|group| self.ready.push_front(group));
+    }
+
+    /// Groups that wait to be trained or are being trained.
+    pub fn waiting(&self) -> HashSet<GroupId> {
+        self.ready.iter().map(|group| group.scored.group.id.clone()).chain(self.training.iter().cloned()).collect()
     }
 
     /// A batch has become a policy version.
     pub fn trained(&mut self, groups: &[TaughtGroup], version: PolicyVersion, step: u64) {
         self.version = version;
-        self.training = false;
+        self.training.clear();
         self.trained += groups.len() as u64;
         for group in groups {
             self.ledger.write(&Event::Trained { group: &group.scored.group.id, step });
@@ -350,9 +510,26 @@ impl Intake {
         ended
     }
 
+    /// Tasks that were set aside, each with the reason.
+    pub fn set_aside(&self) -> &std::collections::BTreeMap<TaskId, String> {
+        self.trials.all_aside()
+    }
+
+    /// Why there is nothing left to train on: every task was set aside.
+    pub fn nothing_left(&self) -> Option<String> {
+        let aside = self.trials.all_aside();
+        let (task, reason) = aside.iter().next()?;
+        (aside.len() >= self.tasks.len()).then(|| format!("all {} tasks were set aside; the first, {task}: {reason}", aside.len()))
+    }
+
     /// Adds a line to the ledger.
     pub fn note(&mut self, event: &Event<'_>) {
         self.ledger.write(event);
+    }
+
+    /// Tries again what could not be written into the ledger.
+    pub fn flush(&mut self) {
+        self.ledger.flush();
     }
 
     /// No more leases.
@@ -378,7 +555,7 @@ impl Intake {
         Cursor { epoch: self.epoch, remaining, leases: self.leases, trained: self.trained, dropped: self.dropped }
     }
 
-    /// (trained, dropped, leased or queued, epoch).
+    /// (trained, dropped, leased or queued, epoch). Groups of the step under way count to none of them.
     pub fn counts(&self) -> (u64, u64, u64, u64) {
         (self.trained, self.dropped, (self.held.len() + self.ready.len()) as u64, self.epoch)
     }

@@ -1,15 +1,17 @@
 //! The ledger: an append-only file from which every group's fate can be read.
 //!
 //! In: events. Out: one JSON line each in `groups.jsonl`, with a wall-clock time. Appending is buffered by the operating
-//! system; the ledger is evidence, not state: what is resumed comes from the checkpoint.
+//! system; the ledger is evidence, not state: what is resumed comes from the checkpoint. So a disk that is full does not end a run:
+//! lines wait in memory ([`Lines`]) and come in order when they can be written; only what a learner takes with it that dies
+//! meanwhile, or more than 64 MiB of them, is missing, and an audit then finds groups that were never leased.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hypereyes_domain::{ActorId, GroupId};
+use hypereyes_domain::{ActorId, GroupId, TaskId};
 use serde::Serialize;
+
+use crate::lines::Lines;
 
 /// What happened to a group.
 #[derive(Clone, Debug, Serialize)]
@@ -57,6 +59,13 @@ pub enum Event<'a> {
         /// Steps done before.
         step: u64,
     },
+    /// A task has failed too often: it is not leased any more in this life of the learner.
+    SetAside {
+        /// Which.
+        task: &'a TaskId,
+        /// Why, of the last time.
+        reason: &'a str,
+    },
     /// References were committed.
     Committed {
         /// The epoch that ended.
@@ -68,31 +77,21 @@ pub enum Event<'a> {
 
 /// The file, or nowhere in tests.
 pub struct Ledger {
-    file: Option<File>,
+    lines: Option<Lines>,
 }
 
 impl Ledger {
     /// Appends to a file.
     pub fn open(path: &Path) -> std::io::Result<Self> {
-        let mut file = File::options().create(true).read(true).append(true).open(path)?;
-        // What a kill cut short gets a line of its own.
-        if file.metadata()?.len() > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            let mut last = [0];
-            file.read_exact(&mut last)?;
-            if last != *b"\n" {
-                file.write_all(b"\n")?;
-            }
-        }
-        Ok(Self { file: Some(file) })
+        Ok(Self { lines: Some(Lines::open(path, "groups")?) })
     }
 
     /// Keeps nothing.
     pub fn nowhere() -> Self {
-        Self { file: None }
+        Self { lines: None }
     }
 
-    /// Appends one event; a full disk is counted, not fatal, since training does not depend on the ledger.
+    /// Appends one event.
     pub fn write(&mut self, event: &Event<'_>) {
         #[derive(Serialize)]
         struct Line<'a> {
@@ -100,12 +99,15 @@ impl Ledger {
             #[serde(flatten)]
             event: &'a Event<'a>,
         }
-        let Some(file) = &mut self.file else { return };
+        let Some(lines) = &mut self.lines else { return };
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let mut line = serde_json::to_vec(&Line { time, event }).expect("events are plain values");
-        line.push(b'\n');
-        if file.write_all(&line).is_err() {
-            metrics::counter!(crate::metrics::LEDGER_LOST).increment(1);
+        lines.append(&Line { time, event });
+    }
+
+    /// Tries again what could not be written.
+    pub fn flush(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.flush();
         }
     }
 }

@@ -5,27 +5,35 @@
 //!
 //! It does not know how rollouts are made, what a tool is, or how answers are judged.
 
+pub mod admission;
 pub mod audit;
+mod batch;
 pub mod checkpoint;
 pub mod config;
 mod follow;
 pub mod intake;
+pub mod keeper;
 pub mod layout;
 pub mod ledger;
+pub mod lines;
 pub mod lora;
 pub mod metrics;
 pub mod optim;
 pub mod pace;
 pub mod passes;
+mod places;
 pub mod ranks;
 pub mod rl;
 pub mod service;
 pub mod sft;
+pub mod shares;
+pub mod speakers;
 pub mod start;
 pub mod step;
 pub mod tasks;
 pub mod taught;
 pub mod trainer;
+pub mod trials;
 pub mod update;
 
 pub use config::Config;

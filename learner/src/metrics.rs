@@ -8,8 +8,22 @@ pub const GROUPS_DROPPED: &str = "hypereyes_groups_dropped_total";
 pub const GROUPS_TRAINED: &str = "hypereyes_groups_trained_total";
 /// Leases taken back, by `reason`.
 pub const LEASES_RELEASED: &str = "hypereyes_leases_released_total";
-/// Ledger lines that could not be written.
-pub const LEDGER_LOST: &str = "hypereyes_ledger_lines_lost_total";
+/// Tasks that failed too often and are not leased any more.
+pub const TASKS_SET_ASIDE: &str = "hypereyes_learner_tasks_set_aside_total";
+/// Batches that were trained before they were full, because pictures of waiting groups left no room for more.
+pub const BATCHES_PRESSED: &str = "hypereyes_learner_batches_pressed_total";
+/// Calls in the name of an actor that is somebody else, by `rpc`.
+pub const FOREIGN_CALLS: &str = "hypereyes_learner_foreign_calls_total";
+/// Calls that were refused because the peer holds too much already, by `what` (`fetches`, `watches`, `names`, `pictures`).
+pub const HOLDS_TOO_MUCH: &str = "hypereyes_learner_peer_holds_too_much_total";
+/// Steps that were broken off because the learner was told to stop.
+pub const STEPS_BROKEN_OFF: &str = "hypereyes_learner_steps_broken_off_total";
+/// Checkpoints that could not be written; the one before stays in force, and the next step tries again.
+pub const CHECKPOINTS_FAILED: &str = "hypereyes_learner_checkpoints_failed_total";
+/// Tries to append lines that failed, by `file` (`groups`, `metrics`, `trajectories`); they are tried again.
+pub const LINES_FAILED: &str = "hypereyes_learner_lines_failed_total";
+/// Lines that were given up, by `file`: too many waited.
+pub const LINES_LOST: &str = "hypereyes_learner_lines_lost_total";
 /// Seconds that the learner waited for groups.
 pub const STARVED: &str = "hypereyes_learner_starved_seconds_total";
 /// Share of its recent time (the last half minute or so) that the learner waited for groups while there were tasks to hand out: too
@@ -40,7 +54,14 @@ pub fn describe() {
     describe_counter!(GROUPS_TRAINED, "Groups that were trained");
     describe_counter!(IMPOSSIBLE_REFERENCES, "References of a checkpoint that nobody can have reached, left out");
     describe_counter!(LEASES_RELEASED, "Leases taken back, by reason");
-    describe_counter!(LEDGER_LOST, "Ledger lines that could not be written");
+    describe_counter!(TASKS_SET_ASIDE, "Tasks that failed too often and are not leased any more");
+    describe_counter!(BATCHES_PRESSED, "Batches trained before they were full, for want of room for pictures");
+    describe_counter!(FOREIGN_CALLS, "Calls in the name of an actor that is somebody else, by RPC");
+    describe_counter!(HOLDS_TOO_MUCH, "Calls refused because the peer holds too much already");
+    describe_counter!(STEPS_BROKEN_OFF, "Steps broken off because the learner was told to stop");
+    describe_counter!(CHECKPOINTS_FAILED, "Checkpoints that could not be written");
+    describe_counter!(LINES_FAILED, "Tries to append lines that failed, by file");
+    describe_counter!(LINES_LOST, "Lines given up, by file");
     describe_counter!(STARVED, Unit::Seconds, "Time that the learner waited for groups");
     describe_gauge!(STARVED_RATIO, "Share of its recent time that the learner waited for groups which more actors could have made");
     describe_gauge!(STEP_SECONDS, Unit::Seconds, "Duration of the last optimiser step");

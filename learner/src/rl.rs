@@ -4,22 +4,19 @@
 //! ends, metrics and checkpoints. Waits for a full batch; is unblocked by the service's bell. The model lives on one
 //! thread; the async side only moves batches to it and versions back.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Write;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use hypereyes_chassis::ready::announce;
 use hypereyes_chassis::{Announcement, BadInput, Security, Server, Shutdown, telemetry};
 use hypereyes_collective::Hub;
-use hypereyes_domain::{PictureId, PolicyVersion, Reference, Task, TaskId, TaughtGroup};
+use hypereyes_domain::{PolicyVersion, Reference, Task, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
-use hypereyes_pictures::{Limits, Processor, Store};
+use hypereyes_pictures::{Processor, Shelf};
 use hypereyes_policy::checkpoint::{self as model_files, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::orders::Order;
@@ -27,26 +24,32 @@ use hypereyes_weights::{Publisher, Snapshot};
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
+use crate::admission::Admission;
+use crate::batch;
 use crate::checkpoint::{self, State};
 use crate::config::Config;
 use crate::intake::{Bounds, Intake};
+use crate::keeper::{KeptReferences, ReferenceKeeper};
 use crate::ledger::{Event, Ledger};
+use crate::lines::Lines;
 use crate::lora::Lora;
+use crate::metrics::{CHECKPOINTS_FAILED, STEPS_BROKEN_OFF};
 use crate::pace::Pace;
 use crate::ranks::Meeting;
-use crate::service::{GroupPlan, KeptReferences, ReferenceKeeper, Service, Shared};
+use crate::service::{GroupPlan, Service, Shared};
 use crate::start::Start;
-use crate::step::{self, Measured, Pictures};
+use crate::step::{self, Measured};
 use crate::tasks::Tasks;
-use crate::trainer::{Moments, Trainer};
+use crate::trainer::{Moments, TrainError, Trainer};
 
 /// How long the service outlives training: above an actor's pause between heartbeats.
 const LINGER: Duration = Duration::from_millis(2500);
+/// How often the last checkpoint is tried, and the pause between tries: a disk may be full for a moment.
+const LAST_TRIES: (u32, Duration) = (20, Duration::from_secs(1));
 
 /// What a step needs that stays on the training thread.
 struct Bench {
     trainer: Trainer,
-    processor: Processor,
     options: Options,
     temperature: f64,
 }
@@ -96,8 +99,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         groups_per_step: config.groups_per_step,
         max_staleness: config.max_staleness,
         lease: Duration::from_secs(config.lease_s),
+        lease_most: Duration::from_secs(config.lease_most_s.max(config.lease_s)),
+        tries: config.task_tries,
         deterministic: config.deterministic,
     };
+    let processor = Processor::load(&config.policy).map_err(|error| BadInput::new(error.to_string()))?;
+    let model = Arc::new(model);
     let epoch = cursor.as_ref().map_or(0, |cursor| cursor.epoch);
     let life = rand::random();
     let intake = Intake::new(bounds, tasks.ids(), config.seed, life, cursor, version, ledger);
@@ -115,7 +122,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         intake: Mutex::new(intake),
         bell: tokio::sync::Notify::new(),
         tasks,
-        pictures: Store::new(config.pictures_bytes, Limits::default()),
+        admission: Admission::new(&config, &model, processor),
+        pictures: Arc::new(Shelf::new(config.pictures_bytes)),
+        pins: Mutex::default(),
+        speakers: Mutex::default(),
         publisher: Publisher::new(Snapshot::stored(&whole, version, config.publish.into()), 3, life),
         plan,
         open: AtomicBool::new(false),
@@ -135,8 +145,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let stop_serving = serving.clone();
     let served = tokio::spawn(async move { server.serve(routes, stop_serving, &limits).await });
     let start = Start { weights, moments };
-    let settings = config.clone();
-    let gathered = tokio::task::spawn_blocking(move || gather_ranks(&settings, model, start, open));
+    let (settings, shape) = (config.clone(), model.clone());
+    let gathered = on_thread("gather", move || gather_ranks(&settings, (*shape).clone(), start, open))?;
     let Some(trainer) = shutdown.race(gathered).await else { return unfinished(&shutdown) };
     let trainer = trainer.context("the ranks' thread died")??;
     shared.meeting.lock().expect("never held over a panic").take();
@@ -151,17 +161,29 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         Some(kept) => kept?,
         None => KeptReferences { references: references.clone(), ..KeptReferences::default() },
     };
-    let bench = Bench {
-        trainer,
-        processor: Processor::load(&config.policy).map_err(|error| BadInput::new(error.to_string()))?,
-        options: config.objective,
-        temperature: f64::from(config.temperature),
-    };
+    let bench = Bench { trainer, options: config.objective, temperature: f64::from(config.temperature) };
     let (began, said) = (Instant::now(), Instant::now());
     let (config, shared, keeper) = (&config, &shared, &keeper);
     // What a restore took away: shown before the checkpoint, and not to be shown again after it.
     let lost = restore.map_or_else(BTreeMap::new, |_| candidates.clone());
-    let mut run = Loop { config, shared, keeper, bench: Some(bench), step, version, began, before, orders: 0, said, candidates, lost };
+    let trajectories = Lines::new(&config.out.join("trajectories.jsonl"), "trajectories");
+    let mut run = Loop {
+        config,
+        shared,
+        keeper,
+        model,
+        bench: Some(bench),
+        step,
+        version,
+        began,
+        before,
+        orders: 0,
+        said,
+        candidates,
+        lost,
+        trajectories,
+        unsaved: false,
+    };
     if fresh && config.deterministic {
         // Whoever is killed before the first checkpoint goes back to here.
         run.save(&kept)?;
@@ -172,7 +194,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     // later, and needs them.
     let over = ended.is_ok() && !shutdown.is_triggered();
     // Saved first: one that cannot be saved is not over, and whoever tries again needs the actors.
-    let saved = run.save(&kept);
+    let saved = run.save_at_last(&kept).await;
     if over && saved.is_ok() {
         shared.intake().finish();
     }
@@ -222,6 +244,7 @@ struct Loop<'a> {
     config: &'a Config,
     shared: &'a Arc<Shared>,
     keeper: &'a ReferenceKeeper,
+    model: Arc<ModelConfig>,
     /// Away while a step runs on its thread.
     bench: Option<Bench>,
     step: u64,
@@ -234,6 +257,9 @@ struct Loop<'a> {
     /// The cheapest successes of the pass under way, and those of them that the keeper has forgotten.
     candidates: BTreeMap<TaskId, Reference>,
     lost: BTreeMap<TaskId, Reference>,
+    trajectories: Lines,
+    /// The last checkpoint could not be written.
+    unsaved: bool,
 }
 
 impl Loop<'_> {
@@ -265,30 +291,39 @@ impl Loop<'_> {
 
     async fn steps(&mut self, kept: &mut KeptReferences, shutdown: &Shutdown) -> Result<()> {
         let path = self.config.out.join("metrics.jsonl");
-        forget_after(&path, self.step)?;
-        let mut metrics = open(&path)?;
+        if let Err(error) = forget_after(&path, self.step) {
+            // Who reads it takes the later of two lines of one step.
+            tracing::warn!(file = %path.display(), %error, "steps that will be taken again stay in the file");
+        }
+        let mut metrics = Lines::new(&path, "metrics");
         let (mut waiting, mut pace) = (Instant::now(), Pace::new());
         let pass = |limit: u64, seconds: f64| limit > 0 && seconds >= limit as f64;
         while self.step < self.config.steps && !pass(self.config.time_limit_s, self.seconds()) {
-            let (batch, over, drained, hungry) = {
+            let (batch, over, drained, hungry, nothing_left) = {
                 let mut intake = self.shared.intake();
                 metrics::gauge!(crate::metrics::QUEUE_FILL).set(intake.fill());
                 let batch = intake.take_batch();
                 let over = batch.is_none() && intake.epoch_is_over();
-                (batch, over, intake.is_finished() && intake.counts().2 == 0, intake.has_tasks())
+                let nothing_left = if over { intake.nothing_left() } else { None };
+                (batch, over, intake.is_finished() && intake.counts().2 == 0, intake.has_tasks(), nothing_left)
             };
+            self.shared.let_go();
             if let Some(batch) = batch {
                 let starved = waiting.elapsed().as_secs_f64();
                 pace.waited(hungry);
-                let mut measured = self.train(batch).await?;
-                measured.starved_seconds = starved;
-                write_line(&mut metrics, &measured)?;
-                tracing::info!(step = self.step, accuracy = measured.accuracy, rounds = measured.rounds, "step");
-                if self.step.is_multiple_of(self.config.checkpoint_every.max(1)) {
-                    self.save(kept)?;
+                if let Some(mut measured) = self.train(batch, shutdown).await? {
+                    measured.starved_seconds = starved;
+                    metrics.append(&measured);
+                    tracing::info!(step = self.step, accuracy = measured.accuracy, rounds = measured.rounds, "step");
+                    if self.unsaved || self.step.is_multiple_of(self.config.checkpoint_every.max(1)) {
+                        self.keep(kept)?;
+                    }
                 }
+                self.shared.let_go();
                 pace.worked();
                 waiting = Instant::now();
+            } else if let Some(reason) = nothing_left.filter(|_| !drained) {
+                return Err(BadInput::new(reason).into());
             } else if over && !drained {
                 self.commit(kept, shutdown).await?;
             } else if drained {
@@ -296,6 +331,9 @@ impl Loop<'_> {
             } else {
                 pace.waited(hungry);
                 self.beat()?;
+                metrics.flush();
+                self.trajectories.flush();
+                self.shared.intake().flush();
                 // The bell rings for groups; the timeout is for leases that expire in silence and for the time limit.
                 let bell = tokio::time::timeout(Duration::from_millis(500), self.shared.bell.notified());
                 if shutdown.race(bell).await.is_none() {
@@ -306,6 +344,13 @@ impl Loop<'_> {
                 break;
             }
         }
+        for _ in 0..LAST_TRIES.0 {
+            self.shared.intake().flush();
+            if metrics.flush() & self.trajectories.flush() {
+                break;
+            }
+            tokio::time::sleep(LAST_TRIES.1).await;
+        }
         Ok(())
     }
 
@@ -313,20 +358,54 @@ impl Loop<'_> {
         self.before + self.began.elapsed().as_secs_f64()
     }
 
-    async fn train(&mut self, batch: Vec<TaughtGroup>) -> Result<Measured> {
-        let (shared, version, lr) = (self.shared.clone(), self.version, self.config.rate(self.step));
+    /// Takes a step with what of the batch can be trained; nothing where nothing can, or where it was told to stop.
+    async fn train(&mut self, batch: Vec<TaughtGroup>, shutdown: &Shutdown) -> Result<Option<Measured>> {
+        let (shared, model, version, lr) = (self.shared.clone(), self.model.clone(), self.version, self.config.rate(self.step));
+        let prepared = tokio::task::spawn_blocking(move || batch::prepare(&shared, &model, batch)).await;
+        let batch::Prepared { groups, pictures, encoded, dropped } = prepared.context("the thread that reads pictures died")?;
+        for (group, label, reason) in dropped {
+            tracing::warn!(group = %group.scored.group.id, reason, "a group cannot be trained; the others are");
+            self.shared.intake().discard(&group, label, &reason, Instant::now());
+        }
+        if groups.is_empty() || shutdown.is_triggered() {
+            self.shared.intake().put_back(groups);
+            return Ok(None);
+        }
         if self.config.ranks.world > 1 {
-            let pictures = encoded(&shared, &batch)?;
-            self.tell(&Order::Step { lr, version, groups: batch.clone(), pictures })?;
+            self.tell(&Order::Step { lr, version, groups: groups.clone(), pictures: encoded })?;
         }
         let mut bench = self.bench.take().expect("one step at a time");
-        let step = tokio::task::spawn_blocking(move || {
-            let pictures = gather(&shared, &bench.processor, &batch)?;
-            let measured = step::train(&mut bench.trainer, &batch, &pictures, &bench.options, bench.temperature, lr, version)
-                .map_err(anyhow::Error::from);
-            measured.map(|measured| (bench, batch, measured))
-        });
-        let (bench, batch, mut measured) = step.await.context("the training thread died")??;
+        let stop = bench.trainer.stop();
+        let step = on_thread("step", move || {
+            let trained = step::train(&mut bench.trainer, &groups, &pictures, &bench.options, bench.temperature, lr, version);
+            (bench, groups, trained)
+        })?;
+        let (patience, alone) = (Duration::from_secs(self.config.stop_s), self.config.ranks.world == 1);
+        let late = async {
+            shutdown.cancelled().await;
+            // Other ranks would wait for one that breaks off.
+            stop.store(alone, Ordering::Release);
+            tokio::time::sleep(patience).await;
+        };
+        let ended = tokio::select! {
+            ended = step => ended,
+            () = late => anyhow::bail!(
+                "the step under way did not end within stop_s = {} s of the order to stop; the last checkpoint stays in force",
+                self.config.stop_s
+            ),
+        };
+        let (bench, batch, trained) = ended.context("the training thread died")?;
+        let mut measured = match trained {
+            Ok(measured) => measured,
+            Err(TrainError::BrokenOff) => {
+                tracing::info!(step = self.step, groups = batch.len(), "the step under way is broken off; its groups go back");
+                metrics::counter!(STEPS_BROKEN_OFF).increment(1);
+                self.bench = Some(bench);
+                self.shared.intake().put_back(batch);
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
         for group in &batch {
             let scored = &group.scored;
             let Some(shown) = hypereyes_scoring::candidate(&scored.scores, &scored.group.rollouts) else { continue };
@@ -341,28 +420,27 @@ impl Loop<'_> {
             let mut intake = self.shared.intake();
             intake.trained(&batch, self.version, self.step);
             (measured.groups_trained, measured.groups_dropped, _, measured.epoch) = intake.counts();
+            measured.tasks_set_aside = intake.set_aside().len();
         }
         (measured.step, measured.version, measured.seconds) = (self.step, self.version.0, self.seconds());
         if self.step.is_multiple_of(self.config.record_every.max(1)) || self.step == 1 {
-            self.record(&batch)?;
+            self.record(&batch);
         }
-        Ok(measured)
+        Ok(Some(measured))
     }
 
     /// Writes some trajectories of a step with their tasks, for people and for the report.
-    fn record(&self, batch: &[TaughtGroup]) -> Result<()> {
+    fn record(&mut self, batch: &[TaughtGroup]) {
         #[derive(Serialize)]
         struct Line<'a> {
             step: u64,
             task: &'a Task,
             group: &'a TaughtGroup,
         }
-        let mut file = open(&self.config.out.join("trajectories.jsonl"))?;
         for group in batch {
             let Some(task) = self.shared.tasks.get(&group.scored.group.task) else { continue };
-            write_line(&mut file, &Line { step: self.step, task, group })?;
+            self.trajectories.append(&Line { step: self.step, task, group });
         }
-        Ok(())
     }
 
     /// The epoch is over: references are tightened, the next epoch begins.
@@ -385,13 +463,53 @@ impl Loop<'_> {
         Ok(())
     }
 
+    /// A checkpoint in mid-run: one that cannot be written is tried again after the next step, and the one before stays in force.
+    fn keep(&mut self, kept: &KeptReferences) -> Result<()> {
+        let state = self.state(kept)?;
+        let written = self.write(&state);
+        if let Err(error) = &written {
+            metrics::counter!(CHECKPOINTS_FAILED).increment(1);
+            if !self.unsaved {
+                tracing::warn!(
+                    step = self.step,
+                    error = format!("{error:#}"),
+                    "no checkpoint could be written: it is tried again after every step"
+                );
+            }
+        }
+        self.unsaved = written.is_err();
+        Ok(())
+    }
+
+    /// Checkpoint and newest policy at the end, which may have to wait for a disk.
+    async fn save_at_last(&mut self, kept: &KeptReferences) -> Result<()> {
+        let state = self.state(kept)?;
+        let mut tries = 1;
+        loop {
+            let Err(error) = self.write(&state) else { return Ok(()) };
+            metrics::counter!(CHECKPOINTS_FAILED).increment(1);
+            if tries >= LAST_TRIES.0 {
+                return Err(error);
+            }
+            tries += 1;
+            tokio::time::sleep(LAST_TRIES.1).await;
+        }
+    }
+
     /// Checkpoint and newest policy.
     fn save(&mut self, kept: &KeptReferences) -> Result<()> {
+        let state = self.state(kept)?;
+        self.write(&state)
+    }
+
+    /// All that a checkpoint keeps, from all ranks.
+    fn state(&mut self, kept: &KeptReferences) -> Result<State> {
+        anyhow::ensure!(self.bench.is_some(), "a step died, the last checkpoint stays in force");
         self.tell(&Order::Moments)?;
         let seconds = self.seconds();
-        let bench = self.bench.as_mut().context("a step died, the last checkpoint stays in force")?;
+        let bench = self.bench.as_mut().context("it was just there")?;
         let moments = bench.trainer.moments()?;
-        let state = State {
+        Ok(State {
             step: self.step,
             version: self.version,
             weights: bench.trainer.state(),
@@ -401,8 +519,12 @@ impl Loop<'_> {
             snapshot: Some(kept.snapshot),
             candidates: self.candidates.clone(),
             seconds,
-        };
-        checkpoint::save(&self.config.out.join("checkpoint"), &state, self.config.checkpoint_keep)?;
+        })
+    }
+
+    fn write(&self, state: &State) -> Result<()> {
+        let bench = self.bench.as_ref().context("a step died, the last checkpoint stays in force")?;
+        checkpoint::save(&self.config.out.join("checkpoint"), state, self.config.checkpoint_keep)?;
         let policy = self.config.out.join("policy");
         model_files::save(&policy, bench.trainer.config(), bench.trainer.weights(), StoredDtype::F32)?;
         for file in std::fs::read_dir(&self.config.policy)?.flatten() {
@@ -415,34 +537,12 @@ impl Loop<'_> {
     }
 }
 
-/// The pictures that a batch mentions, each once.
-fn mentioned(batch: &[TaughtGroup]) -> BTreeSet<&PictureId> {
-    batch.iter().flat_map(|group| &group.scored.group.rollouts).flat_map(|rollout| &rollout.pictures).collect()
-}
-
-/// The pictures of a batch as they came.
-fn encoded(shared: &Shared, batch: &[TaughtGroup]) -> Result<Vec<(PictureId, Bytes)>> {
-    let bytes = |id: &PictureId| -> Result<(PictureId, Bytes)> {
-        let bytes = match shared.pictures.get(id) {
-            Some(picture) => picture.bytes.clone(),
-            None => shared.tasks.picture(id)?.bytes,
-        };
-        Ok((id.clone(), bytes))
-    };
-    mentioned(batch).into_iter().map(bytes).collect()
-}
-
-/// The pictures of a batch as patches.
-fn gather(shared: &Shared, processor: &Processor, batch: &[TaughtGroup]) -> Result<Pictures> {
-    let mut pictures = Pictures::new();
-    for id in mentioned(batch) {
-        let patches = match shared.pictures.get(id) {
-            Some(picture) => processor.patches(&picture.image),
-            None => processor.patches(&shared.tasks.picture(id)?.image),
-        };
-        pictures.insert(id.clone(), Arc::new(patches));
-    }
-    Ok(pictures)
+/// Work on a thread that ends with the process: nobody waits for one that hangs when the process was told to stop.
+fn on_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<tokio::sync::oneshot::Receiver<T>> {
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let body = move || drop(done.send(work()));
+    std::thread::Builder::new().name(name.into()).spawn(body).context("cannot start a thread")?;
+    Ok(ended)
 }
 
 /// Takes the steps after `step` out of a file of metrics: they will be taken again.
@@ -458,14 +558,4 @@ fn forget_after(path: &Path, step: u64) -> Result<()> {
         hypereyes_chassis::atomic::write(path, kept.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
-}
-
-fn open(path: &Path) -> Result<File> {
-    File::options().create(true).append(true).open(path).with_context(|| format!("cannot open {}", path.display()))
-}
-
-fn write_line<T: Serialize>(file: &mut File, value: &T) -> Result<()> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    Ok(file.write_all(&line)?)
 }

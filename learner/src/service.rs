@@ -1,19 +1,22 @@
-//! The learner's gRPC faces, as a server to actors and as a client of the reward service: the only file here that knows
-//! protobuf types and `Status`.
+//! The learner's gRPC face: what actors, other ranks and operators call. Nobody is trusted: what comes in is looked into before it is
+//! kept, an actor is spoken for by its own process only, and what one connection may hold has a bound.
+//!
+//! With `keeper/service.rs` the only file here that knows protobuf types and `Status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use hypereyes_chassis::tls::Peer;
 use hypereyes_chassis::{BackoffConfig, Security, Shutdown, retry};
-use hypereyes_domain::{Failure, PolicyVersion, Reference, TaskId, TaughtGroup};
-use hypereyes_pictures::{Picture, Store};
-use hypereyes_proto::client::RewardClient;
+use hypereyes_domain::{ActorId, Failure, GroupId, PictureId, PolicyVersion, TaughtGroup};
+use hypereyes_pictures::{Picture, Pins, Shelf, ShelfError};
+use hypereyes_proto::call::{INCARNATION, within};
 use hypereyes_proto::convert::ids;
-use hypereyes_proto::limits::MAX_PICTURE_BYTES;
+use hypereyes_proto::limits::{MAX_DETAIL_BYTES, MAX_PICTURE_BYTES};
 use hypereyes_proto::v1::{self, learner_server::Learner};
 use hypereyes_proto::{Invalid, client, failure};
 use hypereyes_weights::{Publisher, grpc};
@@ -21,12 +24,30 @@ use tokio::sync::Notify;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::admission::Admission;
 use crate::intake::{Answer, Intake, Receipt};
+use crate::metrics::{FOREIGN_CALLS, HOLDS_TOO_MUCH};
+use crate::places::{Place, Places};
 use crate::ranks::{Meeting, RanksConfig};
-use crate::tasks::Tasks;
+use crate::speakers::{Caller, NotYours, Speakers};
+use crate::tasks::{PictureFault, Tasks};
 
 /// How soon an actor that got no lease should ask again.
 const RETRY: Duration = Duration::from_millis(100);
+/// Streams of weights of one connection: an actor has one.
+const MOST_FETCHES: usize = 4;
+/// Open watches of one connection: an actor has one.
+const MOST_WATCHES: usize = 8;
+/// Uploads of pictures of one connection at the same moment: an actor has one per group in flight.
+const MOST_UPLOADS: usize = 64;
+/// Longest silence between two pictures of an upload.
+const NEXT_PICTURE: Duration = Duration::from_secs(30);
+/// Longest upload.
+const UPLOAD: Duration = Duration::from_secs(600);
+/// Leases that one heartbeat may ask about: far more than anybody holds.
+const MOST_ASKED: usize = 1 << 16;
+/// Longest text for people that is kept of what an actor says.
+const MOST_WORDS: usize = 200;
 
 /// Group sampling, the same for every lease of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +70,14 @@ pub struct Shared {
     pub bell: Notify,
     /// Tasks.
     pub tasks: Tasks,
+    /// What a group must be.
+    pub admission: Admission,
     /// Pictures that rollouts saw beside those of the tasks.
-    pub pictures: Store,
+    pub pictures: Arc<Shelf>,
+    /// Those that groups need which wait to be trained or are being trained. Locked after the intake, if with it.
+    pub pins: Mutex<HashMap<GroupId, Pins>>,
+    /// Who may speak for which actor.
+    pub speakers: Mutex<Speakers>,
     /// Versions.
     pub publisher: Publisher,
     /// Sampling.
@@ -71,19 +98,135 @@ impl Shared {
     pub fn intake(&self) -> MutexGuard<'_, Intake> {
         self.intake.lock().expect("never poisoned: a panic in the intake ends the process")
     }
+
+    /// Gives back the pictures of groups that have ended.
+    pub fn let_go(&self) {
+        let intake = self.intake();
+        let waiting = intake.waiting();
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| waiting.contains(id));
+    }
+
+    /// A picture as it came, of a rollout or of a task.
+    ///
+    /// # Errors
+    /// [`PictureFault`].
+    pub fn encoded(&self, id: &PictureId) -> Result<Bytes, PictureFault> {
+        self.pictures.get(id).map_or_else(|| self.tasks.picture(id).map(|picture| picture.bytes), |kept| Ok(kept.bytes))
+    }
+
+    /// Takes a group apart and looks into it: whether it can be trained, and whether its pictures are here. They then stay.
+    fn look_at(&self, message: v1::TaughtGroup) -> Result<(TaughtGroup, Pins), Flaw> {
+        let group = TaughtGroup::try_from(message).map_err(|invalid| Flaw::Refused(invalid.to_string()))?;
+        self.admission.check(&group)?;
+        let prompt: BTreeSet<&PictureId> =
+            self.tasks.get(&group.scored.group.task).map_or_else(BTreeSet::new, |task| task.pictures.iter().collect());
+        let seen: BTreeSet<&PictureId> = group.scored.group.rollouts.iter().flat_map(|rollout| &rollout.pictures).collect();
+        // Pictures come first: a group whose pictures are unknown could not be trained later.
+        let beside: Vec<PictureId> = seen.difference(&prompt).map(|id| (*id).clone()).collect();
+        let pins = self.pictures.pin(&beside).map_err(Flaw::Missing)?;
+        self.admission.check_pictures(&group, |id| {
+            let crop = if prompt.contains(id) { None } else { self.pictures.get(id) };
+            crop.map_or_else(|| self.tasks.size(id).map_err(Flaw::from), |kept| Ok(kept.size))
+        })?;
+        Ok((group, pins))
+    }
+}
+
+/// Why a group is not taken.
+enum Flaw {
+    /// It cannot be trained.
+    Refused(String),
+    /// Pictures are not here.
+    Missing(Vec<PictureId>),
+    /// Something here is away.
+    Away(String),
+}
+
+impl From<String> for Flaw {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<PictureFault> for Flaw {
+    fn from(fault: PictureFault) -> Self {
+        if fault.lasting { Self::Refused(fault.reason) } else { Self::Away(fault.reason) }
+    }
 }
 
 /// The service.
 #[derive(Clone)]
 pub struct Service {
     shared: Arc<Shared>,
+    fetches: Places,
+    watches: Places,
+    uploads: Places,
 }
 
 impl Service {
     /// Serves `shared`.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, fetches: Places::default(), watches: Places::default(), uploads: Places::default() }
     }
+
+    /// Whether the caller may speak for `actor`.
+    fn claim(&self, rpc: &'static str, actor: &ActorId, caller: &Caller) -> Result<(), NotYours> {
+        let holds = self.shared.intake().holds(actor);
+        let claimed = self.shared.speakers.lock().unwrap_or_else(PoisonError::into_inner).claim(actor, caller, holds);
+        claimed.inspect_err(|reason| {
+            tracing::warn!(%actor, rpc, %reason, "somebody else speaks for an actor");
+            metrics::counter!(FOREIGN_CALLS, "rpc" => rpc).increment(1);
+        })
+    }
+}
+
+/// Who makes a call: its connection, its certificate, the secret of its process.
+fn caller<T>(request: &Request<T>) -> Caller {
+    let peer = request.extensions().get::<Peer>();
+    let secret = request.metadata().get(INCARNATION).map(|secret| *blake3::hash(secret.as_bytes()).as_bytes());
+    Caller {
+        connection: peer.map(|peer| peer.connection.clone()),
+        certificate: peer.and_then(|peer| peer.certificate.as_ref()).map(|certificate| *blake3::hash(certificate).as_bytes()),
+        secret,
+    }
+}
+
+/// A place among so many of the caller's connection.
+fn place<T>(places: &Places, most: usize, what: &'static str, request: &Request<T>) -> Result<Place, Status> {
+    let connection = request.extensions().get::<Peer>().map_or(u64::MAX, |peer| *peer.connection);
+    places.take(connection, most).ok_or_else(|| {
+        metrics::counter!(HOLDS_TOO_MUCH, "what" => what).increment(1);
+        Status::resource_exhausted(format!("this connection has {most} {what} open already: end one first"))
+    })
+}
+
+/// The same stream, with its place given back at its end.
+fn seated<T: Send + 'static>(
+    stream: impl Stream<Item = T> + Send + 'static,
+    place: Place,
+) -> std::pin::Pin<Box<dyn Stream<Item = T> + Send>> {
+    Box::pin(stream.map(move |item| {
+        let _until_the_end = &place;
+        item
+    }))
+}
+
+/// What an actor says, fit for a log: short, and in one line.
+fn plain(words: &str) -> String {
+    words.chars().filter(|letter| !letter.is_control()).take(MOST_WORDS).collect()
+}
+
+fn receipt(receipt: Receipt, detail: &str) -> Response<v1::Receipt> {
+    let (outcome, usual) = match receipt {
+        Receipt::Accepted => (v1::ReceiptOutcome::Accepted, ""),
+        Receipt::Duplicate => (v1::ReceiptOutcome::Duplicate, "it was handed in before"),
+        Receipt::Stale => (v1::ReceiptOutcome::Stale, "its oldest token lags too far behind"),
+        Receipt::Expired => (v1::ReceiptOutcome::Expired, "its lease is not yours (any more)"),
+        Receipt::Invalid => (v1::ReceiptOutcome::Invalid, "its parts do not fit together"),
+    };
+    let detail = if detail.is_empty() { usual } else { detail };
+    let detail = detail[..detail.floor_char_boundary(MAX_DETAIL_BYTES)].to_owned();
+    Response::new(v1::Receipt { outcome: outcome.into(), detail })
 }
 
 type PictureStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::Picture, Status>> + Send>>;
@@ -95,7 +238,9 @@ impl Learner for Service {
     type GetPicturesStream = PictureStream;
 
     async fn lease_task(&self, request: Request<v1::LeaseRequest>) -> Result<Response<v1::LeaseReply>, Status> {
+        let caller = caller(&request);
         let actor = ids::actor("actor_id", request.into_inner().actor_id)?;
+        self.claim("lease", &actor, &caller).map_err(|reason| Status::already_exists(format!("actor {actor}: {reason}")))?;
         let open = self.shared.open.load(Ordering::Acquire);
         let answer = if open { self.shared.intake().lease(&actor, Instant::now()) } else { Answer::Backpressure };
         let wait = |reason: v1::WaitReason| {
@@ -126,45 +271,74 @@ impl Learner for Service {
     }
 
     async fn submit(&self, request: Request<v1::TaughtGroup>) -> Result<Response<v1::Receipt>, Status> {
-        let group = TaughtGroup::try_from(request.into_inner())?;
-        // Pictures come first: a group whose pictures are unknown could not be trained later.
-        let seen = group.scored.group.rollouts.iter().flat_map(|rollout| &rollout.pictures);
-        let prompt: &[_] = self.shared.tasks.get(&group.scored.group.task).map_or(&[], |task| &task.pictures);
-        let beside: Vec<_> = seen.filter(|id| !prompt.contains(id)).cloned().collect();
-        let missing = self.shared.pictures.missing(&beside);
-        if !missing.is_empty() {
-            return Err(failure::missing_pictures(&missing));
+        let caller = caller(&request);
+        let message = request.into_inner();
+        let named =
+            message.scored.as_ref().and_then(|scored| scored.group.as_ref()).ok_or_else(|| Invalid::new("scored.group", "is missing"))?;
+        let (id, task) = (ids::group("id", named.id.clone())?, ids::task("task_id", named.task_id.clone())?);
+        let actor = ids::actor("actor_id", named.actor_id.clone())?;
+        if self.claim("submit", &actor, &caller).is_err() {
+            return Ok(receipt(Receipt::Expired, ""));
         }
-        let receipt = self.shared.intake().submit(group, Instant::now());
-        self.shared.bell.notify_one();
-        let (outcome, detail) = match receipt {
-            Receipt::Accepted => (v1::ReceiptOutcome::Accepted, ""),
-            Receipt::Duplicate => (v1::ReceiptOutcome::Duplicate, "it was handed in before"),
-            Receipt::Stale => (v1::ReceiptOutcome::Stale, "its oldest token lags too far behind"),
-            Receipt::Expired => (v1::ReceiptOutcome::Expired, "its lease is not yours (any more)"),
-            Receipt::Invalid => (v1::ReceiptOutcome::Invalid, "its parts do not fit together"),
+        if let Some(standing) = self.shared.intake().standing(&id, &actor, &task, Instant::now()) {
+            return Ok(receipt(standing, ""));
+        }
+        // On a thread of its own: hundreds of thousands of tokens, and perhaps a file.
+        let shared = self.shared.clone();
+        let looked = tokio::task::spawn_blocking(move || shared.look_at(message)).await;
+        let (outcome, detail) = match looked.map_err(|error| failure::to_status(Failure::Infrastructure, error.to_string()))? {
+            Ok((group, pins)) => {
+                let mut intake = self.shared.intake();
+                let outcome = intake.submit(group, Instant::now());
+                if outcome == Receipt::Accepted {
+                    self.shared.pins.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pins);
+                }
+                (outcome, String::new())
+            }
+            Err(Flaw::Refused(reason)) => {
+                tracing::warn!(group = %id, %actor, reason, "a group is refused");
+                (self.shared.intake().refuse(&id, &actor, &plain(&reason), Instant::now()), reason)
+            }
+            Err(Flaw::Missing(missing)) => {
+                // Where waiting groups leave too little room, each picture of this one drives out another.
+                if self.shared.pictures.evicted() > 0 && self.shared.pictures.pinned() > 0 {
+                    self.shared.intake().press();
+                    self.shared.bell.notify_one();
+                }
+                return Err(failure::missing_pictures(&missing));
+            }
+            Err(Flaw::Away(reason)) => return Err(failure::to_status(Failure::Infrastructure, reason)),
         };
-        Ok(Response::new(v1::Receipt { outcome: outcome.into(), detail: detail.to_owned() }))
+        self.shared.bell.notify_one();
+        Ok(receipt(outcome, if outcome == Receipt::Invalid { &detail } else { "" }))
     }
 
     async fn heartbeat(&self, request: Request<v1::HeartbeatRequest>) -> Result<Response<v1::HeartbeatReply>, Status> {
+        let caller = caller(&request);
         let request = request.into_inner();
         let actor = ids::actor("actor_id", request.actor_id)?;
+        if request.group_ids.len() > MOST_ASKED {
+            return Err(Invalid::new("group_ids", format!("is too long: {}, limit {MOST_ASKED}", request.group_ids.len())).into());
+        }
         let groups = request.group_ids.into_iter().map(|id| ids::group("group_ids", id)).collect::<Result<Vec<_>, Invalid>>()?;
+        let own = self.claim("heartbeat", &actor, &caller).is_ok();
         let mut intake = self.shared.intake();
-        let still_yours = intake.heartbeat(&actor, &groups, Instant::now()).iter().map(ToString::to_string).collect();
-        let finished = intake.is_finished();
+        let still = if own { intake.heartbeat(&actor, &groups, Instant::now()) } else { vec![] };
+        let (still_yours, finished) = (still.iter().map(ToString::to_string).collect(), intake.is_finished());
         drop(intake);
         Ok(Response::new(v1::HeartbeatReply { still_yours, newest_version: self.shared.publisher.newest().version.0, finished }))
     }
 
     async fn abandon(&self, request: Request<v1::AbandonRequest>) -> Result<Response<v1::AbandonReply>, Status> {
+        let caller = caller(&request);
         let request = request.into_inner();
         let reason = Failure::try_from(request.failure())?;
         let actor = ids::actor("actor_id", request.actor_id)?;
         let group = ids::group("group_id", request.group_id)?;
-        tracing::debug!(%group, %actor, %reason, detail = request.detail, "lease given back");
-        let was_yours = self.shared.intake().abandon(&group, &actor, reason);
+        let detail = plain(&request.detail);
+        tracing::debug!(%group, %actor, %reason, detail, "lease given back");
+        let own = self.claim("abandon", &actor, &caller).is_ok();
+        let was_yours = own && self.shared.intake().give_up(&group, &actor, reason, &detail);
         self.shared.bell.notify_one();
         Ok(Response::new(v1::AbandonReply { was_yours }))
     }
@@ -175,41 +349,47 @@ impl Learner for Service {
 
     async fn watch_policy_versions(
         &self,
-        _: Request<v1::WatchPolicyVersionsRequest>,
+        request: Request<v1::WatchPolicyVersionsRequest>,
     ) -> Result<Response<Self::WatchPolicyVersionsStream>, Status> {
-        Ok(Response::new(grpc::watch_policy_versions(&self.shared.publisher)))
+        let place = place(&self.watches, MOST_WATCHES, "watches", &request)?;
+        Ok(Response::new(seated(grpc::watch_policy_versions(&self.shared.publisher), place)))
     }
 
     async fn fetch_weights(&self, request: Request<v1::FetchWeightsRequest>) -> Result<Response<Self::FetchWeightsStream>, Status> {
-        Ok(Response::new(grpc::fetch_weights(&self.shared.publisher, request.into_inner())?))
+        let place = place(&self.fetches, MOST_FETCHES, "fetches", &request)?;
+        Ok(Response::new(seated(grpc::fetch_weights(&self.shared.publisher, request.into_inner())?, place)))
     }
 
     async fn get_pictures(&self, request: Request<v1::PicturesRequest>) -> Result<Response<PictureStream>, Status> {
         let wanted = ids::pictures("ids", request.into_inner().ids)?;
         let shared = self.shared.clone();
-        let read = move || -> Result<Vec<v1::Picture>, Status> {
-            let find = |id| -> Result<Bytes, Status> {
-                if let Some(picture) = shared.pictures.get(id) {
-                    return Ok(picture.bytes.clone());
-                }
-                shared
-                    .tasks
-                    .picture(id)
-                    .map(|picture| picture.bytes)
-                    .map_err(|error| failure::to_status(Failure::Infrastructure, error.to_string()))
-            };
-            wanted.iter().map(|id| Ok(v1::Picture { id: id.to_string(), data: find(id)? })).collect()
+        // Each is read when it is to be sent.
+        let read = move |id: PictureId| {
+            let shared = shared.clone();
+            async move {
+                let read =
+                    tokio::task::spawn_blocking(move || shared.encoded(&id).map(|data| v1::Picture { id: id.to_string(), data })).await;
+                let read = read.map_err(|error| failure::to_status(Failure::Infrastructure, error.to_string()))?;
+                read.map_err(|fault| match fault.lasting {
+                    // Asking again is of no use: the lease is better given back at once.
+                    true => Status::not_found(fault.reason[..fault.reason.floor_char_boundary(MAX_DETAIL_BYTES)].to_owned()),
+                    false => failure::to_status(Failure::Infrastructure, fault.reason),
+                })
+            }
         };
-        let pictures =
-            tokio::task::spawn_blocking(read).await.map_err(|error| failure::to_status(Failure::Infrastructure, error.to_string()))??;
-        Ok(Response::new(Box::pin(tokio_stream::iter(pictures.into_iter().map(Ok)))))
+        Ok(Response::new(Box::pin(tokio_stream::iter(wanted).then(read))))
     }
 
     async fn put_pictures(&self, request: Request<Streaming<v1::Picture>>) -> Result<Response<v1::PutPicturesReply>, Status> {
+        let place = place(&self.uploads, MOST_UPLOADS, "uploads", &request)?;
+        let owner = caller(&request).connection.map_or_else(String::new, |connection| connection.to_string());
         let mut pictures = request.into_inner();
-        let (mut stored, mut known) = (0, 0);
-        while let Some(picture) = pictures.next().await {
-            let picture = picture?;
+        let (mut stored, mut known, mut taken, began) = (0, 0, 0usize, Instant::now());
+        loop {
+            let patience = NEXT_PICTURE.min(UPLOAD.saturating_sub(began.elapsed()));
+            let next = tokio::time::timeout(patience, pictures.next()).await;
+            let next = next.map_err(|_| Status::deadline_exceeded("no picture came in time, or the upload takes too long"))?;
+            let Some(picture) = next.transpose()? else { break };
             let id = ids::picture("id", picture.id)?;
             if picture.data.len() > MAX_PICTURE_BYTES {
                 return Err(failure::to_status(
@@ -217,18 +397,35 @@ impl Learner for Service {
                     format!("picture {id} has {} bytes; {MAX_PICTURE_BYTES} are taken", picture.data.len()),
                 ));
             }
+            taken += picture.data.len();
+            if taken > self.shared.pictures.capacity() {
+                let text =
+                    format!("the pictures of one call have {taken} bytes and more; pictures_bytes is {}", self.shared.pictures.capacity());
+                return Err(failure::to_status(Failure::Policy, text));
+            }
             if self.shared.pictures.missing(std::slice::from_ref(&id)).is_empty() {
                 known += 1;
                 continue;
             }
             let refused = |reason: String| failure::to_status(Failure::Policy, format!("picture {id}: {reason}"));
-            let decoded = Picture::from_bytes(picture.data, &Default::default()).map_err(|error| refused(error.to_string()))?;
+            let decoded = tokio::task::spawn_blocking(move || Picture::from_bytes(picture.data, &Default::default())).await;
+            let decoded = decoded.map_err(|error| failure::to_status(Failure::Infrastructure, error.to_string()))?;
+            let decoded = decoded.map_err(|error| refused(error.to_string()))?;
             if decoded.id != id {
                 return Err(refused(format!("its bytes hash to {}", decoded.id)));
             }
-            self.shared.pictures.insert(decoded).map_err(|error| refused(error.to_string()))?;
-            stored += 1;
+            match self.shared.pictures.put(&owner, &decoded) {
+                Ok(_) => stored += 1,
+                Err(full @ ShelfError::Full { .. }) => {
+                    metrics::counter!(HOLDS_TOO_MUCH, "what" => "pictures").increment(1);
+                    self.shared.intake().press();
+                    self.shared.bell.notify_one();
+                    return Err(Status::resource_exhausted(full.to_string()));
+                }
+                Err(error) => return Err(refused(error.to_string())),
+            }
         }
+        drop(place);
         Ok(Response::new(v1::PutPicturesReply { stored, known }))
     }
 
@@ -236,8 +433,18 @@ impl Learner for Service {
         let PolicyVersion(version) = self.shared.publisher.newest().version;
         let intake = self.shared.intake();
         let (groups_trained, groups_dropped, groups_outstanding, epoch) = intake.counts();
-        let finished = intake.is_finished();
-        Ok(Response::new(v1::LearnerStatus { step: version, version, groups_trained, groups_dropped, groups_outstanding, epoch, finished }))
+        let (finished, tasks_set_aside) = (intake.is_finished(), intake.set_aside().len() as u64);
+        drop(intake);
+        Ok(Response::new(v1::LearnerStatus {
+            step: version,
+            version,
+            groups_trained,
+            groups_dropped,
+            groups_outstanding,
+            epoch,
+            finished,
+            tasks_set_aside,
+        }))
     }
 
     async fn meet(&self, request: Request<v1::MeetRequest>) -> Result<Response<v1::MeetReply>, Status> {
@@ -267,6 +474,9 @@ impl Learner for Service {
     }
 }
 
+/// Longest wait for one answer of rank 0.
+const MEETING: Duration = Duration::from_secs(10);
+
 /// Asks rank 0 where the ranks meet, until it answers or the deadline for meeting passes.
 pub async fn meet(security: &Security, config: &RanksConfig) -> Result<Meeting> {
     let client = client::secure(security).learner(&config.leader)?;
@@ -275,100 +485,9 @@ pub async fn meet(security: &Security, config: &RanksConfig) -> Result<Meeting> 
     let backoff = BackoffConfig::default();
     let reply = retry("meet", deadline, &backoff, || {
         let mut client = client.clone();
-        async move { client.meet(request).await }
+        async move { within("meet", MEETING, client.meet(request)).await }
     });
-    let v1::MeetReply { generation, port } = reply.await.context("rank 0 does not say where to meet")?.into_inner();
+    let v1::MeetReply { generation, port } = reply.await.context("rank 0 does not say where to meet")?;
     let port = u16::try_from(port).context("rank 0 names no port")?;
     Ok(Meeting { generation, world: config.world, port })
-}
-
-/// How long the reward service may be away before the run gives up on it: a restart takes seconds.
-const KEEPER_PATIENCE: Duration = Duration::from_secs(300);
-/// References in one message.
-const REFERENCES_PER_BATCH: usize = 1024;
-
-/// The references as the keeper has them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct KeptReferences {
-    /// By task.
-    pub references: BTreeMap<TaskId, Reference>,
-    /// Id of the keeper's snapshot; a checkpoint keeps it.
-    pub snapshot: u64,
-    /// How many a commit tightened.
-    pub tightened: u64,
-}
-
-/// The learner's view of the reward service, which keeps the TRACE references.
-pub struct ReferenceKeeper {
-    client: RewardClient,
-}
-
-impl ReferenceKeeper {
-    /// A keeper at `address`, spoken to as `security` says; nothing is sent yet.
-    pub fn new(security: &Security, address: &str) -> Result<Self> {
-        Ok(Self { client: client::secure(security).reward(address)? })
-    }
-
-    /// Tells the keeper what is known at the beginning of epoch number `epoch`, counted from 0 (it only ever tightens), and
-    /// returns what it knows then.
-    pub async fn import(&self, known: &BTreeMap<TaskId, Reference>, epoch: u64) -> Result<KeptReferences> {
-        let all: Vec<v1::TaskReference> = known
-            .iter()
-            .map(|(task, reference)| v1::TaskReference { task_id: task.to_string(), reference: Some((*reference).into()) })
-            .collect();
-        let mut batches: Vec<_> =
-            all.chunks(REFERENCES_PER_BATCH).map(|chunk| v1::ReferenceBatch { epoch, references: chunk.to_vec() }).collect();
-        if batches.is_empty() {
-            batches.push(v1::ReferenceBatch { epoch, references: vec![] });
-        }
-        let backoff = BackoffConfig::default();
-        let call = retry("import_references", tokio::time::Instant::now() + KEEPER_PATIENCE, &backoff, || {
-            let (mut client, batches) = (self.client.clone(), batches.clone());
-            async move { client.import_references(tokio_stream::iter(batches)).await }
-        });
-        let snapshot = call.await.context("the reward service did not take the references")?.into_inner().snapshot;
-        Ok(KeptReferences { references: self.export().await?, snapshot, tightened: 0 })
-    }
-
-    /// Goes back to a snapshot of an earlier moment of this run.
-    pub async fn restore(&self, snapshot: u64) -> Result<()> {
-        let request = v1::RestoreReferencesRequest { snapshot };
-        let backoff = BackoffConfig::default();
-        let call = retry("restore_references", tokio::time::Instant::now() + KEEPER_PATIENCE, &backoff, || {
-            let mut client = self.client.clone();
-            async move { client.restore_references(request).await }
-        });
-        call.await.context("the reward service did not restore the checkpoint's references")?;
-        Ok(())
-    }
-
-    /// Makes the candidates of an epoch the references. `known` is what they were when the epoch began: a keeper that lost
-    /// its memory meanwhile learns it first. Repeating it changes nothing.
-    pub async fn commit(&self, epoch: u64, known: &BTreeMap<TaskId, Reference>) -> Result<KeptReferences> {
-        self.import(known, epoch).await?;
-        // Epochs are committed under their number counted from 1: 0 is what the service starts with.
-        let request = v1::CommitEpochRequest { epoch: epoch + 1 };
-        let backoff = BackoffConfig::default();
-        let call = retry("commit_epoch", tokio::time::Instant::now() + KEEPER_PATIENCE, &backoff, || {
-            let mut client = self.client.clone();
-            async move { client.commit_epoch(request).await }
-        });
-        let reply = call.await.context("the reward service did not commit the epoch")?.into_inner();
-        Ok(KeptReferences { references: self.export().await?, snapshot: reply.snapshot, tightened: reply.tightened })
-    }
-
-    /// All committed references.
-    pub async fn export(&self) -> Result<BTreeMap<TaskId, Reference>> {
-        let mut client = self.client.clone();
-        let reply = client.export_references(v1::ExportReferencesRequest {}).await;
-        let mut stream = reply.context("the reward service lists no references")?.into_inner();
-        let mut references = BTreeMap::new();
-        while let Some(batch) = stream.message().await? {
-            for entry in batch.references {
-                let Some(reference) = entry.reference else { continue };
-                references.insert(TaskId::new(entry.task_id), Reference::try_from(reference)?);
-            }
-        }
-        Ok(references)
-    }
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 use hypereyes_domain::{Accuracy, Patches, PictureId, PolicyVersion, Route, TaughtGroup, TeacherLogprobs};
 use hypereyes_objective::{self as objective, Credit, Options, Sequence, Totals};
 use hypereyes_policy::Error;
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::frozen::Wanted;
 use hypereyes_policy::score::{self, Sample};
 use hypereyes_scoring::cas;
@@ -90,6 +91,8 @@ pub struct Measured {
     pub groups_trained: u64,
     /// Groups dropped so far.
     pub groups_dropped: u64,
+    /// Tasks that failed too often and are not leased any more.
+    pub tasks_set_aside: usize,
 }
 
 /// What a rank measured in its part of a batch.
@@ -238,6 +241,19 @@ fn compare(trainer: &Trainer, samples: &[Sample], teachers: &[Option<&TeacherLog
     Ok(())
 }
 
+/// Whether the model can read a group.
+///
+/// # Errors
+/// [`Error::Input`] that says which token or picture it cannot.
+pub fn check(config: &ModelConfig, group: &TaughtGroup, pictures: &Pictures) -> Result<(), Error> {
+    let (samples, _) = lay_out(std::slice::from_ref(group), pictures)?;
+    let too_early = samples.iter().find(|sample| sample.asked.first() == Some(&0));
+    if too_early.is_some() {
+        return Err(Error::Input(format!("group {}: the first token of all has no log-prob", group.scored.group.id)));
+    }
+    score::lay_out(config, &samples).map(|_| ())
+}
+
 /// Token sequences for the trainer and, beside them, what the objective needs; only sampled tokens are listed.
 fn lay_out(groups: &[TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, Vec<Sequence>), Error> {
     let (mut samples, mut sequences) = (vec![], vec![]);
@@ -280,7 +296,7 @@ fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Measured {
     let of_judged = |value: f64| (!judged.is_empty()).then(|| value / judged.len() as f64);
     let right = judged.iter().filter(|(_, score)| score.accuracy == Accuracy::Correct).count();
     let references: Vec<_> = groups.iter().filter_map(|group| group.scored.reference).collect();
-    let of_references = |sum: u32| (!references.is_empty()).then(|| f64::from(sum) / references.len() as f64);
+    let of_references = |sum: u64| (!references.is_empty()).then(|| sum as f64 / references.len() as f64);
     let lag: Vec<u64> = rollouts.iter().filter_map(|(rollout, _)| rollout.oldest_version()).map(|old| version.staleness_of(old)).collect();
     let accuracy = of_judged(right as f64);
     let (rounds, kilotokens) =
@@ -292,9 +308,9 @@ fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Measured {
         searches: mean(&|(rollout, _)| f64::from(rollout.course.searches())),
         kilotokens,
         cas: accuracy.map(|accuracy| cas(accuracy, kilotokens, rounds)),
-        reference_rounds: of_references(references.iter().map(|reference| reference.rounds).sum()),
-        reference_searches: of_references(references.iter().map(|reference| reference.searches).sum()),
-        staleness: lag.iter().sum::<u64>() as f64 / lag.len().max(1) as f64,
+        reference_rounds: of_references(references.iter().map(|reference| u64::from(reference.rounds)).sum()),
+        reference_searches: of_references(references.iter().map(|reference| u64::from(reference.searches)).sum()),
+        staleness: lag.iter().map(|lag| *lag as f64).sum::<f64>() / lag.len().max(1) as f64,
         staleness_max: lag.iter().copied().max().unwrap_or(0),
         tokens: rollouts.iter().map(|(rollout, _)| rollout.tokens()).sum(),
         ..Measured::default()

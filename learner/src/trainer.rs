@@ -6,6 +6,8 @@
 //! Micro-batches run at once, one per lane of cores. Where gradients are summed and weights updated is [`Update`]'s business.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hypereyes_collective::{Collective, CollectiveError, Place, Tcp};
 use hypereyes_policy::checkpoint::HostWeights;
@@ -38,6 +40,9 @@ pub enum TrainError {
     /// Another rank.
     #[error(transparent)]
     Ranks(#[from] CollectiveError),
+    /// It was told to stop in the middle of a batch; weights and moments are those before it.
+    #[error("the step was broken off")]
+    BrokenOff,
 }
 
 /// Moments of all trainable parameters, by name.
@@ -60,6 +65,8 @@ pub struct Trainer {
     micro_tokens: usize,
     /// Optimiser steps that were tried; names the calls that ranks make together.
     tried: u64,
+    /// Whether passes are to be broken off.
+    stop: Arc<AtomicBool>,
 }
 
 impl Trainer {
@@ -90,7 +97,13 @@ impl Trainer {
         placement: Placement,
     ) -> Result<Self, hypereyes_policy::Error> {
         let update = update::place(&config, weights, &optim, placement, &*ranks, sharded)?;
-        Ok(Self { config, ranks, update, optim, micro_tokens: placement.micro_tokens, tried: 0 })
+        Ok(Self { config, ranks, update, optim, micro_tokens: placement.micro_tokens, tried: 0, stop: Arc::default() })
+    }
+
+    /// Set, it breaks off the batch under way at the next micro-batch ([`TrainError::BrokenOff`]). Only for a rank that is alone: the
+    /// others of a group would wait for it.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
     }
 
     /// What a checkpoint keeps: the master weights; with adapters, the matrices as they were and the adapters beside them.
@@ -136,17 +149,22 @@ impl Trainer {
     /// run of samples and the log-probs of what they ask, at `temperature`, and answers with the coefficients.
     ///
     /// # Errors
-    /// [`hypereyes_policy::Error`] when a sample does not fit the model.
+    /// [`TrainError::Model`] when a sample does not fit the model, [`TrainError::BrokenOff`]; nothing of the batch is then left.
     pub fn accumulate(
         &mut self,
         samples: &[Sample],
         temperature: f64,
         mut objective: impl FnMut(Range<usize>, &[Vec<f32>]) -> Coefficients,
-    ) -> Result<(), hypereyes_policy::Error> {
+    ) -> Result<(), TrainError> {
         let lanes = self.update.lanes();
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
         for wave in score::even_runs(&lengths, self.micro_tokens / lanes, lanes).chunks(lanes) {
-            let laid = wave.iter().map(|run| score::lay_out(&self.config, &samples[run.clone()])).collect::<Result<Vec<_>, _>>()?;
+            if self.stop.load(Ordering::Acquire) {
+                self.update.forget();
+                return Err(TrainError::BrokenOff);
+            }
+            let laid = wave.iter().map(|run| score::lay_out(&self.config, &samples[run.clone()])).collect::<Result<Vec<_>, _>>();
+            let laid = laid.inspect_err(|_| self.update.forget())?;
             self.update.accumulate(laid, temperature, &mut |number, values| {
                 let run = wave[number].clone();
                 objective(run.clone(), &score::per_sample(&samples[run], values)).concat()

@@ -12,7 +12,7 @@ use hypereyes_learner::ledger::Ledger;
 use crate::support::group;
 
 fn intake(tasks: usize, groups_per_step: usize, max_staleness: u64) -> Intake {
-    let bounds = Bounds { groups_per_step, max_staleness, lease: Duration::from_secs(10), deterministic: false };
+    let bounds = Bounds { groups_per_step, max_staleness, lease: Duration::from_secs(10), deterministic: false, ..Bounds::default() };
     with(tasks, bounds)
 }
 
@@ -91,7 +91,7 @@ fn stale_groups_are_dropped_and_their_tasks_done_again() {
 #[test]
 fn a_deterministic_intake_makes_the_same_batches_whoever_is_fast() {
     let now = Instant::now();
-    let bounds = Bounds { groups_per_step: 2, max_staleness: 4, lease: Duration::from_secs(10), deterministic: true };
+    let bounds = Bounds { groups_per_step: 2, max_staleness: 4, lease: Duration::from_secs(10), deterministic: true, ..Bounds::default() };
     let story = |swap: bool, lose: bool| {
         let mut intake = with(5, bounds.clone());
         let (mut batches, mut clock) = (vec![], now);
@@ -138,4 +138,105 @@ fn a_resumed_intake_forgets_no_task() {
     let cursor = before.cursor();
     assert_eq!(cursor.remaining.len(), 5);
     assert!(!cursor.remaining.contains(&leases[0].task));
+}
+
+#[test]
+fn a_lease_ends_however_politely_it_is_renewed() {
+    let now = Instant::now();
+    let bounds = Bounds { lease_most: Duration::from_secs(60), lease: Duration::from_secs(10), ..Bounds::default() };
+    let mut intake = with(1, bounds);
+    let lease = leased(&mut intake, "a", now);
+    let beats = (1..).take_while(|beat| {
+        !intake.heartbeat(&"a".into(), std::slice::from_ref(&lease.group), now + Duration::from_secs(beat * 5)).is_empty()
+    });
+    assert_eq!(beats.count(), 11, "up to 55 s");
+    assert_eq!(leased(&mut intake, "b", now + Duration::from_secs(60)).task, lease.task);
+}
+
+#[test]
+fn who_holds_everything_gives_up_its_excess_once_another_starves() {
+    let start = Instant::now();
+    let bounds = Bounds { groups_per_step: 2, max_staleness: 2, lease: Duration::from_secs(10), ..Bounds::default() };
+    let mut intake = with(10, bounds);
+    let mut hoard: Vec<_> = (0..4).map(|_| leased(&mut intake, "hog", start).group).collect();
+    let (mut clock, mut served) = (start, vec![]);
+    while served.len() < 2 {
+        clock += Duration::from_secs(1);
+        assert!(clock < start + Duration::from_secs(400), "it starves for ever");
+        hoard.retain(|group| !intake.heartbeat(&"hog".into(), std::slice::from_ref(group), clock).is_empty());
+        if let Answer::Lease(lease) = intake.lease(&"hog".into(), clock) {
+            hoard.push(lease.group);
+        }
+        if let Answer::Lease(lease) = intake.lease(&"b".into(), clock) {
+            served.push(lease.task);
+        }
+        intake.heartbeat(&"b".into(), &[], clock);
+    }
+    assert_eq!(hoard.len(), 2, "its share stays");
+    assert!(clock >= start + Duration::from_secs(150), "and nothing is taken from it before that");
+    assert!(intake.set_aside().is_empty(), "which says nothing against the tasks");
+}
+
+#[test]
+fn a_task_that_fails_again_and_again_rests_and_is_set_aside() {
+    let bounds = |deterministic| Bounds { groups_per_step: 2, tries: 3, deterministic, ..Bounds::default() };
+    for deterministic in [false, true] {
+        let mut intake = with(3, bounds(deterministic));
+        let (mut clock, mut done, mut failures) = (Instant::now(), vec![], 0);
+        while !intake.epoch_is_over() {
+            clock += Duration::from_millis(100);
+            let Answer::Lease(lease) = intake.lease(&"a".into(), clock) else {
+                if let Some(batch) = intake.take_batch() {
+                    done.extend(batch.iter().map(|group| group.scored.group.task.clone()));
+                    intake.trained(&batch, PolicyVersion(0), 0);
+                }
+                continue;
+            };
+            if lease.task == TaskId::from("t1") {
+                failures += 1;
+                assert!(intake.give_up(&lease.group, &"a".into(), Failure::Infrastructure, "no picture"));
+            } else {
+                assert_eq!(intake.submit(group(&lease, "a", 0), clock), Receipt::Accepted);
+            }
+        }
+        done.sort();
+        assert_eq!((failures, done), (3, vec!["t0".into(), "t2".into()]), "deterministic: {deterministic}");
+        assert_eq!(intake.set_aside().get(&TaskId::from("t1")).map(String::as_str), Some("infrastructure: no picture"));
+        intake.next_epoch();
+        assert_eq!(intake.cursor().remaining.len(), 2, "nor is it leased in the next epoch");
+        assert!(intake.nothing_left().is_none());
+    }
+}
+
+#[test]
+fn who_is_stopped_says_nothing_against_a_task() {
+    let now = Instant::now();
+    let mut intake = with(1, Bounds { tries: 2, ..Bounds::default() });
+    for _ in 0..10 {
+        let lease = leased(&mut intake, "a", now);
+        assert!(intake.abandon(&lease.group, &"a".into(), Failure::Cancelled));
+    }
+    assert!(intake.set_aside().is_empty());
+}
+
+#[test]
+fn a_batch_that_is_put_back_is_the_next_and_forgets_no_task() {
+    let now = Instant::now();
+    for deterministic in [false, true] {
+        let mut intake = with(4, Bounds { groups_per_step: 2, deterministic, ..Bounds::default() });
+        for _ in 0..2 {
+            let lease = leased(&mut intake, "a", now);
+            assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Accepted);
+        }
+        let batch = intake.take_batch().unwrap();
+        assert_eq!(intake.waiting().len(), 2);
+        intake.put_back(batch.clone());
+        assert_eq!(intake.cursor().remaining.len(), 4);
+        assert_eq!(intake.take_batch().unwrap(), batch);
+        intake.discard(&batch[0], "picture", "it is damaged", now);
+        assert_eq!(intake.waiting().len(), 1);
+        intake.trained(&batch[1..], PolicyVersion(1), 1);
+        assert_eq!(intake.counts(), (1, 1, 0, 0));
+        assert_eq!(intake.cursor().remaining.len(), 3, "its task is done again");
+    }
 }

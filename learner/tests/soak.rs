@@ -41,7 +41,7 @@ struct Actor {
 fn every_group_is_trained_once_or_ends_for_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("groups.jsonl");
-    let bounds = Bounds { groups_per_step: 8, max_staleness: 2, lease: LEASE, deterministic: false };
+    let bounds = Bounds { groups_per_step: 8, max_staleness: 2, lease: LEASE, deterministic: false, tries: 0, ..Bounds::default() };
     let tasks: Vec<TaskId> = (0..TASKS).map(|n| TaskId::new(format!("t{n}"))).collect();
     let mut life = 0u32;
     let mut begin = |cursor: Option<Cursor>, step: u64| {

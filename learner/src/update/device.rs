@@ -116,6 +116,10 @@ impl<B: Kernels> Update for Resident<B> {
         }
     }
 
+    fn forget(&mut self) {
+        self.slots.values_mut().for_each(|slot| slot.gradient = None);
+    }
+
     fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
         self.passes.say(samples, wanted)
     }
@@ -123,7 +127,7 @@ impl<B: Kernels> Update for Resident<B> {
     fn step(&mut self, _: &mut dyn Collective, _: u64, config: &OptimConfig, lr: f64) -> Result<f64, TrainError> {
         let norm = self.norm();
         if !norm.is_finite() {
-            self.slots.values_mut().for_each(|slot| slot.gradient = None);
+            self.forget();
             return Ok(norm);
         }
         self.steps += 1;

@@ -60,6 +60,10 @@ impl Update for Host {
         }
     }
 
+    fn forget(&mut self) {
+        self.gradients.fill(0.0);
+    }
+
     fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
         self.passes.say(samples, wanted)
     }

@@ -28,6 +28,9 @@ pub trait Update: Send {
     /// Passes at most [`Update::lanes`] batches through the model and back, and adds their gradients up in order.
     fn accumulate(&mut self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>);
 
+    /// Forgets what was added up since the last step.
+    fn forget(&mut self);
+
     /// What the model says of the samples' asked tokens, without a tape.
     ///
     /// # Errors
