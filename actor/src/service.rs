@@ -2,6 +2,7 @@
 //! call has a deadline of its own. The only file here that knows protobuf messages and `Status`.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,13 +10,14 @@ use hypereyes_chassis::{BadInput, Security};
 use hypereyes_domain::{
     ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
 };
-use hypereyes_proto::call::within;
+use hypereyes_proto::call::{INCARNATION, within};
 use hypereyes_proto::client::{LearnerClient, RewardClient};
 use hypereyes_proto::convert::{self, Invalid, ids};
 use hypereyes_proto::limits::{MAX_GROUP_SIZE, MAX_PICTURE_BYTES};
 use hypereyes_proto::{Answer, Question, ScoreSequence, TeacherPeer, client, v1};
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{Request, Status};
 
 pub use hypereyes_proto::CallError;
 
@@ -100,6 +102,8 @@ pub struct Beat {
 #[derive(Clone, Debug)]
 pub struct Peers {
     actor: ActorId,
+    /// Shown to the learner with every call in the actor's name: nobody else speaks for it.
+    secret: MetadataValue<Ascii>,
     learner: LearnerClient,
     reward: RewardClient,
     teacher: Option<TeacherPeer>,
@@ -125,6 +129,7 @@ impl Peers {
         let bad = |error: &dyn std::fmt::Display| BadInput::new(error.to_string());
         Ok(Self {
             actor: ids::actor("id", actor.to_owned()).map_err(|error| bad(&error))?,
+            secret: secret(),
             learner: clients.learner(learner).map_err(|error| bad(&error))?,
             reward: clients.reward(reward).map_err(|error| bad(&error))?,
             teacher: teacher.map(|address| clients.teacher(address)).transpose().map_err(|error| bad(&error))?.map(TeacherPeer::new),
@@ -153,11 +158,18 @@ impl Peers {
         self.teacher.is_some()
     }
 
+    /// A request in the actor's name.
+    fn own<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(INCARNATION, self.secret.clone());
+        request
+    }
+
     /// Asks for work.
     pub async fn lease(&self, known: Option<PolicyVersion>) -> Result<Leased, CallError> {
         const OP: &str = "lease";
         let request = v1::LeaseRequest { actor_id: self.actor.as_str().to_owned(), known_version: known.map(|version| version.0) };
-        let reply = within(OP, SMALL, self.learner.clone().lease_task(request)).await?;
+        let reply = within(OP, SMALL, self.learner.clone().lease_task(self.own(request))).await?;
         match reply.outcome {
             Some(v1::lease_reply::Outcome::Lease(lease)) => {
                 let id = lease.group_id.clone();
@@ -183,7 +195,7 @@ impl Peers {
         const OP: &str = "heartbeat";
         let group_ids = groups.iter().map(|id| id.as_str().to_owned()).collect();
         let request = v1::HeartbeatRequest { actor_id: self.actor.as_str().to_owned(), group_ids };
-        let reply = within(OP, SMALL, self.learner.clone().heartbeat(request)).await?;
+        let reply = within(OP, SMALL, self.learner.clone().heartbeat(self.own(request))).await?;
         Ok(Beat { still: reply.still_yours.into_iter().map(GroupId::new).collect(), finished: reply.finished })
     }
 
@@ -195,7 +207,7 @@ impl Peers {
             failure: v1::FailureKind::from(failure).into(),
             detail: detail[..detail.floor_char_boundary(hypereyes_proto::limits::MAX_DETAIL_BYTES)].to_owned(),
         };
-        within("abandon", SMALL, self.learner.clone().abandon(request)).await.map(|_| ())
+        within("abandon", SMALL, self.learner.clone().abandon(self.own(request))).await.map(|_| ())
     }
 
     /// Fetches pictures of a task; the bytes are not looked into.
@@ -226,7 +238,7 @@ impl Peers {
     /// Hands a group in.
     pub async fn submit(&self, taught: &TaughtGroup) -> Result<Receipt, CallError> {
         const OP: &str = "submit";
-        let receipt = within(OP, LARGE, self.learner.clone().submit(v1::TaughtGroup::from(taught.clone()))).await?;
+        let receipt = within(OP, LARGE, self.learner.clone().submit(self.own(v1::TaughtGroup::from(taught.clone())))).await?;
         match receipt.outcome() {
             v1::ReceiptOutcome::Accepted => Ok(Receipt::Accepted),
             v1::ReceiptOutcome::Duplicate => Ok(Receipt::Duplicate),
@@ -266,6 +278,15 @@ impl Peers {
     fn the_teacher(&self) -> Result<&TeacherPeer, CallError> {
         self.teacher.as_ref().ok_or_else(|| CallError::nonsense("score_tokens", "no teacher is configured"))
     }
+}
+
+/// 256 bits that nobody guesses: hashes under keys that the system drew.
+fn secret() -> MetadataValue<Ascii> {
+    let keys = RandomState::new();
+    let text: String = (0..4u64).map(|part| format!("{:016x}", keys.hash_one(part))).collect();
+    let mut secret = MetadataValue::try_from(text).expect("hex digits are ASCII");
+    secret.set_sensitive(true);
+    secret
 }
 
 fn messages(pictures: Vec<(PictureId, Bytes)>) -> Vec<v1::Picture> {

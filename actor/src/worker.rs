@@ -160,7 +160,8 @@ impl Worker {
         }
         counter!(PICTURES, "from" => "learner_put").increment(put.len() as u64);
         self.peers.put_to_learner(put).await?;
-        Err(CallError { refused: false, ..error })
+        // At once: what others put meanwhile may drive these out.
+        self.peers.submit(taught).await.map_err(|error| CallError { refused: error.refused && error.missing.is_empty(), ..error })
     }
 
     async fn give_back(&self, group: &GroupId, failed: Failed) {

@@ -239,3 +239,32 @@ async fn a_group_that_cannot_be_rolled_out_is_given_back() {
     assert_eq!(state.submitted.len(), 1);
     assert_eq!(state.pictures_sent, 1, "pictures are fetched once per actor");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_picture_cannot_be_read_is_given_back_at_once_and_every_call_shows_whose_it_is() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let learner = Learner::new(&policy(folder.path()), [lease("broken@1", 2, 0)]);
+    learner.state().endless = true;
+    learner.state().unreadable = true;
+    let (incoming, address) = port();
+    let _serving = learner.serve_at(incoming);
+    let config = Config { groups_in_flight: 1, ..config(folder.path(), &address, &Reward::default().serve()) };
+    let (shutdown, task) = spawn(config);
+    until("it is given back", || !learner.state().abandoned.is_empty()).await;
+    {
+        let state = learner.state();
+        let given = &state.abandoned[0];
+        assert_eq!((given.group_id.as_str(), given.failure()), ("broken@1", v1::FailureKind::Infrastructure));
+        assert!(given.detail.contains("damaged"), "{}", given.detail);
+    }
+    learner.state().unreadable = false;
+    learner.state().leases.push_back(lease("t@2", 2, 0));
+    until("the next is handed in", || !learner.state().submitted.is_empty()).await;
+    shutdown.trigger();
+    end(task).await;
+    let state = learner.state();
+    let rpcs: HashSet<&str> = state.shown.iter().map(|(rpc, _)| *rpc).collect();
+    assert_eq!(rpcs, HashSet::from(["lease", "submit", "heartbeat", "abandon"]));
+    let secrets: HashSet<&Option<String>> = state.shown.iter().map(|(_, secret)| secret).collect();
+    assert!(secrets.len() == 1 && secrets.iter().all(|secret| secret.as_ref().is_some_and(|secret| secret.len() == 64)), "{secrets:?}");
+}

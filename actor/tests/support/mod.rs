@@ -101,6 +101,17 @@ pub struct LearnerState {
     pub heartbeats: Vec<v1::HeartbeatRequest>,
     pub lease_requests: Vec<v1::LeaseRequest>,
     pub pictures_sent: usize,
+    /// Pictures cannot be read.
+    pub unreadable: bool,
+    /// What calls in the actor's name show, by RPC.
+    pub shown: Vec<(&'static str, Option<String>)>,
+}
+
+impl LearnerState {
+    fn show<T>(&mut self, rpc: &'static str, request: &Request<T>) {
+        let secret = request.metadata().get(hypereyes_proto::call::INCARNATION);
+        self.shown.push((rpc, secret.map(|secret| secret.to_str().expect("ASCII").to_owned())));
+    }
 }
 
 impl Learner {
@@ -136,6 +147,7 @@ impl v1::learner_server::Learner for Learner {
 
     async fn lease_task(&self, request: Request<v1::LeaseRequest>) -> Result<Response<v1::LeaseReply>, Status> {
         let mut state = self.state();
+        state.show("lease", &request);
         state.lease_requests.push(request.into_inner());
         let outcome = match state.leases.pop_front() {
             Some(lease) => v1::lease_reply::Outcome::Lease(lease),
@@ -148,6 +160,7 @@ impl v1::learner_server::Learner for Learner {
     }
 
     async fn submit(&self, request: Request<v1::TaughtGroup>) -> Result<Response<v1::Receipt>, Status> {
+        self.state().show("submit", &request);
         let taught = TaughtGroup::try_from(request.into_inner())?;
         let mut state = self.state();
         let known = state.submitted.iter().any(|known| known.scored.group.id == taught.scored.group.id);
@@ -163,6 +176,7 @@ impl v1::learner_server::Learner for Learner {
     }
 
     async fn heartbeat(&self, request: Request<v1::HeartbeatRequest>) -> Result<Response<v1::HeartbeatReply>, Status> {
+        self.state().show("heartbeat", &request);
         let request = request.into_inner();
         let mut state = self.state();
         let still_yours = request.group_ids.iter().filter(|id| !state.denied.contains(id)).cloned().collect();
@@ -171,6 +185,7 @@ impl v1::learner_server::Learner for Learner {
     }
 
     async fn abandon(&self, request: Request<v1::AbandonRequest>) -> Result<Response<v1::AbandonReply>, Status> {
+        self.state().show("abandon", &request);
         self.state().abandoned.push(request.into_inner());
         Ok(Response::new(v1::AbandonReply { was_yours: true }))
     }
@@ -188,6 +203,9 @@ impl v1::learner_server::Learner for Learner {
     }
 
     async fn get_pictures(&self, request: Request<v1::PicturesRequest>) -> Result<Response<Self::GetPicturesStream>, Status> {
+        if self.state().unreadable {
+            return Err(Status::not_found("the picture is damaged"));
+        }
         let held = picture();
         let ids = request.into_inner().ids;
         assert!(ids.iter().all(|id| *id == held.id.as_str()), "only the task's picture is asked for");
