@@ -3,6 +3,7 @@
 //! In: checked settings, a held run folder. Out: everything in the folder, and the outcome. Every phase that is done leaves
 //! its files, so that a resumed job goes on behind it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ use crate::rooms::{LEARNER, Rooms, absolute};
 use crate::run_folder::{Addresses, Held, Progress, RunFolder, State, read_json, write_json};
 use crate::shipped::Shipped;
 use crate::supervise::{Event, Supervisor};
-use crate::{output, ports, report};
+use crate::troubles::Troubles;
+use crate::{output, ports, report, service};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -49,6 +51,8 @@ pub struct Job {
     world: Arc<World>,
     voice: Voice,
     progress: Progress,
+    /// Files for people that could not be written or read, and were said to be so.
+    troubles: Troubles,
     began: Instant,
     /// Nobody else writes into the folder meanwhile.
     _held: Held,
@@ -61,11 +65,13 @@ impl Job {
     /// When the folder cannot be written.
     pub fn begin(config: Config, folder: RunFolder, world: Arc<World>, voice: Voice, held: Held) -> Result<Self> {
         config::dump(&config, &folder.config())?;
-        let mut progress: Progress = if folder.progress().exists() { read_json(&folder.progress())? } else { Progress::default() };
+        let mut troubles = Troubles::default();
+        let known = if folder.progress().exists() { read_json(&folder.progress()) } else { Ok(Progress::default()) };
+        let mut progress = troubles.pass("progress", known, output::note).unwrap_or_default();
         progress.sittings += 1;
-        write_json(&folder.progress(), &progress)?;
+        troubles.pass("progress", write_json(&folder.progress(), &progress), output::note);
         voice.say(&format!("run folder {}", folder.root().display()));
-        Ok(Self { config, folder, world, voice, progress, began: Instant::now(), _held: held })
+        Ok(Self { config, folder, world, voice, progress, troubles, began: Instant::now(), _held: held })
     }
 
     /// Every phase; each one that is done is not done again by a resumed run. The rooms are stopped whatever happens.
@@ -140,7 +146,7 @@ impl Job {
         let bar = Bar::new("train", "steps");
         let trained = async {
             self.start(&rooms, &mut supervisor, &mut events, shutdown).await?;
-            self.follow(&mut events, &bar, shutdown).await
+            self.follow(learner, &mut events, &bar, shutdown).await
         };
         let trained = trained.await;
         bar.done();
@@ -178,8 +184,10 @@ impl Job {
         follow::read_all(&self.folder.metrics()).unwrap_or_default()
     }
 
+    /// The last step, as the metrics say or, where lines of them are missing, the checkpoint.
     fn last_step(&self) -> u64 {
-        self.steps().last().map_or(0, |step| step.step)
+        let told = self.steps().last().map_or(0, |step| step.step);
+        told.max(self.folder.checkpoint_step().unwrap_or(0))
     }
 
     fn timed_out(&self) -> bool {
@@ -219,12 +227,18 @@ impl Job {
     }
 
     /// Shows steps until the learner is done.
-    async fn follow(&mut self, events: &mut mpsc::UnboundedReceiver<Event>, bar: &Bar, shutdown: &Shutdown) -> Result<()> {
+    async fn follow(
+        &mut self,
+        address: SocketAddr,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+        bar: &Bar,
+        shutdown: &Shutdown,
+    ) -> Result<()> {
         let mut follower = Follower::new(self.folder.metrics());
         let mut tick = tokio::time::interval(LOOK_EVERY);
         let stall = Duration::from_secs(self.config.up.stall_timeout_s);
         let steps = self.config.learner.steps;
-        let mut last = Instant::now();
+        let (mut last, mut furthest) = (Instant::now(), 0);
         loop {
             tokio::select! {
                 event = events.recv() => {
@@ -236,15 +250,23 @@ impl Job {
                     }
                 }
                 _ = tick.tick() => {
-                    let new = follower.look().context("cannot read the metrics of the learner")?;
+                    // These files are for people: one that cannot be read or written for a while ends nothing.
+                    let look = follower.look().context("cannot read the metrics of the learner");
+                    let new = self.troubles.pass("metrics", look, |text| bar.note(text)).unwrap_or_default();
                     if let Some(step) = new.last() {
                         bar.at(usize::try_from(step.step).unwrap_or(usize::MAX), usize::try_from(steps).unwrap_or(usize::MAX), &step.line());
-                        last = Instant::now();
-                        // Now and not only at the end: a killed run shall not forget its time and its restarts.
-                        self.keep_progress()?;
+                        (last, furthest) = (Instant::now(), furthest.max(step.step));
+                    }
+                    // Now and not only at the end: a killed run shall not forget its time and its restarts.
+                    if !new.is_empty() || self.troubles.has("progress") {
+                        self.note_progress(|text| bar.note(text));
                     }
                     if last.elapsed() > stall {
-                        bail!("no optimiser step for {} s; the logs are in {}", stall.as_secs(), self.folder.logs().display());
+                        // What the file does not say, the learner does.
+                        match service::learner(address).await {
+                            Ok(learner) if learner.step > furthest => (last, furthest) = (Instant::now(), learner.step),
+                            _ => bail!("no optimiser step for {} s; the logs are in {}", stall.as_secs(), self.folder.logs().display()),
+                        }
                     }
                 }
                 () = shutdown.cancelled() => bail!("stopped at step {} of {steps}", self.last_step()),
@@ -331,6 +353,10 @@ impl Job {
         if let (Some(idle), Some(pace)) = (details.learner_idle_share, details.groups_per_second) {
             self.voice.say(&format!("the learner waited for groups {:.0} % of its time and took in {pace:.1} groups/s", idle * 100.0));
         }
+        if details.ledger.set_aside > 0 {
+            let (count, ledger) = (details.ledger.set_aside, self.folder.ledger());
+            self.voice.say(&format!("tasks set aside because they failed again and again: {count}; why is in {}", ledger.display()));
+        }
         let restarts: u32 = details.restarts.values().sum();
         self.voice.say(&format!(
             "{} steps, {} groups trained, {} dropped, {restarts} restarts, {}, seed {}",
@@ -356,6 +382,12 @@ impl Job {
         self.progress.wall_seconds = self.wall_seconds();
         self.began = Instant::now();
         write_json(&self.folder.progress(), &self.progress)
+    }
+
+    /// The same, where a file that cannot be written is no reason to end anything: it is counted, said once, and tried again.
+    pub fn note_progress(&mut self, say: impl FnMut(&str)) {
+        let kept = self.keep_progress();
+        self.troubles.pass("progress", kept, say);
     }
 
     /// Whether there is something to go on from.

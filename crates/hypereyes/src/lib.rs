@@ -25,3 +25,4 @@ pub mod service;
 pub mod shipped;
 pub mod supervise;
 pub mod transcript;
+pub mod troubles;

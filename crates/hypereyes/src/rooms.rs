@@ -146,6 +146,8 @@ impl Rooms {
             tasks: self.folder.train(),
             out: self.folder.learner(),
             seed: self.config.seed,
+            max_context_tokens: self.config.rollout.max_context_tokens,
+            reward_range: range_of(&self.config.reward_service.trace, base.reward_range),
             ranks: hypereyes_learner::ranks::RanksConfig { rank, world, leader, ..base.ranks },
             ..base
         }
@@ -168,6 +170,13 @@ impl Rooms {
         });
         Plan { name: name.to_owned(), command, on_exit, grace: Duration::from_secs(grace), log: self.folder.log(name) }
     }
+}
+
+/// What rewards lie between: what is taken anyway, and what TRACE gives with these constants.
+fn range_of(trace: &hypereyes_scoring::TraceConfig, [least, most]: [f64; 2]) -> [f64; 2] {
+    let wrong = [trace.wrong_penalty, trace.wrong_in_band_bonus];
+    let given = trace.good.iter().chain(&trace.bad).map(|bonus| 1.0 + bonus).chain(wrong);
+    given.fold([least, most], |[least, most], reward| [least.min(reward), most.max(reward)])
 }
 
 /// The word of the `room` command for a room.

@@ -127,6 +127,8 @@ impl RunFolder {
         metrics = "learner/metrics.jsonl";
         /// One line per event of a group.
         ledger = "learner/groups.jsonl";
+        /// What the learner's newest checkpoint holds.
+        manifest = "learner/checkpoint/manifest.json";
         /// The reward service's store.
         reward = "reward";
         /// The teacher service's store.
@@ -160,6 +162,12 @@ impl RunFolder {
     /// A room's log.
     pub fn log(&self, room: &str) -> PathBuf {
         self.logs().join(format!("{room}.log"))
+    }
+
+    /// The step of the learner's newest checkpoint, if there is one.
+    pub fn checkpoint_step(&self) -> Option<u64> {
+        let manifest: serde_json::Value = read_json(&self.manifest()).ok()?;
+        manifest.get("manifest")?.get("step")?.as_u64()
     }
 
     /// What is there.

@@ -26,6 +26,8 @@ pub struct LearnerState {
     pub groups_outstanding: u64,
     /// True when no more leases are given.
     pub finished: bool,
+    /// Tasks that failed too often and are not leased any more.
+    pub tasks_set_aside: u64,
 }
 
 /// Asks a learner how far it is. The error is for people.
@@ -44,5 +46,6 @@ pub async fn learner(address: SocketAddr) -> Result<LearnerState, String> {
         groups_dropped: status.groups_dropped,
         groups_outstanding: status.groups_outstanding,
         finished: status.finished,
+        tasks_set_aside: status.tasks_set_aside,
     })
 }

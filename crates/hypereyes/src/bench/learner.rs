@@ -75,7 +75,13 @@ pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64
 }
 
 fn intake(model: &ModelConfig, load: Load, seed: u64) -> Result<Map<String, Value>> {
-    let bounds = Bounds { groups_per_step: load.groups, max_staleness: 2, lease: Duration::from_secs(60), deterministic: false };
+    let bounds = Bounds {
+        groups_per_step: load.groups,
+        max_staleness: 2,
+        lease: Duration::from_secs(60),
+        deterministic: false,
+        ..Bounds::default()
+    };
     let tasks = (0..load.intake).map(|number| TaskId::new(format!("t{number}"))).collect();
     let mut intake = Intake::new(bounds, tasks, seed, 0, None, PolicyVersion(0), Ledger::nowhere());
     let (mut spent, mut done, mut bytes) = (0.0, 0, 0);

@@ -105,6 +105,10 @@ pub fn run(config: &Config, args: &StatusArgs, json: bool) -> Result<()> {
             "learner: version {}, epoch {}, groups {} trained, {} dropped, {} under way",
             learner.version, learner.epoch, learner.groups_trained, learner.groups_dropped, learner.groups_outstanding
         ));
+        if learner.tasks_set_aside > 0 {
+            let (count, ledger) = (learner.tasks_set_aside, folder.ledger());
+            output::say(&format!("tasks set aside because they failed again and again: {count}; why is in {}", ledger.display()));
+        }
     }
     for room in &status.rooms {
         let metrics = room.metrics.as_ref().map(|at| format!(", metrics at http://{at}/metrics")).unwrap_or_default();

@@ -75,7 +75,7 @@ pub fn run(cli: &Cli, args: &UpArgs) -> Result<()> {
         let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
         let mut job = Job::begin(config, folder, world, voice, held)?;
         let done = job.all(&shutdown).await;
-        job.keep_progress()?;
+        job.note_progress(output::note);
         done.map_err(|error| if job.can_resume() { with_advice(error, &job.resume_command()) } else { error })
     });
     // Threads of the engine may still be at work on a step that nobody waits for.

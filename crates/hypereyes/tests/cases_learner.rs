@@ -1,0 +1,62 @@
+//! What ends no run, from `tests/cases`, with the real binary.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{hypereyes, lines, wait_for};
+
+fn case(path: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cases").join(path);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn up(folder: &Path, sets: &[&str]) -> Child {
+    let run_dir = format!("run_dir={}", folder.display());
+    let mut arguments = vec!["up", "--json", "--set", &run_dir];
+    arguments.extend(sets.iter().flat_map(|set| ["--set", *set]));
+    hypereyes(&arguments).spawn().unwrap()
+}
+
+#[test]
+fn case_progress_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("run");
+    let sets = [
+        "synth.tasks=6",
+        "synth.held_out=2",
+        "learner.steps=12",
+        "learner.groups_per_step=2",
+        "learner.group_size=4",
+        "learner.record_every=1",
+        "learner.checkpoint_every=5",
+    ];
+    let mut run = up(&folder, &sets);
+    let metrics = folder.join("learner/metrics.jsonl");
+    wait_for("three steps", &mut run, || (lines(&metrics).len() >= 3).then_some(()));
+    let files: Vec<PathBuf> =
+        case("progress-file/files.json").as_array().unwrap().iter().map(|name| folder.join(name.as_str().unwrap())).collect();
+    for file in &files {
+        std::fs::remove_file(file).unwrap();
+        std::fs::create_dir_all(file.join("x")).unwrap();
+    }
+    // Some steps go by meanwhile: the learner says of how many, not the file.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(run.try_wait().unwrap().is_none(), "it goes on");
+    for file in &files {
+        std::fs::remove_dir_all(file).unwrap();
+    }
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("progress.json") && said.contains("the run goes on"), "{said}");
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result["steps"], 12);
+    let steps: Vec<u64> = lines(&metrics).iter().filter_map(|line| line["step"].as_u64()).collect();
+    assert!(steps.len() < 12 && steps.last() == Some(&12) && steps.windows(2).all(|pair| pair[1] == pair[0] + 1), "{steps:?}");
+    let progress: Value = serde_json::from_slice(&std::fs::read(folder.join("progress.json")).unwrap()).unwrap();
+    assert_eq!(progress["sittings"], 1);
+}
