@@ -14,7 +14,7 @@ const GONE: Duration = Duration::from_secs(60);
 /// Who was turned away and has not asked since then does not want any more.
 const STILL_ASKS: Duration = Duration::from_secs(5);
 /// Who was just served and wants more asks again within this.
-const ASKS_AGAIN: Duration = Duration::from_secs(1);
+const ASKS_AGAIN: Duration = Duration::from_secs(2);
 /// Actors that are remembered.
 const MOST: usize = 1 << 14;
 
