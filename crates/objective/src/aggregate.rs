@@ -19,15 +19,16 @@ pub enum Aggregation {
     /// losing a sample does not make the others louder. The released code.
     #[default]
     SampleMean,
-    /// As `sample_mean`, but over sequences with a trained token only, and with `n + 1e-8` below.
+    /// As `sample_mean`, but over sequences with a trained token only, and with `n + 1e-8` below. verl's `seq-mean-token-mean`.
     SeqMeanTokenMean,
     /// Mean over all trained tokens; long sequences weigh more.
     TokenMean,
     /// Sum over all trained tokens.
     TokenSum,
-    /// Mean over sequences with a trained token of the sum over tokens.
+    /// Mean over sequences with a trained token of the sum over tokens. verl's `seq-mean-token-sum`.
     SeqMeanTokenSum,
-    /// As `seq_mean_token_sum`, divided by a constant instead of a length: Dr. GRPO.
+    /// Dr. GRPO: sum over all trained tokens, divided by all samples and by a constant instead of a length. Masked and invalid
+    /// samples count as in `sample_mean`: the paper's mean is over its G outputs, and TRL's `dr_grpo` divides by the batch.
     SeqMeanTokenSumNorm {
         /// Tokens, 1..=1e9; usually the largest response length.
         horizon: f64,
@@ -79,7 +80,7 @@ impl Aggregation {
             Aggregation::TokenMean => 1.0 / totals.tokens.max(1) as f64,
             Aggregation::TokenSum => 1.0,
             Aggregation::SeqMeanTokenSum => 1.0 / active,
-            Aggregation::SeqMeanTokenSumNorm { horizon } => 1.0 / (active * horizon),
+            Aggregation::SeqMeanTokenSumNorm { horizon } => 1.0 / (samples * horizon),
         }
     }
 }
@@ -102,7 +103,7 @@ mod tests {
             (Aggregation::TokenMean, 1.0),
             (Aggregation::TokenSum, 5.0),
             (Aggregation::SeqMeanTokenSum, 2.5),
-            (Aggregation::SeqMeanTokenSumNorm { horizon: 10.0 }, 0.25),
+            (Aggregation::SeqMeanTokenSumNorm { horizon: 10.0 }, 5.0 / 30.0),
         ] {
             assert!((of_ones(aggregation) - want).abs() < 1e-7, "{aggregation:?}: {}", of_ones(aggregation));
         }
@@ -113,6 +114,24 @@ mod tests {
         for aggregation in [Aggregation::SampleMean, Aggregation::SeqMeanTokenMean, Aggregation::TokenMean, Aggregation::SeqMeanTokenSum] {
             assert!(aggregation.weight(0, &Totals::default()).is_finite());
         }
+    }
+
+    /// What a sample that trains nothing does to the tokens of the others: with a mean over samples, nothing.
+    #[test]
+    fn a_masked_sibling_is_a_sample_where_the_mean_is_over_samples() {
+        let (whole, masked) = (Totals { sequences: 4, active: 4, tokens: 8 }, Totals { sequences: 4, active: 2, tokens: 4 });
+        for (aggregation, louder) in [
+            (Aggregation::SampleMean, 1.0),
+            (Aggregation::SeqMeanTokenSumNorm { horizon: 4.0 }, 1.0),
+            (Aggregation::TokenSum, 1.0),
+            (Aggregation::SeqMeanTokenMean, 2.0),
+            (Aggregation::SeqMeanTokenSum, 2.0),
+            (Aggregation::TokenMean, 2.0),
+        ] {
+            assert_eq!(aggregation.weight(2, &masked), louder * aggregation.weight(2, &whole), "{aggregation:?}");
+        }
+        let none = Totals { sequences: 4, ..Totals::default() };
+        assert_eq!(Aggregation::SeqMeanTokenSumNorm { horizon: 4.0 }.weight(0, &none), 1.0 / 16.0);
     }
 
     #[test]

@@ -52,31 +52,44 @@ pub struct CaseOptions {
     pub opd_coef: Option<f64>,
 }
 
-/// A mask entry: 0 and 1 or false and true.
+/// A mask entry: 0 and 1 or false and true. Anything else is refused: a weight would be taken as 1 in silence.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
-pub enum Flag {
-    /// As a truth value.
-    Bool(bool),
-    /// As a number; everything but 0 is true.
-    Number(f64),
-}
+#[serde(try_from = "Value")]
+pub struct Flag(bool);
 
 impl Flag {
     fn is_set(self) -> bool {
-        match self {
-            Flag::Bool(set) => set,
-            Flag::Number(number) => number != 0.0,
+        self.0
+    }
+}
+
+impl TryFrom<Value> for Flag {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match (&value, value.as_f64()) {
+            (Value::Bool(set), _) => Ok(Self(*set)),
+            (_, Some(0.0)) => Ok(Self(false)),
+            (_, Some(1.0)) => Ok(Self(true)),
+            _ => Err(format!("a mask holds {value}; give 0 or 1")),
         }
     }
 }
 
-/// One case. Lists have one entry per sample, inner lists one per response token.
+/// The keys of a [`Case`] that the objective reads.
+pub const KEYS: [&str; 9] =
+    ["id", "options", "raw_rewards", "masks", "old_logprobs", "new_logprobs", "rollout_logprobs", "teacher_logprobs", "distill"];
+
+/// The keys of a [`Case`] that are its author's own.
+pub const FREE_KEYS: [&str; 4] = ["expected", "note", "notes", "metadata"];
+
+/// One case. Lists have one entry per sample, inner lists one per response token. A key that is neither of [`KEYS`] nor of
+/// [`FREE_KEYS`] is refused: a list under a misspelt name would be missing without a word.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Case {
-    /// Its name, for messages.
+    /// Its name, for messages: a text or a number.
     #[serde(default)]
-    pub id: String,
+    pub id: Value,
     /// Options.
     pub options: CaseOptions,
     /// Raw rewards; `null` or at most -99 is invalid.
@@ -104,6 +117,12 @@ pub enum CaseError {
     /// The JSON is not a case.
     #[error("not an objective case: {0}; see the fields of `Case`")]
     Shape(#[from] serde_json::Error),
+    /// Nobody reads one of its keys.
+    #[error("a case has no `{key}`; its keys are {}", KEYS.join(", "))]
+    Unknown {
+        /// The key.
+        key: String,
+    },
     /// The parts do not fit together or are too large.
     #[error("case `{id}`: {reason}")]
     Parts {
@@ -124,13 +143,22 @@ pub enum CaseError {
 
 /// Reads one case and evaluates it; `expected`, if it is there, is not looked at.
 pub fn evaluate_case(case: &Value) -> Result<Value, CaseError> {
-    let case = Case::deserialize(case)?;
+    let case = Case::read(case)?;
     let (sequences, options) = (case.sequences()?, case.objective_options()?);
-    let output = evaluate(&sequences, &options).map_err(|source| CaseError::Objective { id: case.id.clone(), source })?;
+    let output = evaluate(&sequences, &options).map_err(|source| CaseError::Objective { id: case.name(), source })?;
     Ok(case.report(&output))
 }
 
 impl Case {
+    /// Reads a case.
+    pub fn read(case: &Value) -> Result<Self, CaseError> {
+        let unknown = |key: &&String| !KEYS.contains(&key.as_str()) && !FREE_KEYS.contains(&key.as_str());
+        if let Some(key) = case.as_object().and_then(|case| case.keys().find(unknown)) {
+            return Err(CaseError::Unknown { key: key.clone() });
+        }
+        Ok(Self::deserialize(case)?)
+    }
+
     /// The options as the objective names them.
     pub fn objective_options(&self) -> Result<Options, CaseError> {
         let options = &self.options;
@@ -215,8 +243,12 @@ impl Case {
         Ok(())
     }
 
+    fn name(&self) -> String {
+        self.id.as_str().map_or_else(|| self.id.to_string(), str::to_owned)
+    }
+
     fn parts(&self, reason: String) -> CaseError {
-        CaseError::Parts { id: self.id.clone(), reason }
+        CaseError::Parts { id: self.name(), reason }
     }
 }
 

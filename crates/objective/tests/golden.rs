@@ -70,6 +70,20 @@ fn broken_cases_are_refused_with_their_name() {
     assert!(broken(|case| case["masks"][0] = json!([1])).contains("`mask`"));
     assert!(broken(|case| case["distill"] = json!([true])).contains("`distill`"));
     assert!(matches!(evaluate_case(&json!({})), Err(CaseError::Shape(_))));
+    assert!(broken(|case| case["rollout_log_probs"] = case["rollout_logprobs"].clone()).contains("`rollout_log_probs`"));
+    for mask in [json!(0.5), json!(-1), json!(2), json!("1"), json!(null)] {
+        let mut case = sound.clone();
+        case["masks"][0][0] = mask;
+        assert!(evaluate_case(&case).expect_err("no mask").to_string().contains("give 0 or 1"));
+    }
+    let mut free = sound.clone();
+    for key in ["expected", "note", "notes", "metadata"] {
+        free[key] = json!({"any": "thing"});
+    }
+    for id in [json!(7), json!(null), json!("name")] {
+        free["id"] = id;
+        evaluate_case(&free).expect("what is free may be anything");
+    }
 }
 
 #[test]
