@@ -3,10 +3,11 @@
 //! Of a key that comes twice the last counts, as in Python. Whatever else the object holds has to be JSON as well.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::json::{Py, loads};
 use super::plain;
-use super::python::{bar_pieces, text};
+use super::python::bar_pieces;
 
 /// The `name` of a call as written.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -66,20 +67,19 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Reads any JSON.
+    /// Reads any JSON, as Python does.
     pub(super) fn of_any(json: &str) -> Self {
-        let Some(mut call) = object(json) else { return Self::default() };
-        let arguments = match call.get("arguments") {
-            Some(Value::Object(arguments)) => Arguments::of(arguments),
-            Some(Value::String(json)) => object(json).as_ref().map(Arguments::of).unwrap_or_default(),
+        let Some(mut call) = loads(json) else { return Self::default() };
+        let arguments = match call.remove("arguments") {
+            Some(Py::Dict(arguments)) => Arguments::of(&arguments),
+            Some(Py::Text(json)) => match loads(&json) {
+                Some(Py::Dict(arguments)) => Arguments::of(&arguments),
+                _ => Arguments::default(),
+            },
             _ => Arguments::default(),
         };
-        Self { name: call.shift_remove("name").map(|name| Name::Value(name.into())), arguments }
+        Self { name: call.remove("name").map(|name| Name::Value(Box::new(name.into()))), arguments }
     }
-}
-
-fn object(json: &str) -> Option<Map<String, Value>> {
-    serde_json::from_str(json).ok()
 }
 
 /// The arguments that name what is searched, by their non-blank pieces; none of them unless the arguments are an object, or
@@ -92,9 +92,9 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    fn of(map: &Map<String, Value>) -> Self {
+    fn of(entries: &[(String, Py)]) -> Self {
         let mut arguments = Self::default();
-        map.iter().for_each(|(key, value)| arguments.put(key, || text(value)));
+        entries.iter().for_each(|(key, value)| arguments.put(key, || value.text()));
         arguments
     }
 

@@ -7,6 +7,7 @@
 mod baseline;
 mod bonus;
 mod call;
+mod json;
 mod normalisation;
 mod plain;
 mod python;
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::judge::ContainsJudge;
+use crate::judge::{ContainsJudge, Judge};
 
 pub use baseline::{
     BaselineCache, BaselineEntry, CacheAnswer, CacheOp, CacheRun, RolloutTools, ToolUse, best_rollout_baseline, run_cache_sequence,
@@ -125,6 +126,14 @@ pub enum CompatError {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// The released code would end with an exception.
+    #[error("sample {at}: {reason}; the released reward ends with an exception there")]
+    Refused {
+        /// Which sample, from 0.
+        at: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A text is too long.
     #[error("a completion of {bytes} bytes is over the limit of {MAX_COMPLETION_BYTES}; shorten it")]
     TooLong {
@@ -147,12 +156,32 @@ pub fn run_case(family: Family, case: &Value) -> Result<Value, CompatError> {
             json(family, "ops", &run_cache_sequence(case.get("preload"), &ops).results)
         }
         Family::BestRolloutBaseline => json(family, "input", &best_rollout_baseline(&read::<Vec<RolloutTools>>(family, case, "input")?)),
-        Family::RewardFunc => {
-            let samples = read::<Vec<Sample>>(family, case, "samples")?;
-            samples.iter().try_for_each(|sample| fits(&sample.response))?;
-            json(family, "samples", &reward_func(&samples, &ContainsJudge))
-        }
+        Family::RewardFunc => run_reward_func(case, &ContainsJudge),
         Family::GroupNormalisation => json(family, "rewards", &group_normalisation(&read::<Vec<f64>>(family, case, "rewards")?)),
+    }
+}
+
+/// Runs a case of [`Family::RewardFunc`] with a judge of one's own.
+pub fn run_reward_func(case: &Value, judge: &dyn Judge) -> Result<Value, CompatError> {
+    let family = Family::RewardFunc;
+    let samples = read::<Vec<Sample>>(family, case, "samples")?;
+    for (at, sample) in samples.iter().enumerate() {
+        fits(&sample.response)?;
+        if let Some(reason) = sample.refused() {
+            return Err(CompatError::Refused { at, reason });
+        }
+    }
+    json(family, "samples", &reward_func(&samples, judge))
+}
+
+/// The keys of a case that its family reads, and of its samples; those of golden files beside them are free.
+pub fn keys(family: Family) -> &'static [&'static str] {
+    match family {
+        Family::GroupBonus | Family::BestRolloutBaseline => &["input"],
+        Family::ExtractCompletion => &["completion"],
+        Family::CacheSequences => &["preload", "ops", "final_memory", "final_disk"],
+        Family::RewardFunc => &["samples", "judge_calls"],
+        Family::GroupNormalisation => &["rewards"],
     }
 }
 

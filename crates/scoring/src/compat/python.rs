@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::json::Py;
+
 /// What `str.strip` strips: Unicode white space and the four separators that only Python counts in.
 pub(super) fn strip(text: &str) -> &str {
     // Most texts have nothing to strip, and then their ends say so.
@@ -23,48 +25,12 @@ pub(super) fn bar_pieces(text: &str) -> u64 {
 pub(super) fn text(value: &Value) -> Cow<'_, str> {
     match value {
         Value::String(text) => text.into(),
-        other => {
-            let mut out = String::new();
-            repr(other, &mut out);
-            out.into()
-        }
-    }
-}
-
-fn repr(value: &Value, out: &mut String) {
-    match value {
-        Value::Null => out.push_str("None"),
-        Value::Bool(true) => out.push_str("True"),
-        Value::Bool(false) => out.push_str("False"),
-        Value::Number(number) => out.push_str(&number.to_string()),
-        Value::String(text) => quoted(text, out),
-        Value::Array(items) => {
-            out.push('[');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
-                    out.push_str(", ");
-                }
-                repr(item, out);
-            }
-            out.push(']');
-        }
-        Value::Object(map) => {
-            out.push('{');
-            for (at, (key, item)) in map.iter().enumerate() {
-                if at > 0 {
-                    out.push_str(", ");
-                }
-                quoted(key, out);
-                out.push_str(": ");
-                repr(item, out);
-            }
-            out.push('}');
-        }
+        other => Py::from(other).text().into_owned().into(),
     }
 }
 
 /// A quoted string. Blanks other than the space are escaped, which matters: an escaped blank is a non-blank piece.
-fn quoted(text: &str, out: &mut String) {
+pub(super) fn quoted(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for letter in text.chars() {
@@ -88,12 +54,27 @@ fn quoted(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// `int(value)`: numbers are truncated, texts parsed; `None` where Python would raise.
+/// `int(value)`: numbers are truncated, texts parsed as Python does (blanks around, a sign, single underscores between
+/// digits); `None` where Python would raise. What is larger than 64 bits stays at their end.
 pub(super) fn int(value: &Value) -> Option<i64> {
     match value {
         Value::Bool(value) => Some(i64::from(*value)),
         Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|float| float.trunc() as i64)),
-        Value::String(text) => strip(text).parse().ok(),
+        Value::String(text) => {
+            let text = strip(text);
+            let (negative, digits) = match text.strip_prefix(['+', '-']) {
+                Some(digits) => (text.starts_with('-'), digits),
+                None => (false, text),
+            };
+            if digits.is_empty() || digits.split('_').any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit())) {
+                return None;
+            }
+            let number = digits
+                .bytes()
+                .filter(u8::is_ascii_digit)
+                .fold(0_i64, |number, digit| number.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
+            Some(if negative { -number } else { number })
+        }
         _ => None,
     }
 }
@@ -133,5 +114,7 @@ mod tests {
     #[test]
     fn numbers_are_read_leniently() {
         assert_eq!([int(&json!(2.9)), int(&json!(" 3 ")), int(&json!(null)), int(&json!("x"))], [Some(2), Some(3), None, None]);
+        assert_eq!([int(&json!("+1_000")), int(&json!("-2")), int(&json!("1__0")), int(&json!("_1"))], [Some(1000), Some(-2), None, None]);
+        assert_eq!([int(&json!(true)), int(&json!("2.0")), int(&json!("99999999999999999999"))], [Some(1), None, Some(i64::MAX)]);
     }
 }

@@ -1,7 +1,7 @@
 //! Reading a decoded completion as the released reward does (spec 2.1). In: response text with special tokens. Out:
 //! call and search counts, the final answer, and the turns and actions that were found.
 //!
-//! Deviates from Python in JSON only: `NaN`, infinities, lone surrogates and nesting beyond 128 levels do not parse here.
+//! Deviates from Python in one thing: half of a surrogate pair, which no UTF-8 holds, is shown as U+FFFD (and counts the same).
 
 use serde::{Deserialize, Serialize};
 
@@ -146,7 +146,8 @@ pub fn extract_completion(completion: &str) -> Completion<'_> {
 fn aftermath<'a>(following: &[Segment<'a>]) -> (&'a str, &'a str) {
     let next = following.iter().position(|segment| segment.role == Role::Assistant.label());
     let between = &following[..next.unwrap_or(following.len())];
-    let observation = between.iter().find(|segment| segment.role == Role::User.label()).map(|segment| {
+    let observed = |segment: &&Segment<'_>| segment.role == Role::User.label() && segment.content.contains(Tag::Response.text());
+    let observation = between.iter().find(observed).map(|segment| {
         let body = block(segment.content, Tag::Response, Tag::ResponseEnd);
         strip(body.unwrap_or(segment.content))
     });
@@ -168,6 +169,21 @@ mod tests {
             (r#"{"name":"image_search","arguments":{"image_id":"img_0|img_1"}}"#, 2),
             (r#"{"name":"image_search","arguments":{}}"#, 0),
             (r#"{"name":"calculator","arguments":{"input":"1|2"}}"#, 0),
+            (r#"{"name":"text_search","arguments":{"input":NaN}}"#, 1),
+            (r#"{"name":"text_search","arguments":{"input":[Infinity, -Infinity]}}"#, 1),
+            (r#"{"name":"text_search","arguments":{"input":1e999}}"#, 1),
+            (r#"{"name":"text_search","arguments":{"input":"a"},"score":NaN}"#, 1),
+            (r#"{"name":"text_search","arguments":"{\"input\": NaN}"}"#, 1),
+            (r#"{"name":"image_search","arguments":{"image_id":NaN}}"#, 1),
+            (r#"{"name":"text_search","arguments":{"input":"\ud800|b"}}"#, 2),
+            (r#"{"name":"text_search","arguments":{"input":123456789012345678901234567890}}"#, 1),
+            (r#"{"name":"text_search","arguments":{"input":true}}"#, 1),
+            (r#"{"name":"text_search","arguments":{"input":"a|b","input":"c"}}"#, 1),
+            (r#"{"name":"text_search","arguments":{"input":""}}"#, 0),
+            (r#"{"name":"text_search","arguments":{"input":"a"},}"#, 0),
+            (r#"{"name":"text_search","arguments":NaN}"#, 0),
+            ("{\"name\":\"text_search\",\"arguments\":{\"input\":\"a\tb\"}}", 0),
+            ("", 0),
             ("not json", 0),
         ] {
             let text = call(body);
@@ -183,6 +199,24 @@ mod tests {
         let read = extract_completion(text);
         assert_eq!((read.tool_count, read.final_answer, read.warned, read.segments.len()), (0, "", true, 2));
         assert!(read.actions.is_empty() && read.per_turn.is_empty());
+    }
+
+    #[test]
+    fn a_name_that_is_no_number_is_none() {
+        for name in ["NaN", "Infinity", "1e999", "true", "3"] {
+            let text = format!("<tool_call>{{\"name\":{name}}}</tool_call><answer>A</answer>");
+            assert!(extract_completion(&text).warned, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_user_turn_without_a_response_is_no_observation() {
+        let text = "<tool_call>{}</tool_call><|im_end|>\n<|im_start|>user\nGo on.<|im_end|>\n<|im_start|>user\n<tool_response>x</tool_response>\
+            <|im_end|>\n<|im_start|>assistant\ny";
+        let read = extract_completion(text);
+        assert_eq!((read.actions[0].tool_response, read.actions[0].next_assistant), ("x", "y"));
+        let read = extract_completion("<tool_call>{}</tool_call><|im_end|>\n<|im_start|>user\nGo on.<|im_end|>");
+        assert_eq!(read.actions[0].tool_response, "");
     }
 
     #[test]
