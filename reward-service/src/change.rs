@@ -1,8 +1,38 @@
 //! What changes references, and what is remembered of it. In: nothing. Out: the words that journal, store and wire share.
 
-use hypereyes_domain::{ActorId, GroupId, Reference, TaskId};
+use hypereyes_domain::{ActorId, GroupId, Reference, Task, TaskId};
+use hypereyes_proto::limits::MAX_ID_BYTES;
 use hypereyes_scoring::ReferenceMode;
 use serde::{Deserialize, Serialize};
+
+/// What a task asks, as a fingerprint: its question and its canonical right answer. Aliases and pictures may come and go.
+///
+/// A task id names a question for as long as its reference does: another question under the same id is another task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Print(pub u64);
+
+impl Print {
+    /// Of a task.
+    pub fn of(task: &Task) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in [task.question.trim(), task.answer().trim()] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        let hash = hasher.finalize();
+        Self(u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes")))
+    }
+
+    /// The id under which the reference of a task is kept whose own id names another question.
+    pub fn apart(self, id: &TaskId) -> TaskId {
+        let print = format!("#{:016x}", self.0);
+        let mut own = id.as_str();
+        while own.len() + print.len() > MAX_ID_BYTES {
+            own = own.char_indices().next_back().map_or("", |(at, _)| &own[..at]);
+        }
+        TaskId::new(format!("{own}{print}"))
+    }
+}
 
 /// The rollout that showed a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,10 +105,19 @@ pub enum Wish {
         mode: ReferenceMode,
         /// Whose.
         task: TaskId,
+        /// What it asks.
+        print: Print,
         /// What it cost.
         seen: Reference,
         /// Who showed it.
         by: Witness,
+    },
+    /// A task with a reference that came without its question asks this one.
+    Claim {
+        /// Whose.
+        task: TaskId,
+        /// What it asks.
+        print: Print,
     },
     /// An epoch ended.
     Commit {

@@ -15,6 +15,8 @@ pub const BONUSES: &str = "hypereyes_reward_bonuses_total";
 pub const REPEATS: &str = "hypereyes_reward_repeats_total";
 /// Groups scored again because the same id came with other rollouts.
 pub const CONFLICTS: &str = "hypereyes_reward_conflicts_total";
+/// Groups whose task id names another question already: they are measured against a reference of their own.
+pub const OTHER_QUESTIONS: &str = "hypereyes_reward_other_questions_total";
 /// Results forgotten to make room.
 pub const FORGOTTEN: &str = "hypereyes_reward_forgotten_total";
 /// Calls refused, by `reason`.
@@ -39,7 +41,7 @@ pub const REWARDS: &str = "hypereyes_reward_rewards";
 pub const SYNC_SECONDS: &str = "hypereyes_reward_sync_seconds";
 /// Time to a verdict of the model that judges, all attempts included.
 pub const JUDGE_SECONDS: &str = "hypereyes_reward_judge_seconds";
-/// Verdicts asked of the model that judges, by `outcome` (correct, wrong, remembered, failed).
+/// Verdicts asked of the model that judges, by `outcome` (correct, wrong, remembered, failed; too_long: wrong without asking).
 pub const JUDGE_VERDICTS: &str = "hypereyes_reward_judge_verdicts_total";
 /// Attempts that gave no verdict, by `reason`.
 pub const JUDGE_MISSES: &str = "hypereyes_reward_judge_misses_total";
@@ -54,6 +56,7 @@ pub fn describe() {
     describe_counter!(BONUSES, "bonuses given, by branch of TRACE");
     describe_counter!(REPEATS, "groups answered from memory");
     describe_counter!(CONFLICTS, "groups whose id came again with other rollouts");
+    describe_counter!(OTHER_QUESTIONS, "groups whose task id names another question already");
     describe_counter!(FORGOTTEN, "remembered results dropped to make room");
     describe_counter!(REFUSED, "calls refused, by reason");
     describe_histogram!(SCORE_SECONDS, Unit::Seconds, "time to score a group, durability included");

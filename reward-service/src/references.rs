@@ -18,7 +18,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backup;
-use crate::change::{Cause, Change, Outcome, Wish, Witness};
+use crate::change::{Cause, Change, Outcome, Print, Wish, Witness};
 use crate::metrics as names;
 use crate::store::{Heard, Store, StoreError, Written};
 
@@ -44,6 +44,8 @@ pub struct Overview {
 #[derive(Debug, Default)]
 struct Seen {
     known: DashMap<TaskId, Known>,
+    /// What the tasks with a reference ask, as far as it is known.
+    prints: DashMap<TaskId, Print>,
     /// Held for writing while entries move, so that a reader who holds it sees all of a commit or nothing.
     state: RwLock<State>,
 }
@@ -70,10 +72,10 @@ impl State {
 }
 
 impl Seen {
-    fn new(all: BTreeMap<TaskId, Known>, epoch: u64) -> Self {
+    fn new(all: BTreeMap<TaskId, Known>, prints: BTreeMap<TaskId, Print>, epoch: u64) -> Self {
         let mut state = State { epoch, ..State::default() };
         all.values().for_each(|known| state.add(known.committed()));
-        Self { known: all.into_iter().collect(), state: RwLock::new(state) }
+        Self { known: all.into_iter().collect(), prints: prints.into_iter().collect(), state: RwLock::new(state) }
     }
 
     fn state(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -93,11 +95,17 @@ impl Seen {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         for (task, known) in &written.known {
             let before = match *known == Known::default() {
-                true => self.known.remove(task).map(|(_, before)| before),
+                true => {
+                    self.prints.remove(task);
+                    self.known.remove(task).map(|(_, before)| before)
+                }
                 false => self.known.insert(task.clone(), *known),
             };
             state.remove(before.and_then(|before| before.committed()));
             state.add(known.committed());
+        }
+        for (task, print) in &written.prints {
+            self.prints.insert(task.clone(), *print);
         }
         state.epoch = written.epoch;
     }
@@ -139,7 +147,7 @@ impl References {
         if let Some(folder) = folder {
             tracing::info!(references = all.len(), epoch, changes, store = %folder.display(), "references restored");
         }
-        let seen = Arc::new(Seen::new(all, epoch));
+        let seen = Arc::new(Seen::new(all, store.prints()?, epoch));
         let store = Arc::new(store);
         let (sender, inbox) = mpsc::channel(MAX_WAITING);
         let weak = Arc::downgrade(&store);
@@ -165,10 +173,29 @@ impl References {
         }
     }
 
-    /// The reference that `task` is scored against and the epoch it belongs to, read at one instant.
-    pub fn for_task(&self, task: &Task) -> (Option<Reference>, u64) {
+    /// The id under which the reference of `task` is kept: its own, unless that names another question already. The answer
+    /// stands for one scoring; a reference that came without its question is from now on this one's.
+    pub fn place(&self, task: &Task) -> TaskId {
+        let print = Print::of(task);
+        match self.seen.prints.get(&task.id).map(|known| *known) {
+            Some(known) if known == print => return task.id.clone(),
+            Some(_) => return print.apart(&task.id),
+            None => {}
+        }
+        if self.seen.known.contains_key(&task.id) {
+            // Written when the journal comes to it. Until then two may claim it; the journal hears one.
+            let (reply, _) = oneshot::channel();
+            if let Err(error) = self.journal.try_send(Message::Wish(Wish::Claim { task: task.id.clone(), print }, reply)) {
+                tracing::debug!(task = %task.id, %error, "the journal is busy; the question of a reference is noted later");
+            }
+        }
+        task.id.clone()
+    }
+
+    /// The reference that `task`, kept at `place`, is scored against and the epoch it belongs to, read at one instant.
+    pub fn for_task(&self, task: &Task, place: &TaskId) -> (Option<Reference>, u64) {
         let state = self.seen.state();
-        let reference = match self.seen.known.get(&task.id) {
+        let reference = match self.seen.known.get(place) {
             Some(known) => known.reference_for(task),
             None => Known::default().reference_for(task),
         };
@@ -197,14 +224,14 @@ impl References {
     }
 
     /// Takes in a success. Durable when it returns.
-    pub async fn observe(&self, task: &TaskId, seen: Reference, by: Witness) -> Result<(), StoreError> {
+    pub async fn observe(&self, task: &TaskId, print: Print, seen: Reference, by: Witness) -> Result<(), StoreError> {
         // Most successes are no news; they should not wait for the disk.
         let news = match self.seen.known.get(task) {
             Some(known) => known.is_news(self.mode, seen),
             None => Known::default().is_news(self.mode, seen),
         };
         if news {
-            self.wish(Wish::Observe { mode: self.mode, task: task.clone(), seen, by }).await?;
+            self.wish(Wish::Observe { mode: self.mode, task: task.clone(), print, seen, by }).await?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use hypereyes_scoring::{Candidate, Tally, TraceConfig, candidate, score_tally};
 use metrics::{counter, histogram};
 use thiserror::Error;
 
-use crate::change::Witness;
+use crate::change::{Print, Witness};
 use crate::judge::{self, Verdicts};
 use crate::metrics as names;
 use crate::references::References;
@@ -94,11 +94,16 @@ impl Scorer {
         }
         let tally = Tally::of(&group.rollouts);
         let accuracies = judge::accuracies(self.judge.as_ref(), task, &tally).await;
-        let (reference, epoch) = self.references.for_task(task);
+        let place = self.references.place(task);
+        if place != task.id {
+            counter!(names::OTHER_QUESTIONS).increment(1);
+            tracing::warn!(task = %task.id, %place, "the reference of this task id belongs to another question; this one has its own");
+        }
+        let (reference, epoch) = self.references.for_task(task, &place);
         let scores = score_tally(&self.trace, &tally, &accuracies, reference);
         if let Some(Candidate { rollout, reference: seen }) = candidate(&scores, &group.rollouts) {
             let by = Witness { group: group.id.clone(), rollout: rollout as u32, actor: group.actor.clone() };
-            self.references.observe(&task.id, seen, by).await?;
+            self.references.observe(&place, Print::of(task), seen, by).await?;
         }
         let scored = self.remember(&group.id, print, Scored { scores, reference, epoch });
         histogram!(names::SCORE_SECONDS).record(start.elapsed().as_secs_f64());
@@ -239,6 +244,43 @@ mod tests {
         assert!(matches!(error, ScoreError::OtherTask { .. }));
         let long = Task { answers: vec!["x".repeat(MAX_ANSWERS_BYTES + 1)], ..task("t") };
         assert!(matches!(scorer.score(&long, &group("t@1", "t", 1)).await, Err(ScoreError::LongAnswers { .. })));
+    }
+
+    #[tokio::test]
+    async fn another_question_under_a_known_id_has_a_reference_of_its_own() {
+        let scorer = scorer(ReferenceMode::Immediate, 0);
+        let other = Task { question: "Another?".into(), answers: vec!["Rome".into()], ..task("t") };
+        let rome = |id: &str, rounds: usize| {
+            let mut group = group(id, "t", rounds);
+            group.rollouts[0].answer = Some("Rome".into());
+            group
+        };
+        let two = |rounds: u32| Some(Reference { rounds, searches: rounds });
+        assert_eq!(scorer.score(&task("t"), &group("t@1", "t", 1)).await.expect("scores").reference, None);
+        assert_eq!(scorer.score(&other, &rome("t@2", 3)).await.expect("scores").reference, None, "not the first question's");
+        assert_eq!(scorer.score(&other, &rome("t@3", 2)).await.expect("scores").reference, two(3), "but its own");
+        assert_eq!(scorer.score(&task("t"), &group("t@4", "t", 2)).await.expect("scores").reference, two(1));
+        // An alias more is the same question; another right answer to the same words is not.
+        let alias = Task { answers: vec!["Paris".into(), "Paname".into()], ..task("t") };
+        assert_eq!(scorer.score(&alias, &group("t@5", "t", 2)).await.expect("scores").reference, two(1));
+        let answer = Task { answers: vec!["Rome".into()], ..task("t") };
+        assert_eq!(scorer.score(&answer, &rome("t@6", 2)).await.expect("scores").reference, None);
+        assert_eq!(scorer.references.committed(&"t".into()).0, two(1));
+        let kept = scorer.references.export().0;
+        assert_eq!(kept.keys().filter(|id| id.as_str().starts_with("t#")).count(), 2, "{kept:?}");
+    }
+
+    #[tokio::test]
+    async fn a_reference_without_a_question_is_the_first_ones_that_is_scored() {
+        let scorer = scorer(ReferenceMode::Static, 0);
+        let seen = Reference { rounds: 2, searches: 2 };
+        scorer.references.import(1, vec![("t".into(), seen)]).await.expect("imports");
+        assert_eq!(scorer.score(&task("t"), &group("t@1", "t", 1)).await.expect("scores").reference, Some(seen));
+        // The journal hears wishes in order: what was claimed before is known after this.
+        scorer.references.import(1, vec![]).await.expect("imports");
+        let other = Task { question: "Another?".into(), ..task("t") };
+        assert_eq!(scorer.score(&other, &group("t@2", "t", 1)).await.expect("scores").reference, None);
+        assert_eq!(scorer.score(&task("t"), &group("t@3", "t", 1)).await.expect("scores").reference, Some(seen));
     }
 
     /// Groups of several tasks in any order, some of them twice: what a rollout is worth depends on its own group and the

@@ -18,7 +18,7 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, St
 use thiserror::Error;
 
 use crate::backup;
-use crate::change::{Cause, Change, Outcome, Wish, Witness};
+use crate::change::{Cause, Change, Outcome, Print, Wish, Witness};
 
 mod heal;
 
@@ -26,6 +26,8 @@ mod heal;
 const KNOWN: TableDefinition<&str, (u32, u32, u32, u32)> = TableDefinition::new("known");
 /// Task to who showed its pending candidate, as JSON.
 const WITNESSES: TableDefinition<&str, &[u8]> = TableDefinition::new("witnesses");
+/// Task to the fingerprint of its question. Stores of earlier versions have none, and get it as their tasks are scored.
+const PRINTS: TableDefinition<&str, u64> = TableDefinition::new("prints");
 /// Number to change, as JSON.
 const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("changes");
 /// (Task, number) of each change.
@@ -113,6 +115,8 @@ pub struct Written {
     pub outcomes: Vec<Heard>,
     /// New state of every task that changed.
     pub known: BTreeMap<TaskId, Known>,
+    /// Fingerprints that became known.
+    pub prints: BTreeMap<TaskId, Print>,
     /// Epoch afterwards.
     pub epoch: u64,
     /// Changes that were made.
@@ -196,6 +200,18 @@ impl Store {
         })
     }
 
+    /// What tasks ask, as far as it is known.
+    pub fn prints(&self) -> Result<BTreeMap<TaskId, Print>, StoreError> {
+        self.read_from(|transaction| {
+            let mut all = BTreeMap::new();
+            for entry in transaction.open_table(PRINTS)?.iter()? {
+                let (task, print) = entry?;
+                all.insert(TaskId::new(task.value()), Print(print.value()));
+            }
+            Ok(all)
+        })
+    }
+
     /// The newest changes of a task, the newest first; at most `most`.
     pub fn history(&self, task: &TaskId, most: usize) -> Result<Vec<Change>, StoreError> {
         self.read_from(|transaction| {
@@ -215,7 +231,7 @@ impl Store {
     /// has happened.
     pub fn write(&self, wishes: &[Wish]) -> Result<Written, StoreError> {
         self.write_to(|tables| {
-            let mut written = Written { outcomes: vec![], known: BTreeMap::new(), epoch: 0, changes: vec![] };
+            let mut written = Written { outcomes: vec![], known: BTreeMap::new(), prints: BTreeMap::new(), epoch: 0, changes: vec![] };
             let mut desk = Desk { epoch: tables.number("epoch")?, changes: tables.number("changes")?, tables, written: &mut written };
             for wish in wishes {
                 let outcome = desk.hear(wish)?;
@@ -248,6 +264,7 @@ impl Store {
 struct Tables<'a> {
     known: Table<'a, &'static str, (u32, u32, u32, u32)>,
     witnesses: Table<'a, &'static str, &'static [u8]>,
+    prints: Table<'a, &'static str, u64>,
     changes: Table<'a, u64, &'static [u8]>,
     by_task: Table<'a, (&'static str, u64), ()>,
     epochs: Table<'a, u64, u64>,
@@ -259,6 +276,7 @@ impl<'a> Tables<'a> {
         Ok(Self {
             known: transaction.open_table(KNOWN)?,
             witnesses: transaction.open_table(WITNESSES)?,
+            prints: transaction.open_table(PRINTS)?,
             changes: transaction.open_table(CHANGES)?,
             by_task: transaction.open_table(BY_TASK)?,
             epochs: transaction.open_table(EPOCHS)?,
@@ -272,6 +290,10 @@ impl<'a> Tables<'a> {
 
     fn known(&self, task: &TaskId) -> Result<Known, redb::Error> {
         Ok(self.known.get(task.as_str())?.map_or(Known::default(), |known| unpack(known.value())))
+    }
+
+    fn asks_another(&self, task: &TaskId, print: Print) -> Result<bool, redb::Error> {
+        Ok(self.prints.get(task.as_str())?.is_some_and(|known| known.value() != print.0))
     }
 
     fn witness(&self, task: &TaskId) -> Result<Option<Witness>, redb::Error> {
@@ -291,12 +313,15 @@ impl Desk<'_, '_> {
     fn hear(&mut self, wish: &Wish) -> Result<Heard, redb::Error> {
         let mut outcome = Outcome::default();
         match wish {
-            Wish::Observe { mode, task, seen, by } => {
+            // Of two questions that race for one id, the first has it, and the other's success is none of its.
+            Wish::Observe { task, print, .. } if self.tables.asks_another(task, *print)? => {}
+            Wish::Observe { mode, task, print, seen, by } => {
                 let mut known = self.tables.known(task)?;
                 if known.is_news(*mode, *seen) {
                     outcome.applied = true;
                     let changed = known.observe(*mode, *seen);
                     self.put(task, known)?;
+                    self.claim(task, *print)?;
                     match changed {
                         Some(changed) => self.record(task, Cause::Observation, changed, Some(by.clone()), &mut outcome)?,
                         None if *mode == ReferenceMode::Epoch => {
@@ -306,6 +331,9 @@ impl Desk<'_, '_> {
                         None => {}
                     }
                 }
+            }
+            Wish::Claim { task, print } => {
+                outcome.applied = self.tables.known(task)? != Known::default() && self.claim(task, *print)?;
             }
             Wish::Commit { epoch } if *epoch > self.epoch + 1 => {
                 return Ok(Err(StoreError::WrongEpoch { asked: *epoch, next: self.epoch + 1 }));
@@ -348,6 +376,16 @@ impl Desk<'_, '_> {
         }
         (outcome.epoch, outcome.snapshot) = (self.epoch, self.changes);
         Ok(Ok(outcome))
+    }
+
+    /// Notes what a task asks, unless that is known.
+    fn claim(&mut self, task: &TaskId, print: Print) -> Result<bool, redb::Error> {
+        let new = self.tables.prints.get(task.as_str())?.is_none();
+        if new {
+            self.tables.prints.insert(task.as_str(), print.0)?;
+            self.written.prints.insert(task.clone(), print);
+        }
+        Ok(new)
     }
 
     /// Notes where an epoch begins. One that changed nothing takes a number too, so that its snapshot is not its
@@ -409,6 +447,8 @@ impl Desk<'_, '_> {
     fn put(&mut self, task: &TaskId, known: Known) -> Result<(), redb::Error> {
         if known == Known::default() {
             self.tables.known.remove(task.as_str())?;
+            self.tables.prints.remove(task.as_str())?;
+            self.written.prints.remove(task);
         } else {
             self.tables.known.insert(task.as_str(), pack(known))?;
         }

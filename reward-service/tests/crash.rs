@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hypereyes_domain::{Reference, TaskId};
-use hypereyes_reward_service::change::{Wish, Witness};
+use hypereyes_reward_service::change::{Print, Wish, Witness};
 use hypereyes_reward_service::store::{Store, StoreError};
 use hypereyes_scoring::{Known, ReferenceMode};
 use rand::rngs::StdRng;
@@ -76,7 +76,8 @@ fn witness() -> Witness {
 }
 
 fn wish(random: &mut StdRng, epoch: &mut u64) -> Wish {
-    let task = TaskId::new(format!("t{}", random.random_range(0..40)));
+    let of = random.random_range(0..40);
+    let (task, print) = (TaskId::new(format!("t{of}")), Print(of));
     let seen = Reference { rounds: random.random_range(1..2000), searches: random.random_range(0..9) };
     match random.random_range(0..10) {
         0 => {
@@ -84,8 +85,8 @@ fn wish(random: &mut StdRng, epoch: &mut u64) -> Wish {
             Wish::Commit { epoch: *epoch }
         }
         1 => Wish::Import { epoch: 0, references: vec![(task, seen)] },
-        2 => Wish::Observe { mode: ReferenceMode::Immediate, task, seen, by: witness() },
-        _ => Wish::Observe { mode: ReferenceMode::Epoch, task, seen, by: witness() },
+        2 => Wish::Observe { mode: ReferenceMode::Immediate, task, print, seen, by: witness() },
+        _ => Wish::Observe { mode: ReferenceMode::Epoch, task, print, seen, by: witness() },
     }
 }
 
@@ -166,6 +167,44 @@ fn nothing_acknowledged_is_lost_and_nothing_loosens_over_a_thousand_kills_at_wri
     }
     println!("{kills} kills, {acknowledged} acknowledgements, none lost");
     assert!(acknowledged > KILLS, "children lived long enough to be told something: {acknowledged}");
+}
+
+/// A store that was written before questions were kept: it has everything but them, and gets them as tasks are scored.
+#[test]
+fn a_store_of_an_earlier_version_is_read_and_gets_its_questions() {
+    const PRINTS: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("prints");
+    let folder = tempfile::tempdir().unwrap();
+    let observe = |print, rounds| Wish::Observe {
+        mode: ReferenceMode::Immediate,
+        task: "t".into(),
+        print: Print(print),
+        seen: Reference { rounds, searches: 1 },
+        by: witness(),
+    };
+    let store = Store::open(folder.path()).unwrap();
+    store.write(&[observe(1, 3)]).unwrap();
+    let want = store.read().unwrap();
+    drop(store);
+    let database = redb::Database::open(folder.path().join("references.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    assert!(transaction.delete_table(PRINTS).unwrap());
+    transaction.commit().unwrap();
+    drop(database);
+
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!((store.read().unwrap(), store.prints().unwrap().len()), (want, 0));
+    // The first that comes has the id; what another question shows is none of its.
+    let claims = [
+        Wish::Claim { task: "t".into(), print: Print(2) },
+        Wish::Claim { task: "t".into(), print: Print(3) },
+        observe(3, 1),
+        observe(2, 2),
+    ];
+    store.write(&claims).unwrap();
+    assert_eq!(store.prints().unwrap().into_values().collect::<Vec<_>>(), [Print(2)]);
+    assert_eq!(store.read().unwrap().0[&TaskId::new("t")].committed(), Some(Reference { rounds: 2, searches: 1 }));
+    drop(store);
+    assert_eq!(Store::open(folder.path()).unwrap().prints().unwrap().len(), 1, "also after a restart");
 }
 
 #[test]

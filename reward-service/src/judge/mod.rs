@@ -4,6 +4,8 @@
 //! that is not there is a failure of the judge, which masks the rollout; it is never a wrong answer.
 
 pub mod model;
+pub mod prompt;
+pub mod reply;
 
 use std::sync::Arc;
 

@@ -1,0 +1,333 @@
+//! What a model that judges replied. In: the body of a chat completion. Out: a verdict, or why it is none.
+//!
+//! The verdict is asked for in one form ([`super::prompt`]) and read in that form alone: the last line is
+//! `VERDICT: CORRECT` or `VERDICT: INCORRECT`, or the whole reply is one of the two words, or `{"verdict": "CORRECT"}`.
+//! Letter case and markup around a line do not matter, and thoughts are no part of the reply. Whatever else is said is no
+//! verdict: a guess would be one in favour of the policy or against it.
+
+use hypereyes_scoring::Verdict;
+use serde_json::Value;
+
+/// Why a reply is no verdict; the label under which it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoVerdict {
+    /// It is no chat completion with one text.
+    Malformed,
+    /// It was cut at its token limit, or within a thought.
+    Truncated,
+    /// The server withheld it.
+    Withheld,
+    /// It says something else.
+    Other,
+    /// It says both, or denies what it says.
+    Contradiction,
+}
+
+impl NoVerdict {
+    /// The label used in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Truncated => "truncated",
+            Self::Withheld => "withheld",
+            Self::Other => "no_verdict",
+            Self::Contradiction => "contradiction",
+        }
+    }
+}
+
+/// Reads a chat completion. Thoughts in a field of their own are not looked at.
+pub fn of_completion(body: &[u8]) -> Result<Verdict, NoVerdict> {
+    let reply: Value = serde_json::from_slice(body).map_err(|_| NoVerdict::Malformed)?;
+    let [choice] = reply["choices"].as_array().map(Vec::as_slice).unwrap_or_default() else { return Err(NoVerdict::Malformed) };
+    match choice["finish_reason"].as_str() {
+        Some("length" | "max_tokens") => return Err(NoVerdict::Truncated),
+        Some("content_filter") => return Err(NoVerdict::Withheld),
+        _ => {}
+    }
+    let message = &choice["message"];
+    if message["refusal"].as_str().is_some_and(|refusal| !refusal.is_empty()) {
+        return Err(NoVerdict::Withheld);
+    }
+    match &message["content"] {
+        Value::String(said) => of_text(said),
+        Value::Array(parts) => {
+            let said: Option<String> = parts.iter().map(|part| part["text"].as_str().filter(|_| part["type"] == "text")).collect();
+            of_text(&said.ok_or(NoVerdict::Malformed)?)
+        }
+        _ => Err(NoVerdict::Malformed),
+    }
+}
+
+/// Reads what was said.
+pub fn of_text(said: &str) -> Result<Verdict, NoVerdict> {
+    let said = without_thoughts(said)?.trim();
+    if let Some(verdict) = of_json(said) {
+        return verdict;
+    }
+    if let Some(verdict) = word(bare(said)) {
+        return Ok(verdict);
+    }
+    let (reasons, last) = said.rsplit_once('\n').unwrap_or(("", said));
+    let Some(verdict) = line(last) else { return Err(NoVerdict::Other) };
+    let reasons = reasons.to_lowercase();
+    // What leads to a verdict must not give another one, nor deny that the answer is right and then say that it is.
+    let other = match verdict {
+        Verdict::Correct => denies(&reasons),
+        Verdict::Wrong => false,
+    };
+    if reasons.contains("verdict") || other { Err(NoVerdict::Contradiction) } else { Ok(verdict) }
+}
+
+/// What follows the thoughts. They may begin in the prompt, so that only their end is in the reply; without an end all of it
+/// is thought.
+fn without_thoughts(said: &str) -> Result<&str, NoVerdict> {
+    const THOUGHTS: [(&str, &str); 5] = [
+        ("<think>", "</think>"),
+        ("<thinking>", "</thinking>"),
+        ("<thought>", "</thought>"),
+        ("<reasoning>", "</reasoning>"),
+        ("<|channel|>analysis", "<|channel|>final<|message|>"),
+    ];
+    let mut rest = said;
+    for (open, close) in THOUGHTS {
+        if let Some(at) = rest.rfind(close) {
+            rest = &rest[at + close.len()..];
+        }
+        if rest.contains(open) {
+            return Err(NoVerdict::Truncated);
+        }
+    }
+    Ok(rest)
+}
+
+/// `{"verdict": "CORRECT"}` and nothing else, in a fence or not; nothing when the text is no object.
+fn of_json(said: &str) -> Option<Result<Verdict, NoVerdict>> {
+    let fenced = said.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    let json = fenced.map_or(said, |inner| inner.strip_prefix("json").unwrap_or(inner)).trim();
+    let object = serde_json::from_str::<Value>(json).ok().filter(Value::is_object)?;
+    // A key that comes twice may say both.
+    let once = json.matches("verdict").count() == 1 && object.as_object().is_some_and(|object| object.len() == 1);
+    Some(object["verdict"].as_str().filter(|_| once).and_then(word).ok_or(NoVerdict::Other))
+}
+
+/// `VERDICT: CORRECT`, markup aside.
+fn line(text: &str) -> Option<Verdict> {
+    let (name, verdict) = bare(text).split_once([':', '：'])?;
+    if !bare(name).eq_ignore_ascii_case("verdict") {
+        return None;
+    }
+    word(bare(verdict))
+}
+
+fn word(text: &str) -> Option<Verdict> {
+    match () {
+        () if text.eq_ignore_ascii_case("correct") => Some(Verdict::Correct),
+        () if text.eq_ignore_ascii_case("incorrect") => Some(Verdict::Wrong),
+        () => None,
+    }
+}
+
+/// Without markup in front, and without markup and a full stop behind. A question mark, a stroke through the word or a sign
+/// of negation is no markup.
+fn bare(text: &str) -> &str {
+    let markup =
+        |letter: char| letter.is_whitespace() || matches!(letter, '*' | '_' | '`' | '"' | '\'' | '#' | '>' | '(' | ')' | '[' | ']');
+    text.trim_start_matches(markup).trim_end_matches(|letter| markup(letter) || matches!(letter, '.' | '!' | '。'))
+}
+
+/// Whether a text, in lower case, has a word that denies. It errs on the side of seeing one: what it stops is asked again.
+fn denies(text: &str) -> bool {
+    const WORDS: [&str; 34] = [
+        "not",
+        "no",
+        "non",
+        "nor",
+        "never",
+        "none",
+        "neither",
+        "cannot",
+        "without",
+        "incorrect",
+        "incorrectly",
+        "wrong",
+        "wrongly",
+        "false",
+        "untrue",
+        "inaccurate",
+        "invalid",
+        "mistaken",
+        "mistake",
+        "error",
+        "partially",
+        "partly",
+        "half",
+        "almost",
+        "nearly",
+        "but",
+        "however",
+        "although",
+        "instead",
+        "different",
+        "differs",
+        "contradicts",
+        "fails",
+        "isnt",
+    ];
+    let words = text.split(|letter: char| !letter.is_alphanumeric() && !matches!(letter, '\'' | '’'));
+    let denial = |word: &str| {
+        let plain: String = word.chars().filter(|letter| letter.is_alphanumeric()).collect();
+        WORDS.contains(&plain.as_str()) || word.ends_with("n't") || word.ends_with("n’t")
+    };
+    words.into_iter().any(denial) || text.contains(['不', '错', '否', '非', '¬', '✗', '❌', '✘', '~'])
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_word_or_one_line_is_a_verdict_whatever_markup_surrounds_it() {
+        for said in [
+            "Correct",
+            " correct.\n",
+            "**Correct**",
+            "CORRECT!",
+            "`Correct`",
+            "\"Correct\"",
+            "VERDICT: CORRECT",
+            "Verdict: correct.",
+            "**VERDICT: CORRECT**",
+            "**Verdict:** Correct",
+            "> VERDICT: CORRECT",
+            "### Verdict: CORRECT",
+            "VERDICT：CORRECT",
+            "Both name the capital of France.\n\nVERDICT: CORRECT",
+            "{\"verdict\": \"CORRECT\"}",
+            "```json\n{\"verdict\": \"correct\"}\n```",
+            "<think>It is not Rome, so not wrong. VERDICT: INCORRECT?</think>Correct",
+            "a thought\n</think>\n\nVERDICT: CORRECT",
+        ] {
+            assert_eq!(of_text(said), Ok(Verdict::Correct), "{said:?}");
+        }
+        for said in [
+            "Incorrect",
+            "**INCORRECT**",
+            "incorrect.",
+            "VERDICT: INCORRECT",
+            "The right answer is Paris. This is not correct.\nVERDICT: INCORRECT",
+            "{\"verdict\": \"incorrect\"}",
+            "<think>correct</think> Incorrect",
+        ] {
+            assert_eq!(of_text(said), Ok(Verdict::Wrong), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_else_is_said_is_no_verdict() {
+        for (said, why) in [
+            ("Not correct", NoVerdict::Other),
+            ("The answer is not correct.", NoVerdict::Other),
+            ("It isn't correct", NoVerdict::Other),
+            ("Partially correct", NoVerdict::Other),
+            ("Correctness: 0", NoVerdict::Other),
+            ("Correct: no", NoVerdict::Other),
+            ("Correct?", NoVerdict::Other),
+            ("~~Correct~~", NoVerdict::Other),
+            ("!Correct", NoVerdict::Other),
+            ("(in)correct", NoVerdict::Other),
+            ("In-correct", NoVerdict::Other),
+            ("in\u{200b}correct", NoVerdict::Other),
+            ("Correct or Incorrect", NoVerdict::Other),
+            ("Correct\nIncorrect", NoVerdict::Other),
+            ("The correct answer is Paris, but the given answer is Rome.", NoVerdict::Other),
+            ("I cannot say", NoVerdict::Other),
+            ("", NoVerdict::Other),
+            ("VERDICT: NOT CORRECT", NoVerdict::Other),
+            ("VERDICT: CORRECT or INCORRECT", NoVerdict::Other),
+            ("VERDICT: CORRECT, I think not", NoVerdict::Other),
+            ("VERDICT: INCORRECT\nVERDICT: CORRECT", NoVerdict::Contradiction),
+            ("VERDICT: CORRECT\nVERDICT: INCORRECT", NoVerdict::Contradiction),
+            ("It says \"VERDICT: CORRECT\".\nVERDICT: CORRECT", NoVerdict::Contradiction),
+            ("That is not right.\nVERDICT: CORRECT", NoVerdict::Contradiction),
+            ("{\"verdict\": \"correct\", \"sure\": false}", NoVerdict::Other),
+            ("{\"verdict\": \"incorrect\", \"verdict\": \"correct\"}", NoVerdict::Other),
+            ("{\"verdict\": true}", NoVerdict::Other),
+            ("<think>It is right.", NoVerdict::Truncated),
+            ("<think>a</think><think>VERDICT: CORRECT", NoVerdict::Truncated),
+        ] {
+            assert_eq!(of_text(said), Err(why), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_completion_is_read_with_how_it_ended() {
+        let read = |choice: Value| of_completion(json!({"choices": [choice]}).to_string().as_bytes());
+        let said = |content: Value, end: &str| json!({"message": {"content": content}, "finish_reason": end});
+        assert_eq!(read(said(json!("Correct"), "stop")), Ok(Verdict::Correct));
+        assert_eq!(read(json!({"message": {"content": "Correct"}})), Ok(Verdict::Correct));
+        assert_eq!(read(said(json!([{"type": "text", "text": "Cor"}, {"type": "text", "text": "rect"}]), "stop")), Ok(Verdict::Correct));
+        assert_eq!(read(said(json!("Correct"), "length")), Err(NoVerdict::Truncated));
+        assert_eq!(read(said(json!("Correct"), "content_filter")), Err(NoVerdict::Withheld));
+        assert_eq!(read(json!({"message": {"content": "Correct", "refusal": "no"}})), Err(NoVerdict::Withheld));
+        assert_eq!(read(json!({"message": {"content": null, "reasoning_content": "Correct"}})), Err(NoVerdict::Malformed));
+        assert_eq!(read(json!({"message": {"content": "Incorrect", "reasoning_content": "Correct"}})), Ok(Verdict::Wrong));
+        for body in ["", "[]", "{\"choices\": []}", "{\"choices\": [{\"message\": {\"content\": 1}}]}"] {
+            assert_eq!(of_completion(body.as_bytes()), Err(NoVerdict::Malformed), "{body}");
+        }
+        let two = json!({"choices": [{"message": {"content": "Correct"}}, {"message": {"content": "Incorrect"}}]}).to_string();
+        assert_eq!(of_completion(two.as_bytes()), Err(NoVerdict::Malformed));
+    }
+
+    /// Texts that deny, mutated: no panic, and none of them is CORRECT. A mutation may only take what is denied, not the
+    /// denial, so the denial is put in after it.
+    #[test]
+    fn no_text_that_denies_is_a_verdict_for_the_policy() {
+        const SAID: [&str; 16] = [
+            "Correct",
+            "correct",
+            "VERDICT: CORRECT",
+            "verdict: correct",
+            "\n",
+            " ",
+            ".",
+            "**",
+            "`",
+            "\"",
+            ":",
+            "The answer",
+            "is",
+            "<think>",
+            "</think>",
+            "{\"verdict\": \"CORRECT\"}",
+        ];
+        const DENIALS: [&str; 12] =
+            ["not ", "isn't ", "not", "n't ", "in", "In", "IN", "un", "partially ", "never ", "no, ", "incorrect\n"];
+        let rounds: u32 = std::env::var("HYPEREYES_FUZZ").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20_000);
+        let (mut random, mut verdicts) = (StdRng::seed_from_u64(5), 0);
+        for _ in 0..rounds {
+            let mut said: String = (0..random.random_range(1..7)).map(|_| SAID[random.random_range(0..SAID.len())]).collect();
+            for _ in 0..random.random_range(0..3) {
+                let at = said.char_indices().map(|(at, _)| at).nth(random.random_range(0..said.chars().count())).unwrap_or(0);
+                said.insert(at, char::from(random.random_range(0x20..0x7f_u8)));
+            }
+            verdicts += u32::from(of_text(&said).is_ok());
+            // The denial right before each of what would be said for the policy, behind the last thought.
+            let denial = DENIALS[random.random_range(0..DENIALS.len())];
+            let lower = said.to_ascii_lowercase();
+            let places: Vec<usize> = lower.match_indices("correct").map(|(at, _)| at).collect();
+            let mut denied = said.clone();
+            for at in places.into_iter().rev() {
+                denied.insert_str(at, denial);
+            }
+            let read = of_text(&denied);
+            assert_ne!(read, Ok(Verdict::Correct), "{denied:?}");
+        }
+        assert!(verdicts > 0, "some were verdicts before they were denied");
+        println!("{rounds} mutated replies, {verdicts} of them verdicts before the denial");
+    }
+}
