@@ -14,6 +14,7 @@ pub mod exit;
 pub mod guard;
 pub mod health;
 pub mod metrics;
+pub mod nearest;
 pub mod reach;
 pub mod ready;
 pub mod room;
@@ -23,7 +24,6 @@ pub mod telemetry;
 pub mod tls;
 
 mod incoming;
-mod nearest;
 mod places;
 mod seldom;
 mod weight;

@@ -3,7 +3,7 @@
 //! In: a word that nobody knows and the words that are known. Out: the one that was most likely meant, if any is near.
 
 /// The candidate nearest to `word` by edits, if at most a third of the longer word (and at least 1 edit) away.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let word = plain(word);
     let near = |candidate: &&str| {

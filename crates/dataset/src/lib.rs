@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use hypereyes_domain::{PictureId, Task, TaskId, TaskKind, Trajectory};
 use hypereyes_pictures::{Limits, Picture};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -188,7 +187,7 @@ pub fn load_tasks(folder: &Path) -> Result<Vec<Task>, DataError> {
     if !path.is_file() {
         return Err(DataError::File { path, reason: "there is no such task set; make one with `hypereyes synth`".into() });
     }
-    let tasks: Vec<Task> = read_lines(&path)?;
+    let tasks = read_lines(&path, task_of)?;
     let mut seen = HashSet::new();
     for (at, task) in tasks.iter().enumerate() {
         let reason = if !seen.insert(&task.id) {
@@ -213,7 +212,7 @@ pub fn load_demonstrations(folder: &Path) -> Result<Vec<Demonstration>, DataErro
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let demonstrations: Vec<Demonstration> = read_lines(&path)?;
+    let demonstrations: Vec<Demonstration> = read_lines(&path, |line| serde_json::from_slice(line))?;
     for (at, demonstration) in demonstrations.iter().enumerate() {
         let line = |reason: String| DataError::Line { path: path.clone(), line: at + 1, reason };
         demonstration.trajectory.check().map_err(|error| line(error.to_string()))?;
@@ -252,7 +251,17 @@ fn write_lines<T: Serialize>(out: &mut dyn Write, rows: &[T]) -> std::io::Result
     Ok(())
 }
 
-fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, DataError> {
+/// What a row of tasks may hold beside the task; any other key that a task has not is refused.
+const FREE_KEYS: [&str; 4] = ["expected", "note", "notes", "metadata"];
+
+/// A row of tasks.
+fn task_of(line: &[u8]) -> serde_json::Result<Task> {
+    let mut row: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line)?;
+    row.retain(|key, _| !FREE_KEYS.contains(&key.as_str()));
+    serde_json::from_value(row.into())
+}
+
+fn read_lines<T>(path: &Path, parse: impl Fn(&[u8]) -> serde_json::Result<T>) -> Result<Vec<T>, DataError> {
     let mut input = BufReader::new(hypereyes_outside::files::open(path, MAX_FILE).map_err(|error| file(path, &error))?);
     let mut rows = Vec::new();
     let mut line = Vec::new();
@@ -270,7 +279,7 @@ fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, DataError> {
             return Err(fault(format!("more than {MAX_TASKS} rows")));
         }
         if !line.trim_ascii().is_empty() {
-            rows.push(serde_json::from_slice(&line).map_err(|error| fault(error.to_string()))?);
+            rows.push(parse(&line).map_err(|error| fault(error.to_string()))?);
         }
     }
     Ok(rows)
@@ -375,6 +384,15 @@ mod tests {
         let error = load_tasks(folder.path()).expect_err("nobody can have reached it").to_string();
         assert!(error.contains("line 1: task t-0: reference.searches is 0"), "{error}");
         assert!(load_picture(folder.path(), &PictureId::new("../../etc/passwd"), &Limits::default()).is_err());
+        let with = |more: &str| format!("{}, {more}}}\n", first.trim_end_matches('}'));
+        fs::write(folder.path().join(TASKS), with(r#""note": "n", "metadata": {"source": 1}, "expected": 7"#)).expect("overwritten");
+        assert_eq!(load_tasks(folder.path()).expect("what people keep beside a task is theirs"), set.tasks[..1]);
+        fs::write(folder.path().join(TASKS), with(r#""refrence": null"#)).expect("overwritten");
+        let error = load_tasks(folder.path()).expect_err("a misspelt key").to_string();
+        assert!(error.contains("line 1") && error.contains("`refrence`"), "{error}");
+        let number = first.replace("\"answers\":[\"Peru\"]", "\"answers\":[7, 2.5]");
+        fs::write(folder.path().join(TASKS), &number).expect("overwritten");
+        assert_eq!(load_tasks(folder.path()).expect("numbers are answers")[0].answers, ["7", "2.5"]);
         let nowhere = load_tasks(&folder.path().join("nowhere")).expect_err("no folder").to_string();
         assert!(nowhere.contains("nowhere") && nowhere.contains("hypereyes synth"), "{nowhere}");
     }

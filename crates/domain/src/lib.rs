@@ -15,6 +15,7 @@ pub mod reference;
 pub mod score;
 pub mod task;
 pub mod teacher;
+mod text;
 pub mod trajectory;
 
 pub use action::{Area, Call};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Area, EntityId, PictureId, Reference, TaskId};
+use crate::{Area, EntityId, PictureId, Reference, TaskId, text};
 
 /// How a task was made (spec section 5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,13 +29,15 @@ pub struct Shown {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
-    /// Unique within the set.
+    /// Unique within the set. A number is read as its text.
+    #[serde(deserialize_with = "text::one")]
     pub id: TaskId,
     /// How it was made.
     pub kind: TaskKind,
     /// The question as the policy reads it, without picture placeholders.
     pub question: String,
-    /// Right answers: the canonical one first, then aliases. Never empty.
+    /// Right answers: the canonical one first, then aliases. Never empty. Numbers are read as their text.
+    #[serde(deserialize_with = "text::many")]
     pub answers: Vec<String>,
     /// Pictures of the prompt, in order; `pictures/<id>.png` beside the task file.
     #[serde(default)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Call, Failure, PictureId, PolicyVersion};
+use crate::{Call, Failure, PictureId, PolicyVersion, text};
 
 /// How an episode ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,7 +58,8 @@ pub struct Course {
     pub rounds: Vec<Round>,
     /// How it ended.
     pub ending: Ending,
-    /// What the policy answered, trimmed; `None` without a closed `<answer>`.
+    /// What the policy answered, trimmed; `None` without a closed `<answer>`. A number is read as its text.
+    #[serde(default, deserialize_with = "text::optional")]
     pub answer: Option<String>,
 }
 

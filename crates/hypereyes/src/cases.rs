@@ -15,6 +15,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::keys;
+
 /// Largest file of cases.
 const MAX_BYTES: u64 = 4 << 30;
 /// Longest sequence.
@@ -49,7 +51,8 @@ struct Line {
 /// # Errors
 /// What is wrong with it.
 pub fn line(value: &Value, processor: &Processor) -> Result<Case> {
-    let line: Line = serde_json::from_value(value.clone())?;
+    keys::check(value, "a line", &["id", "input_ids", "images"])?;
+    let line: Line = serde_json::from_value(keys::strip(value, &["id"]))?;
     ensure!(line.input_ids.len() <= MAX_TOKENS, "{} tokens; at most {MAX_TOKENS}", line.input_ids.len());
     let pictures = line.images.iter().map(|path| picture(path, processor)).collect::<Result<_>>()?;
     Ok(Case { id: line.id, ids: line.input_ids, pictures, expected: None })

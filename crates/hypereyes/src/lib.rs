@@ -11,6 +11,7 @@ pub mod config;
 pub mod follow;
 pub mod held_out;
 pub mod job;
+pub mod keys;
 pub mod lines;
 pub mod metrics;
 pub mod outcome;

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::cases::{self, MAX_TOKENS};
 use crate::config::Config;
-use crate::{lines, output, parts};
+use crate::{keys, lines, output, parts};
 
 /// Arguments of `generate`.
 #[derive(Args, Debug)]
@@ -101,7 +101,10 @@ struct Prompt {
 pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
     let sampling = sampling(args)?;
     let chat = if args.model.join("tokenizer.json").exists() { Some(parts::chat(&args.model)?) } else { None };
-    let prompts = lines::all(args.file.as_deref(), |value| prompt(serde_json::from_value(value)?, chat.as_deref()))?;
+    let prompts = lines::all(args.file.as_deref(), |value| {
+        keys::check(&value, "a line", &["id", "input_ids", "messages"])?;
+        prompt(serde_json::from_value(keys::strip(&value, &["id"]))?, chat.as_deref())
+    })?;
     let longest = prompts.iter().map(|prompt| prompt.chunk.tokens.len()).max().unwrap_or(0);
     let context = longest + args.max_new_tokens + 1;
     if args.max_new_tokens == 0 || context > MAX_TOKENS {

@@ -7,13 +7,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_domain::{Course, Reference, Score, Task};
-use hypereyes_scoring::compat::{Family, Sample, reward_func, run_case};
+use hypereyes_scoring::compat::{self, Family, run_case, run_reward_func};
 use hypereyes_scoring::{JudgeKind, TraceConfig, score_group};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::lines;
+use crate::{keys, lines};
 
 /// Arguments of `score`.
 #[derive(Args, Debug)]
@@ -21,7 +21,8 @@ use crate::lines;
     after_help = "Without --compat a value is {\"task\": {..}, \"group\": {..}, \"reference\": {\"rounds\": 2, \"searches\": 5}}, where the group is as the\n\
     learner records it (trajectories.jsonl) or a bare list \"rollouts\", of which rounds, ending and answer are read, and the reference\n\
     defaults to the group's, then the task's.\n\
-    The answer is {\"task\", \"reference\", \"scores\": [{accuracy, bonus, branch, reward, route}, ..]}.\n\n\
+    The answer is {\"id\", \"task\", \"reference\", \"scores\": [{accuracy, bonus, branch, reward, route}, ..]}, with the line's id if it has one.\n\
+    Answers may be numbers. Keys that nobody reads are wrong input; id, expected, note, notes and metadata are free.\n\n\
     With --compat a value is a case of the released reward, and the answer is {\"id\", \"output\"}; without --family its keys tell which:\n  \
     {\"samples\": [{\"response\", \"label\", \"metadata\"}, ..]}            reward_func\n  \
     {\"completion\": text}                                          extract_completion\n  \
@@ -72,25 +73,60 @@ pub fn run(config: &Config, args: &ScoreArgs) -> Result<()> {
             let id = value.get("id").or_else(|| value.get("case")?.get("id")).cloned();
             return Ok(json!({"id": id, "output": output}));
         }
-        native(value, trace, args.judge.or(config.reward_service.judge.rule()).ok_or_else(offline)?)
+        let answer = native(value, trace, args.judge.or(config.reward_service.judge.rule()).ok_or_else(offline)?)?;
+        Ok(keys::under_id(value, answer))
     })
+}
+
+/// Keys of a line, and of what it holds as the learner records it: a group lies within a scored one, and that within a taught one.
+const LINE: [&str; 12] =
+    ["task", "group", "trajectory", "rollouts", "reference", "scored", "scores", "reference_epoch", "teacher", "actor", "step", "accuracy"];
+/// Keys of a rollout: how it went, and beside it its tokens.
+const ROLLOUT: [&str; 9] = ["rounds", "ending", "answer", "prompt", "response", "mask", "logprobs", "versions", "pictures"];
+/// Keys of a round.
+const ROUND: [&str; 3] = ["call", "searches", "failed_searches"];
+/// Keys of a task.
+const TASK: [&str; 8] = ["kind", "question", "answers", "pictures", "layer", "shown", "reference", "id"];
+
+/// Checks the keys of a rollout and of its rounds.
+fn check_rollout(rollout: &Value, more: &[&str]) -> Result<()> {
+    keys::check(rollout, "a rollout", &[&ROLLOUT[..], more].concat())?;
+    let rounds = rollout.get("rounds").and_then(Value::as_array);
+    rounds.into_iter().flatten().try_for_each(|round| keys::check(round, "a round", &ROUND))
 }
 
 /// Scores a group of ours.
 fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value> {
     let part =
         |key: &'static str| value.get(key).with_context(|| format!("{key:?} is missing; cases of the released reward need --compat"));
-    let task: Task = serde_json::from_value(part("task")?.clone()).context("\"task\" cannot be read")?;
+    let task = part("task")?;
+    keys::check(task, "a task", &TASK)?;
+    let task: Task = serde_json::from_value(keys::strip(task, &["id"])).context("\"task\" cannot be read")?;
     // As recorded, a group lies within a scored one, and that within a taught one.
     let mut group = value.get("group").or_else(|| value.get("trajectory")).unwrap_or(value);
     let mut reference = value.get("reference");
+    if !std::ptr::eq(group, value) || value.get("rollouts").is_some() {
+        keys::check(value, "a line", &LINE)?;
+    }
     while let Some(inner) = group.get("scored").or_else(|| group.get("group").filter(|inner| inner.is_object())) {
+        keys::check(group, "a group", &LINE)?;
         reference = reference.or_else(|| inner.get("reference"));
         group = inner;
     }
     let rollouts: Vec<Course> = match group.get("rollouts") {
-        Some(rollouts) => serde_json::from_value(rollouts.clone()).context("\"rollouts\" cannot be read")?,
-        None => vec![serde_json::from_value(group.clone()).context("neither \"rollouts\" nor one trajectory is there")?],
+        Some(rollouts) => {
+            keys::check(group, "a group", &LINE)?;
+            rollouts.as_array().into_iter().flatten().try_for_each(|rollout| check_rollout(rollout, &[]))?;
+            serde_json::from_value(rollouts.clone()).context("\"rollouts\" cannot be read")?
+        }
+        None if group.get("rounds").is_none() => {
+            keys::check(group, "a line", &[&LINE[..], &ROLLOUT[..]].concat())?;
+            anyhow::bail!("neither \"rollouts\" nor one trajectory is there")
+        }
+        None => vec![{
+            check_rollout(group, if std::ptr::eq(group, value) { &LINE[..] } else { &[] })?;
+            serde_json::from_value(group.clone()).context("the trajectory cannot be read")?
+        }],
     };
     for (at, course) in rollouts.iter().enumerate() {
         course.check().map_err(|error| anyhow!("rollouts[{at}].{error}"))?;
@@ -110,11 +146,18 @@ fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value>
 fn compat(value: &Value, family: Option<Family>, judge: JudgeKind) -> Result<Value> {
     let named = value.get("family").and_then(Value::as_str).map(str::parse::<Family>).transpose()?;
     let case = value.get("case").filter(|_| named.is_some()).unwrap_or(value);
-    let family = family.or(named).or_else(|| guess(case)).context("its keys tell no family; say which with --family")?;
-    if family == Family::RewardFunc && judge != JudgeKind::Contains {
-        let samples = case.get("samples").context("\"samples\" is missing")?;
-        let samples: Vec<Sample> = serde_json::from_value(samples.clone()).context("\"samples\" cannot be read")?;
-        return Ok(serde_json::to_value(reward_func(&samples, &judge))?);
+    if !std::ptr::eq(case, value) {
+        keys::check(value, "a line", &["family", "case"])?;
+    }
+    let Some(family) = family.or(named).or_else(|| guess(case)) else {
+        keys::check(case, "a case", &Family::ALL.map(compat::keys).concat())?;
+        anyhow::bail!("its keys tell no family; say which with --family")
+    };
+    keys::check(case, "a case", &[compat::keys(family), &["family", "case"][..]].concat())?;
+    if family == Family::RewardFunc {
+        let samples = case.get("samples").and_then(Value::as_array).into_iter().flatten();
+        samples.into_iter().try_for_each(|sample| keys::check(sample, "a sample", &["response", "label", "metadata"]))?;
+        return Ok(run_reward_func(case, &judge)?);
     }
     Ok(run_case(family, case)?)
 }
