@@ -18,6 +18,7 @@ pub(super) fn read(text: &[char], out: &mut Form) {
         out,
         from,
         start: from,
+        last: from,
         held: None,
         among_words: false,
         behind_number: false,
@@ -38,8 +39,9 @@ struct Words<'a> {
     out: &'a mut Form,
     /// Where the form begins.
     from: usize,
-    /// Where the word begins that is being written.
+    /// Where the word begins that is being written, and where the one before it.
     start: usize,
+    last: usize,
     /// An article that is dropped as soon as another word comes, and whether a comma stands before it.
     held: Option<(&'static str, bool)>,
     /// Some word has letters.
@@ -126,6 +128,22 @@ impl Words<'_> {
         self.among_words |= self.has_letters();
         self.behind_number = self.open().last().is_some_and(u8::is_ascii_digit);
         self.out.push(b' ');
+        self.last = std::mem::replace(&mut self.start, self.out.len());
+    }
+
+    /// A sign of money: behind the number that an answer begins with it stands in front of it (`5 €` is `€5`), unless another
+    /// number comes.
+    fn money(&mut self, letter: char, number_comes: bool) {
+        self.end();
+        let amount = self.behind_number
+            && self.last == self.from
+            && self.out[self.last..].iter().find(|byte| **byte != b'-').is_some_and(u8::is_ascii_digit);
+        if number_comes || !amount {
+            return self.word(letter.encode_utf8(&mut [0; 4]));
+        }
+        let mut sign = [0; 4];
+        let sign = letter.encode_utf8(&mut sign).bytes().chain([b' ']);
+        self.out.insert_many(self.last, sign);
         self.start = self.out.len();
     }
 
@@ -189,7 +207,10 @@ impl Place<'_> {
             '%' => words.word("percent"),
             '‰' => words.word("permille"),
             '‱' => words.word("permyriad"),
-            _ if currency(letter) => words.word(letter.encode_utf8(&mut [0; 4])),
+            _ if currency(letter) => {
+                let next = self.seen_after(at + 1);
+                words.money(letter, begins(self.text, next) || self.text.get(next) == Some(&'-') && begins(self.text, next + 1));
+            }
             _ if symbol(letter) => {
                 words.end();
                 words.letter(letter);
@@ -253,6 +274,14 @@ impl Place<'_> {
         if signs && (digit_follows || name) || first && number_at(self.seen_after(next)) {
             words.end();
             words.minus = true;
+        } else if self.after(1) == Some('-')
+            && !self.alphanumeric(self.after(2))
+            && self.before(1).is_some_and(char::is_alphabetic)
+            && self.is_short(words)
+            || words.open().ends_with(b"-") && self.before(1) == Some('-') && !self.alphanumeric(self.after(1))
+        {
+            // `C--` is a language.
+            words.put('-');
         } else if self.is_grade(words) && !(self.digit(self.before(1)) && self.digit(self.text.get(self.seen_after(next)).copied())) {
             words.put('-');
         } else {
@@ -271,12 +300,14 @@ impl Place<'_> {
 
     /// Whether a sign here stands behind a short word and before none.
     fn is_grade(&self, words: &Words<'_>) -> bool {
-        let short = || std::str::from_utf8(words.open()).is_ok_and(|word| word.chars().count() <= GRADE);
         self.alphanumeric(self.before(1))
             && !self.alphanumeric(self.after(1))
             && !matches!(self.after(1), Some('-' | '+' | '*'))
-            && !words.open().is_empty()
-            && short()
+            && self.is_short(words)
+    }
+
+    fn is_short(&self, words: &Words<'_>) -> bool {
+        std::str::from_utf8(words.open()).is_ok_and(|word| (1..=GRADE).contains(&word.chars().count()))
     }
 
     fn plus(&self, words: &mut Words<'_>) {
