@@ -30,7 +30,7 @@ impl Store {
             return Ok(Vec::new());
         }
         self.write_to(|tables| {
-            let mut written = Written { outcomes: vec![], known: BTreeMap::new(), epoch: 0, changes: vec![] };
+            let mut written = Written { outcomes: vec![], known: BTreeMap::new(), prints: BTreeMap::new(), epoch: 0, changes: vec![] };
             let mut desk = Desk { epoch: tables.number("epoch")?, changes: tables.number("changes")?, tables, written: &mut written };
             for (task, was, pending) in &ill {
                 let to = match was {
@@ -90,7 +90,7 @@ mod tests {
 
     /// What an earlier version wrote: the entry, and the change that made it so.
     fn as_it_was(store: &Store, task: &str, entry: Entry, change: Option<(Option<Reference>, Reference)>) {
-        let mut written = Written { outcomes: vec![], known: BTreeMap::new(), epoch: 0, changes: vec![] };
+        let mut written = Written { outcomes: vec![], known: BTreeMap::new(), prints: BTreeMap::new(), epoch: 0, changes: vec![] };
         let done = store.write_to(|tables| {
             tables.known.insert(task, entry)?;
             if entry.2 > 0 {
