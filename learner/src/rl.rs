@@ -58,6 +58,7 @@ struct Bench {
 /// an error in the end, so that an orchestrator does not take the run for done.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
+    config.findings().admit()?;
     crate::metrics::describe();
     config.start_pool();
     config.device.admits_folder(&config.policy).map_err(refusal)?;
@@ -67,10 +68,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     // The service outlives the loop by a moment, so that actors hear of the end.
     let serving = Shutdown::new();
     let _probes = server.health().listen(config.health_listen, &serving).await?;
-    std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
     let tasks = Tasks::load(&config.tasks)?;
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     let (model, published) = model_files::read(&config.policy).map_err(bad)?;
+    config.of_model(&published).result()?;
+    std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
     let resumed = checkpoint::load(&config.out.join("checkpoint"))?;
     let weights = match &resumed {
         Some(state) => state.weights.clone(),

@@ -100,9 +100,25 @@ impl SftConfig {
                 return refuse(key, &value, "give at least 1");
             }
         }
+        if self.lr > MOST_RATE || self.final_lr > MOST_RATE {
+            return refuse(if self.lr > MOST_RATE { "lr" } else { "final_lr" }, &self.lr.max(self.final_lr), "give at most 10");
+        }
+        if self.observation_weight > MOST_WEIGHT {
+            return refuse("observation_weight", &self.observation_weight, "give at most 1000; the agent's own tokens weigh 1");
+        }
+        if self.batch_tokens > MOST_TOKENS {
+            return refuse("batch_tokens", &self.batch_tokens, "give at most 16777216: a step is held in memory");
+        }
         Ok(())
     }
 }
+
+/// Learning rates above this move every weight out of its range in one step.
+const MOST_RATE: f64 = 10.0;
+/// Weights of observations above this leave nothing of the agent's own tokens.
+const MOST_WEIGHT: f64 = 1000.0;
+/// Tokens of a step above this are a slip.
+const MOST_TOKENS: usize = 1 << 24;
 
 /// What one step measured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

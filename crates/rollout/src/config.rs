@@ -8,6 +8,9 @@ use hypereyes_domain::Sampling;
 use hypereyes_search::{EnvConfig, Search};
 use serde::{Deserialize, Serialize};
 
+/// Limits above this are slips.
+const MOST: u64 = 1 << 24;
+
 /// Limits and wording of episodes.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -62,6 +65,17 @@ impl RolloutConfig {
             return Err(format!("{key} is 0: no episode fits in; give at least 1"));
         }
         self.env.check().map_err(|error| format!("env.{error}"))?;
+        if let Some((key, limit)) = limits.iter().find(|(_, limit)| *limit > MOST) {
+            return Err(format!("{key} is {limit}: give at most {MOST}"));
+        }
+        let env = &self.env;
+        let shown = [("env.image_hits", env.image_hits), ("env.text_hits", env.text_hits), ("env.max_hit_chars", env.max_hit_chars)];
+        if let Some((key, _)) = shown.iter().find(|(_, count)| *count == 0) {
+            return Err(format!("{key} is 0: a search would show nothing; give at least 1"));
+        }
+        if !env.text_min_relevance.is_finite() {
+            return Err(format!("env.text_min_relevance is {}: give a finite number", env.text_min_relevance));
+        }
         self.sampling().check()
     }
 
