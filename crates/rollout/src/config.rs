@@ -68,14 +68,6 @@ impl RolloutConfig {
         if let Some((key, limit)) = limits.iter().find(|(_, limit)| *limit > MOST) {
             return Err(format!("{key} is {limit}: give at most {MOST}"));
         }
-        let env = &self.env;
-        let shown = [("env.image_hits", env.image_hits), ("env.text_hits", env.text_hits), ("env.max_hit_chars", env.max_hit_chars)];
-        if let Some((key, _)) = shown.iter().find(|(_, count)| *count == 0) {
-            return Err(format!("{key} is 0: a search would show nothing; give at least 1"));
-        }
-        if !env.text_min_relevance.is_finite() {
-            return Err(format!("env.text_min_relevance is {}: give a finite number", env.text_min_relevance));
-        }
         self.sampling().check()
     }
 
