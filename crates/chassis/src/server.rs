@@ -79,8 +79,9 @@ impl ServerConfig {
         // More permits than this no semaphore has.
         found.within("max_calls_per_connection", self.max_calls_per_connection, 1..=1 << 24);
         found.at_least_one("max_streams_per_connection", self.max_streams_per_connection);
-        found.at_least_one("max_connections", self.max_connections as u64);
-        found.at_least_one("max_connections_per_peer", self.max_connections_per_peer as u64);
+        found.within("max_connections", self.max_connections, 1..=1 << 24);
+        found.within("max_connections_per_peer", self.max_connections_per_peer, 1..=1 << 24);
+        found.within("max_request_bytes", self.max_request_bytes, 1..=1 << 40);
         found.span("keepalive_secs", self.keepalive_secs, 1, 1);
         found.span("keepalive_timeout_secs", self.keepalive_timeout_secs, 1, 1);
         found.span("grace_secs", self.grace_secs, 0, 1);

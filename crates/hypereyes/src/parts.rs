@@ -8,9 +8,10 @@ use hypereyes_chassis::{BadInput, TelemetryConfig, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_policy::backend::Cpu;
-use hypereyes_policy::checkpoint;
+use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::engine::{Engine, EngineConfig};
+use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_rollout::Setup;
 use hypereyes_search::{EmbeddedSearch, Limited, World};
 
@@ -48,12 +49,19 @@ pub fn refusal(error: hypereyes_policy::Error) -> anyhow::Error {
     }
 }
 
-/// Reads a whole model folder and forgets it: what is wrong with it is said before anything else is done.
-pub fn check_model(model: &Path) -> Result<ModelConfig> {
+/// The shape of a model folder.
+pub fn shape(model: &Path) -> Result<ModelConfig> {
+    Ok(ModelConfig::load(model).map_err(|error| BadInput::new(error.to_string()))?)
+}
+
+/// Reads a whole model folder: what is wrong with it is said before anything else is done.
+pub fn check_model(model: &Path) -> Result<(ModelConfig, HostWeights)> {
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     chat(model)?;
-    let (config, _) = checkpoint::load::<Cpu>(model, &Default::default()).map_err(bad)?;
-    Ok(config)
+    let (config, weights) = checkpoint::read(model).map_err(bad)?;
+    let built = checkpoint::from_host(Qwen3Vl::<Cpu>::init(&config, 0, &Default::default()), &weights);
+    built.map_err(|error| BadInput::new(format!("{}: {error}", model.display())))?;
+    Ok((config, weights))
 }
 
 /// Logs of this process (warnings and worse) and metrics; the rooms have their own.

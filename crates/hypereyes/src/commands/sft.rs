@@ -18,8 +18,8 @@ use hypereyes_policy::init;
 
 use crate::commands::synth::write_tokenizer;
 use crate::config::Config;
-use crate::parts;
 use crate::progress::Bar;
+use crate::{check, parts};
 
 /// Distinct look-up drills; far more than are used twice.
 const DRILLS: usize = 4000;
@@ -49,14 +49,31 @@ pub struct SftArgs {
 /// Trains and writes the policy.
 pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
     let bad = |error: &dyn std::fmt::Display| BadInput::new(error.to_string());
-    config.sft.check().map_err(|error| bad(&error))?;
-    config.tiny.check().map_err(|error| BadInput::new(format!("tiny.{error}")))?;
-    config.init.check().map_err(|error| BadInput::new(format!("init.{error}")))?;
+    let mut found = check::cold_start(config);
+    found.result()?;
+    if args.model.is_some() {
+        let usual = Config::default();
+        for (table, differs) in [("tiny", config.tiny != usual.tiny), ("init", config.init != usual.init)] {
+            if differs {
+                found.warn(table, "has no effect with --model, whose shape and weights are taken");
+            }
+        }
+    }
     let limits = Limits::default();
     let set = DataSet::load(&args.data, &limits).map_err(|error| bad(&error))?;
     let scratch = tempfile::tempdir()?;
     let (model, weights) = start(config, args.model.as_deref(), scratch.path())?;
     let tokenizer = args.model.as_deref().unwrap_or(scratch.path());
+    let chat = parts::chat(tokenizer)?;
+    let to = args.model.as_ref().map_or_else(|| "the fresh policy of this world".to_owned(), |folder| folder.display().to_string());
+    let vocabulary = check::models::vocabulary(tokenizer, &model)?.digest();
+    found.extend(check::data::findings(&set, &chat, &vocabulary, &args.data.display().to_string(), &to));
+    found.under("sft_optim", config.sft_optim.of_model(weights.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.len()))));
+    if config.sft_optim.freezes_all(weights.keys().map(String::as_str)) {
+        found.refuse("sft_optim.groups", "freezes every parameter: nothing would be learned; give one a rate above 0");
+    }
+    found.result()?;
+    found.warned().iter().for_each(|warning| crate::output::note(&format!("warning: {warning}")));
     let processor = Processor::load(tokenizer).map_err(|error| bad(&error))?;
     let images: BTreeMap<_, _> = set.pictures.into_iter().map(|(id, picture)| (id, Arc::new(picture.image))).collect();
     let mut examples = vec![];
@@ -65,7 +82,6 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         let pictures = pictures.with_context(|| format!("task {}: a picture is not in the data set", demonstration.task))?;
         examples.push(Example::new(&demonstration.trajectory, pictures));
     }
-    let chat = parts::chat(tokenizer)?;
     let drills = hypereyes_synth::drill::drills(&*parts::world(config)?, &chat, &config.rollout.system_text(), DRILLS, config.seed);
     let drills: Vec<Example> = drills.iter().map(|drill| Example::new(drill, vec![])).collect();
     let mut trainer = Trainer::new(model.clone(), weights, config.sft_optim.clone(), config.sft.placement()).map_err(parts::refusal)?;
