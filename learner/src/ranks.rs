@@ -76,9 +76,9 @@ impl RanksConfig {
     pub fn findings(&self) -> Findings {
         let mut found = Findings::default();
         if self.world == 0 || self.world > MOST_RANKS {
-            found.refuse("world", format!("is {}: give 1 to {MOST_RANKS}", self.world));
+            found.refuse("world", format!("= {}: give 1 to {MOST_RANKS}", self.world));
         } else if self.rank >= self.world {
-            found.refuse("rank", format!("is {} of world = {}: ranks count from 0", self.rank, self.world));
+            found.refuse("rank", format!("= {} of world = {}: ranks count from 0", self.rank, self.world));
         }
         found.span("timeout_s", self.timeout_s, 1, 1);
         found

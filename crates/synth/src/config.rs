@@ -156,7 +156,8 @@ impl SynthConfig {
             return refuse("held_out_layers.count", "0 layers hold no task: give at least 1".into());
         }
         if !self.layers.disjoint(&self.held_out_layers) {
-            return refuse("held_out_layers", "training and held-out layers must be two disjoint runs of at least one layer".into());
+            let [train, held_out] = [self.layers, self.held_out_layers].map(|run| format!("(first {}, count {})", run.first, run.count));
+            return refuse("held_out_layers", format!("{held_out} and layers {train} must be two disjoint runs of at least one layer"));
         }
         if !(0.01..=0.9).contains(&self.held_out_share) {
             return refuse("held_out_share", format!("{} is not within 0.01..=0.9", self.held_out_share));

@@ -64,6 +64,9 @@ impl EngineConfig {
     /// A sentence for whoever wrote the settings.
     pub fn check(&self) -> Result<(), String> {
         let sizes = [("max_sequences", self.max_sequences), ("max_context", self.max_context), ("max_rows", self.max_rows)];
+        if self.cache_bytes == 0 {
+            return Err("cache_bytes is 0: no token could be kept; give room for a sequence".to_owned());
+        }
         match sizes.iter().find(|(_, size)| !(1..=MOST).contains(size)) {
             Some((key, 0)) => Err(format!("{key} is 0: no token could be fed; give at least 1")),
             Some((key, size)) => Err(format!("{key} is {size}: give at most {MOST}")),
