@@ -25,6 +25,7 @@ const FILLED_IN: &[(&str, &str)] = &[
     ("learner.tasks", "tasks are made from `synth` and `seed`; a learner in a process of its own reads a folder"),
     ("learner.out", "everything is written below run_dir"),
     ("learner.seed", "set `seed`"),
+    ("learner.max_context_tokens", "set rollout.max_context_tokens"),
     ("learner.ranks.rank", "ranks are numbered; set up.ranks"),
     ("learner.ranks.world", "set up.ranks"),
     ("learner.ranks.leader", "rooms are found by the ports in up.ports"),

@@ -64,6 +64,13 @@ pub fn of_loop(rooms: &Loop<'_>) -> Findings {
             found.warn("teacher_service.max_batch_tokens", message);
         }
     }
+    if learner.max_context_tokens < wants {
+        let message = format!(
+            "is {}, but an episode may have {rollout}.max_context_tokens = {wants} tokens, and longer ones would not be taken: set it to {wants}",
+            learner.max_context_tokens
+        );
+        found.refuse("learner.max_context_tokens", message);
+    }
     let lease_ms = learner.lease_s.saturating_mul(1000);
     if actor.heartbeat_ms >= lease_ms && learner.lease_s > 0 {
         let message = format!(
