@@ -4,11 +4,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hypereyes_chassis::{BackoffConfig, BreakerConfig, TelemetryConfig, TlsConfig};
+use hypereyes_chassis::{BackoffConfig, BadInput, BreakerConfig, Findings, TelemetryConfig, TlsConfig};
 use hypereyes_policy::engine::EngineConfig;
+use hypereyes_proto::client;
+use hypereyes_proto::convert::ids;
+use hypereyes_proto::limits::MAX_TOP;
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_search::LimitsConfig;
 use serde::{Deserialize, Serialize};
+
+/// More groups than this at the same moment are a slip.
+const MOST_GROUPS: usize = 1 << 16;
 
 /// Settings of an actor.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -100,6 +106,55 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What is wrong with the settings, all of it on one line.
+    ///
+    /// # Errors
+    /// [`BadInput`] that names the keys.
+    pub fn check(&self) -> Result<(), BadInput> {
+        self.findings().result()
+    }
+
+    /// What is wrong with the settings, as far as they alone can tell: no file but certificates is opened.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        if let Err(error) = ids::actor("id", self.id.clone()) {
+            found.refuse("id", format!("is no name: {error}"));
+        }
+        let peers = [("learner", Some(&self.learner)), ("reward", Some(&self.reward)), ("teacher", self.teacher.as_ref())];
+        for (key, address) in peers {
+            if let Some(Err(error)) = address.map(|address| client::check_address(address, self.tls.is_some())) {
+                found.refuse(key, format!("cannot be called: {error}"));
+            }
+        }
+        if self.policy.as_os_str().is_empty() {
+            found.refuse("policy", "is empty: name a model folder");
+        }
+        found.told("rollout", self.rollout.check());
+        found.told("engine", self.engine.check());
+        if let Err(error) = self.engine.device.check() {
+            found.refuse("engine.device", format!("cannot be had: {error}"));
+        }
+        found.told("search", self.search.check());
+        found.within("groups_in_flight", self.groups_in_flight, 1..=MOST_GROUPS);
+        found.at_least_one("pictures_bytes", self.pictures_bytes as u64);
+        found.threads("threads", self.threads);
+        for (key, time) in [("heartbeat_ms", self.heartbeat_ms), ("fetch_ms", self.fetch_ms), ("teacher_ms", self.teacher_ms)] {
+            found.span(key, time, 1, 1000);
+        }
+        found.span("grace_ms", self.grace_ms, 0, 1000);
+        found.under("teacher_breaker", self.teacher_breaker.findings());
+        if self.teacher_top_k > MAX_TOP {
+            found.refuse("teacher_top_k", format!("is {}; at most {MAX_TOP} are named", self.teacher_top_k));
+        }
+        found.under("backoff", self.backoff.findings());
+        found.ports(&[("metrics_listen", self.metrics_listen), ("health_listen", self.health_listen)]);
+        found.under("telemetry", self.telemetry.findings());
+        if let Some(tls) = &self.tls {
+            found.under("tls", tls.findings());
+        }
+        found
+    }
+
     pub(crate) fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.heartbeat_ms.max(1))
     }

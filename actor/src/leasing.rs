@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypereyes_chassis::Shutdown;
 use hypereyes_chassis::backoff::Backoff;
 use hypereyes_chassis::shutdown::drain;
+use hypereyes_chassis::{BadInput, Shutdown};
 use hypereyes_domain::Failure;
 use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,7 +24,17 @@ const LAST: Duration = Duration::from_secs(3);
 
 /// Leases until `over` is triggered: by the learner's word, or as a child of `shutdown`. Groups in flight then go on while they
 /// are ours and the learner lives; after a shutdown they get `grace` to finish, and the rest is given back.
-pub async fn lease(worker: &Arc<Worker>, leases: &Leases, slots: usize, grace: Duration, over: &Shutdown, shutdown: &Shutdown) {
+///
+/// # Errors
+/// [`BadInput`] for a lease that this actor can never roll out: another try would fail alike, here or in its next process.
+pub async fn lease(
+    worker: &Arc<Worker>,
+    leases: &Leases,
+    slots: usize,
+    grace: Duration,
+    over: &Shutdown,
+    shutdown: &Shutdown,
+) -> Result<(), BadInput> {
     let groups = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(slots.clamp(1, Semaphore::MAX_PERMITS)));
     let mut backoff = Backoff::new(&worker.backoff);
@@ -46,6 +56,10 @@ pub async fn lease(worker: &Arc<Worker>, leases: &Leases, slots: usize, grace: D
             }
             Ok(Leased::Lease(lease)) => {
                 backoff.reset();
+                if let Err(reason) = worker.engine_holds(lease.size) {
+                    let _ = worker.peers.abandon(&lease.group, Failure::Policy, &reason).await; // It expires otherwise.
+                    return Err(BadInput::new(reason));
+                }
                 begin(worker, leases, &groups, *lease, slot);
                 continue;
             }
@@ -72,12 +86,13 @@ pub async fn lease(worker: &Arc<Worker>, leases: &Leases, slots: usize, grace: D
     }
     groups.close();
     if shutdown.race(groups.wait()).await.is_some() {
-        return;
+        return Ok(());
     }
     if drain(&groups, grace).await > 0 {
         worker.stop_now.cancel();
         drain(&groups, LAST).await;
     }
+    Ok(())
 }
 
 fn begin(worker: &Arc<Worker>, leases: &Leases, groups: &TaskTracker, lease: Lease, slot: OwnedSemaphorePermit) {

@@ -28,7 +28,6 @@ use hypereyes_domain::PolicyVersion;
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::engine::Engine;
-use hypereyes_proto::limits::MAX_TOP;
 use hypereyes_rollout::{RolloutConfig, Setup};
 use hypereyes_search::{EmbeddedSearch, Limited, World};
 use hypereyes_weights::{Base, Published, Shapes, Snapshot};
@@ -63,6 +62,7 @@ impl Room for Actor {
 /// that is away is not an error.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
+    config.findings().admit()?;
     metrics::describe();
     hypereyes_rollout::metrics::describe();
     hypereyes_weights::metrics::describe();
@@ -77,9 +77,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let _probes = health.listen(config.health_listen, &shutdown).await?;
     let security = Security::new(config.tls.as_ref())?;
     let id = format!("{}-{}-{:08x}", config.id, std::process::id(), RandomState::new().hash_one(&config.id) as u32);
-    if config.teacher_top_k > MAX_TOP {
-        return Err(BadInput::new(format!("teacher_top_k is {}; at most {MAX_TOP} are named", config.teacher_top_k)).into());
-    }
     let peers = Peers::secure(&security, &id, &config.learner, &config.reward, config.teacher.as_deref())?;
     let peers = peers.with_teacher_top(config.teacher_top_k);
     let loading = config.clone();
@@ -118,9 +115,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     });
     // Heartbeats and weights go on while groups in flight get their grace.
     tokio::select! {
-        () = leasing::lease(&worker, &leases, config.groups_in_flight, config.grace(), &over, &shutdown) => {}
+        leased = leasing::lease(&worker, &leases, config.groups_in_flight, config.grace(), &over, &shutdown) => leased?,
         never = heartbeat::beat(&peers, &leases, config.heartbeat(), &over, &stop_now) => match never {},
-        never = follower.follow() => match never {},
+        Err(misfit) = follower.follow() => return Err(misfit.into()),
     }
     tracing::info!("actor done");
     Ok(())

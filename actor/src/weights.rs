@@ -5,8 +5,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use hypereyes_chassis::BackoffConfig;
 use hypereyes_chassis::backoff::Backoff;
+use hypereyes_chassis::{BackoffConfig, BadInput};
 use hypereyes_policy::engine::Engine;
 use hypereyes_proto::client::LearnerClient;
 use hypereyes_weights::{Base, Published, Shapes, Versions, fetch, watch};
@@ -41,11 +41,14 @@ pub struct Follower {
 
 impl Follower {
     /// Follows the learner; while it is away, the engine goes on with what it has.
-    pub async fn follow(mut self) -> Infallible {
+    ///
+    /// # Errors
+    /// [`BadInput`] when the learner trains another model than the one that this actor has: no other try would end better.
+    pub async fn follow(mut self) -> Result<Infallible, BadInput> {
         let mut backoff = Backoff::new(&self.backoff);
         loop {
             match watch(&mut self.learner, Instant::now() + OPENING).await {
-                Ok(mut versions) => self.listen(&mut versions, &mut backoff).await,
+                Ok(mut versions) => self.listen(&mut versions, &mut backoff).await?,
                 Err(error) => {
                     counter!(RECONNECTS, "op" => "watch").increment(1);
                     tracing::debug!(%error, "the learner announces nothing");
@@ -56,19 +59,19 @@ impl Follower {
     }
 
     /// Installs what is announced until the stream ends or something fails; a new stream begins with the newest version.
-    async fn listen(&mut self, versions: &mut Versions, backoff: &mut Backoff) {
+    async fn listen(&mut self, versions: &mut Versions, backoff: &mut Backoff) -> Result<(), BadInput> {
         loop {
             let published = match versions.next().await {
                 Ok(Some(published)) => published,
-                Ok(None) => return,
+                Ok(None) => return Ok(()),
                 Err(error) => {
                     counter!(RECONNECTS, "op" => "watch").increment(1);
                     tracing::debug!(%error, "the announcements broke off");
-                    return;
+                    return Ok(());
                 }
             };
-            if !self.install(published).await {
-                return;
+            if !self.install(published).await? {
+                return Ok(());
             }
             backoff.reset();
         }
@@ -76,7 +79,7 @@ impl Follower {
 
     /// Puts a version into the engine, unless it is there. A learner that went back to a checkpoint publishes old numbers again:
     /// what counts is what it says now.
-    async fn install(&mut self, published: Published) -> bool {
+    async fn install(&mut self, published: Published) -> Result<bool, BadInput> {
         if (published.version, published.digest) != (self.held.version, self.held.digest) {
             let until = Instant::now() + self.patience;
             let fetched = match fetch(&mut self.learner, published.version, Some(&self.shapes), self.base.as_ref(), until).await {
@@ -84,7 +87,12 @@ impl Follower {
                 Err(error) => {
                     counter!(RECONNECTS, "op" => "fetch").increment(1);
                     tracing::warn!(version = published.version.0, %error, "weights did not arrive");
-                    return false;
+                    if error.is_misfit() {
+                        return Err(BadInput::new(format!(
+                            "policy: the learner trains another model than the one in this folder: {error}"
+                        )));
+                    }
+                    return Ok(false);
                 }
             };
             let arrived = Published { version: fetched.version, digest: fetched.digest, life: published.life };
@@ -93,7 +101,7 @@ impl Follower {
             if let Err(error) = self.engine.swap(fetched.weights, arrived.version).await {
                 counter!(RECONNECTS, "op" => "swap").increment(1);
                 tracing::error!(version = arrived.version.0, %error, "the engine refuses weights");
-                return false;
+                return Ok(false);
             }
             tracing::info!(version = arrived.version.0, wire_bytes, bytes, "new weights");
             self.base = Some(base);
@@ -102,6 +110,6 @@ impl Follower {
         self.held.life = published.life;
         gauge!(VERSION).set(self.held.version.0 as f64);
         self.installed.send_replace(Some(self.held));
-        true
+        Ok(true)
     }
 }

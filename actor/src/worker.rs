@@ -74,6 +74,22 @@ impl From<CallError> for Failed {
 }
 
 impl Worker {
+    /// Whether the engine can ever hold a group of this size.
+    ///
+    /// # Errors
+    /// A sentence that names the keys on both sides.
+    pub fn engine_holds(&self, siblings: usize) -> Result<(), String> {
+        let most = self.engine.most_siblings();
+        if siblings <= most {
+            return Ok(());
+        }
+        Err(format!(
+            "the learner leases groups of {siblings} (its group_size), and this engine holds {most}: raise engine.max_sequences to {} and \
+             engine.cache_bytes with it, or lower group_size",
+            siblings + 1
+        ))
+    }
+
     /// Lives through a group. Returns when nothing is owed any more.
     pub async fn live(&self, lease: Lease, held: Held) {
         let made = tokio::select! {

@@ -227,8 +227,10 @@ async fn when_the_run_is_over_and_the_learner_is_gone_the_actor_ends() {
 async fn a_group_that_cannot_be_rolled_out_is_given_back() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let weights = policy(folder.path());
-    // The engine holds eight sequences.
-    let learner = Learner::new(&weights, [lease("big@1", 9, 0), lease("t@2", 2, 0)]);
+    // The context holds 256 tokens. A group that is too large for the engine is another matter: all of a run are.
+    let mut big = lease("big@1", 2, 0);
+    big.task.as_mut().expect("leases have tasks").question = "peso, ".repeat(400);
+    let learner = Learner::new(&weights, [big, lease("t@2", 2, 0)]);
     let (incoming, address) = port();
     let _serving = learner.serve_at(incoming);
     let config = Config { groups_in_flight: 1, ..config(folder.path(), &address, &Reward::default().serve()) };
@@ -267,4 +269,38 @@ async fn a_task_whose_picture_cannot_be_read_is_given_back_at_once_and_every_cal
     assert_eq!(rpcs, HashSet::from(["lease", "submit", "heartbeat", "abandon"]));
     let secrets: HashSet<&Option<String>> = state.shown.iter().map(|(_, secret)| secret).collect();
     assert!(secrets.len() == 1 && secrets.iter().all(|secret| secret.as_ref().is_some_and(|secret| secret.len() == 64)), "{secrets:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_other_try_can_mend_ends_the_actor_with_its_reason() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let weights = policy(folder.path());
+    // The engine holds seven siblings beside their prompt.
+    let learner = Learner::new(&weights, [lease("t@1", 8, 0)]);
+    learner.state().endless = true;
+    let (incoming, address) = port();
+    let _serving = learner.serve_at(incoming);
+    let (_, task) = spawn(config(folder.path(), &address, &Reward::default().serve()));
+    let ended = tokio::time::timeout(PATIENCE, task).await.expect("it ends in time").expect("no panic");
+    let error = ended.expect_err("it can never hold such a group");
+    assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT);
+    for part in ["groups of 8", "holds 7", "engine.max_sequences to 9", "group_size"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let given_back = learner.state().abandoned.clone();
+    assert_eq!(given_back.len(), 1, "once, with its reason, and not again and again");
+    assert!(given_back[0].detail.contains("holds 7"), "{given_back:?}");
+
+    // The learner trains another model.
+    let other = tempfile::tempdir().expect("a temporary folder");
+    let mut bigger = policy(other.path());
+    let (_, tensor) = bigger.iter_mut().next().expect("a policy has tensors");
+    tensor.shape.insert(0, 1);
+    let learner = Learner::new(&bigger, [lease("t@1", 2, 0)]);
+    let (incoming, address) = port();
+    let _serving = learner.serve_at(incoming);
+    let (_, task) = spawn(config(folder.path(), &address, &Reward::default().serve()));
+    let ended = tokio::time::timeout(PATIENCE, task).await.expect("it ends in time").expect("no panic");
+    let error = ended.expect_err("its weights never fit").to_string();
+    assert!(error.contains("trains another model"), "{error}");
 }

@@ -3,11 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use hypereyes_chassis::{BadInput, ServerConfig, TelemetryConfig, TlsConfig};
+use hypereyes_chassis::{BadInput, Findings, ServerConfig, TelemetryConfig, TlsConfig};
 use hypereyes_domain::Sampling;
-use hypereyes_objective::Options;
-use hypereyes_policy::checkpoint::StoredDtype;
+use hypereyes_objective::{Correction, ObjectiveError, Options};
+use hypereyes_policy::checkpoint::{HostWeights, StoredDtype};
 use hypereyes_policy::device::Device;
+use hypereyes_proto::client;
+use hypereyes_proto::limits::{MAX_BATCH_GROUPS, MAX_GROUP_SIZE};
 use serde::{Deserialize, Serialize};
 
 use crate::optim::OptimConfig;
@@ -180,46 +182,165 @@ impl Default for Config {
     }
 }
 
-/// No machine has more cores than this for one process.
-const MOST_THREADS: usize = 1024;
+/// Learning rates above this move every weight out of its range in one step.
+const MOST_RATE: f64 = 10.0;
 
 impl Config {
-    /// What is wrong with the settings.
+    /// What is wrong with the settings, all of it on one line.
     ///
     /// # Errors
-    /// [`BadInput`] that names the key.
+    /// [`BadInput`] that names the keys.
     pub fn check(&self) -> Result<(), BadInput> {
-        let refuse = |text: &str| Err(BadInput::new(text.to_owned()));
-        if self.groups_per_step == 0 || self.group_size == 0 || self.steps == 0 {
-            return refuse("groups_per_step, group_size and steps must be at least 1");
+        self.findings().result()
+    }
+
+    /// What is wrong with the settings, as far as they alone can tell: no file but certificates is opened.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        for (key, count) in
+            [("groups_per_step", self.groups_per_step as u64), ("group_size", u64::from(self.group_size)), ("steps", self.steps)]
+        {
+            found.at_least_one(key, count);
+        }
+        if self.group_size as usize > MAX_GROUP_SIZE {
+            found.refuse("group_size", format!("is {}: give at most {MAX_GROUP_SIZE}", self.group_size));
+        }
+        if self.groups_per_step > MAX_BATCH_GROUPS {
+            found.refuse("groups_per_step", format!("is {}: give at most {MAX_BATCH_GROUPS}", self.groups_per_step));
         }
         if self.lease_s == 0 {
-            return refuse("lease_s is 0: no group could be rolled out in time; give at least 1");
+            found.refuse("lease_s", "is 0: no group could be rolled out in time; give at least 1");
         }
         if self.max_context_tokens < 2 {
-            return refuse(&format!("max_context_tokens is {}: a rollout has a prompt and a response", self.max_context_tokens));
+            found.refuse("max_context_tokens", format!("is {}: a rollout has a prompt and a response", self.max_context_tokens));
         }
         let [least, most] = self.reward_range;
         if !(least.is_finite() && most.is_finite() && least < most) {
-            return refuse(&format!("reward_range is [{least}, {most}]: give two finite numbers, the lesser first"));
+            found.refuse("reward_range", format!("is [{least}, {most}]: give two finite numbers, the lesser first"));
         }
-        Sampling::of(self.temperature, self.top_p).check().map_err(BadInput::new)?;
+        found.span("lease_most_s", self.lease_most_s, 0, 1);
+        found.span("stop_s", self.stop_s, 0, 1);
+        found.span("lease_s", self.lease_s.max(1), 1, 1);
+        found.span("time_limit_s", self.time_limit_s, 0, 1);
+        for (key, count) in [
+            ("checkpoint_every", self.checkpoint_every),
+            ("checkpoint_keep", self.checkpoint_keep as u64),
+            ("record_every", self.record_every),
+            ("micro_tokens", self.micro_tokens as u64),
+            ("pictures_bytes", self.pictures_bytes as u64),
+        ] {
+            found.at_least_one(key, count);
+        }
+        found.told("", Sampling::of(self.temperature, self.top_p).check());
         if self.temperature == 0.0 {
-            return refuse("temperature is 0: siblings would all be the same; give a positive number");
+            found.refuse("temperature", "is 0: siblings would all be the same; give a positive number");
         }
         for (key, rate) in [("lr", self.lr), ("final_lr", self.final_lr)] {
             if !(rate.is_finite() && rate >= 0.0) {
-                return refuse(&format!("{key} is {rate}: give a finite number of at least 0"));
+                found.refuse(key, format!("is {rate}: give a finite number of at least 0"));
+            } else if rate > MOST_RATE {
+                found.refuse(key, format!("is {rate}: give at most {MOST_RATE}"));
             }
         }
-        if self.threads > MOST_THREADS {
-            return refuse(&format!("threads is {}: give at most {MOST_THREADS}, or 0 for one per core", self.threads));
-        }
+        found.threads("threads", self.threads);
         if self.objective.opd_coef != 0.0 && self.temperature != 1.0 {
-            return refuse("distillation compares log-probs at temperature 1: set temperature = 1 or objective.opd_coef = 0");
+            let message = format!(
+                "is {}, and distillation compares log-probs at temperature 1: set temperature = 1 or objective.opd_coef = 0",
+                self.temperature
+            );
+            found.refuse("temperature", message);
         }
-        self.ranks.check()?;
-        self.objective.check().map_err(|error| BadInput::new(format!("objective: {error}")))
+        found.under("ranks", self.ranks.findings());
+        match self.objective.check() {
+            Err(ObjectiveError::Option { key, value, range }) => {
+                found.refuse(format!("objective.{key}"), format!("is {value}: give {range}"));
+            }
+            Err(error) => found.refuse("objective", format!("cannot be used: {error}")),
+            Ok(()) => {}
+        }
+        found.under("optim", self.optim.findings());
+        if let Err(error) = self.device.check() {
+            found.refuse("device", format!("cannot be had: {error}"));
+        }
+        for (key, folder) in [("policy", &self.policy), ("tasks", &self.tasks), ("out", &self.out)] {
+            if folder.as_os_str().is_empty() {
+                found.refuse(key, "is empty: name a folder");
+            }
+        }
+        let follows = (self.ranks.rank > 0).then_some(("ranks.leader", &self.ranks.leader));
+        for (key, address) in [("reward", &self.reward)].into_iter().chain(follows) {
+            if let Err(error) = client::check_address(address, self.tls.is_some()) {
+                found.refuse(key, format!("cannot be called: {error}"));
+            }
+        }
+        found.extend(self.nothing_to_learn());
+        self.of_process(&mut found);
+        found
+    }
+
+    /// What is wrong with the settings for a policy with these weights.
+    pub fn of_model(&self, weights: &HostWeights) -> Findings {
+        let mut found = Findings::default();
+        found.under("optim", self.optim.of_model(weights.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.len()))));
+        if self.optim.freezes_all(weights.keys().map(String::as_str)) {
+            found.refuse("optim.groups", "freezes every parameter: nothing would be learned; give one a rate above 0");
+        }
+        found
+    }
+
+    /// Settings with which steps are taken and nothing is learned.
+    fn nothing_to_learn(&self) -> Findings {
+        let mut found = Findings::default();
+        let objective = &self.objective;
+        if objective.opd_only && objective.opd_coef == 0.0 {
+            let message = "drops the rewards, and without a teacher (objective.opd_coef = 0, as with up.distill = false) nothing would be \
+                           learned; set objective.opd_coef above 0 with a teacher, or objective.opd_only = false";
+            found.refuse("objective.opd_only", message);
+        }
+        if self.group_size == 1 {
+            if objective.opd_coef == 0.0 {
+                let message = "is 1 without a teacher (objective.opd_coef = 0, as with up.distill = false): a rollout without siblings is \
+                               compared with nothing and would teach nothing; give at least 2";
+                found.refuse("group_size", message);
+            } else {
+                found.warn("group_size", "is 1: rewards teach nothing, since there are no siblings to compare; only the teacher does");
+            }
+        }
+        if let Some((low, high)) = objective.correction.bounds() {
+            let drops = matches!(objective.correction, Correction::Icepop { .. }) && !(low..=high).contains(&1.0);
+            if high == 0.0 || drops {
+                let message = format!(
+                    "is {low} to {high}: a token on which trainer and sampler agree would count nothing, and nothing would be learned; let it \
+                     hold 1"
+                );
+                found.refuse("objective.correction", message);
+            }
+        }
+        let usual = Options::default();
+        let clips = [
+            ("clip_low", objective.clip_low != usual.clip_low),
+            ("clip_high", objective.clip_high != usual.clip_high),
+            ("dual_clip", objective.dual_clip != usual.dual_clip),
+        ];
+        for (key, _) in clips.iter().filter(|(_, differs)| *differs) {
+            found.warn(format!("objective.{key}"), "changes nothing: a batch is trained once, and the ratio that is clipped is 1 then");
+        }
+        if self.lr == 0.0 {
+            found.warn("lr", "is 0: every step is taken and no weight moves");
+        } else if self.warmup >= self.steps && self.steps > 0 && self.warmup > 5 {
+            found.warn("warmup", format!("is {}: the learning rate grows until the end of the {} steps", self.warmup, self.steps));
+        }
+        found
+    }
+
+    /// What every process has.
+    fn of_process(&self, found: &mut Findings) {
+        found.ports(&[("listen", Some(self.listen)), ("metrics_listen", self.metrics_listen), ("health_listen", self.health_listen)]);
+        found.under("server", self.server.findings());
+        found.under("telemetry", self.telemetry.findings());
+        if let Some(tls) = &self.tls {
+            found.under("tls", tls.findings());
+        }
     }
 
     /// The pool of threads that computes; every rank's process has one.

@@ -5,6 +5,7 @@
 //! model itself never hears of adapters: it is given the sums, and so are the actors. What is saved is optimiser state; a pass
 //! costs what it costs without.
 
+use hypereyes_chassis::Findings;
 use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -29,6 +30,32 @@ impl Default for LoraConfig {
     fn default() -> Self {
         let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).to_vec();
         Self { rank: 0, alpha: 16.0, targets }
+    }
+}
+
+/// Ranks above this are no low ones.
+const MOST_RANK: usize = 1 << 16;
+
+impl LoraConfig {
+    /// What is wrong with the settings, whatever the model.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        found.within("rank", self.rank, 0..=MOST_RANK);
+        if !(self.alpha > 0.0 && (self.alpha as f32).is_finite()) {
+            found.refuse("alpha", format!("is {}: give more than 0", self.alpha));
+        }
+        found
+    }
+
+    /// Why a model whose tensors have these names and numbers of dimensions can have no such adapters.
+    pub fn misfit<'a>(&self, mut tensors: impl Iterator<Item = (&'a str, usize)>) -> Option<String> {
+        let fits = self.rank == 0 || tensors.any(|(name, dimensions)| dimensions == 2 && self.wants(name));
+        (!fits).then(|| format!("is {:?}: no matrix is called any of them", self.targets))
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        let last = stem(name).rsplit('.').next();
+        self.targets.iter().any(|target| last == Some(target.as_str()))
     }
 }
 
@@ -61,9 +88,7 @@ impl Lora {
         if !(config.alpha.is_finite() && config.alpha > 0.0) {
             return Err(format!("lora.alpha = {}: give more than 0", config.alpha));
         }
-        let wanted = |name: &str, tensor: &HostTensor| {
-            tensor.shape.len() == 2 && config.targets.iter().any(|target| stem(name).rsplit('.').next() == Some(target.as_str()))
-        };
+        let wanted = |name: &str, tensor: &HostTensor| tensor.shape.len() == 2 && config.wants(name);
         let base: HostWeights =
             weights.iter().filter(|(name, tensor)| wanted(name, tensor)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
         if base.is_empty() {

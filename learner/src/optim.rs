@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use hypereyes_chassis::Findings;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::ops::AdamStep;
 use rayon::prelude::*;
@@ -14,6 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{Entry, Layout};
 use crate::lora::LoraConfig;
+
+/// Rates and decays above this move a weight out of its range in one step.
+const MOST: f64 = 1e6;
 
 /// Optimiser settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,25 +64,59 @@ impl OptimConfig {
     /// # Errors
     /// One text that names the key.
     pub fn check(&self, weights: &HostWeights) -> Result<(), String> {
+        let mut found = self.findings();
+        found.extend(self.of_model(weights.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.len()))));
+        found.result().map_err(|error| error.to_string())
+    }
+
+    /// What is wrong with the settings, whatever the model.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
         for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&value) {
-                return Err(format!("{key} = {value}: give at least 0 and less than 1"));
+                found.refuse(key, format!("is {value}: give at least 0 and less than 1"));
             }
         }
-        for (key, value) in [("eps", self.eps), ("clip_norm", self.clip_norm)] {
-            if value.is_nan() || value <= 0.0 {
-                return Err(format!("{key} = {value}: give more than 0"));
-            }
+        // No norm is above infinity: nothing is clipped then. Nothing is small beside an infinite `eps`.
+        if self.clip_norm.is_nan() || self.clip_norm <= 0.0 {
+            found.refuse("clip_norm", format!("is {}: give more than 0", self.clip_norm));
         }
+        if !((self.eps as f32).is_finite() && self.eps > 0.0 && self.eps as f32 > 0.0) {
+            found.refuse("eps", format!("is {}: give more than 0", self.eps));
+        }
+        let mut finite = |key: &str, of: &str, value: f64| {
+            if !(0.0..=MOST).contains(&value) {
+                found.refuse(key, format!("is {value}{of}: give a finite number of at least 0 and at most {MOST}"));
+            }
+        };
+        finite("weight_decay", "", self.weight_decay);
         for group in &self.groups {
-            if !(group.rate.is_finite() && group.rate >= 0.0) {
-                return Err(format!("groups: rate = {} of {:?}: give a finite number of at least 0", group.rate, group.prefix));
-            }
-            if !weights.keys().any(|name| name.starts_with(&group.prefix)) {
-                return Err(format!("groups: no parameter's name begins with {:?}", group.prefix));
+            let of = format!(" of {:?}", group.prefix);
+            finite("groups.rate", &of, group.rate);
+            finite("groups.weight_decay", &of, group.weight_decay.unwrap_or(0.0));
+        }
+        found.under("lora", self.lora.findings());
+        found
+    }
+
+    /// What is wrong with the settings for a model whose tensors have these names and numbers of dimensions.
+    pub fn of_model<'a>(&self, tensors: impl Iterator<Item = (&'a str, usize)> + Clone) -> Findings {
+        let mut found = Findings::default();
+        for group in &self.groups {
+            if !tensors.clone().any(|(name, _)| name.starts_with(&group.prefix)) {
+                found.refuse("groups", format!("names {:?}: no parameter's name begins with it", group.prefix));
             }
         }
-        Ok(())
+        if let Some(reason) = self.lora.misfit(tensors.clone()) {
+            found.refuse("lora.targets", reason);
+        }
+        found
+    }
+
+    /// Whether no parameter with one of these names would move.
+    pub fn freezes_all<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> bool {
+        let rate = |name: &str| self.groups.iter().find(|group| name.starts_with(&group.prefix)).map_or(1.0, |group| group.rate);
+        names.all(|name| rate(name) == 0.0)
     }
 }
 

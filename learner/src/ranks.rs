@@ -8,9 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::BadInput;
+use hypereyes_chassis::{BadInput, Findings};
 use hypereyes_collective::{Collective, Hub, Place, Tcp, Transport};
 use serde::{Deserialize, Serialize};
+
+/// More ranks than this are a slip.
+const MOST_RANKS: usize = 1 << 16;
 
 /// Settings of a rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,13 +69,19 @@ impl RanksConfig {
     /// # Errors
     /// [`BadInput`] that names the key.
     pub fn check(&self) -> Result<(), BadInput> {
-        if self.world == 0 || self.rank >= self.world {
-            return Err(BadInput::new(format!("ranks: rank = {} of world = {}: ranks count from 0", self.rank, self.world)));
+        self.findings().result()
+    }
+
+    /// The same, all of it.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        if self.world == 0 || self.world > MOST_RANKS {
+            found.refuse("world", format!("= {}: give 1 to {MOST_RANKS}", self.world));
+        } else if self.rank >= self.world {
+            found.refuse("rank", format!("= {} of world = {}: ranks count from 0", self.rank, self.world));
         }
-        if self.timeout_s == 0 {
-            return Err(BadInput::new("ranks: timeout_s = 0: give at least 1".to_owned()));
-        }
-        Ok(())
+        found.span("timeout_s", self.timeout_s, 1, 1);
+        found
     }
 
     /// The deadline of every call between ranks.

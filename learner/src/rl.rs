@@ -17,7 +17,7 @@ use hypereyes_collective::Hub;
 use hypereyes_domain::{PolicyVersion, Reference, Task, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
 use hypereyes_pictures::{Processor, Shelf};
-use hypereyes_policy::checkpoint::{self as model_files, Saver, StoredDtype};
+use hypereyes_policy::checkpoint::{self as model_files, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::orders::Order;
 use hypereyes_weights::{Publisher, Snapshot};
@@ -36,7 +36,6 @@ use crate::lora::Lora;
 use crate::metrics::{CHECKPOINTS_FAILED, STEPS_BROKEN_OFF};
 use crate::pace::Pace;
 use crate::ranks::Meeting;
-use crate::saved::{self, Receipt};
 use crate::service::{GroupPlan, Service, Shared};
 use crate::start::Start;
 use crate::step::{self, Measured};
@@ -59,6 +58,7 @@ struct Bench {
 /// an error in the end, so that an orchestrator does not take the run for done.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
+    config.findings().admit()?;
     crate::metrics::describe();
     config.start_pool();
     config.device.admits_folder(&config.policy).map_err(refusal)?;
@@ -68,15 +68,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     // The service outlives the loop by a moment, so that actors hear of the end.
     let serving = Shutdown::new();
     let _probes = server.health().listen(config.health_listen, &serving).await?;
-    std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
     let tasks = Tasks::load(&config.tasks)?;
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     let (model, published) = model_files::read(&config.policy).map_err(bad)?;
-    let saver = Saver::new(&saved::policy(&config.out), Some(&config.policy)).map_err(bad)?;
-    saver.check_free(&model, StoredDtype::F32, 12 * model.parameters()).map_err(bad)?;
-    for left in saver.left_out() {
-        tracing::warn!(policy = %config.policy.display(), "does not go along with what is trained: {left}");
-    }
+    config.of_model(&published).result()?;
+    std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
     let resumed = checkpoint::load(&config.out.join("checkpoint"))?;
     let weights = match &resumed {
         Some(state) => state.weights.clone(),
@@ -177,7 +173,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         config,
         shared,
         keeper,
-        saver,
         model,
         bench: Some(bench),
         step,
@@ -251,8 +246,6 @@ struct Loop<'a> {
     config: &'a Config,
     shared: &'a Arc<Shared>,
     keeper: &'a ReferenceKeeper,
-    /// Of the newest policy.
-    saver: Saver,
     model: Arc<ModelConfig>,
     /// Away while a step runs on its thread.
     bench: Option<Bench>,
@@ -534,8 +527,14 @@ impl Loop<'_> {
     fn write(&self, state: &State) -> Result<()> {
         let bench = self.bench.as_ref().context("a step died, the last checkpoint stays in force")?;
         checkpoint::save(&self.config.out.join("checkpoint"), state, self.config.checkpoint_keep)?;
-        let saved = self.saver.save(bench.trainer.config(), bench.trainer.weights(), StoredDtype::F32)?;
-        Receipt { step: state.step, digest: saved.digest }.write(&self.config.out).context("cannot write policy.json")?;
+        let policy = self.config.out.join("policy");
+        model_files::save(&policy, bench.trainer.config(), bench.trainer.weights(), StoredDtype::F32)?;
+        for file in std::fs::read_dir(&self.config.policy)?.flatten() {
+            let name = file.file_name();
+            if name != "config.json" && name != "model.safetensors" && file.path().is_file() {
+                std::fs::copy(file.path(), policy.join(name)).context("cannot copy the tokenizer files")?;
+            }
+        }
         Ok(())
     }
 }

@@ -77,7 +77,7 @@ pub struct Measured {
     pub tis_mean: f64,
     /// Mean absolute log-prob gap between learner and sampler.
     pub train_rollout_logprob_abs_diff: f64,
-    /// Groups whose rewards are all equal: they teach nothing but what the teacher says.
+    /// Groups whose rewards are all equal, those of one verdict or none among them: they teach nothing but what the teacher says.
     pub zero_variance_groups: usize,
     /// Mean versions between sampling and training.
     pub staleness: f64,
@@ -177,7 +177,7 @@ pub fn train(
         metrics::counter!(crate::metrics::STEPS_SKIPPED).increment(1);
     }
     let mut measured = describe(groups, version);
-    measured.zero_variance_groups = advantages.zero_variance_groups;
+    measured.zero_variance_groups = advantages.zero_variance_groups + advantages.small_groups;
     let n = sequences.len() as f64;
     measured.loss = loss;
     measured.grad_norm = grad_norm;

@@ -69,6 +69,38 @@ pub fn secure(security: &Security) -> Clients {
     Clients { security: security.clone(), reach: Reach::anywhere(), config: ClientConfig::default() }
 }
 
+/// Whether a client could be made from an address; nothing is opened.
+///
+/// # Errors
+/// As [`Clients::channel`].
+pub fn check_address(address: &str, mutual: bool) -> Result<(), BadAddress> {
+    parse(address, mutual).map(drop)
+}
+
+/// Where to connect, and what the peer is called.
+fn parse(address: &str, mutual: bool) -> Result<(Endpoint, Uri), BadAddress> {
+    let scheme = if mutual { "https://" } else { "http://" };
+    let bad = |reason: String| BadAddress { address: address.to_owned(), reason, scheme };
+    let host = match address.split_once("://") {
+        None => address,
+        Some(_) => address
+            .strip_prefix(scheme)
+            .ok_or_else(|| bad(format!("only {scheme} is spoken {} tls settings", if mutual { "with" } else { "without" })))?,
+    };
+    // What stands before an @ may be a password, which must not be quoted.
+    if host.contains('@') {
+        let address = format!("...{}", &host[host.rfind('@').unwrap_or(0)..]);
+        return Err(BadAddress { address, reason: "nobody logs in with a name here".into(), scheme });
+    }
+    // The connector does what TLS there is, so that to the channel every connection is a plain one.
+    let endpoint = Endpoint::from_shared(format!("http://{host}")).map_err(|error| bad(error.to_string()))?;
+    if endpoint.uri().host().is_none_or(str::is_empty) || endpoint.uri().port_u16().is_none_or(|port| port == 0) {
+        return Err(bad("a host and a port above 0 are needed".into()));
+    }
+    let origin: Uri = format!("{scheme}{host}").parse().map_err(|error| bad(format!("{error}")))?;
+    Ok((endpoint, origin))
+}
+
 impl Clients {
     /// The same with other timeouts.
     #[must_use]
@@ -85,25 +117,7 @@ impl Clients {
     /// A channel to `address` that connects when first used. Over TLS the server's certificate must be valid for the host in
     /// the address, name or IP. Must be called inside a tokio runtime.
     pub fn channel(&self, address: &str) -> Result<Channel, BadAddress> {
-        let scheme = if self.security.is_mutual() { "https://" } else { "http://" };
-        let bad = |reason: String| BadAddress { address: address.to_owned(), reason, scheme };
-        let host = match address.split_once("://") {
-            None => address,
-            Some(_) => address.strip_prefix(scheme).ok_or_else(|| {
-                bad(format!("only {scheme} is spoken {} tls settings", if self.security.is_mutual() { "with" } else { "without" }))
-            })?,
-        };
-        // What stands before an @ may be a password, which must not be quoted.
-        if host.contains('@') {
-            let address = format!("...{}", &host[host.rfind('@').unwrap_or(0)..]);
-            return Err(BadAddress { address, reason: "nobody logs in with a name here".into(), scheme });
-        }
-        // The connector does what TLS there is, so that to the channel every connection is a plain one.
-        let endpoint = Endpoint::from_shared(format!("http://{host}")).map_err(|error| bad(error.to_string()))?;
-        if endpoint.uri().host().is_none_or(str::is_empty) || endpoint.uri().port_u16().is_none_or(|port| port == 0) {
-            return Err(bad("a host and a port above 0 are needed".into()));
-        }
-        let origin: Uri = format!("{scheme}{host}").parse().map_err(|error| bad(format!("{error}")))?;
+        let (endpoint, origin) = parse(address, self.security.is_mutual())?;
         let endpoint = endpoint
             .origin(origin)
             .connect_timeout(self.config.connect_timeout)

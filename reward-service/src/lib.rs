@@ -23,9 +23,9 @@ use std::sync::Arc;
 use hypereyes_chassis::ready::{AnnounceError, announce};
 use hypereyes_chassis::server::ServeError;
 use hypereyes_chassis::{
-    Announcement, BadInput, BindError, Room, Security, Server, ServerConfig, Shutdown, TelemetryConfig, TlsConfig, telemetry,
+    Announcement, BadInput, BindError, Findings, Room, Security, Server, ServerConfig, Shutdown, TelemetryConfig, TlsConfig, telemetry,
 };
-use hypereyes_scoring::{InvalidTrace, ReferenceMode, TraceConfig};
+use hypereyes_scoring::{ReferenceMode, TraceConfig};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tonic::service::Routes;
@@ -101,6 +101,61 @@ impl Default for Config {
     }
 }
 
+/// Rewards beyond this swallow what they are compared with.
+const MOST_REWARD: f64 = 1e6;
+/// More groups than this at the same moment are a slip.
+const MOST_IN_FLIGHT: usize = 1 << 20;
+
+impl Config {
+    /// What is wrong with the settings, all of it on one line.
+    ///
+    /// # Errors
+    /// [`BadInput`] that names the keys.
+    pub fn check(&self) -> Result<(), BadInput> {
+        self.findings().result()
+    }
+
+    /// What is wrong with the settings. Certificates and a backup that is to be taken in are read; nobody is called.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        found.told("", self.trace.check());
+        found.told("", self.judge.build(&self.judge_model).map(drop));
+        if let Some(store) = self.store.as_deref().filter(|store| store.exists() && !store.is_dir()) {
+            found.refuse("store", format!("is {}, which is no folder", store.display()));
+        }
+        if let Some(backup) = &self.restore_from
+            && let Err(error) = backup::read(backup)
+        {
+            found.refuse("restore_from", format!("cannot be taken in: {error}"));
+        }
+        if self.judge.rule().is_none() {
+            let model = &self.judge_model;
+            found.within("judge_model.temperature", model.temperature, 0.0..=100.0);
+            found.at_least_one("judge_model.max_tokens", model.max_tokens);
+            found.span("judge_model.attempt_timeout_ms", model.attempt_timeout_ms.max(1), 1, 1000);
+            found.span("judge_model.deadline_ms", model.deadline_ms.max(1), 1, 1000);
+        }
+        let trace = &self.trace;
+        for (key, value) in [
+            ("trace.gamma", trace.gamma),
+            ("trace.wrong_penalty", trace.wrong_penalty.abs()),
+            ("trace.wrong_in_band_bonus", trace.wrong_in_band_bonus.abs()),
+        ] {
+            if value > MOST_REWARD {
+                found.refuse(key, format!("is beyond {MOST_REWARD}, where no reward can be compared any more"));
+            }
+        }
+        found.within("in_flight", self.in_flight, 1..=MOST_IN_FLIGHT);
+        found.ports(&[("listen", Some(self.listen)), ("metrics_listen", self.metrics_listen), ("health_listen", self.health_listen)]);
+        found.under("server", self.server.findings());
+        found.under("telemetry", self.telemetry.findings());
+        if let Some(tls) = &self.tls {
+            found.under("tls", tls.findings());
+        }
+        found
+    }
+}
+
 /// The room, for a process of its own or somebody else's.
 pub struct RewardService;
 
@@ -135,20 +190,14 @@ pub enum RunError {
     Serve(#[from] ServeError),
 }
 
-impl From<InvalidTrace> for RunError {
-    fn from(error: InvalidTrace) -> Self {
-        Self::Input(BadInput::new(error.to_string()))
-    }
-}
-
 /// Serves until `shutdown`. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// [`RunError`]; being told to stop is not an error.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let telemetry = telemetry::init(&config.telemetry)?;
+    config.findings().admit()?;
     metrics::describe();
-    config.trace.check()?;
     // The port comes first: whoever calls while the references are read waits instead of being refused.
     let security = Security::new(config.tls.as_ref())?;
     let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);

@@ -38,7 +38,9 @@ use std::time::Duration;
 
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
 use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{Announcement, BadInput, Room, Security, Server, ServerConfig, Shutdown, TelemetryConfig, TlsConfig, telemetry};
+use hypereyes_chassis::{
+    Announcement, BadInput, Findings, Room, Security, Server, ServerConfig, Shutdown, TelemetryConfig, TlsConfig, telemetry,
+};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::device::Device;
 use hypereyes_proto::convert::ids;
@@ -144,6 +146,56 @@ impl Default for Config {
     }
 }
 
+/// Waiting calls and tokens of a pass above this are slips.
+const MOST: usize = 1 << 24;
+
+impl Config {
+    /// What is wrong with the settings, all of it on one line.
+    ///
+    /// # Errors
+    /// [`BadInput`] that names the keys.
+    pub fn check(&self) -> Result<(), BadInput> {
+        self.findings().result()
+    }
+
+    /// What is wrong with the settings, as far as they alone can tell: no file but certificates is opened, and nobody is called.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        if let Err(error) = ids::teacher("id", self.id.clone()) {
+            found.refuse("id", format!("is no name: {error}"));
+        }
+        match self.model.parse::<Source>() {
+            Err(reason) => found.refuse("model", format!("cannot be meant: {reason}")),
+            Ok(Source::Server(server)) if !server.key_env.is_empty() && std::env::var_os(&server.key_env).is_none() => {
+                found.refuse("model", format!("has key_env={}, which is not set", server.key_env));
+            }
+            Ok(_) => {}
+        }
+        if let Some(store) = self.store.as_deref().filter(|store| store.exists() && !store.is_dir()) {
+            found.refuse("store", format!("is {}, which is no folder", store.display()));
+        }
+        found.span("keep_groups_s", self.keep_groups_s, 0, 1);
+        found.span("load_s", self.load_s, 1, 1);
+        // Without the model: where it lies may not be there yet.
+        found.told("", Access::new("", &self.roots, &self.hosts, &self.redirects, &self.keys).map(drop));
+        if let Err(error) = self.device.check() {
+            found.refuse("device", format!("cannot be had: {error}"));
+        }
+        found.threads("threads", self.threads);
+        // A sequence has a prompt and a response.
+        found.within("max_batch_tokens", self.max_batch_tokens, 2..=MOST);
+        found.within("max_waiting", self.max_waiting, 1..=MOST);
+        found.at_least_one("pictures_bytes", self.pictures_bytes as u64);
+        found.ports(&[("listen", Some(self.listen)), ("metrics_listen", self.metrics_listen), ("health_listen", self.health_listen)]);
+        found.under("server", self.server.findings());
+        found.under("telemetry", self.telemetry.findings());
+        if let Some(tls) = &self.tls {
+            found.under("tls", tls.findings());
+        }
+        found
+    }
+}
+
 /// The room, for a process of its own or somebody else's.
 pub struct TeacherService;
 
@@ -165,15 +217,10 @@ impl Room for TeacherService {
 /// Being told to stop is not an error.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let telemetry = telemetry::init(&config.telemetry)?;
+    config.findings().admit()?;
     metrics::describe();
     hypereyes_pictures::metrics::describe();
-    if config.max_batch_tokens < 2 {
-        return Err(BadInput::new(format!("max_batch_tokens is {}; a sequence has at least 2 tokens", config.max_batch_tokens)).into());
-    }
     let access = Access::new(&config.model, &config.roots, &config.hosts, &config.redirects, &config.keys)?;
-    if config.load_s == 0 {
-        return Err(BadInput::new("load_s is 0; a model takes some seconds to read").into());
-    }
     // A pool that is there already is as good.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
     // The port comes first: whoever calls while the model is read waits instead of being refused.

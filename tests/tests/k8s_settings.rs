@@ -1,13 +1,17 @@
 //! What the manifests tell each room is what the room can read: every settings file of every overlay goes through the loader
 //! that the room itself uses, with the environment that its container gets.
 
+use hypereyes::check::pairs::{Loop, of_loop};
 use hypereyes::cli::ENV_PREFIX;
 use hypereyes_actor::Actor;
-use hypereyes_chassis::{Room, config};
+use hypereyes_chassis::{Findings, Room, config};
 use hypereyes_learner::Learner;
+use hypereyes_policy::config::{ModelConfig, TextConfig, TinyConfig};
+use hypereyes_policy::device::Device;
 use hypereyes_reward_service::RewardService;
 use hypereyes_teacher_service::TeacherService;
-use hypereyes_tests::k8s::{Render, Workload, folder, read};
+use hypereyes_tests::k8s::{Render, Workload, folder, overlays, read};
+use serde_json::json;
 
 #[test]
 fn every_room_reads_its_settings() {
@@ -15,16 +19,82 @@ fn every_room_reads_its_settings() {
     for render in read(&folder().join("rendered")) {
         for workload in render.workloads() {
             match workload.kind_of_room() {
-                "actor" => drop(load::<Actor>(&render, &workload)),
-                "learner" => load::<Learner>(&render, &workload).check().expect("settings that can be meant"),
-                "reward" => drop(load::<RewardService>(&render, &workload)),
-                "teacher" => drop(load::<TeacherService>(&render, &workload)),
+                "actor" => actor(&render, &workload).check().expect("settings that can be meant"),
+                "learner" => learner(&render, &workload).check().expect("settings that can be meant"),
+                "reward" => {
+                    let mut config = load::<RewardService>(&render, &workload);
+                    config.tls = None;
+                    // The address of the judge is filled in by whoever has one.
+                    let found = config.findings();
+                    let own = found.refused().iter().find(|finding| !finding.key.starts_with("judge_model"));
+                    assert!(own.is_none(), "{}: {own:?}", render.name);
+                }
+                "teacher" => {
+                    let mut config = load::<TeacherService>(&render, &workload);
+                    (config.tls, config.device) = (None, Device::Cpu);
+                    config.check().expect("settings that can be meant");
+                }
                 kind => panic!("{}: {}: there is no room {kind}", render.name, workload.name),
             }
             seen += 1;
         }
     }
     assert!(seen > 25, "{seen} rooms");
+}
+
+/// What the rooms of one overlay know of each other: among others, that a group and its prompt fit the actors' cache.
+#[test]
+fn the_rooms_of_an_overlay_fit_together() {
+    let mut pairs = 0;
+    for render in overlays() {
+        let of = |kind: &str| render.workloads().into_iter().filter(move |workload| workload.kind_of_room() == kind).collect::<Vec<_>>();
+        for (learner_of, actor_of) in of("learner").iter().flat_map(|learner| of("actor").into_iter().map(move |actor| (learner, actor))) {
+            let (learner, actor) = (learner(&render, learner_of), load::<Actor>(&render, &actor_of));
+            let large = actor.engine.device != Device::Cpu;
+            for (name, model) in
+                if large { published() } else { vec![("the shipped policy", TinyConfig::default().model(1500, 1, 2, 3).text)] }
+            {
+                let rooms = Loop { learner: &learner, actor: &actor, teacher: None, rollout: "actor.rollout", model: Some(&model) };
+                assert_eq!(of_loop(&rooms), Findings::default(), "{} with {name}", render.name);
+                pairs += 1;
+            }
+        }
+    }
+    assert!(pairs >= 10, "{pairs} pairs of a learner and its actors");
+}
+
+/// The decoders of the published models that one GPU trains, as their `config.json` has them.
+fn published() -> Vec<(&'static str, TextConfig)> {
+    let shape = |layers: usize, width: usize, inner: usize, heads: usize| {
+        let config = json!({
+            "model_type": "qwen3_vl",
+            "text_config": {
+                "vocab_size": 151_936, "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
+                "num_attention_heads": heads, "num_key_value_heads": 8, "head_dim": 128,
+            },
+            "vision_config": {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "out_hidden_size": width},
+        });
+        ModelConfig::from_json(&config).expect("a published shape").text
+    };
+    vec![
+        ("Qwen3-VL-2B", shape(28, 2048, 6144, 16)),
+        ("Qwen3-VL-4B", shape(36, 2560, 9728, 32)),
+        ("Qwen3-VL-8B", shape(36, 4096, 12288, 32)),
+    ]
+}
+
+/// An actor's settings on this machine: without the GPU and the certificates of its pod.
+fn actor(render: &Render, workload: &Workload) -> hypereyes_actor::Config {
+    let mut config = load::<Actor>(render, workload);
+    (config.engine.device, config.tls) = (Device::Cpu, None);
+    config
+}
+
+/// A learner's, likewise.
+fn learner(render: &Render, workload: &Workload) -> hypereyes_learner::Config {
+    let mut config = load::<Learner>(render, workload);
+    (config.device, config.tls) = (Device::Cpu, None);
+    config
 }
 
 fn load<R: Room>(render: &Render, workload: &Workload) -> R::Config {

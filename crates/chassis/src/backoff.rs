@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 
+use crate::Findings;
 use crate::metrics::{RETRIES, RETRIES_EXHAUSTED};
 
 /// How delays grow.
@@ -35,6 +36,16 @@ pub struct BackoffConfig {
 impl Default for BackoffConfig {
     fn default() -> Self {
         Self { first_ms: 50, max_ms: 5000, factor: 2.0, seed: None }
+    }
+}
+
+impl BackoffConfig {
+    /// What is wrong with the settings.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        found.span("max_ms", self.max_ms, 1, 1000);
+        found.within("factor", self.factor, 1.0..=1000.0);
+        found
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Findings;
+
 /// Settings of a breaker.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -24,6 +26,17 @@ pub struct BreakerConfig {
 impl Default for BreakerConfig {
     fn default() -> Self {
         Self { failures: 3, pause_ms: 5000, repeats: 0.1 }
+    }
+}
+
+impl BreakerConfig {
+    /// What is wrong with the settings.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        found.at_least_one("failures", self.failures);
+        found.span("pause_ms", self.pause_ms, 0, 1000);
+        found.within("repeats", self.repeats, 0.0..=SAVED);
+        found
     }
 }
 

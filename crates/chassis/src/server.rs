@@ -18,7 +18,7 @@ use crate::incoming::{Door, incoming};
 use crate::metrics::DRAIN_CUT;
 use crate::places::Places;
 use crate::weight::Weigh;
-use crate::{Security, Shutdown};
+use crate::{Findings, Security, Shutdown};
 
 pub use crate::health::{LIVE, READY, STARTUP};
 
@@ -72,6 +72,22 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// What is wrong with the limits.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        found.span("timeout_secs", self.timeout_secs, 1, 1);
+        // More permits than this no semaphore has.
+        found.within("max_calls_per_connection", self.max_calls_per_connection, 1..=1 << 24);
+        found.at_least_one("max_streams_per_connection", self.max_streams_per_connection);
+        found.within("max_connections", self.max_connections, 1..=1 << 24);
+        found.within("max_connections_per_peer", self.max_connections_per_peer, 1..=1 << 24);
+        found.within("max_request_bytes", self.max_request_bytes, 1..=1 << 40);
+        found.span("keepalive_secs", self.keepalive_secs, 1, 1);
+        found.span("keepalive_timeout_secs", self.keepalive_timeout_secs, 1, 1);
+        found.span("grace_secs", self.grace_secs, 0, 1);
+        found
+    }
+
     fn door(&self) -> Door {
         Door { name: "grpc", most: self.max_connections, most_of_peer: self.max_connections_per_peer, life: None }
     }

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::incoming::{Door, incoming};
 use crate::metrics::SCRAPES;
-use crate::{BadInput, BindError, Security, Shutdown, metrics, server};
+use crate::{BadInput, BindError, Findings, Security, Shutdown, metrics, server};
 
 /// Bounds of duration histograms (names that end in `_seconds`): from a kernel launch to a long step.
 const SECONDS: [f64; 16] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
@@ -46,6 +46,17 @@ pub struct TelemetryConfig {
 impl Default for TelemetryConfig {
     fn default() -> Self {
         Self { filter: "info".into(), json: false }
+    }
+}
+
+impl TelemetryConfig {
+    /// What is wrong with the settings.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        if let Err(error) = EnvFilter::try_new(&self.filter) {
+            found.refuse("filter", format!("is {:?}, which is not a log filter: {error}", self.filter));
+        }
+        found
     }
 }
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 use ::metrics::counter;
 use serde::{Deserialize, Serialize};
 
-use crate::BadInput;
 use crate::metrics::TLS_RELOADS;
+use crate::{BadInput, Findings};
 
 mod dial;
 mod files;
@@ -46,6 +46,17 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// Certificates of those who may sign a peer's certificate. No default: the system's are not trusted.
     pub authority: PathBuf,
+}
+
+impl TlsConfig {
+    /// What is wrong with the files, as far as can be known before anybody connects.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        if let Err(reason) = Contents::read(self).material(self) {
+            found.refuse("", format!("cannot be used: {reason}"));
+        }
+        found
+    }
 }
 
 /// How a process speaks with others: in plaintext, or over mutual TLS. Clones are one and the same.

@@ -1,4 +1,4 @@
-//! A data set folder: `tasks.jsonl`, `pictures/<id>.png`, `demonstrations.jsonl`.
+//! A data set folder: `tasks.jsonl`, `pictures/<id>.png`, `demonstrations.jsonl`, and in `about.json` which tokenizer made these.
 //!
 //! In: tasks, pictures and demonstrations, or such a folder. Out: the other. It knows nothing of how tasks are made.
 //!
@@ -19,6 +19,10 @@ use thiserror::Error;
 pub const TASKS: &str = "tasks.jsonl";
 /// The demonstrations' file.
 pub const DEMONSTRATIONS: &str = "demonstrations.jsonl";
+/// What is said of the set as a whole.
+pub const ABOUT: &str = "about.json";
+/// Longest of those that is read.
+const MAX_ABOUT: u64 = 64 << 10;
 /// The pictures' folder.
 pub const PICTURES: &str = "pictures";
 /// The most rows of one file; a set is held in memory.
@@ -70,8 +74,31 @@ pub struct DataSet {
     pub pictures: BTreeMap<PictureId, Picture>,
     /// At most one per task.
     pub demonstrations: Vec<Demonstration>,
+    /// Digest of the vocabulary in which the demonstrations are written; `None` for a set that does not say.
+    pub tokenizer: Option<String>,
     /// Draws that were passed over while it was made, by reason; empty for a set that was read.
     pub dropped: BTreeMap<&'static str, usize>,
+}
+
+/// `about.json`; keys of later versions are passed over.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct About {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokenizer: Option<String>,
+}
+
+/// What is said of a set as a whole; nothing in sets of before it was said.
+fn about(folder: &Path) -> Result<About, DataError> {
+    let path = folder.join(ABOUT);
+    let size = match fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(About::default()),
+        found => found.map_err(|error| file(&path, &error))?.len(),
+    };
+    let fault = |reason: String| DataError::File { path: path.clone(), reason };
+    if size > MAX_ABOUT {
+        return Err(fault(format!("{size} bytes; at most {MAX_ABOUT} are read")));
+    }
+    serde_json::from_slice(&fs::read(&path).map_err(|error| file(&path, &error))?).map_err(|error| fault(error.to_string()))
 }
 
 /// What a data set holds.
@@ -115,7 +142,16 @@ impl DataSet {
                 replace(&path, |out| out.write_all(&picture.bytes))?;
             }
         }
+        // Never a new set under an old set's word: taken away first, said again at last.
+        let about = folder.join(ABOUT);
+        match fs::remove_file(&about) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file(&about, &error)),
+            _ => {}
+        }
         replace(&folder.join(DEMONSTRATIONS), |out| write_lines(out, &self.demonstrations))?;
+        if let Some(tokenizer) = &self.tokenizer {
+            replace(&about, |out| write_lines(out, &[About { tokenizer: Some(tokenizer.clone()) }]))?;
+        }
         replace(&folder.join(TASKS), |out| write_lines(out, &self.tasks))?;
         self.sweep(&pictures)
     }
@@ -138,7 +174,7 @@ impl DataSet {
                 pictures.insert(id.clone(), load_picture(folder, id, limits)?);
             }
         }
-        Ok(Self { tasks, pictures, demonstrations, dropped: BTreeMap::new() })
+        Ok(Self { tasks, pictures, demonstrations, tokenizer: about(folder)?.tokenizer, dropped: BTreeMap::new() })
     }
 
     /// Counts.

@@ -96,7 +96,9 @@ impl Cli {
     /// # Errors
     /// A [`hypereyes_chassis::ConfigError`], which is bad input.
     pub fn settings(&self) -> Result<Config> {
-        Ok(config::load(Config::default(), self.config.as_deref(), ENV_PREFIX, &self.sets)?.placed())
+        let config = config::load(Config::default(), self.config.as_deref(), ENV_PREFIX, &self.sets)?;
+        config.check_places()?;
+        Ok(config.placed())
     }
 }
 

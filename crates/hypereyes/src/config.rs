@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use hypereyes_chassis::{BadInput, TlsConfig};
+use hypereyes_chassis::{BadInput, Findings, TlsConfig};
 use hypereyes_eval::EvalConfig;
 use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::sft::SftConfig;
@@ -94,6 +94,24 @@ pub struct UpConfig {
     pub learner_grace_s: u64,
 }
 
+/// Processes of one kind above this are a slip.
+const MOST_PROCESSES: usize = 1024;
+
+impl UpConfig {
+    /// What is wrong with the settings.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        found.within("actors", self.actors, 1..=MOST_PROCESSES);
+        found.within("ranks", self.ranks, 1..=MOST_PROCESSES);
+        found.span("start_timeout_s", self.start_timeout_s, 1, 1);
+        found.span("stall_timeout_s", self.stall_timeout_s, 1, 1);
+        found.span("grace_s", self.grace_s, 0, 1);
+        found.span("learner_grace_s", self.learner_grace_s, 0, 1);
+        found.under("restarts.backoff", self.restarts.backoff.findings());
+        found
+    }
+}
+
 impl Default for UpConfig {
     fn default() -> Self {
         Self {
@@ -161,52 +179,70 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with the settings of a job, as far as they alone can tell.
+    /// What is wrong with the tables of the front door's own; rooms look at theirs, and [`crate::check`] at all of them together.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        found.told("", self.synth.check());
+        found.told("rollout", self.rollout.check());
+        found.told("eval", self.eval.check());
+        found.told("engine", self.engine.check());
+        found.at_least_one("synth.tasks", self.synth.tasks as u64);
+        found.at_least_one("synth.held_out", self.synth.held_out as u64);
+        found.under("up", self.up.findings());
+        if let Err(error) = self.device.check() {
+            found.refuse("device", format!("cannot be had: {error}"));
+        }
+        if let Some(tls) = &self.tls {
+            found.under("tls", tls.findings());
+        }
+        found
+    }
+
+    /// Devices of parts that [`Config::placed`] would overwrite with another.
     ///
     /// # Errors
-    /// [`BadInput`] that names the key.
-    pub fn check(&self) -> Result<(), BadInput> {
-        self.synth.check().map_err(|error| BadInput::new(error.to_string()))?;
-        self.reward_service.trace.check().map_err(|error| BadInput::new(error.to_string()))?;
-        let tables = [
-            ("rollout", self.rollout.check()),
-            ("eval", self.eval.check()),
-            ("engine", self.engine.check()),
-            ("actor.engine", self.actor.engine.check()),
+    /// [`BadInput`] that names both keys.
+    pub fn check_places(&self) -> Result<(), BadInput> {
+        let mut found = Findings::default();
+        let parts = [
+            ("sft.device", self.sft.device),
+            ("engine.device", self.engine.device),
+            ("learner.device", self.learner.device),
+            ("actor.engine.device", self.actor.engine.device),
+            ("teacher_service.device", self.teacher_service.device),
         ];
-        for (table, checked) in tables {
-            checked.map_err(|error| BadInput::new(format!("{table}.{error}")))?;
+        for (key, device) in parts {
+            if self.device != Device::Cpu && device != Device::Cpu && device != self.device {
+                found.refuse(key, format!("is {device}, but device = {} places every model: give one of them", self.device));
+            }
         }
-        let mut learner = self.learner.clone();
-        if !self.up.distill {
-            learner.objective.opd_coef = 0.0;
-        }
-        learner.check().map_err(|error| BadInput::new(format!("learner: {error}")))?;
-        if self.up.actors == 0 || self.synth.tasks == 0 || self.synth.held_out == 0 {
-            return Err(BadInput::new("up.actors, synth.tasks and synth.held_out must be at least 1"));
-        }
-        if self.rollout.max_context_tokens > self.engine.max_context {
-            let (wants, has) = (self.rollout.max_context_tokens, self.engine.max_context);
-            let text = format!("rollout.max_context_tokens is {wants}, but engine.max_context holds {has} tokens: raise the second");
-            return Err(BadInput::new(text));
-        }
-        let Ports { learner, reward, teacher } = self.up.ports;
-        if [(learner, reward), (learner, teacher), (reward, teacher)].iter().any(|(one, other)| one == other && *one != 0) {
-            return Err(BadInput::new(format!(
-                "up.ports are {learner}, {reward} and {teacher}: give each room its own, or 0 for a free one"
-            )));
-        }
-        self.device.check().map_err(|error| BadInput::new(error.to_string()))
+        found.result()
     }
 
     /// With [`Config::device`] given to every part.
     pub fn placed(mut self) -> Self {
         if self.device != Device::Cpu {
-            let own = [&mut self.sft.device, &mut self.engine.device, &mut self.learner.device];
-            let rooms = [&mut self.actor.engine.device, &mut self.teacher_service.device];
-            own.into_iter().chain(rooms).for_each(|device| *device = self.device);
+            let device = self.device;
+            self.devices().into_iter().for_each(|own| *own = device);
         }
         self
+    }
+
+    /// As before [`Config::placed`]: a kept file has the parts' devices filled in, and another [`Config::device`] must reach them.
+    pub fn unplaced(mut self) -> Self {
+        let device = self.device;
+        self.devices().into_iter().filter(|own| **own == device).for_each(|own| *own = Device::Cpu);
+        self
+    }
+
+    fn devices(&mut self) -> [&mut Device; 5] {
+        [
+            &mut self.sft.device,
+            &mut self.engine.device,
+            &mut self.learner.device,
+            &mut self.actor.engine.device,
+            &mut self.teacher_service.device,
+        ]
     }
 }
 

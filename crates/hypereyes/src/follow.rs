@@ -65,6 +65,8 @@ pub struct Step {
     pub tis_mean: Option<f64>,
     /// Learning rate.
     pub lr: Option<f64>,
+    /// Groups whose rewards teach nothing: all equal, or one verdict alone.
+    pub zero_variance_groups: Option<u64>,
     /// Groups trained so far.
     pub groups_trained: Option<u64>,
     /// Groups dropped so far.
@@ -101,6 +103,27 @@ impl Step {
         say("tok/s", self.tokens_per_second, 0);
         parts.join("  ")
     }
+}
+
+/// Why steps taught nothing, in words; `None` when one of them did, or when it is not known.
+pub fn learned_nothing(steps: &[Step]) -> Option<String> {
+    let all = |of: &dyn Fn(&Step) -> Option<f64>| !steps.is_empty() && steps.iter().all(|step| of(step) == Some(0.0));
+    let why = if all(&|step| step.lr) {
+        "the learning rate was 0 in every step".to_owned()
+    } else if all(&|step| step.grad_norm) {
+        let flat: u64 = steps.iter().filter_map(|step| step.zero_variance_groups).sum();
+        let trained = steps.last().and_then(|step| step.groups_trained).unwrap_or(0);
+        let groups = if trained > 0 && flat >= trained {
+            format!(": in all {trained} groups every rollout was rewarded alike, or had no sibling to be compared with")
+        } else {
+            String::new()
+        };
+        let loss = if all(&|step| step.loss) { "loss and gradient norm were" } else { "the gradient norm was" };
+        format!("{loss} 0 in every one of {} steps{groups}", steps.len())
+    } else {
+        return None;
+    };
+    Some(format!("nothing was learned: {why}"))
 }
 
 /// A file under observation.
@@ -177,6 +200,28 @@ mod tests {
         assert!(follower.look().expect("read").is_empty());
         std::fs::write(&path, "{\"step\":2}\n").expect("shorter");
         assert_eq!(follower.look().expect("read").len(), 1);
+    }
+
+    #[test]
+    fn a_run_that_learned_nothing_says_why() {
+        let step = |norm, lr, groups| Step {
+            loss: Some(0.0),
+            grad_norm: Some(norm),
+            lr: Some(lr),
+            zero_variance_groups: Some(2),
+            groups_trained: Some(groups),
+            ..Step::default()
+        };
+        let says = learned_nothing(&[step(0.0, 1e-4, 2), step(0.0, 1e-4, 4)]).expect("nothing");
+        assert_eq!(
+            says,
+            "nothing was learned: loss and gradient norm were 0 in every one of 2 steps: in all 4 groups every rollout was rewarded alike, \
+             or had no sibling to be compared with"
+        );
+        assert!(learned_nothing(&[step(1.0, 0.0, 4)]).expect("no rate").contains("learning rate was 0"));
+        assert_eq!(learned_nothing(&[step(0.0, 1e-4, 2), step(0.1, 1e-4, 4)]), None);
+        assert_eq!(learned_nothing(&[]), None);
+        assert_eq!(learned_nothing(&[Step::default()]), None, "an old run does not say");
     }
 
     #[test]

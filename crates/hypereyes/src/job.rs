@@ -12,7 +12,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use hypereyes_chassis::{BadInput, Shutdown, config, ready};
 use hypereyes_eval::{Report, TaskSet};
 use hypereyes_learner::audit;
-use hypereyes_learner::saved::Receipt;
 use hypereyes_search::World;
 use hypereyes_synth::Split;
 use tokio::sync::mpsc;
@@ -25,12 +24,13 @@ use crate::outcome::{Before, Details, Numbers, Outcome, Summary};
 use crate::output::Voice;
 use crate::progress::Bar;
 use crate::report::page::duration;
+use crate::resume::Change;
 use crate::rooms::{LEARNER, Rooms, absolute};
 use crate::run_folder::{Addresses, Held, Progress, RunFolder, State, read_json, write_json};
 use crate::shipped::Shipped;
 use crate::supervise::{Event, Supervisor};
 use crate::troubles::Troubles;
-use crate::{output, ports, report, service};
+use crate::{attempts, output, ports, report, service, stalled};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -64,14 +64,20 @@ impl Job {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn begin(config: Config, folder: RunFolder, world: Arc<World>, voice: Voice, held: Held) -> Result<Self> {
-        config::dump(&config, &folder.config())?;
+    pub fn begin(config: Config, folder: RunFolder, world: Arc<World>, voice: Voice, held: Held, changes: &[Change]) -> Result<Self> {
         let mut troubles = Troubles::default();
         let known = if folder.progress().exists() { read_json(&folder.progress()) } else { Ok(Progress::default()) };
         let mut progress = troubles.pass("progress", known, output::note).unwrap_or_default();
+        let step = follow::read_all(&folder.metrics()).unwrap_or_default().last().map_or(0, |step| step.step);
+        let before = attempts::read(&folder).last().map_or(progress.sittings, |last| last.attempt.max(progress.sittings));
+        troubles.pass("attempts", attempts::keep(&folder, &config, before + 1, step, changes), output::note);
+        config::dump(&config, &folder.config())?;
         progress.sittings += 1;
         troubles.pass("progress", write_json(&folder.progress(), &progress), output::note);
         voice.say(&format!("run folder {}", folder.root().display()));
+        for change in changes {
+            voice.say(&format!("from step {step} on: {change}"));
+        }
         Ok(Self { config, folder, world, voice, progress, troubles, began: Instant::now(), _held: held })
     }
 
@@ -86,9 +92,7 @@ impl Job {
         let before = shutdown.race(self.before(&policy, &held_out)).await.ok_or_else(stopped)??;
         self.train(policy, teacher, shutdown).await?;
         let stopped = || anyhow!("stopped while the trained policy was measured");
-        let (learner, trained) = (self.folder.learner(), self.folder.policy());
-        let saved = Receipt::read(&learner).with_context(|| format!("{} is not what the learner saved", trained.display()))?;
-        saved.check(&learner)?;
+        let trained = self.folder.policy();
         let after =
             shutdown.race(held_out::measure(&self.config, &self.world, &trained, &held_out, "after")).await.ok_or_else(stopped)??;
         self.finish(before, after)
@@ -180,8 +184,7 @@ impl Job {
     /// Whether a policy of the last step is there.
     fn is_trained(&self) -> bool {
         let enough = self.last_step() >= self.config.learner.steps || (self.config.learner.time_limit_s > 0 && self.timed_out());
-        // A policy of an earlier checkpoint is not the trained one.
-        enough && Receipt::read(&self.folder.learner()).is_some_and(|saved| saved.step >= self.last_step())
+        enough && self.folder.policy().join("model.safetensors").exists()
     }
 
     fn steps(&self) -> Vec<follow::Step> {
@@ -269,7 +272,17 @@ impl Job {
                         // What the file does not say, the learner does.
                         match service::learner(address).await {
                             Ok(learner) if learner.step > furthest => (last, furthest) = (Instant::now(), learner.step),
-                            _ => bail!("no optimiser step for {} s; the logs are in {}", stall.as_secs(), self.folder.logs().display()),
+                            _ => {
+                                let why = match stalled::why(&self.folder.ledger()) {
+                                    why if why.is_empty() => String::new(),
+                                    why => format!(": {why}"),
+                                };
+                                bail!(
+                                    "no optimiser step for {} s (up.stall_timeout_s){why}; the logs are in {}",
+                                    stall.as_secs(),
+                                    self.folder.logs().display()
+                                );
+                            }
                         }
                     }
                 }
@@ -304,6 +317,7 @@ impl Job {
         report::write_played(&self.folder.held_out_after(), &after.played)?;
         let steps = self.steps();
         let (learner_idle_share, groups_per_second) = pace(&steps);
+        let learned_nothing = follow::learned_nothing(&steps);
         let last = steps.into_iter().next_back().unwrap_or_default();
         let ledger = audit::audit(&self.folder.ledger()).context("cannot read the ledger")?.summary;
         let summary = Summary {
@@ -315,6 +329,7 @@ impl Job {
             groups_dropped: last.groups_dropped.unwrap_or(0),
             wall_seconds: self.wall_seconds(),
             seed: self.config.seed,
+            learned_nothing,
         };
         let details = Details {
             before: before.report,
@@ -327,6 +342,7 @@ impl Job {
             sittings: self.progress.sittings,
             policy: self.folder.policy(),
             cores: cores(),
+            told: attempts::told(&attempts::read(&self.folder)),
         };
         let outcome = Outcome { summary, details };
         write_json(&self.folder.result(), &outcome)?;
@@ -370,6 +386,10 @@ impl Job {
             duration(summary.wall_seconds),
             summary.seed
         ));
+        details.told.iter().for_each(|told| self.voice.say(&format!("other settings {told}")));
+        if let Some(nothing) = &summary.learned_nothing {
+            self.voice.say(nothing);
+        }
         self.voice.say(&format!("report  {}", self.folder.report().display()));
         self.voice.say(&format!("policy  {}", self.folder.policy().display()));
     }
@@ -438,7 +458,7 @@ mod tests {
         let folder = RunFolder::new(root.path());
         let held = folder.hold().expect("made");
         let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
-        let mut job = Job::begin(Config::default(), folder, world, Voice { json: true }, held).expect("begins");
+        let mut job = Job::begin(Config::default(), folder, world, Voice { json: true }, held, &[]).expect("begins");
         for _ in 0..2 {
             let died = Event::Died { name: "reward".into(), how: "signal 9 killed it".into(), pause: Duration::ZERO };
             job.heard(died, None).expect("goes on");

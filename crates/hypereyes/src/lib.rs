@@ -3,15 +3,16 @@
 //! In: a command line, settings. Out: results for people or as JSON, and an exit code. It is the only crate that knows every
 //! room; it starts them and asks them, and does none of their work.
 
+pub mod attempts;
 pub mod bench;
 pub mod cases;
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod follow;
 pub mod held_out;
 pub mod job;
-pub mod kept;
 pub mod keys;
 pub mod lines;
 pub mod metrics;
@@ -21,10 +22,12 @@ pub mod parts;
 pub mod ports;
 pub mod progress;
 pub mod report;
+pub mod resume;
 pub mod rooms;
 pub mod run_folder;
 pub mod service;
 pub mod shipped;
+pub mod stalled;
 pub mod supervise;
 pub mod transcript;
 pub mod troubles;

@@ -57,6 +57,9 @@ pub struct Summary {
     pub wall_seconds: f64,
     /// The run's seed.
     pub seed: u64,
+    /// Why nothing was learned, in words; only there when it was so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned_nothing: Option<String>,
 }
 
 /// The evaluation before a run, kept so that a resumed run need not repeat it.
@@ -103,6 +106,9 @@ pub struct Details {
     pub policy: PathBuf,
     /// Processor cores of the machine.
     pub cores: usize,
+    /// Settings that a resumed run was told anew, one sentence per start.
+    #[serde(default)]
+    pub told: Vec<String>,
 }
 
 #[cfg(test)]
@@ -136,6 +142,7 @@ pub(crate) mod tests {
                 groups_dropped: 1,
                 wall_seconds: 12.5,
                 seed: 7,
+                learned_nothing: None,
             },
             details: Details {
                 before,
@@ -148,6 +155,7 @@ pub(crate) mod tests {
                 sittings: 1,
                 policy: "learner/policy".into(),
                 cores: 2,
+                told: vec![],
             },
         }
     }
@@ -161,6 +169,8 @@ pub(crate) mod tests {
         for side in ["before", "after"] {
             assert_eq!(keys(&json[side]), ["tasks", "accuracy", "rounds", "searches", "kilotokens", "cas"]);
         }
+        let nothing = Summary { learned_nothing: Some("nothing was learned".into()), ..outcome().summary };
+        assert_eq!(serde_json::to_value(nothing).expect("plain")["learned_nothing"], "nothing was learned");
     }
 
     #[test]

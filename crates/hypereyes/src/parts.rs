@@ -8,9 +8,10 @@ use hypereyes_chassis::{BadInput, TelemetryConfig, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_policy::backend::Cpu;
-use hypereyes_policy::checkpoint;
+use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::engine::{Engine, EngineConfig};
+use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_rollout::Setup;
 use hypereyes_search::{EmbeddedSearch, Limited, World};
 
@@ -48,12 +49,19 @@ pub fn refusal(error: hypereyes_policy::Error) -> anyhow::Error {
     }
 }
 
-/// Reads a whole model folder and forgets it: what is wrong with it is said before anything else is done.
-pub fn check_model(model: &Path) -> Result<ModelConfig> {
+/// The shape of a model folder.
+pub fn shape(model: &Path) -> Result<ModelConfig> {
+    Ok(ModelConfig::load(model).map_err(|error| BadInput::new(error.to_string()))?)
+}
+
+/// Reads a whole model folder: what is wrong with it is said before anything else is done.
+pub fn check_model(model: &Path) -> Result<(ModelConfig, HostWeights)> {
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     chat(model)?;
-    let (config, _) = checkpoint::load::<Cpu>(model, &Default::default()).map_err(bad)?;
-    Ok(config)
+    let (config, weights) = checkpoint::read(model).map_err(bad)?;
+    let built = checkpoint::from_host(Qwen3Vl::<Cpu>::init(&config, 0, &Default::default()), &weights);
+    built.map_err(|error| BadInput::new(format!("{}: {error}", model.display())))?;
+    Ok((config, weights))
 }
 
 /// Logs of this process (warnings and worse) and metrics; the rooms have their own.
@@ -66,4 +74,23 @@ pub fn telemetry() -> Result<()> {
 /// A tokio runtime for commands that are not services.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
+}
+
+/// Copies the files beside weights and config that make a model folder whole.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    const FILES: [&str; 6] = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "chat_template.jinja",
+    ];
+    for name in FILES {
+        let source = from.join(name);
+        if source.exists() {
+            std::fs::copy(&source, to.join(name)).with_context(|| format!("cannot copy {}", source.display()))?;
+        }
+    }
+    Ok(())
 }

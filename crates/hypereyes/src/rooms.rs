@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use crate::config::Config;
 use crate::run_folder::{Addresses, RunFolder};
+use crate::shipped::Shipped;
 use crate::supervise::{MakeCommand, OnExit, Plan};
 
 /// The learner's name.
@@ -50,6 +51,33 @@ pub struct Rooms {
 }
 
 impl Rooms {
+    /// The rooms that a run in `folder` would have, before anything of it is there: ports that are not asked for are open, and
+    /// models that are compiled in lie where they would be unpacked.
+    ///
+    /// # Errors
+    /// When the current folder is gone.
+    pub fn planned(config: &Config, folder: &RunFolder) -> Result<Self> {
+        let place = |configured: &Path, shipped: Shipped| match configured.as_os_str().is_empty() {
+            true => Ok(folder.models().join(shipped.label())),
+            false => absolute(configured),
+        };
+        // A port that is still to be found is some port: addresses are looked at, nobody is called.
+        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port.max(1)));
+        let ports = config.up.ports;
+        Ok(Self {
+            folder: folder.clone(),
+            addresses: Addresses {
+                learner: at(ports.learner),
+                reward: at(ports.reward),
+                teacher: config.up.distill.then(|| at(ports.teacher)),
+            },
+            policy: place(&config.policy, Shipped::Policy)?,
+            teacher: config.up.distill.then(|| place(&config.teacher, Shipped::Teacher)).transpose()?,
+            program: PathBuf::new(),
+            config: config.clone(),
+        })
+    }
+
     /// Names in the order in which they are started. They are stopped in the order of the flow: [`Rooms::stop_order`].
     pub fn names(&self) -> Vec<String> {
         let services = [Some(REWARD), self.teacher.as_ref().map(|_| TEACHER), Some(LEARNER)];
@@ -79,59 +107,67 @@ impl Rooms {
         let announce = self.folder.announcement(name);
         ready::clear(&announce)?;
         let announce = Some(announce);
-        let addresses = &self.addresses;
         let metrics_listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         match name {
-            REWARD => {
-                let base = self.config.reward_service.clone();
-                let store = Some(self.folder.reward());
-                config::dump(
-                    &hypereyes_reward_service::Config { listen: addresses.reward, metrics_listen, announce, store, ..base },
-                    &path,
-                )?;
-            }
+            REWARD => config::dump(&hypereyes_reward_service::Config { metrics_listen, announce, ..self.reward_settings() }, &path)?,
             TEACHER => {
-                let base = self.config.teacher_service.clone();
-                let listen = addresses.teacher.context("a teacher has an address")?;
-                let model = self.teacher.clone().context("a teacher has a model")?.display().to_string();
-                let store = Some(self.folder.teacher());
-                // Its port is this machine's, and whoever runs `up` may read what he may read.
-                let roots = if base.roots.is_empty() { vec!["/".into()] } else { base.roots.clone() };
-                let hosts = if base.hosts.is_empty() { vec!["127.0.0.0/8".into(), "::1".into()] } else { base.hosts.clone() };
-                config::dump(
-                    &hypereyes_teacher_service::Config { listen, metrics_listen, announce, model, store, roots, hosts, ..base },
-                    &path,
-                )?;
+                let teacher = self.teacher_settings().context("a teacher has an address and a model")?;
+                config::dump(&hypereyes_teacher_service::Config { metrics_listen, announce, ..teacher }, &path)?;
             }
-            LEARNER => config::dump(&self.learner(0, metrics_listen, announce), &path)?,
+            LEARNER => config::dump(&self.learner_settings(0, metrics_listen, announce), &path)?,
             name if self.followers().iter().any(|follower| follower == name) => {
                 let number = name.trim_start_matches("rank-").parse().context("ranks are numbered")?;
-                config::dump(&self.learner(number, None, None), &path)?;
+                config::dump(&self.learner_settings(number, None, None), &path)?;
             }
             actor => {
-                let base = self.config.actor.clone();
-                let world = &self.config.world;
-                let actor = hypereyes_actor::Config {
-                    // Each process adds its own suffix: what a dead actor leased is not its heir's.
-                    id: actor.to_owned(),
-                    learner: addresses.learner.to_string(),
-                    reward: addresses.reward.to_string(),
-                    teacher: addresses.teacher.map(|address| address.to_string()),
-                    policy: self.policy.clone(),
-                    world: if world.as_os_str().is_empty() { None } else { Some(absolute(world)?) },
-                    rollout: self.config.rollout.clone(),
-                    metrics_listen,
-                    announce,
-                    ..base
-                };
-                config::dump(&actor, &path)?;
+                config::dump(&hypereyes_actor::Config { metrics_listen, announce, ..self.actor_settings(actor)? }, &path)?;
             }
         }
         Ok(())
     }
 
+    /// The settings of the reward service.
+    pub fn reward_settings(&self) -> hypereyes_reward_service::Config {
+        let base = self.config.reward_service.clone();
+        hypereyes_reward_service::Config { listen: self.addresses.reward, store: Some(self.folder.reward()), ..base }
+    }
+
+    /// The settings of the teacher service; `None` without distillation.
+    pub fn teacher_settings(&self) -> Option<hypereyes_teacher_service::Config> {
+        let base = self.config.teacher_service.clone();
+        let (listen, model) = (self.addresses.teacher?, self.teacher.as_ref()?.display().to_string());
+        // Its port is this machine's, and whoever runs `up` may read what he may read.
+        let roots = if base.roots.is_empty() { vec!["/".into()] } else { base.roots.clone() };
+        let hosts = if base.hosts.is_empty() { vec!["127.0.0.0/8".into(), "::1".into()] } else { base.hosts.clone() };
+        Some(hypereyes_teacher_service::Config { listen, model, store: Some(self.folder.teacher()), roots, hosts, ..base })
+    }
+
+    /// The settings of the actor of this name.
+    ///
+    /// # Errors
+    /// When the current folder is gone.
+    pub fn actor_settings(&self, name: &str) -> Result<hypereyes_actor::Config> {
+        let (addresses, world) = (&self.addresses, &self.config.world);
+        Ok(hypereyes_actor::Config {
+            // Each process adds its own suffix: what a dead actor leased is not its heir's.
+            id: name.to_owned(),
+            learner: addresses.learner.to_string(),
+            reward: addresses.reward.to_string(),
+            teacher: addresses.teacher.map(|address| address.to_string()),
+            policy: self.policy.clone(),
+            world: if world.as_os_str().is_empty() { None } else { Some(absolute(world)?) },
+            rollout: self.config.rollout.clone(),
+            ..self.config.actor.clone()
+        })
+    }
+
     /// The settings of a rank of the learner.
-    fn learner(&self, rank: usize, metrics_listen: Option<SocketAddr>, announce: Option<PathBuf>) -> hypereyes_learner::Config {
+    pub fn learner_settings(
+        &self,
+        rank: usize,
+        metrics_listen: Option<SocketAddr>,
+        announce: Option<PathBuf>,
+    ) -> hypereyes_learner::Config {
         let mut base = self.config.learner.clone();
         if self.teacher.is_none() {
             base.objective.opd_coef = 0.0;

@@ -119,8 +119,14 @@ impl RunFolder {
         held_out = "tasks/held_out";
         /// Models that were compiled in, unpacked.
         models = "models";
+        /// The settings of every start.
+        attempts = "attempts";
+        /// One line per start.
+        attempts_list = "attempts.jsonl";
         /// What the learner writes.
         learner = "learner";
+        /// Checkpoints of the learner.
+        checkpoint = "learner/checkpoint";
         /// The newest policy.
         policy = "learner/policy";
         /// One line per optimiser step.

@@ -18,6 +18,9 @@ use crate::checkpoint::{self, HostTensor, HostWeights};
 use crate::config::ModelConfig;
 use crate::model::Qwen3Vl;
 
+/// Spreads above this are slips.
+const MOST_SPREAD: f64 = 1000.0;
+
 /// Scales of fresh weights. The defaults are what the shipped policy was made with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -40,8 +43,8 @@ impl InitConfig {
     /// A sentence for whoever wrote the settings.
     pub fn check(&self) -> Result<(), String> {
         let spreads = [("std", self.std), ("embedding_std", self.embedding_std), ("qk_gain", f64::from(self.qk_gain))];
-        match spreads.iter().find(|(_, spread)| !(spread.is_finite() && *spread >= 0.0)) {
-            Some((key, spread)) => Err(format!("{key} is {spread}: give a finite number of at least 0")),
+        match spreads.iter().find(|(_, spread)| !(0.0..=MOST_SPREAD).contains(spread)) {
+            Some((key, spread)) => Err(format!("{key} is {spread}: give a finite number of at least 0 and at most {MOST_SPREAD}")),
             None => Ok(()),
         }
     }

@@ -8,6 +8,9 @@ use hypereyes_domain::Sampling;
 use hypereyes_search::{EnvConfig, Search};
 use serde::{Deserialize, Serialize};
 
+/// Limits above this are slips.
+const MOST: u64 = 1 << 24;
+
 /// Limits and wording of episodes.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -62,6 +65,9 @@ impl RolloutConfig {
             return Err(format!("{key} is 0: no episode fits in; give at least 1"));
         }
         self.env.check().map_err(|error| format!("env.{error}"))?;
+        if let Some((key, limit)) = limits.iter().find(|(_, limit)| *limit > MOST) {
+            return Err(format!("{key} is {limit}: give at most {MOST}"));
+        }
         self.sampling().check()
     }
 

@@ -26,6 +26,25 @@ impl Default for LimitsConfig {
     }
 }
 
+impl LimitsConfig {
+    /// Refuses bounds that no search fits in, naming the key.
+    ///
+    /// # Errors
+    /// A sentence for whoever wrote the settings.
+    pub fn check(&self) -> Result<(), String> {
+        if self.concurrency == 0 {
+            return Err("concurrency is 0: no search could be made; give at least 1".to_owned());
+        }
+        if !(self.deadline_s > 0.0 && self.deadline_s <= LONGEST_S) {
+            return Err(format!("deadline_s is {}: give more than 0 and at most {LONGEST_S}", self.deadline_s));
+        }
+        Ok(())
+    }
+}
+
+/// The longest time that a search can be given, in seconds.
+const LONGEST_S: f64 = 3600.0;
+
 /// A search within bounds.
 pub struct Limited<S> {
     inner: S,

@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::SynthError;
 use crate::compose::{Level, MAX_PICTURES, MIN_PICTURES};
 
+/// Shares above this are slips: sums of them must stay numbers.
+const MOST_SHARE: f64 = 1e9;
+/// Budgets above this are slips.
+const MOST_BUDGET: u64 = 1 << 24;
+
 /// Everything that decides a data set, together with a world and a seed.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -133,8 +138,10 @@ impl SynthConfig {
     pub fn check(&self) -> Result<(), SynthError> {
         let refuse = |key: &'static str, reason: String| Err(SynthError::Config { key, reason });
         let [fewest, most] = self.pictures;
-        if self.tasks > MAX_TASKS || self.held_out > MAX_TASKS {
-            return refuse("tasks", format!("at most {MAX_TASKS}"));
+        for (key, count) in [("tasks", self.tasks), ("held_out", self.held_out)] {
+            if count > MAX_TASKS {
+                return refuse(key, format!("{count} are too many: give at most {MAX_TASKS}"));
+            }
         }
         if !(MIN_PICTURES..=most).contains(&fewest) || most > MAX_PICTURES {
             return refuse("pictures", format!("[{fewest}, {most}] is no range within {MIN_PICTURES}..={MAX_PICTURES}"));
@@ -142,26 +149,48 @@ impl SynthConfig {
         if self.canvas.iter().any(|side| !(64..=4096).contains(side)) {
             return refuse("canvas", format!("{:?} has a side outside 64..=4096 pixels", self.canvas));
         }
-        if self.layers.count == 0 || self.held_out_layers.count == 0 || !self.layers.disjoint(&self.held_out_layers) {
-            return refuse("held_out_layers", "training and held-out layers must be two disjoint runs of at least one layer".into());
+        if self.layers.count == 0 {
+            return refuse("layers.count", "0 layers hold no task: give at least 1".into());
+        }
+        if self.held_out_layers.count == 0 {
+            return refuse("held_out_layers.count", "0 layers hold no task: give at least 1".into());
+        }
+        if !self.layers.disjoint(&self.held_out_layers) {
+            let [train, held_out] = [self.layers, self.held_out_layers].map(|run| format!("(first {}, count {})", run.first, run.count));
+            return refuse("held_out_layers", format!("{held_out} and layers {train} must be two disjoint runs of at least one layer"));
         }
         if !(0.01..=0.9).contains(&self.held_out_share) {
             return refuse("held_out_share", format!("{} is not within 0.01..=0.9", self.held_out_share));
         }
-        if self.max_budget == 0 || self.samples == 0 || self.max_attempts == 0 {
-            return refuse("max_budget", "max_budget, samples and max_attempts must be at least 1".into());
+        let budgets = [
+            ("max_budget", u64::from(self.max_budget)),
+            ("samples", self.samples as u64),
+            ("max_attempts", self.max_attempts as u64),
+            ("task_timeout_s", self.task_timeout_s),
+        ];
+        if let Some((key, budget)) = budgets.iter().find(|(_, budget)| !(1..=MOST_BUDGET).contains(budget)) {
+            return refuse(*key, format!("{budget} is not within 1..={MOST_BUDGET}"));
         }
         let explorer = &self.explorer;
-        let chances = [explorer.wide, explorer.jitter, explorer.hasty, explorer.guess];
-        if chances.iter().any(|chance| !(0.0..=1.0).contains(chance)) {
-            return refuse("explorer", format!("{chances:?} has a chance outside 0..=1"));
+        let chances = [
+            ("explorer.wide", explorer.wide),
+            ("explorer.jitter", explorer.jitter),
+            ("explorer.hasty", explorer.hasty),
+            ("explorer.guess", explorer.guess),
+        ];
+        if let Some((key, chance)) = chances.iter().find(|(_, chance)| !(0.0..=1.0).contains(chance)) {
+            return refuse(key, format!("{chance} is no chance within 0..=1"));
         }
-        for (key, shares) in [
-            ("kinds", [self.kinds.visual_select, self.kinds.visual_hop, self.kinds.textual]),
-            ("explorer", [explorer.serial, explorer.pairs, explorer.parallel]),
-        ] {
-            if shares.iter().any(|share| !share.is_finite() || *share < 0.0) || shares.iter().sum::<f64>() <= 0.0 {
-                return refuse(key, format!("{shares:?} are no shares: none may be negative, one must be positive"));
+        let kinds = &self.kinds;
+        let kinds =
+            [("kinds.visual_select", kinds.visual_select), ("kinds.visual_hop", kinds.visual_hop), ("kinds.textual", kinds.textual)];
+        let habits = [("explorer.serial", explorer.serial), ("explorer.pairs", explorer.pairs), ("explorer.parallel", explorer.parallel)];
+        for (table, shares) in [("kinds", kinds), ("explorer", habits)] {
+            if let Some((key, share)) = shares.iter().find(|(_, share)| !(0.0..=MOST_SHARE).contains(share)) {
+                return refuse(key, format!("{share} is no share: give a finite number of at least 0"));
+            }
+            if shares.iter().map(|(_, share)| share).sum::<f64>() <= 0.0 {
+                return refuse(table, format!("{shares:?} are no shares: one must be positive"));
             }
         }
         Ok(())

@@ -32,6 +32,11 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
+    /// Whether the tensors are those of another model than the reader's: no other version will fit better.
+    pub fn is_misfit(&self) -> bool {
+        matches!(self, Self::Broken { label: "shape", .. })
+    }
+
     /// The `reason` label of counters.
     pub fn label(&self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@
 //! that is not there is a failure of the judge, which masks the rollout; it is never a wrong answer.
 
 pub mod model;
+pub mod probe;
 pub mod prompt;
 pub mod reply;
 
@@ -14,6 +15,7 @@ use hypereyes_scoring::{Few, Judge, JudgeKind, Tally, Verdict};
 use serde::{Deserialize, Serialize};
 
 use self::model::{ModelConfig, ModelJudge};
+pub use self::probe::probe;
 use hypereyes_chassis::BadInput;
 
 /// Which judge.

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::run_folder::{RUNS, RunFolder, State};
 use crate::shipped::Shipped;
 use crate::transcript::{Episode, Found, Step};
-use crate::{output, parts};
+use crate::{check, output, parts};
 
 /// Arguments of `ask`.
 #[derive(Args, Debug)]
@@ -68,6 +68,7 @@ struct RoundJson<'a> {
 /// Asks and prints.
 pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
     parts::telemetry()?;
+    check::asking(config).result()?;
     if args.question.trim().is_empty() {
         return Err(BadInput::new("the question is empty").into());
     }

@@ -7,11 +7,12 @@ use clap::Args;
 use hypereyes_chassis::BadInput;
 use serde::Serialize;
 
+use crate::check::models::Folders;
 use crate::cli::Cli;
 use crate::config::Config;
-use crate::run_folder::RUNS;
+use crate::run_folder::{RUNS, RunFolder};
 use crate::shipped::Shipped;
-use crate::{output, parts, ports};
+use crate::{check, output, parts, ports};
 
 /// Memory below which a run of the tiny policy gets tight, in MiB.
 const ENOUGH_MEMORY_MIB: u64 = 3 * 1024;
@@ -67,7 +68,9 @@ pub fn run(cli: &Cli, _args: &DoctorArgs) -> Result<()> {
     }
     let bad = checks.iter().filter(|check| check.verdict == Verdict::Bad).count();
     if bad > 0 {
-        return Err(BadInput::new(format!("{bad} of {} checks failed; `hypereyes up` would, too", checks.len())).into());
+        // The lines above say what; whoever reads nothing but this one is told the first.
+        let first = checks.iter().find(|check| check.verdict == Verdict::Bad).map_or("", |check| &check.detail);
+        return Err(BadInput::new(format!("{bad} of {} checks failed; `hypereyes up` would, too: {first}", checks.len())).into());
     }
     Ok(())
 }
@@ -75,14 +78,20 @@ pub fn run(cli: &Cli, _args: &DoctorArgs) -> Result<()> {
 fn all(config: &Config) -> Result<Vec<Check>> {
     let runtime = parts::runtime()?;
     let wishes = [config.up.ports.learner, config.up.ports.reward, config.up.ports.teacher];
-    Ok(vec![
-        Check::of("settings", settings(config)),
-        Check::of("world", parts::world(config).map(|world| format!("{}: {} entities", world.name(), world.entities().len()))),
-        Check::of("policy", model(&config.policy, Shipped::Policy)),
-        Check::of(
-            "teacher",
-            if config.up.distill { model(&config.teacher, Shipped::Teacher) } else { Ok("not needed: up.distill is off".into()) },
-        ),
+    let world = Check::of("world", parts::world(config).map(|world| format!("{}: {} entities", world.name(), world.entities().len())));
+    let policy = Check::of("policy", model(&config.policy, Shipped::Policy));
+    let teacher = Check::of(
+        "teacher",
+        if config.up.distill { model(&config.teacher, Shipped::Teacher) } else { Ok("not needed: up.distill is off".into()) },
+    );
+    let readable = [&world, &policy, &teacher].iter().all(|check| check.verdict == Verdict::Good);
+    // Nobody is asked who is not needed.
+    let servers = check::servers::are_named(config).then(|| Check::of("servers", runtime.block_on(servers(config))));
+    let mut checks = vec![
+        Check::of("settings", settings(config, readable)),
+        world,
+        policy,
+        teacher,
         Check::of("ports", runtime.block_on(ports::resolve(&wishes)).map(|found| format!("{found:?} are free"))),
         Check::of("run folder", writable(config)),
         Check::of(
@@ -91,15 +100,34 @@ fn all(config: &Config) -> Result<Vec<Check>> {
         ),
         cores(),
         memory(),
-    ])
+    ];
+    checks.extend(servers);
+    Ok(checks)
 }
 
-fn settings(config: &Config) -> Result<String> {
-    config.check()?;
+/// What the parts refuse at their start and what they know of each other; with readable models, of these as well.
+fn settings(config: &Config, readable: bool) -> Result<String> {
+    let folder = RunFolder::new(std::path::absolute(&config.run_dir).unwrap_or_else(|_| config.run_dir.clone()));
+    let mut found = check::run(config, &folder)?;
+    found.result()?;
+    if readable {
+        let (world, folders) = (parts::world(config)?, Folders::of(config)?);
+        found.extend(check::models::run(config, &folder, &world, &folders)?);
+        found.result()?;
+    }
+    let warnings: String = found.warned().iter().map(|warning| format!("; warning: {warning}")).collect();
     Ok(format!(
-        "seed {}, {} steps of {} groups of {}",
+        "seed {}, {} steps of {} groups of {}{warnings}",
         config.seed, config.learner.steps, config.learner.groups_per_step, config.learner.group_size
     ))
+}
+
+/// Whoever must answer while a run goes on.
+async fn servers(config: &Config) -> Result<String> {
+    let found = check::servers::findings(config).await;
+    found.result()?;
+    let warnings: String = found.warned().iter().map(|warning| format!("; warning: {warning}")).collect();
+    Ok(format!("the judge at {} answers{warnings}", config.reward_service.judge_model.url))
 }
 
 fn model(folder: &Path, shipped: Shipped) -> Result<String> {
@@ -110,7 +138,7 @@ fn model(folder: &Path, shipped: Shipped) -> Result<String> {
     } else {
         (folder, folder.display().to_string())
     };
-    let config = parts::check_model(folder)?;
+    let (config, _) = parts::check_model(folder)?;
     Ok(format!("{name}: width {}, {} layers, {} tokens", config.text.hidden_size, config.text.num_hidden_layers, config.text.vocab_size))
 }
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use hypereyes_chassis::BadInput;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_eval::Report;
 use hypereyes_synth::Split;
@@ -13,7 +12,7 @@ use serde::Serialize;
 use crate::commands::synth;
 use crate::config::Config;
 use crate::shipped::Shipped;
-use crate::{held_out, output, parts, report};
+use crate::{check, held_out, output, parts, report};
 
 /// Arguments of `eval`.
 #[derive(Args, Debug)]
@@ -45,8 +44,8 @@ struct Answer<'a> {
 /// Measures and prints.
 pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     parts::telemetry()?;
-    config.eval.check().map_err(|error| BadInput::new(format!("eval.{error}")))?;
-    config.rollout.check().map_err(|error| BadInput::new(format!("rollout.{error}")))?;
+    let mut found = check::evaluation(config);
+    found.result()?;
     let world = parts::world(config)?;
     let scratch = tempfile::tempdir()?;
     let configured = args.model.clone().or_else(|| Some(config.policy.clone()).filter(|path| !path.as_os_str().is_empty()));
@@ -58,6 +57,13 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
         }
     };
     // The policy first: what is wrong with it is said before tasks are made.
+    let shape = check::models::shape(&mut found, "policy", &model)?;
+    found.extend(check::pairs::of_engine(config, Some(&shape.text)));
+    if args.tasks.is_none() {
+        found.extend(check::world::findings(config, &world, &*parts::chat(&model)?, config.rollout.max_context_tokens));
+    }
+    found.result()?;
+    found.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0))?;
     let measured = parts::runtime()?.block_on(async {
         let set = match &args.tasks {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use hypereyes_chassis::BadInput;
+use hypereyes_chassis::{BadInput, Findings};
 use hypereyes_dataset::TASKS;
 use hypereyes_synth::Split;
 use serde_json::json;
@@ -69,6 +69,7 @@ pub struct PrepareArgs {
 pub fn run(config: &Config, args: &PrepareArgs, json: bool) -> Result<()> {
     let wanted = |part: &Part| args.only.is_empty() || args.only.contains(part);
     let parts: Vec<Part> = Part::ALL.into_iter().filter(wanted).collect();
+    check(config, &parts).result()?;
     for part in &parts {
         let folder = args.out.join(part.folder());
         match part {
@@ -89,6 +90,30 @@ pub fn run(config: &Config, args: &PrepareArgs, json: bool) -> Result<()> {
         output::say(&format!("{}: {}", args.out.display(), said.join(", ")));
     }
     Ok(())
+}
+
+/// What is wrong with the settings of the parts that are wanted, and what they would not change.
+fn check(config: &Config, parts: &[Part]) -> Findings {
+    let mut found = Findings::default();
+    for (part, key, folder) in [(Part::Policy, "policy", &config.policy), (Part::Teacher, "teacher", &config.teacher)] {
+        if parts.contains(&part) && !folder.as_os_str().is_empty() {
+            let message = format!(
+                "is {}, but `prepare` writes the model that is compiled in: leave it out, or leave {key} out with --only and give rooms your \
+                 folder",
+                folder.display()
+            );
+            found.refuse(key, message);
+        }
+    }
+    for (part, key, count) in [(Part::Train, "synth.tasks", config.synth.tasks), (Part::HeldOut, "synth.held_out", config.synth.held_out)] {
+        if parts.contains(&part) {
+            found.at_least_one(key, count as u64);
+        }
+    }
+    if parts.iter().any(|part| matches!(part, Part::Train | Part::HeldOut)) {
+        found.extend(crate::check::tasks(config));
+    }
+    found
 }
 
 /// A set of tasks, unless it is there.

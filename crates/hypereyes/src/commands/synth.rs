@@ -12,10 +12,11 @@ use hypereyes_domain::PolicyVersion;
 use hypereyes_scoring::AliasJudge;
 use hypereyes_search::World;
 use hypereyes_synth::{Split, Workshop, need_search, synthesise};
+use hypereyes_teacher_service::vocabulary::Vocabulary;
 
 use crate::config::Config;
-use crate::parts;
 use crate::progress::Bar;
+use crate::{check, parts};
 
 /// Arguments of `synth`.
 #[derive(Args, Debug)]
@@ -40,6 +41,7 @@ const CLOSED_BOOK_TRIES: u64 = 4;
 
 /// Makes the set, writes it and says what it holds.
 pub fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
+    check::tasks(config).result()?;
     let split = if args.held_out { Split::HeldOut } else { Split::Train };
     let set = parts::runtime()?.block_on(make_with(config, split, args.need_search.as_deref()))?;
     set.write(&args.out).map_err(|error| BadInput::new(error.to_string()))?;
@@ -73,7 +75,7 @@ pub async fn make(config: &Config, split: Split) -> Result<DataSet> {
 async fn make_with(config: &Config, split: Split, knows: Option<&Path>) -> Result<DataSet> {
     let world = parts::world(config)?;
     let folder = tempfile::tempdir()?;
-    write_tokenizer(&world, folder.path())?;
+    let words = write_tokenizer(&world, folder.path())?;
     let setup = parts::setup(config, &world, parts::chat(folder.path())?);
     let need_search = match knows {
         Some(model) => {
@@ -86,7 +88,9 @@ async fn make_with(config: &Config, split: Split, knows: Option<&Path>) -> Resul
     let bar = Bar::new("synth", "tasks");
     let made = synthesise(&workshop, config.seed, split, |progress| bar.at(progress.done, progress.of, "")).await;
     bar.done();
-    Ok(made.map_err(|error| BadInput::new(error.to_string()))?)
+    let mut made = made.map_err(|error| BadInput::new(error.to_string()))?;
+    made.tokenizer = Some(Vocabulary::load(folder.path(), words.image).map_err(BadInput::new)?.digest());
+    Ok(made)
 }
 
 /// Writes the tokenizer files of a tiny policy for this world.

@@ -10,19 +10,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use hypereyes_chassis::{BadInput, Shutdown, config, exit};
-use hypereyes_policy::checkpoint::save::keep_apart;
+use hypereyes_chassis::{BadInput, Findings, Shutdown, config, exit};
 use hypereyes_search::World;
 use serde::Serialize;
 
+use crate::check::models::Folders;
+use crate::check::world::Names;
 use crate::cli::{Cli, ENV_PREFIX};
 use crate::config::Config;
 use crate::job::{Job, cores, wishes};
 use crate::output::Voice;
+use crate::resume::{Change, Done};
 use crate::rooms::absolute;
 use crate::run_folder::{RUNS, RunFolder, State};
-use crate::shipped::Shipped;
-use crate::{output, parts, ports};
+use crate::{attempts, check, output, parts, ports, resume};
 
 /// Arguments of `up`.
 #[derive(Args, Debug)]
@@ -62,20 +63,24 @@ struct Intent {
 
 /// Runs the whole job.
 pub fn run(cli: &Cli, args: &UpArgs) -> Result<()> {
-    let (config, folder) = resolve(cli, args)?;
-    let world = check(&config)?;
-    check_places(&config, &folder)?;
+    let (config, folder, changes) = resolve(cli, args)?;
+    let (world, warnings, names) = check(&config, &folder)?;
+    warnings.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     let runtime = parts::runtime()?;
     runtime.block_on(async { ports::resolve(&wishes(&config)).await })?;
     if args.dry_run {
-        return dry_run(&config, &folder, &world, args.resume, cli.json);
+        return dry_run(&config, &folder, &(world, names), &changes, args.resume, cli.json);
     }
+    // First thing: who must answer later answers now.
+    let servers = runtime.block_on(check::servers::findings(&config));
+    servers.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
+    servers.result()?;
     parts::telemetry()?;
     let held = folder.hold()?;
     let voice = Voice { json: cli.json };
     let result = runtime.block_on(async {
         let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
-        let mut job = Job::begin(config, folder, world, voice, held)?;
+        let mut job = Job::begin(config, folder, world, voice, held, &changes)?;
         let done = job.all(&shutdown).await;
         job.note_progress(output::note);
         done.map_err(|error| if job.can_resume() { with_advice(error, &job.resume_command()) } else { error })
@@ -91,21 +96,22 @@ pub fn run(cli: &Cli, args: &UpArgs) -> Result<()> {
 
 /// The error with the way to go on; what was bad input stays it.
 fn with_advice(error: anyhow::Error, command: &str) -> anyhow::Error {
-    let text = format!("{}; go on with: {command}", exit::line_of(error.as_ref()));
+    let line = exit::line_of(error.as_ref());
     match exit::code_of(error.as_ref()) {
-        exit::BAD_INPUT => BadInput::new(text).into(),
-        _ => anyhow!(text),
+        // As it is, it would end the same way.
+        exit::BAD_INPUT => BadInput::new(format!("{line}; when that is mended, go on with: {command}")).into(),
+        _ => anyhow!("{line}; go on with: {command}"),
     }
 }
 
-/// Settings and folder of the run.
-fn resolve(cli: &Cli, args: &UpArgs) -> Result<(Config, RunFolder)> {
+/// Settings and folder of the run, and what a resumed one is told anew.
+fn resolve(cli: &Cli, args: &UpArgs) -> Result<(Config, RunFolder, Vec<Change>)> {
     let mut config = cli.settings()?;
     if !args.resume {
         let folder = if config.run_dir.as_os_str().is_empty() { RunFolder::fresh(config.seed) } else { RunFolder::new(&config.run_dir) };
         folder.admit(false)?;
         config.run_dir = folder.root().to_owned();
-        return Ok((config, RunFolder::new(absolute(folder.root())?)));
+        return Ok((config, RunFolder::new(absolute(folder.root())?), vec![]));
     }
     let folder = if config.run_dir.as_os_str().is_empty() {
         RunFolder::newest(Path::new(RUNS), |folder| folder.state() == State::Unfinished)
@@ -118,45 +124,56 @@ fn resolve(cli: &Cli, args: &UpArgs) -> Result<(Config, RunFolder)> {
         return Err(BadInput::new("a resumed run keeps its own settings: leave --config out; --set still changes single ones").into());
     }
     // Its own settings, and what is said now on top.
-    config = config::load(Config::default(), Some(&folder.config()), ENV_PREFIX, &cli.sets)?;
+    let kept = kept(&folder)?;
+    config = config::load(kept.clone().unplaced(), None, ENV_PREFIX, &cli.sets)?;
+    config.check_places()?;
+    config = config.placed();
     config.run_dir = folder.root().to_owned();
-    Ok((config, RunFolder::new(absolute(folder.root())?)))
+    let (changes, found) = resume::compare(&kept, &config, Done::of(&folder));
+    found.result()?;
+    found.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
+    Ok((config, RunFolder::new(absolute(folder.root())?), changes))
 }
 
-/// Everything that can be wrong with the settings, before anything is written.
-fn check(config: &Config) -> Result<Arc<World>> {
-    let bad = |text: String| -> anyhow::Error { BadInput::new(text).into() };
-    config.check()?;
+/// The settings that a run keeps.
+///
+/// # Errors
+/// [`BadInput`] when this version of the program cannot read them.
+fn kept(folder: &RunFolder) -> Result<Config> {
+    let read = config::load_from(Config::default(), Some(&folder.config()), ENV_PREFIX, [], &[]);
+    Ok(read.map_err(|error| {
+        let by = attempts::read(folder)
+            .last()
+            .map_or_else(|| "another version of hypereyes".to_owned(), |last| format!("version {}", last.version));
+        let (root, ours) = (folder.root().display(), env!("CARGO_PKG_VERSION"));
+        BadInput::new(format!(
+            "{root} cannot be resumed: it is no run, or one of {by}, whose settings version {ours} cannot read ({error}); go on with the \
+             version that began it, or begin a new run"
+        ))
+    })?)
+}
+
+/// Everything that can be wrong with the settings, before anything is written: the world, what is to be warned of, and what a name of the
+/// world takes in the policy's tokens.
+fn check(config: &Config, folder: &RunFolder) -> Result<(Arc<World>, Findings, Names)> {
+    let mut found = check::run(config, folder)?;
+    found.result()?;
     let world = parts::world(config)?;
-    let vocabulary = |folder: &Path, shipped: Shipped| -> Result<Option<usize>> {
-        if folder.as_os_str().is_empty() {
-            // Its digests were taken when it was compiled in.
-            shipped.check()?;
-            return Ok(None);
-        }
-        Ok(Some(parts::check_model(folder)?.text.vocab_size))
-    };
-    let policy = vocabulary(&config.policy, Shipped::Policy)?;
-    let teacher = if config.up.distill { vocabulary(&config.teacher, Shipped::Teacher)? } else { None };
-    if let (Some(policy), Some(teacher)) = (policy, teacher)
-        && policy != teacher
-    {
-        return Err(bad(format!("the teacher has {teacher} tokens and the policy {policy}: a teacher must be of the policy's family")));
-    }
-    Ok(world)
+    let folders = Folders::of(config)?;
+    found.extend(check::models::run(config, folder, &world, &folders)?);
+    found.result()?;
+    let names = check::world::names(&world, &*parts::chat(&folders.policy)?);
+    Ok((world, found, names))
 }
 
-/// What is trained from and with must not lie where the trained policy will: it replaces its folder as a whole.
-fn check_places(config: &Config, folder: &RunFolder) -> Result<()> {
-    for (key, path) in [("policy", &config.policy), ("teacher", &config.teacher), ("world", &config.world)] {
-        if !path.as_os_str().is_empty() {
-            keep_apart(&folder.policy(), key, path).map_err(|error| BadInput::new(error.to_string()))?;
-        }
-    }
-    Ok(())
-}
-
-fn dry_run(config: &Config, folder: &RunFolder, world: &World, resume: bool, json: bool) -> Result<()> {
+fn dry_run(
+    config: &Config,
+    folder: &RunFolder,
+    (world, names): &(Arc<World>, Names),
+    changes: &[Change],
+    resume: bool,
+    json: bool,
+) -> Result<()> {
     let named = |path: &Path| if path.as_os_str().is_empty() { "shipped".to_owned() } else { path.display().to_string() };
     let intent = Intent {
         run_dir: folder.root().to_owned(),
@@ -180,7 +197,8 @@ fn dry_run(config: &Config, folder: &RunFolder, world: &World, resume: bool, jso
     }
     let rollouts = intent.steps as usize * intent.groups_per_step * intent.group_size as usize;
     output::say(&format!("run folder  {}{}", intent.run_dir.display(), if resume { " (resumed)" } else { "" }));
-    output::say(&format!("world       {}", intent.world));
+    changes.iter().for_each(|change| output::say(&format!("new         {change}")));
+    output::say(&format!("world       {}; in the policy's tokens {names}", intent.world));
     output::say(&format!("policy      {}", intent.policy));
     output::say(&format!("teacher     {}", intent.teacher.as_deref().unwrap_or("none")));
     output::say(&format!("tasks       {} to train on, {} held out", intent.train_tasks, intent.held_out_tasks));
@@ -211,7 +229,7 @@ mod tests {
         (cli, resume)
     }
 
-    fn resolved(arguments: &[&str]) -> Result<(Config, RunFolder)> {
+    fn resolved(arguments: &[&str]) -> Result<(Config, RunFolder, Vec<Change>)> {
         let (cli, resume) = parsed(arguments);
         resolve(&cli, &UpArgs { resume, dry_run: false })
     }
@@ -225,8 +243,13 @@ mod tests {
         config.learner.steps = 40;
         config::dump(&config, &folder.config()).expect("written");
         let run_dir = format!("run_dir={}", folder.root().display());
-        let (config, found) = resolved(&["--resume", "--set", &run_dir, "--set", "learner.steps=60"]).expect("resumable");
+        let (config, found, changes) = resolved(&["--resume", "--set", &run_dir, "--set", "learner.steps=60"]).expect("resumable");
         assert_eq!((config.seed, config.learner.steps, found.root()), (9, 60, folder.root()));
+        assert_eq!(changes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["learner.steps = 60 (was 40)"]);
+        std::fs::create_dir_all(folder.train()).expect("made");
+        std::fs::write(folder.train().join(hypereyes_dataset::TASKS), "").expect("written");
+        let error = resolved(&["--resume", "--set", &run_dir, "--set", "synth.tasks=8"]).expect_err("they are made").to_string();
+        assert!(error.starts_with("synth.tasks is 192 in this run and cannot become 8"), "{error}");
         let error = resolved(&["--set", &run_dir]).expect_err("unfinished");
         assert!(error.is::<BadInput>() && error.to_string().contains("--resume"), "{error}");
         std::fs::write(folder.result(), "{}").expect("written");
@@ -246,7 +269,8 @@ mod tests {
         for (number, spoil) in cases.iter().enumerate() {
             let mut config = Config::default();
             spoil(&mut config, root.path());
-            let Err(error) = check(&config) else { panic!("case {number} is spoiled") };
+            let folder = RunFolder::new(root.path().join("run"));
+            let Err(error) = check(&config, &folder) else { panic!("case {number} is spoiled") };
             assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT, "case {number}: {error:#}");
         }
         assert_eq!(std::fs::read_dir(root.path()).expect("there").count(), 0);

@@ -22,6 +22,9 @@ pub fn render(material: &Material) -> String {
     );
     put(&mut html, format_args!("<title>hypereyes run, seed {}</title><style>{STYLE}</style></head><body><main>", summary.seed));
     html.push_str(&headline(material));
+    if let Some(nothing) = &material.outcome.summary.learned_nothing {
+        put(&mut html, format_args!("<p class=\"lead\"><b>{}.</b></p>", escape(nothing)));
+    }
     html.push_str(&table(material));
     html.push_str(&curves(&material.steps));
     html.push_str(&examples(material));
@@ -284,6 +287,7 @@ fn facts(material: &Material) -> String {
             format!("{} rollouts before, {} after, for reasons outside the policy", details.before.invalid, details.after.invalid),
         ),
         ("policy", details.policy.display().to_string()),
+        ("other settings", if details.told.is_empty() { "none on the way".to_owned() } else { details.told.join("; ") }),
     ];
     let rows: String = rows.iter().map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>", escape(value))).collect();
     format!(

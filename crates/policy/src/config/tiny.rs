@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{ModelConfig, TextConfig, VisionConfig};
 
+/// Widths and depths above this are not tiny.
+const MOST: usize = 1 << 14;
+
 /// The size of the embedded policy; vocabulary and special tokens come from its tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -40,6 +43,9 @@ impl TinyConfig {
         let sizes = [("width", width), ("layers", layers), ("heads", heads), ("inner", inner), ("vision_width", vision_width)];
         if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(format!("{key} is 0: give at least 1"));
+        }
+        if let Some((key, size)) = sizes.iter().chain([&("vision_depth", vision_depth)]).find(|(_, size)| *size > MOST) {
+            return Err(format!("{key} is {size}: give at most {MOST}; this is the tiny policy"));
         }
         if vision_depth == 0 {
             return Err("vision_depth is 0: its first block is shown to the decoder; give at least 1".to_owned());

@@ -62,11 +62,20 @@ pub fn beside_the_prompt(siblings: usize) -> usize {
     if siblings == 1 { 0 } else { siblings }
 }
 
+/// The largest group that so many slots hold.
+pub fn most_siblings(slots: usize) -> usize {
+    slots.saturating_sub(1).max(slots.min(1))
+}
+
 /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` hold at `value_bytes` per value.
 pub fn slots_within(config: &TextConfig, capacity: usize, most: usize, bytes: u64, value_bytes: usize) -> usize {
+    most.min(usize::try_from(bytes / slot_bytes(config, capacity, value_bytes).max(1)).unwrap_or(usize::MAX))
+}
+
+/// Bytes of one slot of `capacity` positions.
+pub fn slot_bytes(config: &TextConfig, capacity: usize, value_bytes: usize) -> u64 {
     let positions = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * capacity;
-    let slot_bytes = (2 * positions * value_bytes) as u64;
-    most.min(usize::try_from(bytes / slot_bytes.max(1)).unwrap_or(usize::MAX))
+    (2 * positions * value_bytes) as u64
 }
 
 /// Attention of a step's rows over their sequences' caches.

@@ -31,12 +31,18 @@ pub struct DeviceCache<B: Backend> {
     layers: Vec<Mutex<Layer<B>>>,
 }
 
+/// Slots of a cache whose values have `value_bytes` each: no more than kernels can count the values of a layer.
+pub(super) fn slots_on_gpu(config: &TextConfig, capacity: usize, most: usize, bytes: u64, value_bytes: usize) -> usize {
+    let width = config.num_key_value_heads * config.head_dim;
+    let most = most.min(guards::COUNTABLE / capacity.saturating_mul(width).max(1));
+    slots_within(config, capacity, most, bytes, value_bytes)
+}
+
 impl<B: Backend> DeviceCache<B> {
     /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` or the values that kernels count hold.
     pub fn new(config: &TextConfig, capacity: usize, most: usize, bytes: u64, device: &B::Device) -> Self {
         let width = config.num_key_value_heads * config.head_dim;
-        let most = most.min(guards::COUNTABLE / capacity.saturating_mul(width).max(1));
-        let slots = slots_within(config, capacity, most, bytes, size_of::<B::FloatElem>());
+        let slots = slots_on_gpu(config, capacity, most, bytes, size_of::<B::FloatElem>());
         let shape = [slots.max(1), capacity, width];
         let layer = |_| Mutex::new(Layer { keys: Tensor::zeros(shape, device), values: Tensor::zeros(shape, device) });
         let layers = (0..config.num_hidden_layers).map(layer).collect();

@@ -111,10 +111,20 @@ pub struct KvPool {
 }
 
 impl KvPool {
+    /// Positions that a slot has for `context` of them.
+    pub fn capacity_of(context: usize) -> usize {
+        context.next_multiple_of(PIECE)
+    }
+
+    /// Slots that there would be.
+    pub fn slots_of(config: &TextConfig, context: usize, most: usize, bytes: u64) -> usize {
+        slots_within(config, Self::capacity_of(context), most, bytes, size_of::<f32>())
+    }
+
     /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` hold.
     pub fn new(config: &TextConfig, capacity: usize, most: usize, bytes: u64) -> Self {
-        let capacity = capacity.next_multiple_of(PIECE);
-        let slots = slots_within(config, capacity, most, bytes, size_of::<f32>());
+        let capacity = Self::capacity_of(capacity);
+        let slots = Self::slots_of(config, capacity, most, bytes);
         Self { config: config.clone(), capacity, slots, held: 0, free: vec![] }
     }
 }

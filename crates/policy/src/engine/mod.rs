@@ -20,17 +20,20 @@ use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, S
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use self::cache::Cache;
+use self::cache::{Cache, most_siblings};
 use self::device_cache::DeviceCache;
 use self::host_cache::KvPool;
 use self::worker::Worker;
 use crate::backend::Cpu;
 use crate::checkpoint::{self, HostWeights};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, TextConfig};
 use crate::device::{Device, OnDevice};
 use crate::model::Qwen3Vl;
 use crate::ops::Kernels;
 use crate::{Error, faults};
+
+/// Sizes above this are slips: products of them could not be counted.
+const MOST: usize = 1 << 24;
 
 /// Sizes of an engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,9 +64,65 @@ impl EngineConfig {
     /// A sentence for whoever wrote the settings.
     pub fn check(&self) -> Result<(), String> {
         let sizes = [("max_sequences", self.max_sequences), ("max_context", self.max_context), ("max_rows", self.max_rows)];
-        match sizes.iter().find(|(_, size)| *size == 0) {
-            Some((key, _)) => Err(format!("{key} is 0: no token could be fed; give at least 1")),
+        if self.cache_bytes == 0 {
+            return Err("cache_bytes is 0: no token could be kept; give room for a sequence".to_owned());
+        }
+        match sizes.iter().find(|(_, size)| !(1..=MOST).contains(size)) {
+            Some((key, 0)) => Err(format!("{key} is 0: no token could be fed; give at least 1")),
+            Some((key, size)) => Err(format!("{key} is {size}: give at most {MOST}")),
             None => Ok(()),
+        }
+    }
+
+    /// Sequences that such an engine holds of a model: as many as `max_sequences` allows and `cache_bytes` has room for.
+    pub fn slots(&self, model: &TextConfig) -> usize {
+        let (context, most, bytes) = (self.max_context, self.max_sequences, self.cache_bytes);
+        match self.device {
+            Device::Cpu => KvPool::slots_of(model, context, most, bytes),
+            device => device_cache::slots_on_gpu(model, context, most, bytes, device.value_bytes() as usize),
+        }
+    }
+
+    /// What keeps a group of `siblings` out of such an engine, and what would let it in; `group` is the key that asks for it.
+    /// Without a model only the number of sequences can be told.
+    ///
+    /// # Errors
+    /// A sentence that follows `group` and names the other key, whose table is `table`.
+    pub fn holds_group(&self, table: &str, siblings: usize, model: Option<&TextConfig>) -> Result<(), String> {
+        if self.check().is_err() {
+            // Said by who looks at the sizes alone.
+            return Ok(());
+        }
+        let needed = 1 + cache::beside_the_prompt(siblings);
+        if needed > self.max_sequences {
+            let (has, fits) = (self.max_sequences, most_siblings(self.max_sequences));
+            return Err(format!(
+                "is {siblings}, but {table}.max_sequences = {has} holds a group of {fits} beside its prompt: set {table}.max_sequences = \
+                 {needed}, or give at most {fits}"
+            ));
+        }
+        let Some(model) = model else { return Ok(()) };
+        let slots = self.slots(model);
+        if needed > slots {
+            let wanted = self.slot_bytes(model).saturating_mul(needed as u64);
+            let fits = match most_siblings(slots) {
+                0 => String::new(),
+                fits => format!(", or give at most {fits}"),
+            };
+            return Err(format!(
+                "is {siblings}, which takes {needed} sequences of {} tokens, but {table}.cache_bytes = {} holds {slots}: set \
+                 {table}.cache_bytes = {wanted}{fits}, or lower {table}.max_context",
+                self.max_context, self.cache_bytes
+            ));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the keys and values of one sequence.
+    fn slot_bytes(&self, model: &TextConfig) -> u64 {
+        match self.device {
+            Device::Cpu => cache::slot_bytes(model, KvPool::capacity_of(self.max_context), self.device.value_bytes() as usize),
+            device => cache::slot_bytes(model, self.max_context, device.value_bytes() as usize),
         }
     }
 }
@@ -105,6 +164,7 @@ pub struct Engine {
     commands: mpsc::Sender<Command>,
     /// Why its thread has ended, if that was no order.
     fate: Fate,
+    most_siblings: usize,
 }
 
 type Fate = Arc<OnceLock<String>>;
@@ -128,6 +188,11 @@ impl Engine {
             }
             device => device.run(OnGpu { model, weights, config, version })?,
         }
+    }
+
+    /// The largest group that it holds; larger ones it will never hold.
+    pub fn most_siblings(&self) -> usize {
+        self.most_siblings
     }
 
     /// Puts new weights in between two steps; sequences under way go on with them.
@@ -167,6 +232,7 @@ fn start<B: Kernels, C: Cache<B> + 'static>(
     device: B::Device,
 ) -> Result<Engine, Error> {
     let built = checkpoint::from_host(Qwen3Vl::<B>::init(&model, 0, &device), weights)?;
+    let most_siblings = most_siblings(cache.slots());
     let mut worker = Worker::new(built, model, config, version, cache, device)?;
     let (commands, inbox) = mpsc::channel();
     let fate = Fate::default();
@@ -182,7 +248,7 @@ fn start<B: Kernels, C: Cache<B> + 'static>(
         drop(worker);
     };
     std::thread::Builder::new().name("engine".into()).spawn(run).map_err(|source| Error::Io { path: "engine thread".into(), source })?;
-    Ok(Engine { commands, fate })
+    Ok(Engine { commands, fate, most_siblings })
 }
 
 fn gone(fate: &Fate) -> GenerateError {

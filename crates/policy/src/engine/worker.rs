@@ -15,7 +15,7 @@ use hypereyes_domain::{Chunk, Failure, GenerateError, Patches, PolicyVersion, Sa
 use rayon::prelude::*;
 use tokio::sync::oneshot;
 
-use super::cache::{Cache, CacheRow, CachedAttention, beside_the_prompt};
+use super::cache::{Cache, CacheRow, CachedAttention, beside_the_prompt, most_siblings};
 use super::sampler::Sampler;
 use super::shares::shares;
 use super::{Command, EngineConfig, Placeholders, metrics};
@@ -151,7 +151,7 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Start { prompt, seeds, sampling, reply } => {
-                let most = (self.cache.slots() - 1).max(1);
+                let most = most_siblings(self.cache.slots());
                 if seeds.is_empty() || seeds.len() > most {
                     let message = format!("{} sequences asked for; this engine holds 1 to {most}", seeds.len());
                     return fail(reply, Failure::Policy, message);

@@ -62,6 +62,11 @@ fn rows_of<R: CubeRuntime>(x: &CubeTensor<R>) -> (usize, usize) {
     (shape.num_elements() / width.max(1), width)
 }
 
+/// Whether a tensor has no element: a launch of no unit is an error of the device.
+fn nothing<R: CubeRuntime>(x: &CubeTensor<R>) -> bool {
+    x.shape().num_elements() == 0
+}
+
 /// One tensor for reading and writing that nobody else holds.
 fn own<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     let x = into_contiguous(x);

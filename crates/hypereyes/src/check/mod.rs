@@ -1,0 +1,119 @@
+//! One check of the settings, before anything is made: what every part refuses at its own start, and what the parts know of
+//! each other.
+//!
+//! In: resolved settings. Out: [`Findings`]: each names its key and what would do. Parts look at themselves with the functions
+//! that they start with; [`pairs`] knows two parts at a time, [`overwritten`] what `up` decides itself, [`models`] and [`world`]
+//! what model folders and a world say, [`servers`] who must answer. It makes nothing and keeps nothing.
+
+pub mod data;
+pub mod leaves;
+pub mod models;
+pub mod overwritten;
+pub mod pairs;
+pub mod servers;
+pub mod world;
+
+use anyhow::Result;
+use hypereyes_chassis::Findings;
+
+use crate::config::Config;
+use crate::rooms::{self, Rooms};
+use crate::run_folder::RunFolder;
+
+/// What is wrong with the settings of a run of `up` in `folder`, as far as they alone can tell: only certificates and a backup that is
+/// to be taken in are read, and nobody is called.
+///
+/// # Errors
+/// When the current folder is gone.
+pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
+    let mut found = config.findings();
+    let planned = Rooms::planned(config, folder)?;
+    let (learner, reward) = (planned.learner_settings(0, None, None), planned.reward_settings());
+    let (actor, teacher) = (planned.actor_settings(&rooms::actor(0))?, planned.teacher_settings());
+    found.under("learner", learner.findings());
+    found.under("reward_service", reward.findings());
+    // `up` fills these two in with `rollout` and one folder; what is wrong with those is said under their own names.
+    found.under("actor", without(actor.findings(), "rollout"));
+    if let Some(teacher) = &teacher {
+        found.under("teacher_service", teacher.findings());
+    }
+    found.extend(overwritten::findings(config));
+    found.extend(judged(config));
+    found.extend(pairs::of_up(config));
+    found.extend(pairs::of_loop(&pairs::Loop {
+        learner: &learner,
+        actor: &actor,
+        teacher: teacher.as_ref(),
+        rollout: "rollout",
+        model: None,
+    }));
+    found.extend(pairs::of_engine(config, None));
+    Ok(found)
+}
+
+/// What is said of a judge that this process does not ask.
+fn judged(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    if config.reward_service.judge.rule().is_none() {
+        found.warn("reward_service.judge", "is model, which judges training: held-out tasks are judged here, by their aliases");
+    }
+    found
+}
+
+/// Findings without those about a table.
+fn without(found: Findings, table: &str) -> Findings {
+    let mut left = Findings::default();
+    let other = |key: &str| key.split('.').next() != Some(table);
+    found.refused().iter().filter(|it| other(&it.key)).for_each(|it| left.refuse(it.key.clone(), it.message.clone()));
+    found.warned().iter().filter(|it| other(&it.key)).for_each(|it| left.warn(it.key.clone(), it.message.clone()));
+    left
+}
+
+/// What is wrong with the settings with which tasks are made.
+pub fn tasks(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    found.told("", config.synth.check());
+    found.told("rollout", config.rollout.check());
+    found.told("actor.search", config.actor.search.check());
+    found
+}
+
+/// What is wrong with the settings of an evaluation in this process.
+pub fn evaluation(config: &Config) -> Findings {
+    let mut found = tasks(config);
+    found.told("eval", config.eval.check());
+    found.told("engine", config.engine.check());
+    found.extend(overwritten::sampling(config, "evaluation samples with eval.temperature and eval.top_p"));
+    found.extend(judged(config));
+    found.extend(pairs::of_engine(config, None));
+    if let Err(error) = config.engine.device.check() {
+        found.refuse("engine.device", format!("cannot be had: {error}"));
+    }
+    found
+}
+
+/// What is wrong with the settings of one episode in this process.
+pub fn asking(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    found.told("rollout", config.rollout.check());
+    found.told("actor.search", config.actor.search.check());
+    found.told("engine", config.engine.check());
+    found.extend(pairs::of_engine(config, None));
+    found
+}
+
+/// What is wrong with the settings of a cold start.
+pub fn cold_start(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    found.told("", config.sft.check());
+    found.told("tiny", config.tiny.check());
+    found.told("init", config.init.check());
+    found.under("sft_optim", config.sft_optim.findings());
+    if let Err(error) = config.sft.device.check() {
+        found.refuse("sft.device", format!("cannot be had: {error}"));
+    }
+    if config.sft.lr == 0.0 {
+        found.warn("sft.lr", "is 0: every step is taken and no weight moves");
+    }
+    found
+}

@@ -1,0 +1,95 @@
+//! Keys that `up` decides itself: said by somebody, they would be dropped without a word. In: resolved settings. Out: a finding for
+//! each that is not as it comes, with the key that does what was meant.
+
+use hypereyes_chassis::Findings;
+
+use super::leaves::{differences, is_in};
+use crate::config::Config;
+
+/// Keys and tables that `up` fills in, and where their values come from.
+const FILLED_IN: &[(&str, &str)] = &[
+    ("actor.rollout", "episodes of training are those of `rollout`: set it there"),
+    ("actor.id", "actors are called actor-0, actor-1 and so on"),
+    ("actor.learner", "rooms are found by the ports in up.ports"),
+    ("actor.reward", "rooms are found by the ports in up.ports"),
+    ("actor.teacher", "rooms are found by the ports in up.ports; up.distill says whether there is a teacher"),
+    ("actor.policy", "actors sample with `policy`: set it there"),
+    ("actor.world", "actors search `world`: set it there"),
+    ("actor.metrics_listen", "every room serves its metrics at a free port; rooms/*.json of the run says where"),
+    ("actor.announce", "rooms are announced in the run folder"),
+    ("learner.listen", "set up.ports.learner"),
+    ("learner.metrics_listen", "every room serves its metrics at a free port; rooms/*.json of the run says where"),
+    ("learner.announce", "rooms are announced in the run folder"),
+    ("learner.reward", "rooms are found by the ports in up.ports"),
+    ("learner.policy", "training starts from `policy`: set it there"),
+    ("learner.tasks", "tasks are made from `synth` and `seed`; a learner in a process of its own reads a folder"),
+    ("learner.out", "everything is written below run_dir"),
+    ("learner.seed", "set `seed`"),
+    ("learner.max_context_tokens", "set rollout.max_context_tokens"),
+    ("learner.ranks.rank", "ranks are numbered; set up.ranks"),
+    ("learner.ranks.world", "set up.ranks"),
+    ("learner.ranks.leader", "rooms are found by the ports in up.ports"),
+    ("reward_service.listen", "set up.ports.reward"),
+    ("reward_service.metrics_listen", "every room serves its metrics at a free port; rooms/*.json of the run says where"),
+    ("reward_service.announce", "rooms are announced in the run folder"),
+    ("reward_service.store", "references are kept below run_dir"),
+    ("teacher_service.listen", "set up.ports.teacher"),
+    ("teacher_service.metrics_listen", "every room serves its metrics at a free port; rooms/*.json of the run says where"),
+    ("teacher_service.announce", "rooms are announced in the run folder"),
+    ("teacher_service.model", "the teacher is the folder in `teacher`: set it there; others are loaded with `hypereyes teacher load`"),
+    ("teacher_service.store", "the registry is kept below run_dir"),
+];
+
+/// Findings for `up`.
+pub fn findings(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    for said in differences(&Config::default(), config) {
+        if let Some((_, instead)) = FILLED_IN.iter().find(|(key, _)| is_in(&said.key, key)) {
+            found.refuse(said.key, format!("is {}, but `up` does not use it: {instead}", said.is));
+        }
+    }
+    let training = "training samples with learner.temperature and learner.top_p, evaluation with eval.temperature and eval.top_p";
+    found.extend(sampling(config, training));
+    found
+}
+
+/// Findings about how episodes sample, for commands that are told elsewhere.
+pub fn sampling(config: &Config, instead: &str) -> Findings {
+    let (mut found, usual) = (Findings::default(), Config::default());
+    let keys =
+        [("temperature", config.rollout.temperature, usual.rollout.temperature), ("top_p", config.rollout.top_p, usual.rollout.top_p)];
+    for (key, value, usual) in keys {
+        if value.is_finite() && value != usual {
+            found.refuse(format!("rollout.{key}"), format!("is {value}, but nothing here samples with it: {instead}"));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_up_decides_itself_is_refused_by_name_with_what_to_set() {
+        assert!(!findings(&Config::default()).is_refused());
+        let cases: [(&str, &str, fn(&mut Config)); 8] = [
+            ("actor.rollout.max_turn_tokens", "`rollout`", |config| config.actor.rollout.max_turn_tokens = 9),
+            ("learner.tasks", "`synth`", |config| config.learner.tasks = "/data/tasks".into()),
+            ("learner.seed", "`seed`", |config| config.learner.seed = 4),
+            ("learner.policy", "`policy`", |config| config.learner.policy = "/data/policy".into()),
+            ("learner.ranks.world", "up.ranks", |config| config.learner.ranks.world = 2),
+            ("learner.listen", "up.ports.learner", |config| config.learner.listen.set_port(9)),
+            ("teacher_service.model", "`teacher`", |config| config.teacher_service.model = "sglang+http://x:1?tokenizer=/t".into()),
+            ("rollout.temperature", "learner.temperature", |config| config.rollout.temperature = 0.5),
+        ];
+        for (key, instead, say) in cases {
+            let mut config = Config::default();
+            say(&mut config);
+            let found = findings(&config);
+            let keys: Vec<&str> = found.refused().iter().map(|finding| finding.key.as_str()).collect();
+            assert_eq!(keys, [key]);
+            assert!(found.refused()[0].message.contains(instead), "{}", found.refused()[0]);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What two parts must agree on. In: the settings of both, and the shape of a model where it is known. Out: findings that name both
+//! keys and the number that would do. The rooms of a cluster are looked at with the same functions.
+
+use hypereyes_chassis::Findings;
+use hypereyes_policy::config::TextConfig;
+
+use crate::config::Config;
+
+/// The deadline of an actor's call to have a group scored, in milliseconds.
+const SCORING_MS: u64 = 120_000;
+
+/// Learner, actors and teacher of one run.
+pub struct Loop<'a> {
+    /// The learner.
+    pub learner: &'a hypereyes_learner::Config,
+    /// Every actor.
+    pub actor: &'a hypereyes_actor::Config,
+    /// The service that scores failed rollouts with a model of its own.
+    pub teacher: Option<&'a hypereyes_teacher_service::Config>,
+    /// The table that says how long an episode may be.
+    pub rollout: &'a str,
+    /// The policy's shape.
+    pub model: Option<&'a TextConfig>,
+}
+
+/// What the rooms of a run know of each other.
+pub fn of_loop(rooms: &Loop<'_>) -> Findings {
+    let mut found = Findings::default();
+    let Loop { learner, actor, teacher, rollout, model } = rooms;
+    let (engine, episodes) = (&actor.engine, &actor.rollout);
+    let siblings = learner.group_size as usize;
+    match engine.holds_group("actor.engine", siblings, *model) {
+        Err(message) => found.refuse("learner.group_size", message),
+        Ok(()) => {
+            let slots = model.map_or(engine.max_sequences, |model| engine.slots(model));
+            let at_once = slots / (siblings + 1).max(1);
+            if actor.groups_in_flight > 2 * at_once.max(1) {
+                let message = format!(
+                    "is {}, but the engine holds {at_once} groups of learner.group_size = {siblings} at a time: the others wait, and fail after \
+                     {rollout}.turn_timeout_s = {} s; give at most {}, or more actor.engine.cache_bytes and max_sequences",
+                    actor.groups_in_flight,
+                    episodes.turn_timeout_s,
+                    2 * at_once.max(1)
+                );
+                found.warn("actor.groups_in_flight", message);
+            }
+        }
+    }
+    let (wants, has) = (episodes.max_context_tokens, engine.max_context);
+    if wants > has {
+        let message = format!(
+            "is {wants}, but actor.engine.max_context holds {has} tokens: set actor.engine.max_context = {wants}, or give at most {has}"
+        );
+        found.refuse(format!("{rollout}.max_context_tokens"), message);
+    }
+    if let Some(teacher) = teacher {
+        let longest = wants.min(has);
+        if teacher.max_batch_tokens < longest {
+            let message = format!(
+                "is {}, but an episode may have {rollout}.max_context_tokens = {wants} tokens: the teacher refuses the long ones, which are then \
+                 trained without its word; set teacher_service.max_batch_tokens = {longest}",
+                teacher.max_batch_tokens
+            );
+            found.warn("teacher_service.max_batch_tokens", message);
+        }
+    }
+    if learner.max_context_tokens < wants {
+        let message = format!(
+            "is {}, but an episode may have {rollout}.max_context_tokens = {wants} tokens, and longer ones would not be taken: set it to {wants}",
+            learner.max_context_tokens
+        );
+        found.refuse("learner.max_context_tokens", message);
+    }
+    let lease_ms = learner.lease_s.saturating_mul(1000);
+    if actor.heartbeat_ms >= lease_ms && learner.lease_s > 0 {
+        let message = format!(
+            "is {}, but a lease lives for learner.lease_s = {} s without a heartbeat: every lease would be lost; give at most {}, or set \
+             learner.lease_s = {}",
+            actor.heartbeat_ms,
+            learner.lease_s,
+            lease_ms / 2,
+            (actor.heartbeat_ms.saturating_mul(2)).div_ceil(1000)
+        );
+        found.refuse("actor.heartbeat_ms", message);
+    }
+    if actor.search.deadline_s > episodes.turn_timeout_s as f64 {
+        let message = format!(
+            "is {} s, but a tool round ends after {rollout}.turn_timeout_s = {} s and masks its rollout: searches that are late are never \
+             said to have failed",
+            actor.search.deadline_s, episodes.turn_timeout_s
+        );
+        found.warn("actor.search.deadline_s", message);
+    }
+    found
+}
+
+/// The engine of this process: the episodes of an evaluation, and its rollouts of one task.
+pub fn of_engine(config: &Config, model: Option<&TextConfig>) -> Findings {
+    let mut found = Findings::default();
+    let (wants, has) = (config.rollout.max_context_tokens, config.engine.max_context);
+    if wants > has {
+        let message =
+            format!("is {wants}, but engine.max_context holds {has} tokens: set engine.max_context = {wants}, or give at most {has}");
+        found.refuse("rollout.max_context_tokens", message);
+    }
+    if let Err(message) = config.engine.holds_group("engine", config.eval.samples, model) {
+        found.refuse("eval.samples", message);
+    }
+    found
+}
+
+/// What only `up` knows: how it starts rooms and how long it waits for them.
+pub fn of_up(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    let (up, learner, actor) = (&config.up, &config.learner, &config.actor);
+    if up.stall_timeout_s > 0 && up.stall_timeout_s <= learner.lease_s {
+        let message = format!(
+            "is {}, but the task of an actor that died is free only after learner.lease_s = {} s: set up.stall_timeout_s = {} or more",
+            up.stall_timeout_s,
+            learner.lease_s,
+            learner.lease_s.saturating_mul(2)
+        );
+        found.refuse("up.stall_timeout_s", message);
+    }
+    if actor.grace_ms > up.grace_s.saturating_mul(1000) {
+        let message = format!("is {}, but actors are killed after up.grace_s = {} s", actor.grace_ms, up.grace_s);
+        found.warn("actor.grace_ms", message);
+    }
+    // Encoded and decoded, with room for one that is used while another comes.
+    let [width, height] = config.synth.canvas.map(|side| side as usize);
+    let least = width.saturating_mul(height).saturating_mul(12);
+    let stores =
+        [("actor.pictures_bytes", actor.pictures_bytes), ("teacher_service.pictures_bytes", config.teacher_service.pictures_bytes)];
+    for (key, bytes) in stores.into_iter().filter(|(_, bytes)| *bytes > 0 && *bytes < least) {
+        found.refuse(key, format!("is {bytes}, but a picture of synth.canvas = [{width}, {height}] would not stay: give at least {least}"));
+    }
+    let reward = &config.reward_service;
+    if reward.judge.rule().is_none() && reward.judge_model.deadline_ms >= SCORING_MS {
+        let message = format!(
+            "is {}, but an actor gives a scoring call up after {SCORING_MS} ms and asks again: give less",
+            reward.judge_model.deadline_ms
+        );
+        found.refuse("reward_service.judge_model.deadline_ms", message);
+    }
+    if !up.distill && !config.teacher.as_os_str().is_empty() {
+        found.warn("teacher", format!("is {}, but up.distill = false: nobody is taught", config.teacher.display()));
+    }
+    if config.synth.tasks > 0 && config.synth.tasks < learner.groups_per_step {
+        let message = format!(
+            "is {}, but synth.tasks = {} tasks are all there are: every step trains that many",
+            learner.groups_per_step, config.synth.tasks
+        );
+        found.warn("learner.groups_per_step", message);
+    }
+    if up.distill && learner.objective.opd_coef == 0.0 {
+        found.warn("learner.objective.opd_coef", "is 0: a teacher is started and its word counts nothing; up.distill = false spares it");
+    }
+    let speak = [
+        ("learner.tls", learner.tls.is_some()),
+        ("actor.tls", actor.tls.is_some()),
+        ("reward_service.tls", config.reward_service.tls.is_some()),
+        ("teacher_service.tls", config.teacher_service.tls.is_some()),
+    ];
+    let speak = if up.distill { &speak[..] } else { &speak[..3] };
+    if let (Some((with, _)), Some((without, _))) = (speak.iter().find(|it| it.1), speak.iter().find(|it| !it.1)) {
+        found.refuse(*with, format!("is set and {without} is not: rooms that speak differently never meet; set all or none"));
+    }
+    // Every room binds these in a process of its own.
+    let ports = up.ports;
+    let at = |port: u16| Some(std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port)));
+    found.ports(&[
+        ("up.ports.learner", at(ports.learner)),
+        ("up.ports.reward", at(ports.reward)),
+        ("up.ports.teacher", at(ports.teacher)),
+        ("learner.health_listen", learner.health_listen),
+        ("reward_service.health_listen", config.reward_service.health_listen),
+        ("teacher_service.health_listen", config.teacher_service.health_listen),
+        ("actor.health_listen", actor.health_listen),
+    ]);
+    for (key, address, copies, of) in [
+        ("actor.health_listen", actor.health_listen, up.actors, "up.actors"),
+        ("learner.health_listen", learner.health_listen, up.ranks, "up.ranks"),
+    ] {
+        if address.is_some_and(|address| address.port() != 0) && copies > 1 {
+            let address = address.map(|address| address.to_string()).unwrap_or_default();
+            found.refuse(key, format!("is {address}, and {of} = {copies} processes would take it: give port 0, or set {of} = 1"));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_rooms(
+        change: fn(&mut hypereyes_learner::Config, &mut hypereyes_actor::Config, &mut hypereyes_teacher_service::Config),
+    ) -> Findings {
+        let config = Config::default();
+        let mut actor = hypereyes_actor::Config { rollout: config.rollout.clone(), ..config.actor };
+        let (mut learner, mut teacher) = (config.learner, config.teacher_service);
+        change(&mut learner, &mut actor, &mut teacher);
+        of_loop(&Loop { learner: &learner, actor: &actor, teacher: Some(&teacher), rollout: "rollout", model: None })
+    }
+
+    #[test]
+    fn each_pair_is_refused_with_both_keys_and_the_number_that_would_do() {
+        assert_eq!(of_rooms(|_, _, _| {}), Findings::default());
+        let cases: [(&str, &[&str], Findings); 4] = [
+            ("learner.group_size", &["actor.engine.max_sequences = 41", "at most 32"], of_rooms(|learner, _, _| learner.group_size = 40)),
+            (
+                "rollout.max_context_tokens",
+                &["actor.engine.max_context = 2000", "at most 768"],
+                of_rooms(|_, actor, _| actor.rollout.max_context_tokens = 2000),
+            ),
+            (
+                "actor.heartbeat_ms",
+                &["learner.lease_s = 2 s", "learner.lease_s = 6"],
+                of_rooms(|learner, actor, _| {
+                    (learner.lease_s, actor.heartbeat_ms) = (2, 3000);
+                }),
+            ),
+            ("up.stall_timeout_s", &["learner.lease_s = 20", "= 40"], {
+                let mut config = Config::default();
+                config.up.stall_timeout_s = 20;
+                of_up(&config)
+            }),
+        ];
+        for (key, parts, found) in cases {
+            let [finding] = found.refused() else { panic!("{key}: {found:?}") };
+            assert_eq!(finding.key, key);
+            for part in parts {
+                assert!(finding.message.contains(part), "{finding}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_works_badly_is_warned_of() {
+        let warned = |found: Findings| found.warned().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let teacher = warned(of_rooms(|_, _, teacher| teacher.max_batch_tokens = 700));
+        assert!(teacher.len() == 1 && teacher[0].contains("max_batch_tokens = 768"), "{teacher:?}");
+        let crowded = warned(of_rooms(|_, actor, _| actor.groups_in_flight = 9));
+        assert!(crowded.len() == 1 && crowded[0].contains("holds 3 groups") && crowded[0].contains("at most 6"), "{crowded:?}");
+    }
+
+    #[test]
+    fn a_cache_that_cannot_hold_a_group_is_told_by_the_models_shape() {
+        let shape = hypereyes_policy::config::TinyConfig::default().model(1000, 1, 2, 3).text;
+        let mut config = Config::default();
+        // Keys and values of 4 layers of 4 heads of 32, in f32.
+        let slot = 2 * 4 * 4 * 32 * 768 * 4;
+        config.actor.engine.cache_bytes = slot * 8;
+        let actor = hypereyes_actor::Config { rollout: config.rollout.clone(), ..config.actor.clone() };
+        let of = |model| of_loop(&Loop { learner: &config.learner, actor: &actor, teacher: None, rollout: "rollout", model });
+        assert!(!of(None).is_refused());
+        let found = of(Some(&shape));
+        let line = found.result().expect_err("eight siblings and a prompt need nine").to_string();
+        assert!(line.contains(&format!("actor.engine.cache_bytes = {}", slot * 9)) && line.contains("at most 7"), "{line}");
+        config.engine.cache_bytes = slot;
+        config.eval.samples = 2;
+        assert!(of_engine(&config, Some(&shape)).result().expect_err("two and a prompt").to_string().starts_with("eval.samples is 2"));
+    }
+
+    #[test]
+    fn rooms_of_one_machine_get_ports_of_their_own_and_speak_alike() {
+        let of = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            of_up(&config).refused().iter().map(|finding| finding.key.clone()).collect::<Vec<_>>()
+        };
+        assert!(of(|_| {}).is_empty());
+        assert_eq!(of(|config| (config.up.ports.learner, config.up.ports.reward) = (7001, 7001)), ["up.ports.reward"]);
+        assert_eq!(of(|config| config.actor.health_listen = "127.0.0.1:8086".parse().ok()), ["actor.health_listen"]);
+        assert_eq!(of(|config| config.learner.tls = Some(hypereyes_chassis::TlsConfig::default())), ["learner.tls"]);
+    }
+}

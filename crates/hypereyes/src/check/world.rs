@@ -1,0 +1,188 @@
+//! Whether a policy can read a world at all. A tokenizer that does not know a world's words spells them in bytes: fifteen tokens for a
+//! name that was to be one, and an episode that would have taken two hundred takes two thousand.
+//!
+//! In: a world, a policy's tokenizer, the context of an episode. Out: findings, and what a name takes. It rolls nothing out: the shortest
+//! useful episode is written down and counted.
+
+use std::fmt;
+
+use hypereyes_chassis::Findings;
+use hypereyes_chat::Chat;
+use hypereyes_pictures::RgbImage;
+use hypereyes_search::{World, observation};
+use hypereyes_synth::Split;
+use hypereyes_synth::tasks::{Constraint, Drawer, Puzzle};
+
+use crate::config::Config;
+
+/// Tokens of a name, on average, above which a tokenizer spells names instead of knowing them.
+const SPELT: f64 = 6.0;
+
+/// Tokens of a world's names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Names {
+    /// On average.
+    pub mean: f64,
+    /// Of the longest.
+    pub most: usize,
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a name takes {:.1} tokens on average and {} at most", self.mean, self.most)
+    }
+}
+
+/// What the names of the world's entities take.
+pub fn names(world: &World, chat: &Chat) -> Names {
+    let counts: Vec<usize> = world.entities().iter().map(|entity| chat.encode(&entity.name).len()).collect();
+    Names { mean: counts.iter().sum::<usize>() as f64 / counts.len().max(1) as f64, most: counts.iter().copied().max().unwrap_or(0) }
+}
+
+/// Tokens of the shortest useful episode about some pictures: all looked at in one round, one fact of each read in the next, an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortest {
+    /// The prompt.
+    pub prompt: usize,
+    /// The longest turn of one who looks at one thing a turn.
+    pub turn: usize,
+    /// Everything.
+    pub episode: usize,
+}
+
+/// The shortest useful episode about `pictures` entities whose names are of the usual length.
+pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) -> Shortest {
+    let layer = world.layer(0);
+    let mut entities: Vec<&str> = world.entities().iter().map(|entity| entity.name.as_str()).collect();
+    entities.sort_by_key(|name| chat.encode(name).len());
+    let name = entities.get(entities.len() / 2).copied().unwrap_or_default();
+    let relation = world.relations().iter().find(|relation| relation.askable).or(world.relations().first());
+    let (label, key) = relation.map_or(("", ""), |relation| (relation.label.as_str(), relation.key.as_str()));
+    let mut values: Vec<&str> = world.entities().iter().filter_map(|entity| layer.fact(&entity.id, key)).collect();
+    values.sort_by_key(|value| chat.encode(value).len());
+    let value = values.get(values.len() / 2).copied().unwrap_or_default();
+    let question = Puzzle::Select(Constraint { label: label.to_owned(), value: value.to_owned() }).question(world.noun());
+    let tokens = |text: String| chat.encode(&text).len() + 1;
+
+    let [width, height] = config.synth.canvas;
+    let grid = chat.processor().patches(&RgbImage::new(width, height)).grid;
+    let prompt = chat.prompt(&config.rollout.system_text(), &question, &[grid]).len();
+    let areas = vec!["[0.00,0.00,0.50,1.00]"; pictures].join(",");
+    let look = format!(r#"<tool_call>{{"name":"image_search","arguments":{{"image_id":"img_0","area":[{areas}]}}}}</tool_call>"#);
+    let found: String = (1..=pictures).map(|at| format!("img_{at}\n1. 0.97 {name}\n")).collect();
+    let read = |count: usize| {
+        let queries = vec![format!("\"{name} {label}\""); count].join(",");
+        format!(r#"<tool_call>{{"name":"text_search","arguments":{{"input":[{queries}]}}}}</tool_call>"#)
+    };
+    let facts: String = (1..=pictures).map(|at| format!("{at}\n1. 0.97 {label}: {value} is {name}'s {label}\n")).collect();
+    let answer = tokens(format!("<reason>{value}: {name}</reason><answer>{name}</answer>"));
+    let observed = |body: &str| chat.observation(&observation::wrap(body, &question, None), &[]).len();
+    let turn = tokens(read(1)).max(answer);
+    // A crop comes back as a picture of about its share of the canvas.
+    let crop = chat.processor().patches(&RgbImage::new((width / 2).max(32), (height / 2).max(32))).grid;
+    let crops = if config.rollout.env.crop_pictures { pictures * (chat.processor().tokens(crop) + 2) } else { 0 };
+    let episode = prompt + tokens(look) + observed(&found) + crops + tokens(read(pictures)) + observed(&facts) + answer;
+    Shortest { prompt, turn, episode }
+}
+
+/// Findings about whether tasks can be made of a world at all.
+pub fn tasks(config: &Config, world: &World) -> Findings {
+    let mut found = Findings::default();
+    for split in [Split::Train, Split::HeldOut] {
+        if let Err(error) = Drawer::new(world, &config.synth, split)
+            && !found.is_refused()
+        {
+            found.refuse("synth", format!("asks for tasks that world {:?} does not have: {error}", world.name()));
+        }
+    }
+    found
+}
+
+/// Findings about a world and the tokenizer with which it is read, for episodes of `context` tokens.
+pub fn findings(config: &Config, world: &World, chat: &Chat, context: usize) -> Findings {
+    let mut found = Findings::default();
+    let (names, [fewest, most]) = (names(world, chat), config.synth.pictures);
+    let (easy, hard) = (shortest(config, world, chat, fewest), shortest(config, world, chat, most));
+    let says = format!("in the policy's tokens {names} (world {:?})", world.name());
+    if easy.episode > context {
+        let message = format!(
+            "is {context}: {says}, and the shortest episode about {fewest} pictures has {} tokens, {} of them the question; set it, \
+             engine.max_context and actor.engine.max_context to {} or more, or take a policy whose tokenizer knows the world",
+            easy.episode, easy.prompt, hard.episode
+        );
+        found.refuse("rollout.max_context_tokens", message);
+    } else if names.mean > SPELT {
+        let message = format!(
+            "is spelt: {says}, where an episode has {context}; the tokenizer does not know this world's words and spells them, which no policy of a few million \
+             parameters was trained for. Take a policy of this world: `hypereyes sft` without --model makes one"
+        );
+        found.warn("world", message);
+    } else if hard.episode > context {
+        let message =
+            format!("is {context}: {says}, and the shortest episode about {most} pictures has {} tokens: it would be cut", hard.episode);
+        found.warn("rollout.max_context_tokens", message);
+    }
+    if easy.turn > config.rollout.max_turn_tokens {
+        let (has, needs) = (config.rollout.max_turn_tokens, easy.turn);
+        let message = format!("is {has}: {says}, and the shortest useful turn has {needs} tokens; set it to {needs} or more");
+        found.refuse("rollout.max_turn_tokens", message);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The embedded world under its own tokenizer, and under one that knows none of its words.
+    fn chats(world: &World) -> [hypereyes_chat::Chat; 2] {
+        let own = tempfile::tempdir().expect("a temporary folder");
+        crate::commands::synth::write_tokenizer(world, own.path()).expect("sound words");
+        let other = tempfile::tempdir().expect("a temporary folder");
+        let words = hypereyes_chat::TinyWords { terms: &["word".to_owned()], relations: &["colour".to_owned()] };
+        hypereyes_chat::tiny::write(other.path(), words).expect("sound words");
+        [own, other].map(|folder| Chat::load(folder.path()).expect("what was just written"))
+    }
+
+    #[test]
+    fn a_world_that_the_tokenizer_spells_in_bytes_is_refused_where_the_context_cannot_hold_it() {
+        let world = World::embedded().expect("the embedded pack is sound");
+        let [own, other] = chats(&world);
+        let config = Config::default();
+        assert_eq!(names(&world, &own), Names { mean: 1.0, most: 1 });
+        assert_eq!(findings(&config, &world, &own, 768), Findings::default());
+        let spelt = names(&world, &other);
+        assert!(spelt.mean > 7.0 && spelt.most > 20, "{spelt}");
+        let line = findings(&config, &world, &other, 256).result().expect_err("256 tokens are not enough").to_string();
+        for part in ["rollout.max_context_tokens is 256", "tokens on average", "engine.max_context"] {
+            assert!(line.contains(part), "{line}");
+        }
+        // A number that would do is one that does.
+        let enough = shortest(&config, &world, &other, config.synth.pictures[1]).episode;
+        let spelt = findings(&config, &world, &other, 2048);
+        assert!(!spelt.is_refused() && spelt.warned()[0].to_string().contains("tokens on average"), "{spelt:?}");
+        assert!(line.contains(&format!("to {enough} or more")), "{line}");
+        assert!(!findings(&config, &world, &other, enough).is_refused());
+    }
+
+    #[test]
+    fn a_picture_that_fills_the_context_and_questions_that_a_world_has_not_are_refused() {
+        let world = World::embedded().expect("the embedded pack is sound");
+        let [own, _] = chats(&world);
+        let mut config = Config::default();
+        config.synth.canvas = [1024, 1024];
+        let line = findings(&config, &world, &own, 768).result().expect_err("a thousand tokens for the picture").to_string();
+        assert!(line.starts_with("rollout.max_context_tokens is 768"), "{line}");
+        assert!(!tasks(&config, &world).is_refused());
+        config.synth.relations = vec!["favourite colour".into()];
+        assert!(tasks(&config, &world).result().expect_err("no such relation").to_string().contains("favourite colour"));
+    }
+
+    #[test]
+    fn what_is_counted_is_what_an_episode_has() {
+        let world = World::embedded().expect("the embedded pack is sound");
+        let [own, _] = chats(&world);
+        let short = shortest(&Config::default(), &world, &own, 2);
+        assert!((30..80).contains(&short.prompt) && (60..300).contains(&short.episode), "{short:?}");
+    }
+}

@@ -1,0 +1,146 @@
+//! A run that goes on with other settings: what takes effect, and what cannot, because the work that it decides is done.
+//!
+//! In: the settings that a run folder keeps, those that are asked for now, and how far the run is. Out: findings that name the key, or
+//! what changed. It writes nothing.
+
+use hypereyes_chassis::Findings;
+use serde::{Deserialize, Serialize};
+
+use crate::check::leaves::{Difference, differences, is_in};
+use crate::config::Config;
+use crate::run_folder::RunFolder;
+
+/// A setting that a resumed run was told anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The key.
+    pub key: String,
+    /// Its value before, as TOML has it; empty where there was none.
+    pub was: String,
+    /// Its value from here on.
+    pub is: String,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// A task set is made.
+    pub tasks: bool,
+    /// The start policy is measured.
+    pub measured: bool,
+    /// There is a checkpoint.
+    pub begun: bool,
+    /// The teacher service has kept what it served.
+    pub taught: bool,
+}
+
+impl Done {
+    /// What the folder shows.
+    pub fn of(folder: &RunFolder) -> Self {
+        let made = |set: std::path::PathBuf| set.join(hypereyes_dataset::TASKS).exists();
+        let holds_any = |folder: std::path::PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+        Self {
+            tasks: made(folder.train()) || made(folder.held_out()),
+            measured: folder.before().exists(),
+            begun: holds_any(folder.checkpoint()),
+            taught: holds_any(folder.teacher()),
+        }
+    }
+}
+
+/// Tables of which nothing in a run depends.
+const ELSEWHERE: &[&str] = &["sft", "sft_optim", "tiny", "init"];
+/// Keys that decide how fast and how patiently something is done, not what comes out.
+const PACE: &[&str] =
+    &["rollout.turn_timeout_s", "engine.device", "engine.cache_bytes", "engine.max_sequences", "engine.max_rows", "eval.concurrency"];
+
+/// Why a key cannot change any more, if it cannot.
+fn settled(key: &str, done: Done) -> Option<&'static str> {
+    let of = |tables: &[&str]| tables.iter().any(|table| is_in(key, table));
+    if of(&["synth", "seed", "world"]) && done.tasks {
+        return Some("the tasks are made already");
+    }
+    if of(&["policy"]) && (done.measured || done.begun) {
+        return Some("a resumed run keeps its policy and goes on from its checkpoint");
+    }
+    if of(&["teacher"]) && done.taught {
+        return Some("the teacher service goes on with what served last: swap it with `hypereyes teacher load` and `promote`");
+    }
+    if of(&["learner.optim.lora"]) && done.begun {
+        return Some("the checkpoint holds what was trained with the old ones");
+    }
+    if of(&["rollout", "eval", "engine", "reward_service.judge", "seed", "world"]) && !of(PACE) && done.measured {
+        return Some("the start policy is measured with the old one, and the trained one must be measured alike");
+    }
+    None
+}
+
+/// What a resumed run is told anew, and what of it is refused. Where the run writes is not looked at: it is where it is.
+pub fn compare(was: &Config, is: &Config, done: Done) -> (Vec<Change>, Findings) {
+    let (mut changes, mut found) = (Vec::new(), Findings::default());
+    for Difference { key, was, is } in differences(was, is) {
+        if key == "run_dir" {
+            continue;
+        }
+        let show = |value: &str| if value.is_empty() { "nothing".to_owned() } else { value.to_owned() };
+        if let Some(why) = settled(&key, done) {
+            let message = format!("is {} in this run and cannot become {}: {why}; leave it out, or begin a new run", show(&was), show(&is));
+            found.refuse(key, message);
+            continue;
+        }
+        if ELSEWHERE.iter().any(|table| is_in(&key, table)) {
+            found.warn(key.clone(), "has no effect on `up`");
+        }
+        changes.push(Change { key, was, is });
+    }
+    (changes, found)
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let show = |value: &str| if value.is_empty() { "nothing".to_owned() } else { value.to_owned() };
+        write!(f, "{} = {} (was {})", self.key, show(&self.is), show(&self.was))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_cannot_be_told_anew_and_the_rest_takes_effect() {
+        let was = Config { run_dir: "a".into(), ..Config::default() };
+        let told = |change: fn(&mut Config), done: Done| {
+            let mut is = Config { run_dir: "b".into(), ..was.clone() };
+            change(&mut is);
+            let (changes, found) = compare(&was, &is, done);
+            let keys = |found: &[hypereyes_chassis::Finding]| found.iter().map(|it| it.key.clone()).collect::<Vec<_>>();
+            (changes.into_iter().map(|change| change.key).collect::<Vec<_>>(), keys(found.refused()))
+        };
+        let all = Done { tasks: true, measured: true, begun: true, taught: true };
+        let none = |keys: (Vec<String>, Vec<String>)| keys.0.is_empty() && keys.1.is_empty();
+        assert!(none(told(|_| {}, all)));
+        let refused: [(&str, fn(&mut Config)); 7] = [
+            ("synth.tasks", |config| config.synth.tasks = 8),
+            ("synth.held_out", |config| config.synth.held_out = 4),
+            ("seed", |config| config.seed = 3),
+            ("policy", |config| config.policy = "other".into()),
+            ("teacher", |config| config.teacher = "other".into()),
+            ("eval.temperature", |config| config.eval.temperature = 0.1),
+            ("learner.optim.lora.rank", |config| config.learner.optim.lora.rank = 4),
+        ];
+        for (key, change) in refused {
+            assert_eq!(told(change, all), (vec![], vec![key.to_owned()]));
+            assert_eq!(told(change, Done::default()), (vec![key.to_owned()], vec![]), "nothing is done yet");
+        }
+        let effective: [(&str, fn(&mut Config)); 4] = [
+            ("learner.steps", |config| config.learner.steps = 9),
+            ("learner.lr", |config| config.learner.lr = 1e-5),
+            ("up.actors", |config| config.up.actors = 1),
+            ("rollout.turn_timeout_s", |config| config.rollout.turn_timeout_s = 30),
+        ];
+        for (key, change) in effective {
+            assert_eq!(told(change, all), (vec![key.to_owned()], vec![]));
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Every key of every part, with values that nobody can mean: what a room would refuse at its start, the check before a run refuses.
+
+use std::collections::BTreeMap;
+
+use hypereyes::check;
+use hypereyes::check::leaves::leaves;
+use hypereyes::config::Config;
+use hypereyes::run_folder::RunFolder;
+use hypereyes_chassis::config::load_from;
+
+/// Values that no key but those below can have.
+fn nonsense(value: &str) -> &'static [&'static str] {
+    if value.parse::<i64>().is_ok() {
+        &["-1", "0", "9223372036854775807", "1.5", "\"\"", "\"many\"", "[]"]
+    } else if value.parse::<f64>().is_ok() {
+        &["-1.0", "nan", "inf", "-inf", "1e300", "\"\"", "\"many\"", "[]"]
+    } else if value == "true" || value == "false" {
+        &["2", "\"\"", "\"perhaps\"", "[]"]
+    } else if value.starts_with('[') {
+        &["[-1]", "[nan]", "\"\"", "\"many\"", "7"]
+    } else {
+        &["[]", "{}", "true", "-1"]
+    }
+}
+
+/// Keys whose 0 has a meaning of its own: it is in their description.
+const ZERO: &[&str] = &[
+    "actor.backoff.first_ms",
+    "actor.grace_ms",
+    "actor.teacher_breaker.pause_ms",
+    "actor.teacher_top_k",
+    "actor.threads",
+    "eval.seed",
+    "learner.lease_most_s",
+    "learner.max_staleness",
+    "learner.ranks.gpu",
+    "learner.ranks.rank",
+    "learner.seed",
+    "learner.stop_s",
+    "learner.task_tries",
+    "learner.server.grace_secs",
+    "learner.threads",
+    "learner.time_limit_s",
+    "learner.warmup",
+    "learner.optim.lora.rank",
+    "reward_service.backups",
+    "reward_service.judge_model.cache_entries",
+    "reward_service.remember_groups",
+    "reward_service.server.grace_secs",
+    "seed",
+    "sft.blind_steps",
+    "sft.warmup",
+    "sft_optim.lora.rank",
+    "synth.layers.first",
+    "teacher_service.keep_groups_s",
+    "teacher_service.model_bytes",
+    "teacher_service.patches_bytes",
+    "teacher_service.server.grace_secs",
+    "teacher_service.threads",
+    "up.grace_s",
+    "up.learner_grace_s",
+    "up.ports.learner",
+    "up.ports.reward",
+    "up.ports.teacher",
+    "up.restarts.backoff.first_ms",
+    "up.restarts.per_minute",
+];
+/// Keys whose largest number does no harm: seeds, layers, and bounds that are then never reached.
+const HUGE: &[&str] = &[
+    "actor.backoff.first_ms",
+    "actor.engine.cache_bytes",
+    "actor.pictures_bytes",
+    "actor.search.concurrency",
+    "engine.cache_bytes",
+    "eval.concurrency",
+    "eval.seed",
+    "learner.checkpoint_every",
+    "learner.checkpoint_keep",
+    "learner.max_staleness",
+    "learner.micro_tokens",
+    "learner.pictures_bytes",
+    "learner.ranks.gpu",
+    "learner.record_every",
+    "learner.steps",
+    "learner.warmup",
+    "reward_service.backups",
+    "reward_service.judge_model.cache_entries",
+    "reward_service.judge_model.concurrency",
+    "reward_service.remember_groups",
+    "rollout.env.image_hits",
+    "rollout.env.max_hit_chars",
+    "rollout.env.text_hits",
+    "seed",
+    "sft.blind_steps",
+    "sft.micro_tokens",
+    "sft.steps",
+    "sft.warmup",
+    "synth.held_out_layers.count",
+    "synth.held_out_layers.first",
+    "synth.layers.first",
+    "teacher_service.model_bytes",
+    "teacher_service.patches_bytes",
+    "teacher_service.pictures_bytes",
+    "up.restarts.backoff.first_ms",
+    "up.restarts.per_minute",
+];
+/// Other values that can be meant: a search service has its own scale, a penalty is negative, nothing is clipped above infinity.
+const FINE: &[(&str, &str)] = &[
+    ("learner.optim.clip_norm", "1e300"),
+    ("learner.optim.clip_norm", "inf"),
+    ("reward_service.trace.wrong_in_band_bonus", "-1.0"),
+    ("reward_service.trace.wrong_penalty", "-1.0"),
+    ("rollout.env.text_min_relevance", "-1.0"),
+    ("sft_optim.clip_norm", "1e300"),
+    ("sft_optim.clip_norm", "inf"),
+];
+/// Texts may say anything: what they mean is known where they are used.
+const TEXTS: &[&str] = &[
+    "actor.telemetry.filter",
+    "learner.telemetry.filter",
+    "policy",
+    "reward_service.telemetry.filter",
+    "rollout.env.hint_none_left",
+    "rollout.env.hint_one_left",
+    "rollout.system_prompt",
+    "run_dir",
+    "teacher",
+    "teacher_service.id",
+    "teacher_service.telemetry.filter",
+    "world",
+];
+/// Likewise of a judge; a number that is larger than every bound it meets does no harm there either.
+const TEXT_OF_A_JUDGE: &[&str] = &["reward_service.judge_model.model"];
+/// Keys of a judge: they are looked at where a model judges.
+const UNASKED: &str = "reward_service.judge_model.";
+
+fn outcome(key: &str, value: &str) -> Result<(), String> {
+    let mut sets = vec![format!("{key}={value}")];
+    if key.starts_with(UNASKED) {
+        let asked = ["reward_service.judge=model", "reward_service.judge_model.url=http://h/v1", "reward_service.judge_model.model=m"];
+        sets.splice(0..0, asked.map(str::to_owned));
+    }
+    let config = load_from(Config::default(), None, "X", [], &sets).map_err(|error| error.to_string())?;
+    config.check_places().map_err(|error| error.to_string())?;
+    let folder = RunFolder::new("/nowhere/run");
+    check::run(&config, &folder).expect("the current folder is there").result().map_err(|error| error.to_string())?;
+    check::cold_start(&config).result().map_err(|error| error.to_string())
+}
+
+#[test]
+fn values_that_nobody_can_mean_are_refused_by_name() {
+    let defaults = leaves(&Config::default());
+    assert!(defaults.len() > 250, "{} keys", defaults.len());
+    let mut accepted: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let (mut refused, mut unnamed) = (0, vec![]);
+    for (key, value) in &defaults {
+        let last = key.rsplit('.').next().unwrap();
+        for value in nonsense(value) {
+            match outcome(key, value) {
+                Ok(()) => accepted.entry(key.clone()).or_default().push(value),
+                Err(line) => {
+                    refused += 1;
+                    if !line.contains(last) || line.lines().count() != 1 {
+                        unnamed.push(format!("{key}={value}: {line}"));
+                    }
+                }
+            }
+        }
+    }
+    let known = |key: &str, value: &str| {
+        (value == "0" && ZERO.contains(&key))
+            || (value == "9223372036854775807" && HUGE.contains(&key))
+            || FINE.contains(&(key, value))
+            || TEXTS.contains(&key)
+            || (key.starts_with(UNASKED) && TEXT_OF_A_JUDGE.contains(&key))
+    };
+    let strange: Vec<String> = accepted
+        .iter()
+        .flat_map(|(key, values)| values.iter().map(move |value| (key, *value)))
+        .filter(|(key, value)| !known(key, value))
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    println!("{refused} refused");
+    assert!(unnamed.is_empty(), "refused, but not by name: {unnamed:#?}");
+    assert!(strange.is_empty(), "accepted: {strange:#?}");
+}
