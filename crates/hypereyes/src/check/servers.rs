@@ -21,11 +21,12 @@ pub async fn findings(config: &Config) -> Findings {
     let mut found = Findings::default();
     let reward = &config.reward_service;
     if reward.judge == JudgeChoice::Model {
-        let (key, url) = ("reward_service.judge_model.url", &reward.judge_model.url);
+        // It is not quoted: one that is no plain address may hold a password.
+        let key = "reward_service.judge_model.url";
         match judge::probe(&reward.judge_model, PATIENCE).await {
             Ok(true) => {}
-            Ok(false) => found.warn(key, format!("is {url:?}, where a right answer to a plain question was called wrong")),
-            Err(reason) => found.refuse(key, format!("is {url:?}, but no judge answers: {reason}")),
+            Ok(false) => found.warn(key, "is answered by a judge that called a right answer to a plain question wrong"),
+            Err(reason) => found.refuse(key, format!("is answered by no judge: {reason}")),
         }
     }
     found
