@@ -150,8 +150,9 @@ fn compat(value: &Value, family: Option<Family>, judge: JudgeKind) -> Result<Val
         keys::check(value, "a line", &["family", "case"])?;
     }
     let Some(family) = family.or(named).or_else(|| guess(case)) else {
-        keys::check(case, "a case", &Family::ALL.map(compat::keys).concat())?;
-        anyhow::bail!("its keys tell no family; say which with --family")
+        let unknown = keys::check(case, "a case", &Family::ALL.map(compat::keys).concat()).err();
+        let unknown = unknown.map(|unknown| format!("{unknown}; ")).unwrap_or_default();
+        anyhow::bail!("{unknown}its keys tell no family; say which with --family")
     };
     keys::check(case, "a case", &[compat::keys(family), &["family", "case"][..]].concat())?;
     if family == Family::RewardFunc {
