@@ -1,69 +1,19 @@
 //! Checkpoints: everything a run needs to go on, behind one manifest.
 //!
-//! In: weights, optimiser, cursor, references. Out: a folder `step-N` with three tensor files, and `manifest.json` that
-//! names it with every file's digest and is sealed with its own. The manifest is replaced last and whole, so a crash leaves
-//! the previous one in force; a file that does not match its digest is refused by name. Each folder has a copy of its
-//! manifest: putting an older one in the place of the newest goes back to it.
+//! In: weights, optimiser, cursor, references. Out: a [`sealed`](crate::sealed) folder of them, and the same back.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use hypereyes_chassis::atomic;
 use hypereyes_domain::{PolicyVersion, Reference, TaskId};
-use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
+use hypereyes_policy::checkpoint::HostWeights;
 use serde::{Deserialize, Serialize};
 
 use crate::intake::Cursor;
 use crate::metrics::IMPOSSIBLE_REFERENCES;
+use crate::sealed;
+pub use crate::sealed::CheckpointError;
 use crate::trainer::Moments;
-
-const MANIFEST: &str = "manifest.json";
-const FILES: [&str; 3] = ["weights.safetensors", "adam_first.safetensors", "adam_second.safetensors"];
-
-/// A checkpoint cannot be written or used.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// Reading or writing failed.
-    #[error("checkpoint {path}: {source}")]
-    Io {
-        /// Where.
-        path: String,
-        /// Cause.
-        source: std::io::Error,
-    },
-    /// What is there is not a sound checkpoint.
-    #[error("checkpoint {path}: {reason}; {remedy}")]
-    Damaged {
-        /// Where.
-        path: String,
-        /// What is wrong.
-        reason: String,
-        /// What to do.
-        remedy: String,
-    },
-}
-
-/// What to do about a damaged checkpoint under `dir`.
-fn remedy(dir: &Path, damaged: Option<&str>) -> String {
-    let older = folders(dir).into_iter().rev().find(|name| Some(name.as_str()) != damaged && dir.join(name).join(MANIFEST).exists());
-    match older {
-        Some(name) => format!("go back with: cp {} {}", dir.join(name).join(MANIFEST).display(), dir.join(MANIFEST).display()),
-        None => format!("remove {} to start anew", dir.display()),
-    }
-}
-
-/// Names of the checkpoints' folders, oldest first.
-fn folders(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| is_ours(name)).collect();
-    names.sort();
-    names
-}
-
-fn is_ours(name: &str) -> bool {
-    name.strip_prefix("step-").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
-}
 
 /// All of a run's state.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,14 +38,6 @@ pub struct State {
     pub seconds: f64,
 }
 
-/// A manifest and the BLAKE3, hex, of its compact JSON. Numbers are whole, so that what is read is written the same again.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Sealed {
-    manifest: Manifest,
-    seal: String,
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -114,32 +56,20 @@ struct Manifest {
     digests: BTreeMap<String, String>,
 }
 
-impl Manifest {
-    fn seal(&self) -> String {
-        blake3::hash(&serde_json::to_vec(self).expect("a manifest is plain values")).to_hex().to_string()
+impl sealed::Manifest for Manifest {
+    fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    fn digests(&self) -> &BTreeMap<String, String> {
+        &self.digests
     }
 }
 
 /// Writes a checkpoint under `dir`, then removes all but the newest `keep` (at least one).
 pub fn save(dir: &Path, state: &State, keep: usize) -> Result<(), CheckpointError> {
-    let name = format!("step-{:06}", state.step);
-    let folder = dir.join(&name);
-    let io = |path: &Path| {
-        let path = path.display().to_string();
-        move |source| CheckpointError::Io { path, source }
-    };
-    std::fs::create_dir_all(&folder).map_err(io(&folder))?;
-    let mut digests = BTreeMap::new();
-    for (file, tensors) in FILES.into_iter().zip([&state.weights, &state.moments.first, &state.moments.second]) {
-        let bytes = checkpoint::serialise(tensors, StoredDtype::F32).map_err(|error| CheckpointError::Io {
-            path: folder.display().to_string(),
-            source: std::io::Error::other(error.to_string()),
-        })?;
-        digests.insert(file.to_owned(), blake3::hash(&bytes).to_hex().to_string());
-        atomic::write(&folder.join(file), &bytes).map_err(io(&folder.join(file)))?;
-    }
-    let manifest = Manifest {
-        folder: name.clone(),
+    let manifest = |folder, digests| Manifest {
+        folder,
         step: state.step,
         version: state.version,
         optimiser_steps: state.moments.steps,
@@ -150,50 +80,12 @@ pub fn save(dir: &Path, state: &State, keep: usize) -> Result<(), CheckpointErro
         candidates: state.candidates.clone(),
         digests,
     };
-    let seal = manifest.seal();
-    let text = serde_json::to_vec_pretty(&Sealed { manifest, seal }).expect("a manifest is plain values");
-    for path in [folder.join(MANIFEST), dir.join(MANIFEST)] {
-        atomic::write(&path, &text).map_err(io(&path))?;
-    }
-    let mut old: Vec<String> = folders(dir).into_iter().filter(|old| *old != name).collect();
-    old.truncate((old.len() + 1).saturating_sub(keep.max(1)));
-    for old in old {
-        // The new checkpoint is complete; an old one that cannot be removed only costs space.
-        let _ = std::fs::remove_dir_all(dir.join(old));
-    }
-    Ok(())
+    sealed::save(dir, state.step, [&state.weights, &state.moments.first, &state.moments.second], manifest, keep)
 }
 
 /// Reads the newest checkpoint under `dir`; `None` when there is none.
 pub fn load(dir: &Path) -> Result<Option<State>, CheckpointError> {
-    let path = dir.join(MANIFEST);
-    let damaged = |path: &Path, folder: Option<&str>, reason: String| CheckpointError::Damaged {
-        path: path.display().to_string(),
-        reason,
-        remedy: remedy(dir, folder),
-    };
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(CheckpointError::Io { path: path.display().to_string(), source }),
-    };
-    let Sealed { manifest, seal } = serde_json::from_slice(&text).map_err(|error| damaged(&path, None, error.to_string()))?;
-    if seal != manifest.seal() {
-        return Err(damaged(&path, None, "its content does not match its seal".into()));
-    }
-    if !is_ours(&manifest.folder) {
-        return Err(damaged(&path, None, format!("folder {:?} is not one of ours", manifest.folder)));
-    }
-    let folder: PathBuf = dir.join(&manifest.folder);
-    let tensors = |file: &str| -> Result<HostWeights, CheckpointError> {
-        let path = folder.join(file);
-        let bytes = std::fs::read(&path).map_err(|source| CheckpointError::Io { path: path.display().to_string(), source })?;
-        if manifest.digests.get(file).map(String::as_str) != Some(blake3::hash(&bytes).to_hex().as_str()) {
-            return Err(damaged(&path, Some(&manifest.folder), "its bytes do not match the manifest's digest".into()));
-        }
-        checkpoint::parse(&bytes).map_err(|error| damaged(&path, Some(&manifest.folder), error.to_string()))
-    };
-    let [weights, first, second] = [tensors(FILES[0])?, tensors(FILES[1])?, tensors(FILES[2])?];
+    let Some((manifest, [weights, first, second])) = sealed::load::<Manifest>(dir)? else { return Ok(None) };
     Ok(Some(State {
         step: manifest.step,
         version: manifest.version,
@@ -222,8 +114,12 @@ fn possible(mut references: BTreeMap<TaskId, Reference>) -> BTreeMap<TaskId, Ref
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::PathBuf;
+
     use hypereyes_policy::checkpoint::HostTensor;
+
+    use super::*;
+    use crate::sealed::{FILES, MANIFEST, folders};
 
     fn state(step: u64) -> State {
         let weights: HostWeights = [("w".to_owned(), HostTensor { shape: vec![2], values: vec![0.1, step as f32] })].into();

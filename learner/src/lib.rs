@@ -24,6 +24,8 @@ pub mod passes;
 mod places;
 pub mod ranks;
 pub mod rl;
+pub mod saved;
+mod sealed;
 pub mod service;
 pub mod sft;
 pub mod shares;

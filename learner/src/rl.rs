@@ -17,7 +17,7 @@ use hypereyes_collective::Hub;
 use hypereyes_domain::{PolicyVersion, Reference, Task, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
 use hypereyes_pictures::{Processor, Shelf};
-use hypereyes_policy::checkpoint::{self as model_files, StoredDtype};
+use hypereyes_policy::checkpoint::{self as model_files, Saver, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::orders::Order;
 use hypereyes_weights::{Publisher, Snapshot};
@@ -36,6 +36,7 @@ use crate::lora::Lora;
 use crate::metrics::{CHECKPOINTS_FAILED, STEPS_BROKEN_OFF};
 use crate::pace::Pace;
 use crate::ranks::Meeting;
+use crate::saved::{self, Receipt};
 use crate::service::{GroupPlan, Service, Shared};
 use crate::start::Start;
 use crate::step::{self, Measured};
@@ -72,6 +73,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     let (model, published) = model_files::read(&config.policy).map_err(bad)?;
     config.of_model(&published).result()?;
+    let saver = Saver::new(&saved::policy(&config.out), Some(&config.policy)).map_err(bad)?;
+    saver.check_free(&model, StoredDtype::F32, 12 * model.parameters()).map_err(bad)?;
+    for left in saver.left_out() {
+        tracing::warn!(policy = %config.policy.display(), "does not go along with what is trained: {left}");
+    }
     std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
     let resumed = checkpoint::load(&config.out.join("checkpoint"))?;
     let weights = match &resumed {
@@ -173,6 +179,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         config,
         shared,
         keeper,
+        saver,
         model,
         bench: Some(bench),
         step,
@@ -246,6 +253,8 @@ struct Loop<'a> {
     config: &'a Config,
     shared: &'a Arc<Shared>,
     keeper: &'a ReferenceKeeper,
+    /// Of the newest policy.
+    saver: Saver,
     model: Arc<ModelConfig>,
     /// Away while a step runs on its thread.
     bench: Option<Bench>,
@@ -527,14 +536,8 @@ impl Loop<'_> {
     fn write(&self, state: &State) -> Result<()> {
         let bench = self.bench.as_ref().context("a step died, the last checkpoint stays in force")?;
         checkpoint::save(&self.config.out.join("checkpoint"), state, self.config.checkpoint_keep)?;
-        let policy = self.config.out.join("policy");
-        model_files::save(&policy, bench.trainer.config(), bench.trainer.weights(), StoredDtype::F32)?;
-        for file in std::fs::read_dir(&self.config.policy)?.flatten() {
-            let name = file.file_name();
-            if name != "config.json" && name != "model.safetensors" && file.path().is_file() {
-                std::fs::copy(file.path(), policy.join(name)).context("cannot copy the tokenizer files")?;
-            }
-        }
+        let saved = self.saver.save(bench.trainer.config(), bench.trainer.weights(), StoredDtype::F32)?;
+        Receipt { step: state.step, digest: saved.digest }.write(&self.config.out).context("cannot write policy.json")?;
         Ok(())
     }
 }

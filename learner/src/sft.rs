@@ -1,7 +1,10 @@
 //! Cold start: supervised training on demonstrations.
 //!
 //! In: samples whose trained tokens carry weights. Out: weights after each step, through a callback. The loss is the
-//! weighted mean negative log-prob; the rate warms up linearly and decays by a cosine.
+//! weighted mean negative log-prob; the rate warms up linearly and decays by a cosine. What a step draws is in a [`Cursor`], so
+//! that a run which goes on from its [`checkpoint`] ends with the bits of one that was not cut.
+
+pub mod checkpoint;
 
 use std::sync::Arc;
 
@@ -50,6 +53,8 @@ pub struct SftConfig {
     pub device: Device,
     /// Tokens of one pass; a step is several passes. Small enough that a pass stays in the caches.
     pub micro_tokens: usize,
+    /// Steps between checkpoints; 0 writes one only when the run is stopped by a signal. Default 50.
+    pub checkpoint_every: usize,
 }
 
 impl SftConfig {
@@ -75,6 +80,7 @@ impl Default for SftConfig {
             blind_steps: 430,
             device: Device::Cpu,
             micro_tokens: 2048,
+            checkpoint_every: 50,
         }
     }
 }
@@ -238,25 +244,64 @@ pub fn learning_rate(config: &SftConfig, step: usize) -> f64 {
     floor + (config.lr - floor) * 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos())
 }
 
-/// Trains for `config.steps`, if the settings pass [`SftConfig::check`]; `report` sees every step and may stop by returning false.
+/// Where a run is between two steps: what the next one depends on besides weights and moments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    /// Steps done.
+    pub step: usize,
+    /// Tokens trained on so far.
+    pub tokens: u64,
+    /// Demonstrations of the pass under way that are still to be drawn, the next one last.
+    order: Vec<usize>,
+    seed: u64,
+    /// Words that the generator has given, in two halves.
+    drawn: [u64; 2],
+}
+
+impl Cursor {
+    /// Before the first step.
+    pub fn new(seed: u64) -> Self {
+        Self { step: 0, tokens: 0, order: vec![], seed, drawn: [0; 2] }
+    }
+
+    fn random(&self) -> ChaCha8Rng {
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        random.set_word_pos(u128::from(self.drawn[0]) << 64 | u128::from(self.drawn[1]));
+        random
+    }
+
+    fn keep(&mut self, random: &ChaCha8Rng) {
+        let drawn = random.get_word_pos();
+        self.drawn = [(drawn >> 64) as u64, drawn as u64];
+    }
+}
+
+/// Trains from `cursor` to `config.steps`, if the settings pass [`SftConfig::check`]; `report` sees every step, with the cursor
+/// behind it, and may stop by returning false.
+///
+/// # Errors
+/// [`TrainError`] for settings, examples, or a cursor of other ones.
 pub fn train(
     trainer: &mut Trainer,
     examples: &[Example],
     drills: &[Example],
     processor: &Processor,
     config: &SftConfig,
-    seed: u64,
-    mut report: impl FnMut(&Trainer, SftStep) -> bool,
+    cursor: &mut Cursor,
+    mut report: impl FnMut(&mut Trainer, &Cursor, SftStep) -> bool,
 ) -> Result<(), TrainError> {
     config.check()?;
     if examples.is_empty() {
         return Err(Error::Input("there are no demonstrations to train on".into()).into());
     }
+    if cursor.order.iter().any(|index| *index >= examples.len()) {
+        return Err(Error::Input(format!("the checkpoint is of another data set than these {} demonstrations", examples.len())).into());
+    }
     let model = trainer.config();
     let image_tokens = [model.image_token_id, model.vision_start_token_id, model.vision_end_token_id];
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut order: Vec<usize> = vec![];
-    for step in 0..config.steps {
+    let mut random = cursor.random();
+    for step in cursor.step..config.steps {
         let blind = step < config.blind_steps;
         let (mut samples, mut weights, mut tokens) = (vec![], vec![], 0);
         while tokens < config.batch_tokens {
@@ -264,9 +309,9 @@ pub fn train(
             let example = if !drills.is_empty() && random.random_bool(share) {
                 &drills[random.random_range(0..drills.len())]
             } else {
-                let Some(index) = order.pop() else {
-                    order = (0..examples.len()).collect();
-                    order.shuffle(&mut random);
+                let Some(index) = cursor.order.pop() else {
+                    cursor.order = (0..examples.len()).collect();
+                    cursor.order.shuffle(&mut random);
                     continue;
                 };
                 &examples[index]
@@ -296,8 +341,10 @@ pub fn train(
         })?;
         let lr = learning_rate(config, step);
         let grad_norm = trainer.step(lr)?;
+        (cursor.step, cursor.tokens) = (step + 1, cursor.tokens + tokens as u64);
+        cursor.keep(&random);
         let measured = SftStep { step: step + 1, loss, likely: likely as f64 / own.max(1) as f64, grad_norm, lr, tokens, blind };
-        if !report(trainer, measured) {
+        if !report(trainer, cursor, measured) {
             break;
         }
     }
@@ -348,6 +395,21 @@ mod tests {
         assert_eq!(sample.tokens, [1, 2, 10, 11, 30, 12]);
         assert_eq!((sample.asked, sample.pictures.len()), (vec![2, 3, 4, 5], 0));
         assert_eq!(weights, [0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_cursor_goes_on_where_it_was_kept() {
+        let mut cursor = Cursor::new(7);
+        let mut random = cursor.random();
+        for _ in 0..100 {
+            let bools = (0..random.random_range(1..50)).filter(|_| random.random_bool(0.3)).count();
+            assert!(bools < 50);
+            cursor.keep(&random);
+            let text = serde_json::to_string(&cursor).unwrap();
+            assert_eq!(serde_json::from_str::<Cursor>(&text).unwrap().random().random::<u64>(), random.clone().random::<u64>());
+        }
+        let far = Cursor { drawn: [3, u64::MAX - 1], ..cursor };
+        assert_eq!(far.random().get_word_pos(), (3 << 64) + u128::from(u64::MAX - 1));
     }
 
     #[test]

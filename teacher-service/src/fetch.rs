@@ -32,6 +32,7 @@ const PART: Duration = Duration::from_secs(60);
 const MAX_SHARDS: usize = 4096;
 
 const INDEX: &str = "model.safetensors.index.json";
+const WHOLE: &str = "model.safetensors";
 /// Small files that a model may have.
 const OPTIONAL: [&str; 6] = [
     "preprocessor_config.json",
@@ -79,7 +80,9 @@ pub async fn fetch(url: &Url, stores: Stores, into: &Path, id: &TeacherId, memor
     for optional in OPTIONAL {
         get(optional, MAX_SMALL, false).await?;
     }
-    if get(INDEX, MAX_SMALL, false).await? {
+    // As transformers looks for them: an index beside a whole file is one that was left over.
+    let whole = get(WHOLE, MAX_WEIGHTS, false).await?;
+    if !whole && get(INDEX, MAX_SMALL, false).await? {
         let text = hypereyes_outside::files::read(&partial.join(INDEX), MAX_SMALL).map_err(|error| io(&partial, error))?;
         let index: Index = serde_json::from_slice(&text).map_err(|error| fault(&format!("{INDEX}: {error}")))?;
         let shards: BTreeSet<&String> = index.weight_map.values().collect();
@@ -89,8 +92,8 @@ pub async fn fetch(url: &Url, stores: Stores, into: &Path, id: &TeacherId, memor
         for shard in shards {
             get(shard, MAX_WEIGHTS, true).await?;
         }
-    } else {
-        get("model.safetensors", MAX_WEIGHTS, true).await?;
+    } else if !whole {
+        return Err(fault(&format!("neither {WHOLE} nor {INDEX} is there")));
     }
     let _ = tokio::fs::remove_dir_all(&folder).await; // An older copy; a model that is loaded no longer reads its files.
     tokio::fs::rename(&partial, &folder).await.map_err(|error| io(&folder, error))?;

@@ -5,10 +5,10 @@ mod support;
 use std::path::Path;
 
 use hypereyes_domain::ModelState;
-use hypereyes_policy::checkpoint::{self, HostTensor, StoredDtype};
+use hypereyes_policy::checkpoint::HostTensor;
 use hypereyes_proto::teacher::Load;
 use hypereyes_teacher_service::Config;
-use support::{PATIENCE, Running, model, parts, plain};
+use support::{PATIENCE, Running, model, parts, plain, write};
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("made");
@@ -46,12 +46,12 @@ async fn broken_and_foreign_models_are_refused_and_the_old_one_serves() {
     let (config, mut weights) = parts(&nan, 1, &["Peru", "Lima"]);
     let tensor: &mut HostTensor = weights.values_mut().next().expect("there are tensors");
     tensor.values[3] = f32::NAN;
-    checkpoint::save(&nan, &config, &weights, StoredDtype::F32).expect("writes");
+    write(&nan, &config, &weights);
     // Weights that are finite, but whose log-probs are not.
     let huge = folder.join("huge");
     let (config, mut weights) = parts(&huge, 1, &["Peru", "Lima"]);
     weights.values_mut().for_each(|tensor| tensor.values.iter_mut().for_each(|value| *value *= 1e30));
-    checkpoint::save(&huge, &config, &weights, StoredDtype::F32).expect("writes");
+    write(&huge, &config, &weights);
     // A file that was cut off.
     copy(&sound, &folder.join("cut"));
     let path = folder.join("cut/model.safetensors");

@@ -30,11 +30,12 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Writes a tiny policy folder and returns its weights.
 pub fn policy(folder: &Path) -> HostWeights {
     let terms = ["Mexico".to_owned(), "Peru".to_owned(), "peso".to_owned()];
-    let summary = tiny::write(folder, TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
+    let words = tempfile::tempdir().expect("a temporary folder");
+    let summary = tiny::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
     let tiny = TinyConfig { width: 64, layers: 2, heads: 4, inner: 96, vision_width: 32, vision_depth: 2 };
     let config = tiny.model(summary.vocab_size, summary.image, summary.vision_start, summary.vision_end);
     let weights = init::fresh(&config, &init::InitConfig::default(), 1);
-    checkpoint::save(folder, &config, &weights, StoredDtype::F32).expect("writes");
+    checkpoint::save(folder, Some(words.path()), &config, &weights, StoredDtype::F32).expect("writes");
     weights
 }
 

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use hypereyes_chassis::{BadInput, Shutdown, config, ready};
 use hypereyes_eval::{Report, TaskSet};
 use hypereyes_learner::audit;
+use hypereyes_learner::saved::Receipt;
 use hypereyes_search::World;
 use hypereyes_synth::Split;
 use tokio::sync::mpsc;
@@ -92,7 +93,9 @@ impl Job {
         let before = shutdown.race(self.before(&policy, &held_out)).await.ok_or_else(stopped)??;
         self.train(policy, teacher, shutdown).await?;
         let stopped = || anyhow!("stopped while the trained policy was measured");
-        let trained = self.folder.policy();
+        let (learner, trained) = (self.folder.learner(), self.folder.policy());
+        let saved = Receipt::read(&learner).with_context(|| format!("{} is not what the learner saved", trained.display()))?;
+        saved.check(&learner)?;
         let after =
             shutdown.race(held_out::measure(&self.config, &self.world, &trained, &held_out, "after")).await.ok_or_else(stopped)??;
         self.finish(before, after)
@@ -184,7 +187,8 @@ impl Job {
     /// Whether a policy of the last step is there.
     fn is_trained(&self) -> bool {
         let enough = self.last_step() >= self.config.learner.steps || (self.config.learner.time_limit_s > 0 && self.timed_out());
-        enough && self.folder.policy().join("model.safetensors").exists()
+        // A policy of an earlier checkpoint is not the trained one.
+        enough && Receipt::read(&self.folder.learner()).is_some_and(|saved| saved.step >= self.last_step())
     }
 
     fn steps(&self) -> Vec<follow::Step> {

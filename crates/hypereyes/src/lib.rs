@@ -13,6 +13,7 @@ pub mod config;
 pub mod follow;
 pub mod held_out;
 pub mod job;
+pub mod kept;
 pub mod keys;
 pub mod lines;
 pub mod metrics;

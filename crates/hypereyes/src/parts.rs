@@ -75,22 +75,3 @@ pub fn telemetry() -> Result<()> {
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
 }
-
-/// Copies the files beside weights and config that make a model folder whole.
-pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    const FILES: [&str; 6] = [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "generation_config.json",
-        "preprocessor_config.json",
-        "chat_template.jinja",
-    ];
-    for name in FILES {
-        let source = from.join(name);
-        if source.exists() {
-            std::fs::copy(&source, to.join(name)).with_context(|| format!("cannot copy {}", source.display()))?;
-        }
-    }
-    Ok(())
-}

@@ -5,8 +5,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use hypereyes_chassis::{BadInput, atomic};
+use anyhow::Result;
+use hypereyes_chassis::BadInput;
+use hypereyes_policy::Error;
+use hypereyes_policy::checkpoint;
+use hypereyes_policy::checkpoint::save::Place;
+
+use crate::output;
 
 /// Most bytes of both models together.
 pub const MAX_BYTES: usize = 24 << 20;
@@ -67,20 +72,30 @@ impl Shipped {
         Ok(())
     }
 
-    /// Writes it into `folder`, which is made if needed. Files that are there and right stay untouched.
+    /// Puts it into `folder`, which is made if needed. One that is there and right stays untouched, and so does another sound model
+    /// in its place, which somebody has put there and is told of; whatever else is there is replaced as a whole.
     pub fn unpack(self, folder: &Path) -> Result<()> {
         self.check()?;
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for file in self.files() {
-            let path = folder.join(file.name);
-            if is_right(&path, file.digest) {
-                continue;
-            }
-            atomic::write(&path, file.bytes).with_context(|| format!("cannot write {}", path.display()))?;
-            if !is_right(&path, file.digest) {
-                bail!("{} does not read back as it was written; is the disk full or failing?", path.display());
-            }
+        if self.files().iter().all(|file| is_right(&folder.join(file.name), file.digest)) {
+            return Ok(());
         }
+        if checkpoint::read(folder).is_ok() {
+            output::note(&format!("{} holds another model than the shipped {}: it stays as it is", folder.display(), self.label()));
+            return Ok(());
+        }
+        let place = Place::new(folder).map_err(|error| BadInput::new(error.to_string()))?;
+        let write = |fresh: &Path| -> Result<(), Error> {
+            for file in self.files() {
+                let path = fresh.join(file.name);
+                std::fs::write(&path, file.bytes).map_err(|source| Error::Io { path: path.display().to_string(), source })?;
+            }
+            Ok(())
+        };
+        let check = |fresh: &Path| match self.files().iter().find(|file| !is_right(&fresh.join(file.name), file.digest)) {
+            Some(file) => Err(Error::Input(format!("{} does not read back as it was written; is the disk failing?", file.name))),
+            None => Ok(()),
+        };
+        place.fill(write, check)?;
         Ok(())
     }
 }
@@ -91,6 +106,8 @@ fn is_right(path: &Path, digest: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use hypereyes_policy::checkpoint::StoredDtype;
+
     use super::*;
 
     #[test]
@@ -105,13 +122,36 @@ mod tests {
     #[test]
     fn unpacked_models_are_whole_and_damage_is_repaired() {
         for model in [Shipped::Policy, Shipped::Teacher].into_iter().filter(|model| model.is_there()) {
-            let folder = tempfile::tempdir().expect("a temporary folder");
-            model.unpack(folder.path()).expect("unpacks");
-            let weights = folder.path().join("model.safetensors");
+            let scratch = tempfile::tempdir().expect("a temporary folder");
+            let folder = scratch.path().join("model");
+            model.unpack(&folder).expect("unpacks");
+            let weights = folder.join("model.safetensors");
             let before = std::fs::read(&weights).expect("a model has weights");
             std::fs::write(&weights, b"damaged").expect("overwritten");
-            model.unpack(folder.path()).expect("unpacks again");
+            // What an older model of several files has left.
+            let index = folder.join("model.safetensors.index.json");
+            std::fs::write(&index, "{}").expect("written");
+            std::fs::write(folder.join("notes.txt"), "mine").expect("written");
+            model.unpack(&folder).expect("unpacks again");
             assert_eq!(std::fs::read(&weights).expect("there"), before);
+            assert!(!index.exists(), "nothing is left beside it");
+            assert!(scratch.path().join("model.replaced/notes.txt").exists(), "and nothing of somebody's own is lost");
+        }
+    }
+
+    #[test]
+    fn another_sound_model_in_its_place_stays() {
+        for model in [Shipped::Policy, Shipped::Teacher].into_iter().filter(|model| model.is_there()) {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let place = folder.path().join("trained");
+            model.unpack(&place).expect("unpacks");
+            let (config, mut weights) = checkpoint::read(&place).expect("sound");
+            weights.values_mut().for_each(|tensor| tensor.values[0] += 1.0);
+            checkpoint::save(&folder.path().join("other"), Some(&place), &config, &weights, StoredDtype::F32).expect("saved");
+            let other = folder.path().join("other");
+            let before = checkpoint::digest(&other).expect("read");
+            model.unpack(&other).expect("left alone");
+            assert_eq!(checkpoint::digest(&other).expect("read"), before);
         }
     }
 

@@ -229,12 +229,14 @@ fn what_is_saved_is_read_back_and_what_does_not_fit_is_named() {
     for name in ALL {
         let (config, weights) = checkpoint::read(&folder(name)).unwrap();
         let copy = tempfile::tempdir().unwrap();
-        checkpoint::save(copy.path(), &config, &weights, StoredDtype::F32).unwrap();
+        checkpoint::save(copy.path(), None, &config, &weights, StoredDtype::F32).unwrap();
         assert_eq!(checkpoint::read(copy.path()).unwrap(), (config.clone(), weights.clone()));
         let refused = |change: &dyn Fn(&mut checkpoint::HostWeights)| {
             let mut wrong = weights.clone();
             change(&mut wrong);
-            checkpoint::save(copy.path(), &config, &wrong, StoredDtype::F32).unwrap();
+            std::fs::write(copy.path().join("model.safetensors"), checkpoint::serialise(&wrong, StoredDtype::F32).unwrap()).unwrap();
+            let unsaved = checkpoint::save(&copy.path().join("other"), None, &config, &wrong, StoredDtype::F32).unwrap_err().to_string();
+            assert!(unsaved.contains("was not saved"), "{unsaved}");
             checkpoint::load::<Cpu>(copy.path(), &Default::default()).unwrap_err().to_string()
         };
         let norm = "model.language_model.norm.weight";

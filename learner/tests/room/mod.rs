@@ -136,10 +136,12 @@ fn write_tasks(folder: &Path) {
 
 fn write_policy(folder: &Path) -> ModelConfig {
     let terms = ["Mexico".to_owned(), "Peru".to_owned()];
-    let summary = tiny::write(folder, TinyWords { terms: &terms, relations: &["currency".to_owned()] }).unwrap();
+    let words = tempfile::tempdir().unwrap();
+    let summary = tiny::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).unwrap();
     let tiny = TinyConfig { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 };
     let config = tiny.model(summary.vocab_size, summary.image, summary.vision_start, summary.vision_end);
-    checkpoint::save(folder, &config, &init::fresh(&config, &init::InitConfig::default(), 1), StoredDtype::F32).unwrap();
+    let weights = init::fresh(&config, &init::InitConfig::default(), 1);
+    checkpoint::save(folder, Some(words.path()), &config, &weights, StoredDtype::F32).unwrap();
     config
 }
 

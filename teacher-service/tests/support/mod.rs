@@ -35,7 +35,14 @@ pub fn parts(folder: &Path, seed: u64, terms: &[&str]) -> (ModelConfig, HostWeig
 /// Writes a tiny model.
 pub fn model(folder: &Path, seed: u64, terms: &[&str]) {
     let (config, weights) = parts(folder, seed, terms);
-    checkpoint::save(folder, &config, &weights, StoredDtype::F32).expect("writes");
+    write(folder, &config, &weights);
+}
+
+/// Puts weights and config beside a tokenizer as they are, such as no save would write included.
+pub fn write(folder: &Path, config: &ModelConfig, weights: &HostWeights) {
+    std::fs::write(folder.join("config.json"), config.to_json(StoredDtype::F32).to_string()).expect("writes");
+    let bytes = checkpoint::serialise(weights, StoredDtype::F32).expect("sound shapes");
+    std::fs::write(folder.join("model.safetensors"), bytes).expect("writes");
 }
 
 /// A service.

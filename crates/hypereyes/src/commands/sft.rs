@@ -1,4 +1,7 @@
 //! `hypereyes sft`: cold start. Demonstrations in, a policy folder out.
+//!
+//! Everything that can be wrong with settings and folders is said before the first step; what is trained is kept every so many
+//! steps beside the folder to be written, and a run that was cut goes on from there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,17 +10,21 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use hypereyes_chassis::BadInput;
+use hypereyes_chassis::{BadInput, Shutdown};
 use hypereyes_dataset::DataSet;
-use hypereyes_learner::sft::{self, Example};
+use hypereyes_learner::sft::checkpoint::{State, Terms};
+use hypereyes_learner::sft::{self, Cursor, Example};
 use hypereyes_learner::trainer::Trainer;
 use hypereyes_pictures::{Limits, Processor};
-use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
+use hypereyes_policy::checkpoint::save::{Saved, keep_apart};
+use hypereyes_policy::checkpoint::{self, HostWeights, Saver, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::init;
+use serde::Serialize;
 
 use crate::commands::synth::write_tokenizer;
 use crate::config::Config;
+use crate::kept::Kept;
 use crate::progress::Bar;
 use crate::{check, parts};
 
@@ -27,7 +34,9 @@ const DRILLS: usize = 4000;
 /// Arguments of `sft`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  hypereyes sft --data data/train --out policies/cold\n  \
-    hypereyes sft --data data/wide --model policies/cold --out policies/teacher --set sft.steps=4000")]
+    hypereyes sft --data data/wide --model policies/cold --out policies/teacher --set sft.steps=4000\n  \
+    hypereyes sft --data data/train --out policies/cold --resume      go on with the same command that was cut\n\n\
+    Every sft.checkpoint_every steps, and at Ctrl-C, what is needed to go on is kept in OUT.checkpoint, until OUT is written.")]
 pub struct SftArgs {
     /// Data set folder made by `hypereyes synth`.
     #[arg(long)]
@@ -35,7 +44,7 @@ pub struct SftArgs {
     /// Policy folder to go on from. Without it, a fresh tiny policy is made for the world.
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Policy folder to write (Hugging Face layout).
+    /// Policy folder to write (Hugging Face layout). A model that is there is replaced as a whole.
     #[arg(long)]
     pub out: PathBuf,
     /// Also write the policy after this many steps, as `<out>-<step>`. May be repeated.
@@ -44,11 +53,18 @@ pub struct SftArgs {
     /// Store weights in bf16 (half the size) instead of f32.
     #[arg(long)]
     pub bf16: bool,
+    /// Go on with a run that was cut: the same command again, with this.
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// A file system's complaint is bad input as long as nothing has been trained.
+fn bad(error: impl std::fmt::Display) -> BadInput {
+    BadInput::new(error.to_string())
 }
 
 /// Trains and writes the policy.
 pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
-    let bad = |error: &dyn std::fmt::Display| BadInput::new(error.to_string());
     let mut found = check::cold_start(config);
     found.result()?;
     if args.model.is_some() {
@@ -59,11 +75,19 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
             }
         }
     }
-    let limits = Limits::default();
-    let set = DataSet::load(&args.data, &limits).map_err(|error| bad(&error))?;
+    let store = if args.bf16 { StoredDtype::Bf16 } else { StoredDtype::F32 };
+    parts::telemetry()?;
+    let runtime = parts::runtime()?;
+    let shutdown = runtime.block_on(async { Shutdown::on_signal() }).context("cannot listen for signals")?;
+    let targets = targets(config, args)?;
+    let (mut kept, resumed) = Kept::find(&targets.out, args.resume)?;
     let scratch = tempfile::tempdir()?;
     let (model, weights) = start(config, args.model.as_deref(), scratch.path())?;
     let tokenizer = args.model.as_deref().unwrap_or(scratch.path());
+    let savers = Savers::new(&targets, tokenizer)?;
+    // A checkpoint is written while the one before is still there; weights and both moments have four bytes each.
+    savers.out.check_free(&model, store, 12 * model.parameters()).map_err(bad)?;
+    let set = DataSet::load(&args.data, &Limits::default()).map_err(bad)?;
     let chat = parts::chat(tokenizer)?;
     let to = args.model.as_ref().map_or_else(|| "the fresh policy of this world".to_owned(), |folder| folder.display().to_string());
     let vocabulary = check::models::vocabulary(tokenizer, &model)?.digest();
@@ -74,7 +98,15 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
     }
     found.result()?;
     found.warned().iter().for_each(|warning| crate::output::note(&format!("warning: {warning}")));
-    let processor = Processor::load(tokenizer).map_err(|error| bad(&error))?;
+    let processor = Processor::load(tokenizer).map_err(bad)?;
+    let terms = Terms::default()
+        .with("sft", &config.sft)
+        .with("sft_optim", &config.sft_optim)
+        .with("seed", &config.seed)
+        .with("bf16", &args.bf16)
+        .with("the start's weights", &digest_of(&weights))
+        .with("the picture settings", &format!("{processor:?}"))
+        .with("the demonstrations", &digest(&set.demonstrations));
     let images: BTreeMap<_, _> = set.pictures.into_iter().map(|(id, picture)| (id, Arc::new(picture.image))).collect();
     let mut examples = vec![];
     for demonstration in &set.demonstrations {
@@ -83,17 +115,31 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         examples.push(Example::new(&demonstration.trajectory, pictures));
     }
     let drills = hypereyes_synth::drill::drills(&*parts::world(config)?, &chat, &config.rollout.system_text(), DRILLS, config.seed);
+    let terms = terms.with("the drills (world, system prompt, tokenizer)", &digest(&drills));
     let drills: Vec<Example> = drills.iter().map(|drill| Example::new(drill, vec![])).collect();
-    let mut trainer = Trainer::new(model.clone(), weights, config.sft_optim.clone(), config.sft.placement()).map_err(parts::refusal)?;
-    let store = if args.bf16 { StoredDtype::Bf16 } else { StoredDtype::F32 };
-    let save = |folder: &Path, weights: &HostWeights| -> Result<()> {
-        checkpoint::save(folder, &model, weights, store)?;
-        parts::copy_tokenizer(tokenizer, folder)
+    let (mut cursor, before, weights, moments) = match resumed {
+        Some(state) => {
+            kept.check_terms(&state, &terms)?;
+            (state.cursor, state.seconds, state.weights, Some(state.moments))
+        }
+        None => (Cursor::new(config.seed), 0.0, weights, None),
     };
+    let mut trainer = Trainer::new(model.clone(), weights, config.sft_optim.clone(), config.sft.placement()).map_err(parts::refusal)?;
+    if let Some(moments) = &moments {
+        trainer.resume(moments);
+    }
+    for left in savers.out.left_out() {
+        crate::output::note(&format!("does not go along with the trained policy: {left}"));
+    }
+    kept.hold()?;
     let bar = Bar::new("sft", "steps");
-    let (began, mut tokens, mut failed) = (Instant::now(), 0usize, None);
-    let mut last = None;
-    sft::train(&mut trainer, &examples, &drills, &processor, &config.sft, config.seed, |trainer, step| {
+    let (began, mut tokens, mut failed, mut last) = (Instant::now(), 0usize, None, None);
+    let seconds = |began: Instant| before + began.elapsed().as_secs_f64();
+    let state = |trainer: &mut Trainer, cursor: &Cursor| -> Result<State> {
+        let (terms, cursor) = (terms.clone(), cursor.clone());
+        Ok(State { terms, cursor, seconds: seconds(began), moments: trainer.moments()?, weights: trainer.state() })
+    };
+    let trained = sft::train(&mut trainer, &examples, &drills, &processor, &config.sft, &mut cursor, |trainer, cursor, step| {
         tokens += step.tokens;
         let speed = tokens as f64 / began.elapsed().as_secs_f64();
         let text = format!(
@@ -108,32 +154,97 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         bar.at(step.step, config.sft.steps, &text);
         last = Some(step);
         if !step.loss.is_finite() {
-            failed = Some(anyhow!("the loss of step {} is {}: nothing was written; try a lower sft.lr", step.step, step.loss));
-        } else if args.keep.contains(&step.step) {
-            let mut name = args.out.as_os_str().to_owned();
-            name.push(format!("-{}", step.step));
-            failed = save(Path::new(&name), trainer.weights()).err();
+            failed = Some(anyhow!("the loss of step {} is {}: try a lower sft.lr", step.step, step.loss));
+            return false;
+        }
+        if let Some(saver) = savers.kept.get(&step.step) {
+            failed = saver.save(&model, trainer.weights(), store).err().map(anyhow::Error::from);
+        }
+        let stopped = shutdown.is_triggered() && step.step < config.sft.steps;
+        let due = config.sft.checkpoint_every > 0 && step.step.is_multiple_of(config.sft.checkpoint_every);
+        if failed.is_none() && (due || stopped) && step.step < config.sft.steps {
+            failed = state(trainer, cursor).and_then(|state| kept.save(&state)).err();
+        }
+        if failed.is_none() && stopped {
+            failed = Some(anyhow!("stopped by a signal after step {} of {}", step.step, config.sft.steps));
         }
         failed.is_none()
-    })?;
+    });
     bar.done();
-    if let Some(error) = failed {
-        return Err(error);
+    if let Some(error) = trained.err().map(anyhow::Error::from).or(failed) {
+        return Err(kept.with_advice(error));
     }
-    save(&args.out, trainer.weights())?;
+    let saved = match savers.out.save(&model, trainer.weights(), store) {
+        Ok(saved) => saved,
+        Err(error) => {
+            // What was trained is worth more than the folder it could not be written to.
+            let error = match state(&mut trainer, &cursor).and_then(|state| kept.save(&state)) {
+                Ok(()) => error.into(),
+                Err(second) => anyhow!("{error}; {second:#}"),
+            };
+            return Err(kept.with_advice(error));
+        }
+    };
+    kept.done();
+    say(args, json, config, &saved, &cursor, seconds(began), last.as_ref());
+    Ok(())
+}
+
+fn say(args: &SftArgs, json: bool, config: &Config, saved: &Saved, cursor: &Cursor, seconds: f64, last: Option<&sft::SftStep>) {
     if json {
         crate::output::json(&serde_json::json!({
-            "steps": config.sft.steps, "tokens": tokens, "seconds": began.elapsed().as_secs_f64(), "last": last, "out": args.out,
+            "steps": config.sft.steps, "tokens": cursor.tokens, "seconds": seconds, "last": last, "out": args.out, "digest": saved.digest,
         }));
     } else {
-        crate::output::say(&format!("wrote {} after {tokens} tokens in {:.0} s", args.out.display(), began.elapsed().as_secs_f64()));
+        crate::output::say(&format!("wrote {} after {} tokens in {seconds:.0} s", args.out.display(), cursor.tokens));
     }
-    Ok(())
+}
+
+/// Where policies are written.
+struct Targets {
+    out: PathBuf,
+    kept: BTreeMap<usize, PathBuf>,
+}
+
+/// Checks what is written where, as far as names go.
+fn targets(config: &Config, args: &SftArgs) -> Result<Targets> {
+    // Without a slash at the end, behind which nothing could be added.
+    let out: PathBuf = args.out.components().collect();
+    let mut kept = BTreeMap::new();
+    for step in &args.keep {
+        if !(1..=config.sft.steps).contains(step) {
+            return Err(BadInput::new(format!("--keep {step} is none of the steps 1..={} (sft.steps)", config.sft.steps)).into());
+        }
+        let mut name = out.as_os_str().to_owned();
+        name.push(format!("-{step}"));
+        kept.insert(*step, PathBuf::from(name));
+    }
+    let world = (!config.world.as_os_str().is_empty()).then_some(config.world.as_path());
+    for target in [&out].into_iter().chain(kept.values()) {
+        for (what, path) in [("--data", Some(args.data.as_path())), ("--model", args.model.as_deref()), ("world", world)] {
+            path.map_or(Ok(()), |path| keep_apart(target, what, path)).map_err(bad)?;
+        }
+    }
+    Ok(Targets { out, kept })
+}
+
+/// What writes them.
+struct Savers {
+    out: Saver,
+    kept: BTreeMap<usize, Saver>,
+}
+
+impl Savers {
+    fn new(targets: &Targets, start: &Path) -> Result<Self> {
+        let out = Saver::new(&targets.out, Some(start)).map_err(bad)?;
+        let another = |(step, target): (&usize, &PathBuf)| Ok((*step, out.into_another(target).map_err(bad)?));
+        let kept = targets.kept.iter().map(another).collect::<Result<_, BadInput>>()?;
+        Ok(Self { out, kept })
+    }
 }
 
 /// The policy to start from: a folder's, or fresh weights with the tokenizer of the world written into `scratch`.
 fn start(config: &Config, model: Option<&Path>, scratch: &Path) -> Result<(ModelConfig, HostWeights)> {
-    let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     match model {
         Some(folder) => Ok(checkpoint::read(folder).map_err(bad)?),
         None => {
@@ -143,4 +254,24 @@ fn start(config: &Config, model: Option<&Path>, scratch: &Path) -> Result<(Model
             Ok((model, weights))
         }
     }
+}
+
+/// One name for a list of plain values.
+fn digest<T: Serialize>(values: &[T]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for value in values {
+        hasher.update(&serde_json::to_vec(value).expect("plain values"));
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn digest_of(weights: &HostWeights) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, tensor) in weights {
+        hasher.update(format!("{name} {:?}\n", tensor.shape).as_bytes());
+        for value in &tensor.values {
+            hasher.update(&value.to_le_bytes());
+        }
+    }
+    hasher.finalize().to_hex().to_string()
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::{BadInput, Findings, Shutdown, config, exit};
+use hypereyes_policy::checkpoint::save::keep_apart;
 use hypereyes_search::World;
 use serde::Serialize;
 
@@ -64,6 +65,7 @@ struct Intent {
 /// Runs the whole job.
 pub fn run(cli: &Cli, args: &UpArgs) -> Result<()> {
     let (config, folder, changes) = resolve(cli, args)?;
+    check_places(&config, &folder)?;
     let (world, warnings, names) = check(&config, &folder)?;
     warnings.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     let runtime = parts::runtime()?;
@@ -151,6 +153,16 @@ fn kept(folder: &RunFolder) -> Result<Config> {
              version that began it, or begin a new run"
         ))
     })?)
+}
+
+/// What is trained from and with must not lie where the trained policy will: it replaces its folder as a whole.
+fn check_places(config: &Config, folder: &RunFolder) -> Result<()> {
+    for (key, path) in [("policy", &config.policy), ("teacher", &config.teacher), ("world", &config.world)] {
+        if !path.as_os_str().is_empty() {
+            keep_apart(&folder.policy(), key, path).map_err(|error| BadInput::new(error.to_string()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Everything that can be wrong with the settings, before anything is written: the world, what is to be warned of, and what a name of the

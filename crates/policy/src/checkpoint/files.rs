@@ -1,25 +1,25 @@
-//! Model folders in Hugging Face layout: `config.json` and `model.safetensors`, whole or in shards.
+//! Reading model folders in Hugging Face layout: `config.json` and `model.safetensors`, whole or in shards.
 //!
 //! In: a folder or bytes. Out: named tensors in f32, exactly those of the model that the config describes, or one error
-//! that names what is broken. Files are replaced whole.
+//! that names what is broken.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::{HostTensor, HostWeights, StoredDtype, from_host, published};
+use super::save::interrupted;
+use super::{HostTensor, HostWeights, from_host, published};
 use crate::Error;
 use crate::config::ModelConfig;
 use crate::model::Qwen3Vl;
 use crate::ops::Kernels;
 
 /// The weights' file when there is one.
-const WHOLE: &str = "model.safetensors";
+pub(super) const WHOLE: &str = "model.safetensors";
 /// Which shard holds which tensor, when there are several.
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Largest file that is read: far above any single shard, far below an accident.
 const MAX_FILE_BYTES: u64 = 64 << 30;
 /// Largest index that is read; the largest published one has 3 MB.
@@ -45,42 +45,28 @@ pub fn parse(bytes: &[u8]) -> Result<HostWeights, Error> {
     Ok(weights)
 }
 
-/// Safetensors bytes of host parameters.
-pub fn serialise(weights: &HostWeights, dtype: StoredDtype) -> Result<Vec<u8>, Error> {
-    type Stored<'a> = Vec<(&'a String, &'a HostTensor, Vec<u8>)>;
-    let (kind, bytes): (Dtype, Stored<'_>) = match dtype {
-        StoredDtype::F32 => (
-            Dtype::F32,
-            weights.iter().map(|(name, tensor)| (name, tensor, tensor.values.iter().flat_map(|v| v.to_le_bytes()).collect())).collect(),
-        ),
-        StoredDtype::Bf16 => (
-            Dtype::BF16,
-            weights
-                .iter()
-                .map(|(name, tensor)| (name, tensor, tensor.values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()))
-                .collect(),
-        ),
-    };
-    let views: Vec<(&String, TensorView<'_>)> = bytes
-        .iter()
-        .map(|(name, tensor, data)| {
-            let view =
-                TensorView::new(kind, tensor.shape.clone(), data).map_err(|error| Error::Input(format!("tensor {name}: {error}")))?;
-            Ok((*name, view))
-        })
-        .collect::<Result<_, Error>>()?;
-    let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
-    safetensors::serialize(views, metadata).map_err(|error| Error::Input(format!("cannot serialise: {error}")))
-}
-
 /// Reads a model folder: its shape, and exactly the tensors that belong to it.
 ///
 /// # Errors
 /// [`Error`] that names the file and what is missing, extra, mis-shaped or broken.
 pub fn read(dir: &Path) -> Result<(ModelConfig, HostWeights), Error> {
-    let config = ModelConfig::load(dir)?;
     let named = |why: String| Error::Input(format!("{}: {why}", dir.display()));
-    let weights = if dir.join(INDEX).is_file() { read_shards(dir)? } else { read_file(&dir.join(WHOLE))? };
+    if !dir.exists()
+        && let Some(left) = interrupted(dir)
+    {
+        let left = left.display();
+        return Err(named(format!("is not there, but {left} is: a save was cut off; move that here, or save again, which does it")));
+    }
+    let config = ModelConfig::load(dir)?;
+    // As transformers looks for them: an index beside a whole file is one that was left over.
+    let weights = if dir.join(WHOLE).is_file() || !dir.join(INDEX).is_file() {
+        if dir.join(INDEX).is_file() {
+            tracing::warn!(folder = %dir.display(), "{WHOLE} is read; {INDEX} beside it is not, as in transformers");
+        }
+        read_file(&dir.join(WHOLE))?
+    } else {
+        read_shards(dir)?
+    };
     let weights = published::ours(&config, weights).map_err(named)?;
     // A model is made before its tensors are compared by name: not one that is far larger than what the files hold.
     let (described, held) = (config.parameters(), weights.values().map(|tensor| tensor.values.len() as u128).sum::<u128>());
@@ -113,42 +99,36 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-fn read_shards(dir: &Path) -> Result<HostWeights, Error> {
+/// Which file of a folder holds which tensor.
+pub(super) fn read_index(dir: &Path) -> Result<BTreeMap<String, String>, Error> {
     let path = dir.join(INDEX);
     let input = |why: String| Error::Input(format!("{}: {why}", path.display()));
     let text = hypereyes_outside::files::read(&path, MAX_INDEX_BYTES).map_err(|error| Error::io(&path, error))?;
     let index: Index = serde_json::from_slice(&text).map_err(|error| input(format!("is no index: {error}")))?;
-    let shards: BTreeSet<&String> = index.weight_map.values().collect();
+    // An index comes with the model: it may name files beside it, and nothing else on this machine.
+    if let Some(shard) = index.weight_map.values().find(|shard| !shard.ends_with(".safetensors") || shard.contains(['/', '\\'])) {
+        return Err(input(format!("{shard:?} is no name of a safetensors file in this folder")));
+    }
+    Ok(index.weight_map)
+}
+
+fn read_shards(dir: &Path) -> Result<HostWeights, Error> {
+    let path = dir.join(INDEX);
+    let input = |why: String| Error::Input(format!("{}: {why}", path.display()));
+    let index = read_index(dir)?;
+    let shards: BTreeSet<&String> = index.values().collect();
     let mut weights = HostWeights::new();
     for shard in shards {
-        // An index comes with the model: it may name files beside it, and nothing else on this machine.
-        if !shard.ends_with(".safetensors") || shard.contains(['/', '\\']) {
-            return Err(input(format!("{shard:?} is no name of a safetensors file in this folder")));
-        }
         for (name, tensor) in read_file(&dir.join(shard))? {
-            match index.weight_map.get(&name) {
+            match index.get(&name) {
                 Some(home) if home == shard => weights.insert(name, tensor),
                 Some(home) => return Err(input(format!("tensor {name} is in {shard}, the index says {home}"))),
                 None => return Err(input(format!("tensor {name} of {shard} is not in the index"))),
             };
         }
     }
-    match index.weight_map.iter().find(|(name, _)| !weights.contains_key(*name)) {
+    match index.iter().find(|(name, _)| !weights.contains_key(*name)) {
         Some((name, shard)) => Err(input(format!("tensor {name} is not in {shard}"))),
         None => Ok(weights),
     }
-}
-
-/// Writes `config.json` and `model.safetensors` into a folder, each replaced whole.
-pub fn save(dir: &Path, config: &ModelConfig, weights: &HostWeights, dtype: StoredDtype) -> Result<(), Error> {
-    std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
-    let json = serde_json::to_string_pretty(&config.to_json(dtype)).expect("JSON of plain values");
-    replace(&dir.join("config.json"), json.as_bytes())?;
-    replace(&dir.join("model.safetensors"), &serialise(weights, dtype)?)
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, bytes).map_err(|error| Error::io(&partial, error))?;
-    std::fs::rename(&partial, path).map_err(|error| Error::io(path, error))
 }

@@ -1,14 +1,16 @@
 //! Parameters by published name, on the host and in a model.
 //!
-//! In: a model, or named tensors ([`files`] reads and writes those). Out: the other, or one error that names what is
-//! missing, extra or mis-shaped. Parameter names are the module paths, so there is no mapping table.
+//! In: a model, or named tensors ([`files`] reads them from a folder, [`save`] is the one way to write one). Out: the other, or
+//! one error that names what is missing, extra or mis-shaped. Parameter names are the module paths, so there is no mapping table.
 
 mod files;
 mod published;
+pub mod save;
 
 use std::collections::BTreeMap;
 
-pub use self::files::{load, parse, read, save, serialise};
+pub use self::files::{load, parse, read};
+pub use self::save::{Saver, digest, save, serialise};
 use crate::Error;
 use crate::aligned::Aligned;
 use crate::faults;
@@ -39,6 +41,14 @@ pub enum StoredDtype {
 }
 
 impl StoredDtype {
+    /// Bytes of a value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
     /// As `config.json` calls it.
     pub fn label(self) -> &'static str {
         match self {

@@ -3,6 +3,8 @@
 //! In: a config and tensors as a file has them. Out: the same tensors as our modules hold them: experts with their outputs
 //! first (`[E, 2i, d]` and `[E, d, i]`; the published files have them transposed), and no copy of a tied head.
 
+use std::collections::BTreeSet;
+
 use super::{HostTensor, HostWeights};
 use crate::config::{ExpertsConfig, ModelConfig};
 
@@ -41,6 +43,24 @@ pub fn ours(config: &ModelConfig, mut weights: HostWeights) -> Result<HostWeight
 fn inputs_first(experts: &ExpertsConfig, d: usize, gate_up: &[usize], down: &[usize]) -> bool {
     let (count, inner) = (experts.count, experts.intermediate_size);
     gate_up == [count, d, 2 * inner] && down == [count, inner, d]
+}
+
+/// Names of the tensors that are written with their inputs first, as published ones are. Where a shape reads both ways,
+/// transformers 5 takes it for ours, and a layer of such experts stays as it is.
+pub fn turned(config: &ModelConfig) -> BTreeSet<String> {
+    let d = config.text.hidden_size;
+    let plain = |experts: &&ExpertsConfig| d != experts.intermediate_size && d != 2 * experts.intermediate_size;
+    let layers = (0..config.text.num_hidden_layers).filter(|layer| config.text.experts_of(*layer).filter(plain).is_some());
+    layers
+        .flat_map(|layer| ["gate_up_proj", "down_proj"].map(|part| format!("model.language_model.layers.{layer}.mlp.experts.{part}")))
+        .collect()
+}
+
+/// The tensor with the last two of its three dimensions swapped.
+pub fn transposed(tensor: &HostTensor) -> HostTensor {
+    let mut turned = tensor.clone();
+    transpose(&mut turned);
+    turned
 }
 
 /// Swaps the last two of three dimensions.

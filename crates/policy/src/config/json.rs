@@ -23,11 +23,18 @@ const EXPERTS: &str = "qwen3_vl_moe";
 impl ModelConfig {
     /// Reads `config.json` of a model folder.
     pub fn load(dir: &Path) -> Result<Self, Error> {
+        Self::from_json(&Self::load_json(dir)?).map_err(|why| Error::Input(format!("{}: {why}", dir.join("config.json").display())))
+    }
+
+    /// Reads `config.json` of a model folder with all that is in it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when it is not there, too large, or no JSON.
+    pub fn load_json(dir: &Path) -> Result<Value, Error> {
         let path = dir.join("config.json");
         let missing = |error| Error::Input(format!("no model at {}: cannot read config.json ({error})", dir.display()));
         let text = hypereyes_outside::files::read_to_string(&path, MAX_FILE_BYTES).map_err(missing)?;
-        let value: Value = serde_json::from_str(&text).map_err(|error| Error::Input(format!("{} is not JSON: {error}", path.display())))?;
-        Self::from_json(&value).map_err(|why| Error::Input(format!("{}: {why}", path.display())))
+        serde_json::from_str(&text).map_err(|error| Error::Input(format!("{} is not JSON: {error}", path.display())))
     }
 
     /// Reads the published JSON; the error says which key is wrong.

@@ -3,6 +3,7 @@
 //! In: widths, depths and special tokens. Out: [`ModelConfig`], checked. How Hugging Face writes it down is in [`json`].
 
 mod json;
+mod kept;
 mod tiny;
 
 use hypereyes_domain::Patches;
