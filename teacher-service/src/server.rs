@@ -122,7 +122,11 @@ impl Remote {
             Dialect::Sglang => {
                 let picture = |id| {
                     let picture = store.get(id).ok_or_else(|| ScoreError::MissingPictures(vec![id.clone()]))?;
-                    Ok(base64::engine::general_purpose::STANDARD.encode(&picture.bytes))
+                    // Such servers take pixels as they are stored: a picture that says how it is to be turned is sent upright.
+                    let bytes = picture
+                        .upright_bytes()
+                        .map_err(|error| ScoreError::Broken { model: self.id.clone(), reason: error.to_string() })?;
+                    Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
                 };
                 let pictures: Vec<String> = sequence.pictures.iter().map(picture).collect::<Result<_, ScoreError>>()?;
                 Ok(json!({

@@ -347,6 +347,27 @@ mod tests {
 
     use super::*;
 
+    /// Pictures of data sets are read as every other: cut short they are none, turned they stand upright.
+    #[test]
+    fn pictures_of_a_folder_are_whole_and_upright() {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cases");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(folder.path().join(PICTURES)).expect("made");
+        let load = |file: &str| {
+            let bytes = fs::read(cases.join(file)).expect("a case");
+            let id = hypereyes_pictures::picture_id(&bytes);
+            fs::write(folder.path().join(PICTURES).join(format!("{id}.png")), &bytes).expect("written");
+            load_picture(folder.path(), &id, &Limits::default())
+        };
+        assert!(load("jpeg-cut-short/whole.jpg").is_ok());
+        for file in ["jpeg-cut-short/cut20.jpg", "jpeg-cut-short/cut97.jpg"] {
+            let error = load(file).expect_err(file).to_string();
+            assert!(error.contains(".png") && error.contains("cut short"), "{error}");
+        }
+        let upright = load("exif-orientation/upright.png").expect("a picture").image;
+        assert_eq!(load("exif-orientation/turn6.png").expect("a picture").image, upright);
+    }
+
     /// `count` tasks, each with a picture of its own and a demonstration that saw a second one.
     fn set(count: u8) -> DataSet {
         let mut set = DataSet::default();

@@ -8,7 +8,10 @@ use hypereyes_domain::PictureId;
 use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Rgb, RgbImage, RgbaImage};
 use serde::{Deserialize, Serialize};
 
+use crate::jpeg::{self, Jpeg};
 use crate::metrics::REFUSED;
+use crate::orientation::{self, Notes};
+use crate::png;
 
 /// Sizes beyond which a picture is refused.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -92,7 +95,7 @@ pub struct Picture {
     pub id: PictureId,
     /// As encoded by whoever made it.
     pub bytes: Bytes,
-    /// Decoded, alpha laid on white.
+    /// Decoded, turned upright, alpha laid on white.
     pub image: RgbImage,
 }
 
@@ -101,6 +104,15 @@ impl Picture {
     pub fn from_bytes(bytes: Bytes, limits: &Limits) -> Result<Self, PictureError> {
         let image = decode(&bytes, limits)?;
         Ok(Self { id: picture_id(&bytes), bytes, image })
+    }
+
+    /// Encoded bytes for readers that take pixels as they are stored: those that it came as, or a PNG where these say that the
+    /// picture is to be turned.
+    pub fn upright_bytes(&self) -> Result<Bytes, PictureError> {
+        if format(&self.bytes).and_then(|format| notes(format, &self.bytes))?.orientation() == 1 {
+            return Ok(self.bytes.clone());
+        }
+        encode_png(&self.image)
     }
 
     /// Encodes `image` as PNG and names the result.
@@ -115,7 +127,8 @@ pub fn picture_id(bytes: &[u8]) -> PictureId {
     PictureId::new(blake3::hash(bytes).to_hex().as_str())
 }
 
-/// Decodes PNG or JPEG; transparent parts become white (spec 1.6). A refusal is counted by reason.
+/// Decodes PNG or JPEG to a picture that stands upright (EXIF orientation); transparent parts become white (spec 1.6). A file
+/// that is cut short or damaged is none, even where a decoder could fill it up. A refusal is counted by reason.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
     decode_inner(bytes, limits).inspect_err(|error| metrics::counter!(REFUSED, "reason" => error.label()).increment(1))
 }
@@ -124,23 +137,56 @@ fn decode_inner(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError>
     if bytes.len() > limits.max_bytes {
         return Err(PictureError::Bytes { bytes: bytes.len(), limit: limits.max_bytes });
     }
-    let format = match image::guess_format(bytes) {
-        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
-        _ => return Err(PictureError::Format),
+    let format = format(bytes)?;
+    let picture = match format {
+        ImageFormat::Jpeg => decode_jpeg(bytes, limits)?,
+        _ => decode_png(bytes, limits)?,
     };
+    Ok(orientation::upright(picture, notes(format, bytes)?.orientation()))
+}
+
+fn format(bytes: &[u8]) -> Result<ImageFormat, PictureError> {
+    match image::guess_format(bytes) {
+        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => Ok(format),
+        _ => Err(PictureError::Format),
+    }
+}
+
+/// What the file says beside its pixels; only a whole file says it.
+fn notes(format: ImageFormat, bytes: &[u8]) -> Result<Notes, PictureError> {
+    match format {
+        ImageFormat::Jpeg => jpeg::walk(bytes),
+        _ => png::walk(bytes),
+    }
+    .map_err(PictureError::Broken)
+}
+
+fn decode_jpeg(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
+    let jpeg = Jpeg::open(bytes).map_err(PictureError::Broken)?;
+    check(jpeg.size, limits)?;
+    // What is missing at the very end is no error to the decoder.
+    jpeg::walk(bytes).map_err(PictureError::Broken)?;
+    jpeg.decode().map_err(PictureError::Broken)
+}
+
+fn decode_png(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
     // The decoder's own limit guards its buffers: 8 bytes a pixel (16-bit RGBA), twice for working room.
     let mut guard = image::Limits::default();
     guard.max_alloc = Some(limits.max_pixels.saturating_mul(16).saturating_add(16 << 20));
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Png);
     reader.limits(guard);
     let decoder = reader.into_decoder().map_err(broken)?;
-    let (width, height) = decoder.dimensions();
+    check(decoder.dimensions(), limits)?;
+    let picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    Ok(if picture.color().has_alpha() { on_white(&picture.into_rgba8()) } else { picture.into_rgb8() })
+}
+
+fn check((width, height): (u32, u32), limits: &Limits) -> Result<(), PictureError> {
     let pixels = u64::from(width) * u64::from(height);
     if width.min(height) == 0 || width.max(height) > limits.max_side || pixels > limits.max_pixels {
         return Err(PictureError::Size { width, height, max_side: limits.max_side, max_pixels: limits.max_pixels });
     }
-    let picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    Ok(if picture.color().has_alpha() { on_white(&picture.into_rgba8()) } else { picture.into_rgb8() })
+    Ok(())
 }
 
 /// Lossless bytes of a picture, fast rather than small: they cross one wire and rest in a bounded store.

@@ -1,22 +1,26 @@
 //! Pictures, everything about them that needs no tensor.
 //!
-//! In: encoded bytes from outside, areas that a policy named, a checkpoint's `preprocessor_config.json`. Out: decoded
-//! pictures within limits, crops (spec 1.2), normalised patches in the reference processor's order, and a bounded
+//! In: encoded bytes from outside, areas that a policy named, a checkpoint's picture settings. Out: decoded
+//! pictures within limits, upright, crops (spec 1.2), normalised patches in the reference processor's order, and a bounded
 //! content-addressed store. This crate knows no token, no world and no network.
 
 pub mod crop;
 pub mod decode;
+mod jpeg;
 pub mod metrics;
+mod orientation;
 pub mod patches;
+mod png;
 pub mod processor;
 pub mod resize;
+mod settings;
 pub mod shelf;
 pub mod store;
 
 pub use crop::crop;
 pub use decode::{Limits, Picture, PictureError, decode, encode_png, picture_id};
 pub use image::RgbImage;
-pub use processor::{Processor, ProcessorError};
+pub use processor::{Loaded, Processor, ProcessorError};
 pub use resize::{Filter, resize};
 pub use shelf::{Kept, Pins, Shelf, ShelfError};
 pub use store::{Store, StoreError};

@@ -1,16 +1,15 @@
-//! The settings by which pictures become patches, as checkpoints record them in `preprocessor_config.json`, and the size
-//! that a picture is given. Knows no pixel.
+//! The settings by which pictures become patches, and the size that a picture is given. How checkpoints record them is in
+//! `settings.rs`. Knows no pixel.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// A larger file is no such settings.
-const MAX_BYTES: u64 = 1 << 20;
+use crate::settings::{self, Recorded};
 
 /// How pictures become patches. Read from and written as the Hugging Face `preprocessor_config.json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(try_from = "HfConfig", into = "HfConfig")]
+#[serde(try_from = "Recorded", into = "Recorded")]
 pub struct Processor {
     /// Pixels per side of a patch. Default 16.
     pub patch: usize,
@@ -37,8 +36,15 @@ impl Default for Processor {
 /// Why settings could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessorError {
+    /// There is no file with them.
+    #[error("{}: neither processor_config.json with an image_processor nor preprocessor_config.json is there; a checkpoint with a vision \
+             tower has one of them", .folder.display())]
+    Missing {
+        /// The model folder.
+        folder: PathBuf,
+    },
     /// The file cannot be read.
-    #[error("{}: {source}; a checkpoint with a vision tower has this file", .path.display())]
+    #[error("{}: {source}", .path.display())]
     Read {
         /// Which file.
         path: PathBuf,
@@ -55,13 +61,37 @@ pub enum ProcessorError {
     },
 }
 
+/// Settings, the file that they are from, and what it does not say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The settings.
+    pub processor: Processor,
+    /// `processor_config.json` or `preprocessor_config.json` of the folder.
+    pub path: PathBuf,
+    /// What was assumed, one sentence for all of it; `None` where the file says everything.
+    pub assumed: Option<String>,
+}
+
 impl Processor {
-    /// Reads `dir/preprocessor_config.json`.
+    /// Reads the settings of a model folder: `image_processor` of `processor_config.json`, else `preprocessor_config.json`, as
+    /// transformers does. What had to be assumed is logged.
+    ///
+    /// # Errors
+    /// [`ProcessorError`], which names the file.
     pub fn load(dir: &Path) -> Result<Self, ProcessorError> {
-        let path = dir.join("preprocessor_config.json");
-        let text = hypereyes_outside::files::read_to_string(&path, MAX_BYTES)
-            .map_err(|source| ProcessorError::Read { path: path.clone(), source })?;
-        serde_json::from_str(&text).map_err(|error| ProcessorError::Parse { path, reason: error.to_string() })
+        let loaded = Self::load_from(dir)?;
+        if let Some(assumed) = &loaded.assumed {
+            tracing::warn!("{}: {assumed}", loaded.path.display());
+        }
+        Ok(loaded.processor)
+    }
+
+    /// As [`Processor::load`], and says where the settings stand and what was assumed instead of logging it.
+    ///
+    /// # Errors
+    /// As [`Processor::load`].
+    pub fn load_from(dir: &Path) -> Result<Loaded, ProcessorError> {
+        settings::load(dir)
     }
 
     /// Sides are multiples of this.
@@ -105,98 +135,6 @@ impl Processor {
     /// Tokens of a picture with `grid` patches per (column, row).
     pub fn tokens(&self, grid: (usize, usize)) -> usize {
         grid.0 * grid.1 / (self.merge * self.merge)
-    }
-}
-
-/// `preprocessor_config.json`; keys that do not matter here are ignored, because checkpoints carry many.
-#[derive(Serialize, Deserialize, Clone)]
-struct HfConfig {
-    #[serde(default = "sixteen")]
-    patch_size: usize,
-    #[serde(default = "two")]
-    merge_size: usize,
-    #[serde(default = "two")]
-    temporal_patch_size: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    min_pixels: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_pixels: Option<usize>,
-    size: Option<HfSize>,
-    #[serde(default = "half")]
-    image_mean: [f32; 3],
-    #[serde(default = "half")]
-    image_std: [f32; 3],
-}
-
-/// Named after edges for historical reasons; both are numbers of pixels.
-#[derive(Serialize, Deserialize, Clone)]
-struct HfSize {
-    shortest_edge: Option<usize>,
-    longest_edge: Option<usize>,
-}
-
-fn sixteen() -> usize {
-    16
-}
-
-fn two() -> usize {
-    2
-}
-
-fn half() -> [f32; 3] {
-    [0.5; 3]
-}
-
-impl TryFrom<HfConfig> for Processor {
-    type Error = String;
-
-    fn try_from(config: HfConfig) -> Result<Self, String> {
-        let size = config.size.unwrap_or(HfSize { shortest_edge: None, longest_edge: None });
-        let fallback = Processor::default();
-        let processor = Processor {
-            patch: config.patch_size,
-            merge: config.merge_size,
-            temporal: config.temporal_patch_size,
-            min_pixels: config.min_pixels.or(size.shortest_edge).unwrap_or(fallback.min_pixels),
-            max_pixels: config.max_pixels.or(size.longest_edge).unwrap_or(fallback.max_pixels),
-            mean: config.image_mean,
-            std: config.image_std,
-        };
-        for (what, value, most) in
-            [("patch_size", processor.patch, 64), ("merge_size", processor.merge, 8), ("temporal_patch_size", processor.temporal, 8)]
-        {
-            if !(1..=most).contains(&value) {
-                return Err(format!("{what} is {value}; it must lie in 1..={most}"));
-            }
-        }
-        let one_token = processor.factor() * processor.factor();
-        if processor.min_pixels > processor.max_pixels || processor.max_pixels < one_token || processor.max_pixels > 1 << 26 {
-            return Err(format!(
-                "pixels {}..={} are no usable range: at least one token ({one_token}), at most {}",
-                processor.min_pixels,
-                processor.max_pixels,
-                1 << 26
-            ));
-        }
-        if processor.std.iter().any(|value| !value.is_finite() || *value <= 0.0) || processor.mean.iter().any(|value| !value.is_finite()) {
-            return Err(format!("image_mean {:?} and image_std {:?} must be finite, the latter positive", processor.mean, processor.std));
-        }
-        Ok(processor)
-    }
-}
-
-impl From<Processor> for HfConfig {
-    fn from(processor: Processor) -> Self {
-        Self {
-            patch_size: processor.patch,
-            merge_size: processor.merge,
-            temporal_patch_size: processor.temporal,
-            min_pixels: None,
-            max_pixels: None,
-            size: Some(HfSize { shortest_edge: Some(processor.min_pixels), longest_edge: Some(processor.max_pixels) }),
-            image_mean: processor.mean,
-            image_std: processor.std,
-        }
     }
 }
 
