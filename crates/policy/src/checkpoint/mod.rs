@@ -1,15 +1,19 @@
 //! Parameters by published name, on the host and in a model.
 //!
-//! In: a model, or named tensors ([`files`] reads them from a folder, [`save`] is the one way to write one). Out: the other, or
-//! one error that names what is missing, extra or mis-shaped. Parameter names are the module paths, so there is no mapping table.
+//! In: a model, or named tensors ([`reading`] reads them from a folder, [`save`] is the one way to write one). Out: the other, or
+//! one error that names what is missing, extra or mis-shaped. Parameter names are the module paths, so there is no mapping table;
+//! the other names that checkpoints have for them are in [`names`].
 
 mod files;
+mod names;
 mod published;
+mod reading;
 pub mod save;
 
 use std::collections::BTreeMap;
 
-pub use self::files::{load, parse, read};
+pub use self::files::parse;
+pub use self::reading::{load, read, read_with_remarks};
 pub use self::save::{Saver, digest, save, serialise};
 use crate::Error;
 use crate::aligned::Aligned;

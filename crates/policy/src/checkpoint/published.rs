@@ -1,24 +1,23 @@
 //! What published checkpoints say in another way than we do.
 //!
 //! In: a config and tensors as a file has them. Out: the same tensors as our modules hold them: experts with their outputs
-//! first (`[E, 2i, d]` and `[E, d, i]`; the published files have them transposed), and no copy of a tied head.
+//! first (`[E, 2i, d]` and `[E, d, i]`; the published files have them transposed), and a tied table once, whichever name it had.
 
 use std::collections::BTreeSet;
 
+use super::names::{EMBEDDINGS, HEAD};
 use super::{HostTensor, HostWeights};
 use crate::config::{ExpertsConfig, ModelConfig};
-
-const EMBEDDINGS: &str = "model.language_model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
 
 /// Brings tensors into our layout.
 ///
 /// # Errors
 /// A text that names the tensor which contradicts the config.
 pub fn ours(config: &ModelConfig, mut weights: HostWeights) -> Result<HostWeights, String> {
+    // Of a tied pair savers keep either.
     if config.tie_word_embeddings
         && let Some(head) = weights.remove(HEAD)
-        && weights.get(EMBEDDINGS) != Some(&head)
+        && *weights.entry(EMBEDDINGS.to_owned()).or_insert_with(|| head.clone()) != head
     {
         return Err(format!("tensor {HEAD} differs from {EMBEDDINGS}, but tie_word_embeddings is true"));
     }

@@ -43,6 +43,9 @@ impl ModelConfig {
         if ![DENSE, EXPERTS].contains(&kind) {
             return Err(format!("model_type is {kind:?}; {DENSE} and {EXPERTS} are known"));
         }
+        if let Some(quantised) = value.get("quantization_config").filter(|entry| !entry.is_null()) {
+            return Err(format!("quantization_config is {}; only weights in F32, BF16 and F16 are read", quantised["quant_method"]));
+        }
         let (text, vision) = (Section::of(value, "text_config")?, Section::of(value, "vision_config")?);
         text.only("hidden_act", "silu")?;
         vision.only("hidden_act", "gelu_pytorch_tanh")?;
