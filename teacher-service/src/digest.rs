@@ -4,7 +4,8 @@
 use std::path::Path;
 
 /// Files that count beside the weights, where they are.
-const BESIDE: [&str; 4] = ["config.json", "tokenizer.json", "preprocessor_config.json", "model.safetensors.index.json"];
+const BESIDE: [&str; 5] =
+    ["config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json"];
 
 /// A larger file is none of a model.
 const MAX_BYTES: u64 = 64 << 30;

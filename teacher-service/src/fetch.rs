@@ -33,13 +33,15 @@ const MAX_SHARDS: usize = 4096;
 
 const INDEX: &str = "model.safetensors.index.json";
 const WHOLE: &str = "model.safetensors";
-/// Small files that a model may have.
-const OPTIONAL: [&str; 6] = [
+/// Files beside the weights that a folder may have. Named templates (`additional_chat_templates/`) are not among them: a teacher
+/// renders no dialogue, and nothing is listed.
+const OPTIONAL: [&str; 7] = [
     "preprocessor_config.json",
     "processor_config.json",
     "chat_template.jinja",
     "chat_template.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
     "generation_config.json",
 ];
 

@@ -39,12 +39,17 @@ impl Local {
     /// A text that says which file is wrong and how.
     pub fn load(id: TeacherId, folder: &Path, limits: &ModelLimits) -> Result<Self, String> {
         let scorer = Scorer::load(id.clone(), folder, limits).map_err(|error| error.to_string())?;
-        let processor = Processor::load(folder).map_err(|error| error.to_string())?;
+        let loaded = Processor::load_from(folder).map_err(|error| error.to_string())?;
+        let file = loaded.path.file_name().unwrap_or_default().display();
+        if let Some(assumed) = &loaded.assumed {
+            tracing::warn!("{}: {file}: {assumed}", folder.display());
+        }
+        let processor = loaded.processor;
         let vision = &scorer.config().vision;
         if (processor.patch, processor.merge, processor.temporal)
             != (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
         {
-            return Err(format!("{}: preprocessor_config.json cuts patches that config.json does not describe", folder.display()));
+            return Err(format!("{}: {file} cuts patches that config.json does not describe", folder.display()));
         }
         let inner = Arc::new(Inner { scorer, patches: PatchCache::new(processor, limits.patches_bytes) });
         Ok(Self { id, inner, preparing: Semaphore::new(PREPARING) })

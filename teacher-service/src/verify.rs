@@ -38,7 +38,7 @@ pub async fn verify(model: &Model) -> Result<bool, String> {
         ask(model, vec![text], &store).await?;
         return Ok(false);
     }
-    let processor = survey.processor.clone().unwrap_or_default();
+    let processor = survey.processor.clone()?;
     let mut sequences = vec![text];
     for seed in [1, 2] {
         let picture = Picture::from_image(pattern(seed)).map_err(|error| error.to_string())?;

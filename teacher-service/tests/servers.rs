@@ -212,7 +212,7 @@ async fn one_registry_serves_models_of_other_services() {
     let picture = picture(1, 64, 64);
     let pads = hypereyes_chat::Chat::load(&front.folder.path().join("a")).expect("a folder");
     let patches = pads.processor().patches(&picture.image);
-    let prompt = pads.prompt("", "What is it?", &[patches.grid]);
+    let prompt = pads.prompt("", "What is it?", &[patches.grid]).expect("a prompt");
     let with = ScoreSequence { prompt, pictures: vec![picture.id.clone()], ..plain(0) };
     front.put(std::slice::from_ref(&picture)).await;
     let (version, answers) = front.score(std::slice::from_ref(&with), None).await.expect("the picture is handed on");

@@ -25,7 +25,7 @@ async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Ve
     let config = EngineConfig { end_tokens: vec![chat.end_token()], ..EngineConfig::default() };
     let engine = Engine::load(folder, config, PolicyVersion(0)).expect("loads");
     let patches: Vec<_> = pictures.iter().map(|picture| Arc::new(chat.processor().patches(&picture.image))).collect();
-    let prompt = chat.prompt("Search wide.", "What is the capital?", &[patches[0].grid]);
+    let prompt = chat.prompt("Search wide.", "What is the capital?", &[patches[0].grid]).expect("a prompt");
     let chunk = Chunk { tokens: prompt.clone(), pictures: vec![patches[0].clone()] };
     let sampling = Sampling::of(1.0, 1.0);
     let mut all = Vec::new();

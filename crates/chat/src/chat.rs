@@ -3,13 +3,16 @@
 //! In: texts, and the patch grids of pictures. Out: token ids in the model's layout. It does not know what a tool is.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use hypereyes_pictures::Processor;
 use serde::{Deserialize, Serialize};
 
-use crate::template::Frame;
+use crate::dialogue::Dialogue;
+use crate::renderer::Renderer;
+use crate::template::{Frame, Template};
 use crate::vocabulary::Vocabulary;
-use crate::{ChatError, files, special};
+use crate::{ChatError, agreement, special};
 
 /// How observations are laid out.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -22,21 +25,18 @@ pub struct ChatConfig {
 
 /// One model's tokenizer, chat layout and picture processor. Cheap to share (`Arc`), immutable, made once.
 pub struct Chat {
-    vocabulary: Vocabulary,
+    renderer: Renderer,
     processor: Processor,
-    with_system: Encoded,
-    without_system: Encoded,
-    observation_opening: Vec<u32>,
+    observation: Observation,
     end: u32,
     vision_start: u32,
     image_pad: u32,
     vision_end: u32,
 }
 
-/// A [`Frame`] as tokens.
-struct Encoded {
+/// What surrounds an observation, as tokens.
+struct Observation {
     opening: Vec<u32>,
-    before: Vec<u32>,
     between: Vec<u32>,
     closing: Vec<u32>,
 }
@@ -47,54 +47,64 @@ impl Chat {
         Self::load_with(model, &ChatConfig::default())
     }
 
-    /// Loads a model folder: `tokenizer.json`, `chat_template.jinja` (or `chat_template` of `tokenizer_config.json`) and
-    /// `preprocessor_config.json`.
+    /// Loads a model folder: `tokenizer.json`, its chat template (`places.rs` says where it stands) and its picture settings. What
+    /// was assumed, and disagreements of its files that do not matter here, are logged.
     pub fn load_with(model: &Path, config: &ChatConfig) -> Result<Self, ChatError> {
-        let vocabulary = Vocabulary::load(&model.join("tokenizer.json"))?;
-        let template = template(model)?;
-        let encoded = |with_system| Frame::cut(&template, with_system).map(|frame| Encoded::new(&vocabulary, &frame));
-        let (with_system, without_system) = (encoded(true)?, encoded(false)?);
-        let newline = if config.compat_no_newline { "" } else { "\n" };
-        let observation_opening = vocabulary.encode_control(&format!("{newline}{}user\n", special::IM_START));
+        let (chat, remarks) = Self::load_with_remarks(model, config)?;
+        for remark in remarks {
+            tracing::warn!("{}: {remark}", model.display());
+        }
+        Ok(chat)
+    }
+
+    /// As [`Chat::load_with`], and gives what there is to say instead of logging it.
+    pub fn load_with_remarks(model: &Path, config: &ChatConfig) -> Result<(Self, Vec<String>), ChatError> {
+        let vocabulary = Arc::new(Vocabulary::load(&model.join("tokenizer.json"))?);
+        let mut remarks = agreement::tokens(model, &vocabulary)?;
+        let (renderer, more) = Renderer::load(model, vocabulary.clone())?;
+        remarks.extend(more);
+        for with_system in [true, false] {
+            Frame::of_prompt(renderer.template(), with_system)?;
+        }
+        let observation = Observation::new(&vocabulary, renderer.template(), config)?;
         let id = |name: &'static str| vocabulary.id(name).ok_or(ChatError::MissingToken { name });
         let (end, vision_start) = (id(special::IM_END)?, id(special::VISION_START)?);
         let (image_pad, vision_end) = (id(special::IMAGE_PAD)?, id(special::VISION_END)?);
-        let processor = Processor::load(model)?;
-        Ok(Self { vocabulary, processor, with_system, without_system, observation_opening, end, vision_start, image_pad, vision_end })
+        let loaded = Processor::load_from(model)?;
+        remarks.extend(agreement::pictures(model, &loaded)?);
+        Ok((Self { renderer, processor: loaded.processor, observation, end, vision_start, image_pad, vision_end }, remarks))
     }
 
     /// A prompt: system text (none if empty), one run of placeholders per picture grid (patches: height, width), the
-    /// question, and the opening of the policy's turn.
-    pub fn prompt(&self, system: &str, question: &str, grids: &[(usize, usize)]) -> Vec<u32> {
-        let frame = if system.is_empty() { &self.without_system } else { &self.with_system };
-        let mut tokens = frame.opening.clone();
-        tokens.extend(self.encode(system));
-        tokens.extend(&frame.before);
-        self.push_pictures(&mut tokens, grids);
-        tokens.extend(&frame.between);
-        tokens.extend(self.encode(question));
-        tokens.extend(&frame.closing);
-        tokens
+    /// question, and the opening of the policy's turn, as the template renders them together.
+    ///
+    /// # Errors
+    /// [`ChatError::Template`] where the template refuses these texts; that it renders prompts at all was seen while loading.
+    pub fn prompt(&self, system: &str, question: &str, grids: &[(usize, usize)]) -> Result<Vec<u32>, ChatError> {
+        let sizes: Vec<usize> = grids.iter().map(|grid| self.processor.tokens(*grid)).collect();
+        self.renderer.tokens(&Dialogue::of_task(system, question, grids.len()), &sizes)
     }
 
     /// What follows a turn that made a call: a user message with the returned pictures before the text, and the opening
-    /// of the policy's next turn.
+    /// of the policy's next turn. It is appended to the tokens that are there, even where the template would render earlier turns
+    /// in another way once there are more: nothing is tokenised again.
     pub fn observation(&self, text: &str, grids: &[(usize, usize)]) -> Vec<u32> {
-        let mut tokens = self.observation_opening.clone();
+        let mut tokens = self.observation.opening.clone();
         self.push_pictures(&mut tokens, grids);
+        tokens.extend(&self.observation.between);
         tokens.extend(self.encode(text));
-        tokens.extend(&self.with_system.closing);
+        tokens.extend(&self.observation.closing);
         tokens
     }
 
     /// Text of tokens, control tokens kept.
     pub fn decode(&self, ids: &[u32]) -> String {
-        self.vocabulary.decode(ids)
+        self.renderer.vocabulary().decode(ids)
     }
 
     /// Tokens of text from outside or of a policy's words; control tokens in it stay plain text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        self.vocabulary.encode(text)
+        self.renderer.vocabulary().encode(text)
     }
 
     /// The token that ends a turn.
@@ -109,7 +119,7 @@ impl Chat {
 
     /// One more than the largest token id. A model's own vocabulary may be padded beyond it.
     pub fn vocab_size(&self) -> usize {
-        self.vocabulary.size()
+        self.renderer.vocabulary().size()
     }
 
     /// The picture processor that the model was made with.
@@ -126,29 +136,17 @@ impl Chat {
     }
 }
 
-impl Encoded {
-    fn new(vocabulary: &Vocabulary, frame: &Frame) -> Self {
+impl Observation {
+    /// What the template renders between the policy's words and the texts of the next message, without the token that ends the
+    /// policy's turn: the policy says that itself.
+    fn new(vocabulary: &Vocabulary, template: &Template, config: &ChatConfig) -> Result<Self, ChatError> {
+        let frame = Frame::of_observation(template)?;
+        let opening = frame.before.strip_prefix(special::IM_END).ok_or_else(|| {
+            let found: String = frame.before.chars().take(24).collect();
+            ChatError::Template { reason: format!("it ends a turn with {found:?}, the tokenizer and rollouts with {}", special::IM_END) }
+        })?;
+        let opening = if config.compat_no_newline { opening.strip_prefix('\n').unwrap_or(opening) } else { opening };
         let encode = |text: &str| vocabulary.encode_control(text);
-        Self {
-            opening: encode(&frame.opening),
-            before: encode(&frame.before),
-            between: encode(&frame.between),
-            closing: encode(&frame.closing),
-        }
+        Ok(Self { opening: encode(opening), between: encode(&frame.between), closing: encode(&frame.closing) })
     }
-}
-
-/// The template's text: its own file, or an entry of the tokenizer's configuration (a text, or a list with a `default`).
-fn template(model: &Path) -> Result<String, ChatError> {
-    let own = model.join("chat_template.jinja");
-    if own.is_file() {
-        return files::read_text(&own);
-    }
-    let path = model.join("tokenizer_config.json");
-    let fault = |reason: String| ChatError::File { path: path.clone(), reason };
-    let config: serde_json::Value = serde_json::from_str(&files::read_text(&path)?).map_err(|error| fault(error.to_string()))?;
-    let entry = &config["chat_template"];
-    let named = |list: &Vec<serde_json::Value>| list.iter().find(|one| one["name"] == "default").map(|one| one["template"].clone());
-    let text = entry.as_array().and_then(named).unwrap_or_else(|| entry.clone());
-    text.as_str().map(str::to_owned).ok_or_else(|| fault("it has no chat_template, and there is no chat_template.jinja".into()))
 }

@@ -40,6 +40,14 @@ pub enum ChatError {
         /// The token's text.
         name: &'static str,
     },
+    /// Two files of a model folder mean different tokens.
+    #[error("{}: {reason}", .folder.display())]
+    Disagree {
+        /// Which folder.
+        folder: PathBuf,
+        /// What differs: the files and the two values.
+        reason: String,
+    },
     /// The chat template cannot be used.
     #[error("chat template: {reason}")]
     Template {

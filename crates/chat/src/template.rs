@@ -1,21 +1,77 @@
-//! What a chat template puts around system text, pictures and question.
+//! A chat template, and what it puts around the texts of a rollout.
 //!
-//! In: a Jinja template as shipped with a model. Out: four fixed strings. It knows no tokens.
+//! In: a model folder, or a template's text. Out: rendered dialogues; and the fixed strings around an observation. It knows no
+//! tokens.
 //!
-//! The template is rendered once, with marks in the places of the variable texts, and cut at the marks. So a prompt costs
-//! no rendering, cannot fail, and text from outside can neither become a control token nor template code.
-//!
-//! The template itself is code of the model's maker and is trusted as far as the model folder is: fuel bounds its time and
-//! a limit its recursion, but a template that doubles a string or prints a namespace that holds itself can still end the
-//! process when the model is loaded.
+//! A dialogue is rendered as a whole, because a template may do anything with it: leave thoughts out of earlier turns, trim
+//! texts, number pictures. What follows the tokens that a policy sampled can only be appended: for that the template is rendered
+//! once with marks in the places of the texts, and cut at the marks.
 
-use minijinja::{Environment, ErrorKind, Value, context};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use minijinja::{Value, context};
 use serde_json::json;
 
-use crate::{ChatError, special};
+use crate::{ChatError, jinja, places, special};
 
 const SYSTEM_MARK: &str = "@hypereyes-system-text@";
 const QUESTION_MARK: &str = "@hypereyes-question-text@";
+const SAID_MARK: &str = "@hypereyes-said-text@";
+
+/// A template with what it may use.
+#[derive(Clone, Debug)]
+pub struct Template {
+    text: String,
+    path: Option<PathBuf>,
+    /// `eos_token` and so on.
+    tokens: BTreeMap<String, String>,
+}
+
+impl Template {
+    /// The template of a model folder and what there is to say of it.
+    ///
+    /// # Errors
+    /// [`ChatError`] when there is none, or its place cannot be read. Whether it can be rendered shows when it is.
+    pub fn load(folder: &Path) -> Result<(Self, Vec<String>), ChatError> {
+        let found = places::template(folder)?;
+        let mut remarks = vec![];
+        if !found.others.is_empty() {
+            let (path, others) = (found.path.display(), found.others.join(" and "));
+            remarks.push(format!("the chat template is that of {path}, as transformers has it; another one in {others} is not used"));
+        }
+        if jinja::reads_the_clock(&found.text) {
+            remarks.push(format!("the chat template of {} reads the clock: prompts change with the date", found.path.display()));
+        }
+        Ok((Self { text: found.text, path: Some(found.path), tokens: places::named_tokens(folder)? }, remarks))
+    }
+
+    /// A template that is not in a folder.
+    pub fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), path: None, tokens: BTreeMap::new() }
+    }
+
+    /// The dialogue as text, up to where the policy goes on. `messages` is a list of them in JSON.
+    ///
+    /// # Errors
+    /// [`ChatError::Template`] with the template's own words where it refuses the dialogue.
+    pub fn render(&self, messages: &serde_json::Value) -> Result<String, ChatError> {
+        let tokens = self.tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str())));
+        let given = [
+            ("messages", Value::from_serialize(messages)),
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(true)),
+        ];
+        let all: BTreeMap<String, Value> = tokens.chain(given.map(|(name, value)| (name.to_owned(), value))).collect();
+        jinja::render(&self.text, context! { ..Value::from(all) }).map_err(|reason| self.fault(reason))
+    }
+
+    fn fault(&self, reason: String) -> ChatError {
+        let place = self.path.as_ref().map_or(String::new(), |path| format!("{}: ", path.display()));
+        ChatError::Template { reason: format!("{place}{reason}") }
+    }
+}
 
 /// The fixed parts of a prompt with one user message: `opening` system `before` pictures `between` question `closing`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,54 +89,55 @@ pub struct Frame {
 impl Frame {
     /// Renders `template` with marks and cuts it, with or without a system message.
     pub fn cut(template: &str, with_system: bool) -> Result<Self, ChatError> {
-        let rendered = render(template, with_system, 1)?;
-        let (opening, rest) = if with_system { split(&rendered, SYSTEM_MARK)? } else { ("", rendered.as_str()) };
+        Self::of_prompt(&Template::new(template), with_system)
+    }
+
+    /// The parts of a prompt: a template that cannot be cut like this is not for rollouts.
+    pub(crate) fn of_prompt(template: &Template, with_system: bool) -> Result<Self, ChatError> {
+        let system = json!({"role": "system", "content": SYSTEM_MARK});
+        let first: Vec<serde_json::Value> = if with_system { vec![system] } else { vec![] };
+        let rendered = |pictures| template.render(&first.iter().cloned().chain([user(pictures)]).collect());
+        Self::of(template, rendered, if with_system { SYSTEM_MARK } else { "" })
+    }
+
+    /// The parts of an observation: `opening` is what a dialogue holds up to the policy's words, `before` what follows them.
+    pub(crate) fn of_observation(template: &Template) -> Result<Self, ChatError> {
+        let asked = json!({"role": "user", "content": [{"type": "text", "text": "?"}]});
+        let said = json!({"role": "assistant", "content": SAID_MARK});
+        let rendered = |pictures| template.render(&json!([asked, said, user(pictures)]));
+        Self::of(template, rendered, SAID_MARK)
+    }
+
+    fn of(template: &Template, rendered: impl Fn(usize) -> Result<String, ChatError>, first: &str) -> Result<Self, ChatError> {
+        let split = |text: &str, mark: &str| -> Result<(String, String), ChatError> {
+            let parts = text.split_once(mark).map(|(before, after)| (before.to_owned(), after.to_owned()));
+            parts.ok_or_else(|| template.fault(format!("it does not render {mark} in the place where hypereyes needs it")))
+        };
+        let whole = rendered(1)?;
+        let (opening, rest) = if first.is_empty() { (String::new(), whole) } else { split(&whole, first)? };
         let picture = picture_mark();
-        let (before, rest) = split(rest, &picture)?;
-        let (between, closing) = split(rest, QUESTION_MARK)?;
-        let frame = Self { opening: opening.into(), before: before.into(), between: between.into(), closing: closing.into() };
+        let (before, rest) = split(&rest, &picture)?;
+        let (between, closing) = split(&rest, QUESTION_MARK)?;
+        let frame = Self { opening, before, between, closing };
         for pictures in [0, 2] {
-            if render(template, with_system, pictures)? != frame.joined(with_system, &picture.repeat(pictures)) {
-                return Err(fault(format!("with {pictures} pictures it renders something else than pictures side by side")));
+            let joined =
+                [&frame.opening, first, &frame.before, &picture.repeat(pictures), &frame.between, QUESTION_MARK, &frame.closing].concat();
+            if rendered(pictures)? != joined {
+                return Err(template.fault(format!("with {pictures} pictures it renders something else than pictures side by side")));
             }
         }
         Ok(frame)
     }
+}
 
-    fn joined(&self, with_system: bool, pictures: &str) -> String {
-        let system = if with_system { SYSTEM_MARK } else { "" };
-        [&self.opening, system, &self.before, pictures, &self.between, QUESTION_MARK, &self.closing].concat()
-    }
+fn user(pictures: usize) -> serde_json::Value {
+    let mut content = vec![json!({"type": "image"}); pictures];
+    content.push(json!({"type": "text", "text": QUESTION_MARK}));
+    json!({"role": "user", "content": content})
 }
 
 fn picture_mark() -> String {
     [special::VISION_START, special::IMAGE_PAD, special::VISION_END].concat()
-}
-
-fn split<'a>(text: &'a str, mark: &str) -> Result<(&'a str, &'a str), ChatError> {
-    text.split_once(mark).ok_or_else(|| fault(format!("it does not render {mark} in the place where hypereyes needs it")))
-}
-
-fn render(template: &str, with_system: bool, pictures: usize) -> Result<String, ChatError> {
-    let mut environment = Environment::new();
-    // As the reference implementation of chat templates sets them.
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_recursion_limit(64);
-    environment.set_fuel(Some(1_000_000));
-    environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-    });
-    let mut content = vec![json!({"type": "image"}); pictures];
-    content.push(json!({"type": "text", "text": QUESTION_MARK}));
-    let user = json!({"role": "user", "content": content});
-    let messages = if with_system { json!([{"role": "system", "content": SYSTEM_MARK}, user]) } else { json!([user]) };
-    environment.render_str(template, context! { messages, add_generation_prompt => true }).map_err(|error| fault(format!("{error:#}")))
-}
-
-fn fault(reason: String) -> ChatError {
-    ChatError::Template { reason }
 }
 
 #[cfg(test)]

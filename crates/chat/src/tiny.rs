@@ -371,7 +371,7 @@ mod tests {
     fn prompts_and_observations_have_the_qwen_layout() {
         let (folder, summary) = folder();
         let chat = Chat::load(folder.path()).expect("a sound folder");
-        let prompt = chat.prompt("Be brief.", "Which one has currency Niger?", &[(4, 6), (2, 2)]);
+        let prompt = chat.prompt("Be brief.", "Which one has currency Niger?", &[(4, 6), (2, 2)]).expect("a prompt");
         let pads = |count: usize| format!("<|vision_start|>{}<|vision_end|>", "<|image_pad|>".repeat(count));
         let want = format!(
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n{}{}Which one has currency Niger?<|im_end|>\n<|im_start|>assistant\n",
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(chat.vocab_size(), summary.vocab_size);
         let compat = Chat::load_with(folder.path(), &ChatConfig { compat_no_newline: true }).expect("a sound folder");
         assert_eq!(compat.observation("nothing", &[])[..], chat.observation("nothing", &[])[1..]);
-        assert!(!chat.decode(&chat.prompt("", "Why?", &[])).contains("system"));
+        assert!(!chat.decode(&chat.prompt("", "Why?", &[]).expect("a prompt")).contains("system"));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Vocabulary {
     pieces: Vec<Box<[u8]>>,
     /// Id of each single byte.
     single: [u32; 256],
+    /// Texts of the control tokens, longest first.
+    special: Vec<String>,
 }
 
 impl Vocabulary {
@@ -41,9 +43,12 @@ impl Vocabulary {
                 control.token_to_id(&name).ok_or_else(|| fault(format!("it is not byte-level: no token for byte {byte}")))?;
         }
         let pieces = pieces(&control).map_err(fault)?;
+        let added = control.get_added_tokens_decoder();
+        let mut special: Vec<String> = added.into_values().filter(|token| token.special).map(|token| token.content).collect();
+        special.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         let mut plain = control.clone();
         plain.set_encode_special_tokens(true);
-        Ok(Self { plain, control, pieces, single })
+        Ok(Self { plain, control, pieces, single, special })
     }
 
     /// Ids of text from outside: control tokens in it stay text.
@@ -69,6 +74,11 @@ impl Vocabulary {
     /// The id of a token by its text.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.control.token_to_id(token)
+    }
+
+    /// Texts of the control tokens, longest first: what a text from outside may hold and must not say.
+    pub fn control_tokens(&self) -> &[String] {
+        &self.special
     }
 
     /// One more than the largest id.

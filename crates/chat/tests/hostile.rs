@@ -126,7 +126,7 @@ fn text_from_outside_never_becomes_a_control_token_whatever_it_holds() {
     let mut random = ChaCha8Rng::seed_from_u64(4);
     let pieces = ["a", " ", "\n", "<", "|", ">", "<answer>", "</tool_call>", "é", "\u{0}", "🇲🇦", "\u{feff}", "日本", "0.35", "\t"];
     let ends = |prompt: &[u32]| prompt.iter().filter(|id| **id == chat.end_token()).count();
-    let plain = ends(&chat.prompt("x", "x", &[(4, 6), (2, 2)]));
+    let plain = ends(&chat.prompt("x", "x", &[(4, 6), (2, 2)]).unwrap());
     for round in 0..2000 {
         let mut text = String::from("x");
         for _ in 0..random.random_range(0..30) {
@@ -136,7 +136,7 @@ fn text_from_outside_never_becomes_a_control_token_whatever_it_holds() {
         let ids = chat.encode(&text);
         assert!(ids.iter().all(|id| !reserved.contains(id) && (*id as usize) < chat.vocab_size()), "round {round}: {text:?}");
         // A prompt has exactly the placeholders of its pictures, and its control tokens are the template's.
-        let prompt = chat.prompt(&text, &text, &[(4, 6), (2, 2)]);
+        let prompt = chat.prompt(&text, &text, &[(4, 6), (2, 2)]).unwrap();
         assert_eq!(prompt.iter().filter(|id| **id == chat.image_pad()).count(), 7, "round {round}: {text:?}");
         assert_eq!(ends(&prompt), plain, "round {round}: {text:?}");
     }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use hypereyes_chassis::BadInput;
 use hypereyes_domain::Patches;
-use hypereyes_pictures::{Limits, Picture, Processor, RgbImage};
+use hypereyes_pictures::RgbImage;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::keys;
+use crate::sights::Sights;
 
 /// Largest file of cases.
 const MAX_BYTES: u64 = 4 << 30;
@@ -50,38 +51,26 @@ struct Line {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn line(value: &Value, processor: &Processor) -> Result<Case> {
+pub fn line(value: &Value, sights: &Sights) -> Result<Case> {
     keys::check(value, "a line", &["id", "input_ids", "images"])?;
     let line: Line = serde_json::from_value(keys::strip(value, &["id"]))?;
     ensure!(line.input_ids.len() <= MAX_TOKENS, "{} tokens; at most {MAX_TOKENS}", line.input_ids.len());
-    let pictures = line.images.iter().map(|path| picture(path, processor)).collect::<Result<_>>()?;
+    let pictures = line.images.iter().map(|path| sights.file(path)).collect::<Result<_>>()?;
     Ok(Case { id: line.id, ids: line.input_ids, pictures, expected: None })
-}
-
-/// A picture file as patches.
-///
-/// # Errors
-/// Which file, and what is wrong with it.
-pub fn picture(path: &Path, processor: &Processor) -> Result<Arc<Patches>> {
-    let limits = Limits::default();
-    let named = || path.display().to_string();
-    let bytes = hypereyes_outside::files::read(path, limits.max_bytes as u64).with_context(named)?;
-    let picture = Picture::from_bytes(bytes.into(), &limits).with_context(named)?;
-    Ok(Arc::new(processor.patches(&picture.image)))
 }
 
 /// Reads a safetensors file of cases. With `from_images`, pictures are made from `caseN.imageK.rgb`.
 ///
 /// # Errors
 /// [`BadInput`] that names the tensor.
-pub fn file(path: &Path, processor: &Processor, from_images: bool) -> Result<Vec<Case>> {
+pub fn file(path: &Path, sights: &Sights, from_images: bool) -> Result<Vec<Case>> {
     let bad = |why: String| BadInput::new(format!("{}: {why}", path.display()));
     let bytes = hypereyes_outside::files::read(path, MAX_BYTES).map_err(|error| bad(error.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| bad(format!("not a sound safetensors file: {error}")))?;
     let mut cases = vec![];
     while let Ok(ids) = file.tensor(&format!("case{}.input_ids", cases.len())) {
         let number = cases.len();
-        cases.push(case(&file, number, &ids, processor, from_images).map_err(|error| bad(format!("case {number}: {error:#}")))?);
+        cases.push(case(&file, number, &ids, sights, from_images).map_err(|error| bad(format!("case {number}: {error:#}")))?);
     }
     if cases.is_empty() {
         return Err(bad("holds no case0.input_ids".into()).into());
@@ -89,7 +78,7 @@ pub fn file(path: &Path, processor: &Processor, from_images: bool) -> Result<Vec
     Ok(cases)
 }
 
-fn case(file: &SafeTensors<'_>, number: usize, ids: &TensorView<'_>, processor: &Processor, from_images: bool) -> Result<Case> {
+fn case(file: &SafeTensors<'_>, number: usize, ids: &TensorView<'_>, sights: &Sights, from_images: bool) -> Result<Case> {
     let ids: Vec<u32> = whole(ids)?;
     ensure!(ids.len() <= MAX_TOKENS, "{} tokens; at most {MAX_TOKENS}", ids.len());
     let mut pictures = vec![];
@@ -99,7 +88,7 @@ fn case(file: &SafeTensors<'_>, number: usize, ids: &TensorView<'_>, processor: 
             let [height, width, 3] = view.shape()[..] else { bail!("image{at}.rgb has shape {:?}, not [H, W, 3]", view.shape()) };
             ensure!(view.dtype() == Dtype::U8 && height * width > 0, "image{at}.rgb is {:?}, not bytes", view.dtype());
             let image = RgbImage::from_raw(u32::try_from(width)?, u32::try_from(height)?, view.data().to_vec());
-            pictures.push(Arc::new(processor.patches(&image.context("image of another size than its shape")?)));
+            pictures.push(Arc::new(sights.processor()?.patches(&image.context("image of another size than its shape")?)));
         }
     } else if let Ok(grids) = file.tensor(&format!("case{number}.image_grid_thw")) {
         let view = file.tensor(&format!("case{number}.pixel_values")).context("has image_grid_thw but no pixel_values")?;

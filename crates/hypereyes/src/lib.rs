@@ -28,6 +28,7 @@ pub mod rooms;
 pub mod run_folder;
 pub mod service;
 pub mod shipped;
+pub mod sights;
 pub mod stalled;
 pub mod supervise;
 pub mod transcript;

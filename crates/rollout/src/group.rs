@@ -71,7 +71,11 @@ impl Prompt {
         }
         let pictures: Vec<Arc<Patches>> = pictures.iter().map(|picture| Arc::new(setup.chat.processor().patches(picture))).collect();
         let grids: Vec<(usize, usize)> = pictures.iter().map(|patches| patches.grid).collect();
-        let mut tokens = setup.chat.prompt(&setup.config.system_text(), &task.question, &grids);
+        let refused = |error: hypereyes_chat::ChatError| {
+            let message = format!("task {}: {error}", task.id);
+            GenerateError { failure: Failure::Infrastructure, message }
+        };
+        let mut tokens = setup.chat.prompt(&setup.config.system_text(), &task.question, &grids).map_err(refused)?;
         tokens.extend(setup.chat.encode(forced));
         Ok(Self { tokens: tokens.into(), pictures })
     }

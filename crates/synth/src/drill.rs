@@ -6,7 +6,7 @@
 //! drill carries several times the signal of a demonstration, which trains a single name among its hundred tokens; without
 //! them choosing from evidence is learned last, if at all.
 
-use hypereyes_chat::Chat;
+use hypereyes_chat::{Chat, ChatError};
 use hypereyes_domain::{Course, Ending, Trajectory};
 use hypereyes_search::World;
 use rand::seq::SliceRandom;
@@ -19,12 +19,15 @@ const FACTS: std::ops::RangeInclusive<usize> = 3..=8;
 const HOPS: f64 = 0.4;
 
 /// `count` drills over counterfactual layers, deterministic in the seed.
-pub fn drills(world: &World, chat: &Chat, system: &str, count: usize, seed: u64) -> Vec<Trajectory> {
+///
+/// # Errors
+/// The chat template refuses one of the prompts.
+pub fn drills(world: &World, chat: &Chat, system: &str, count: usize, seed: u64) -> Result<Vec<Trajectory>, ChatError> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     (0..count).map(|_| drill(world, chat, system, &mut random)).collect()
 }
 
-fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> Trajectory {
+fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> Result<Trajectory, ChatError> {
     let layer = world.layer(random.random_range(1..=64));
     let mut relations: Vec<_> = world.relations().iter().filter(|relation| relation.askable).collect();
     relations.shuffle(random);
@@ -54,7 +57,7 @@ fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> T
         Some(asked) => format!("What is the {} of the one whose {label} is {value}?", asked.label),
         None => format!("Which one has {label} {value}?"),
     };
-    let prompt = chat.prompt(system, &question, &[]);
+    let prompt = chat.prompt(system, &question, &[])?;
     let mut response = chat.observation(&format!("<tool_response>{body}</tool_response>{question}"), &[]);
     let mut mask = vec![false; response.len()];
     owners.shuffle(random);
@@ -70,7 +73,7 @@ fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> T
         }
     }
     let n = response.len();
-    Trajectory {
+    Ok(Trajectory {
         prompt,
         response,
         mask,
@@ -78,5 +81,5 @@ fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> T
         versions: vec![Default::default(); n],
         pictures: vec![],
         course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
-    }
+    })
 }

@@ -1,27 +1,30 @@
 //! `hypereyes generate`: continuations of prompts by the engine that actors run.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use hypereyes_chassis::BadInput;
-use hypereyes_chat::Chat;
-use hypereyes_domain::{Chunk, Generate, Patches, PolicyVersion, Sampling, Sequence};
+use hypereyes_chat::{Dialogue, Renderer, Vocabulary, agreement, special};
+use hypereyes_domain::{Chunk, Generate, PolicyVersion, Sampling, Sequence};
 use hypereyes_policy::engine::{Engine, EngineConfig, Placeholders};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::cases::{self, MAX_TOKENS};
+use crate::cases::MAX_TOKENS;
 use crate::config::Config;
+use crate::sights::Sights;
 use crate::{keys, lines, output, parts};
 
 /// Arguments of `generate`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "A line of input is {\"id\": ..., \"input_ids\": [...]} or {\"id\": ..., \"messages\": [{\"role\": \"user\", \"content\": \"...\"}]};\n\
-    content may be a list of {\"type\": \"text\", \"text\": ...} and {\"type\": \"image\", \"image\": \"file.png\"}. The answer is\n\
+    content may be a list of {\"type\": \"text\", \"text\": ...} and {\"type\": \"image\", \"image\": \"file.png\"} in any order. The\n\
+    model's chat template renders the dialogue as a whole. The answer is\n\
     {\"id\": ..., \"output_ids\": [...], \"text\": ...}, the continuation without the prompt; text is null where the model folder has\n\
     no tokenizer. Lines are answered in order; each has its own random stream, so an answer does not depend on the others.\n\n\
     Examples:\n  echo '{\"id\": 1, \"input_ids\": [5, 9, 11]}' | hypereyes generate --model DIR --greedy --max-new-tokens 24\n  \
@@ -59,36 +62,7 @@ pub struct GenerateArgs {
 struct Line {
     id: Value,
     input_ids: Option<Vec<u32>>,
-    messages: Option<Vec<Message>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Message {
-    role: Role,
-    content: Content,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Role {
-    System,
-    User,
-    Assistant,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-enum Part {
-    Text { text: String },
-    Image { image: PathBuf },
+    messages: Option<Value>,
 }
 
 /// A prompt ready for the engine.
@@ -99,12 +73,14 @@ struct Prompt {
 
 /// Prints continuations.
 pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
+    parts::telemetry()?;
     let sampling = sampling(args)?;
-    let chat = if args.model.join("tokenizer.json").exists() { Some(parts::chat(&args.model)?) } else { None };
+    let reader = Reader::new(&args.model)?;
     let prompts = lines::all(args.file.as_deref(), |value| {
         keys::check(&value, "a line", &["id", "input_ids", "messages"])?;
-        prompt(serde_json::from_value(keys::strip(&value, &["id"]))?, chat.as_deref())
+        reader.prompt(serde_json::from_value(keys::strip(&value, &["id"]))?)
     })?;
+    let vocabulary = reader.vocabulary;
     let longest = prompts.iter().map(|prompt| prompt.chunk.tokens.len()).max().unwrap_or(0);
     let context = longest + args.max_new_tokens + 1;
     if args.max_new_tokens == 0 || context > MAX_TOKENS {
@@ -116,7 +92,7 @@ pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
     }
     let mut end_tokens = end_tokens(&args.model)?;
     if end_tokens.is_empty() {
-        end_tokens.extend(chat.as_ref().map(|chat| chat.end_token()));
+        end_tokens.extend(vocabulary.as_ref().and_then(|vocabulary| vocabulary.id(special::IM_END)));
     }
     let sizes = EngineConfig { max_context: context, end_tokens, placeholders: Placeholders::Text, ..config.engine.clone() };
     let at_once = Arc::new(Semaphore::new(sizes.max_sequences.max(1)));
@@ -138,7 +114,7 @@ pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
         for (number, one) in running.into_iter().enumerate() {
             let named = || format!("prompt {}", number + 1);
             let (id, tokens) = one.await.with_context(named)?.map_err(|error| BadInput::new(format!("{}: {error:#}", named())))?;
-            let text = chat.as_ref().map(|chat| chat.decode(&tokens));
+            let text = vocabulary.as_ref().map(|vocabulary| vocabulary.decode(&tokens));
             output::json(&json!({"id": id, "output_ids": tokens, "text": text}));
         }
         Ok(())
@@ -157,59 +133,60 @@ fn sampling(args: &GenerateArgs) -> Result<Sampling, BadInput> {
     Ok(sampling)
 }
 
-fn prompt(line: Line, chat: Option<&Chat>) -> Result<Prompt> {
-    let chunk = match (line.input_ids, line.messages) {
-        (Some(tokens), None) => Chunk { tokens, pictures: vec![] },
-        (None, Some(messages)) => conversation(chat.context("the model folder has no tokenizer.json; give input_ids")?, &messages)?,
-        _ => bail!("give either input_ids or messages"),
-    };
-    ensure!(!chunk.tokens.is_empty(), "is empty");
-    Ok(Prompt { id: line.id, chunk })
+/// Makes prompts of lines; what messages need of the model folder is read when the first of them comes.
+struct Reader<'a> {
+    model: &'a Path,
+    vocabulary: Option<Arc<Vocabulary>>,
+    renderer: OnceCell<Renderer>,
+    sights: Sights,
 }
 
-/// A dialogue that ends with a user message, laid out as rollouts are.
-fn conversation(chat: &Chat, messages: &[Message]) -> Result<Chunk> {
-    let (system, turns) = match messages.split_first() {
-        Some((Message { role: Role::System, content }, rest)) => (flatten(chat, content)?, rest),
-        _ => ((String::new(), vec![]), messages),
-    };
-    ensure!(system.1.is_empty(), "a system message has no pictures");
-    let (first, rest) = turns.split_first().filter(|(first, _)| first.role == Role::User).context("no user message comes first")?;
-    let (text, mut pictures) = flatten(chat, &first.content)?;
-    let grids = |pictures: &[Arc<Patches>]| pictures.iter().map(|picture| picture.grid).collect::<Vec<_>>();
-    let mut tokens = chat.prompt(&system.0, &text, &grids(&pictures));
-    for pair in rest.chunks(2) {
-        let [Message { role: Role::Assistant, content: said }, Message { role: Role::User, content: heard }] = pair else {
-            bail!("after the first message, assistant and user take turns and the user comes last");
+impl<'a> Reader<'a> {
+    fn new(model: &'a Path) -> Result<Self, BadInput> {
+        let path = model.join("tokenizer.json");
+        let vocabulary = path.exists().then(|| Vocabulary::load(&path).map(Arc::new)).transpose();
+        let vocabulary = vocabulary.map_err(|error| BadInput::new(error.to_string()))?;
+        Ok(Self { model, vocabulary, renderer: OnceCell::new(), sights: Sights::of(model) })
+    }
+
+    fn prompt(&self, line: Line) -> Result<Prompt> {
+        let chunk = match (line.input_ids, line.messages) {
+            (Some(tokens), None) => Chunk { tokens, pictures: vec![] },
+            (None, Some(messages)) => self.conversation(&messages)?,
+            _ => bail!("give either input_ids or messages"),
         };
-        let (text, none) = flatten(chat, said)?;
-        ensure!(none.is_empty(), "an assistant message has no pictures");
-        tokens.extend(chat.encode(&text));
-        tokens.push(chat.end_token());
-        let (text, seen) = flatten(chat, heard)?;
-        tokens.extend(chat.observation(&text, &grids(&seen)));
-        pictures.extend(seen);
+        ensure!(!chunk.tokens.is_empty(), "is empty");
+        Ok(Prompt { id: line.id, chunk })
     }
-    Ok(Chunk { tokens, pictures })
-}
 
-fn flatten(chat: &Chat, content: &Content) -> Result<(String, Vec<Arc<Patches>>)> {
-    let (mut text, mut pictures) = (String::new(), vec![]);
-    match content {
-        Content::Text(words) => text.push_str(words),
-        Content::Parts(parts) => {
-            for part in parts {
-                match part {
-                    Part::Text { text: words } => text.push_str(words),
-                    Part::Image { image } => {
-                        ensure!(text.is_empty(), "pictures come before the text of their message");
-                        pictures.push(cases::picture(image, chat.processor())?);
-                    }
-                }
+    /// A dialogue as the model's template renders it, up to where the model goes on.
+    fn conversation(&self, messages: &Value) -> Result<Chunk> {
+        let dialogue = Dialogue::parse(messages).map_err(anyhow::Error::msg)?;
+        let renderer = self.renderer()?;
+        let pictures = dialogue.pictures().iter().map(|name| self.sights.named(name)).collect::<Result<Vec<_>>>()?;
+        let sizes = match pictures.is_empty() {
+            true => vec![],
+            false => {
+                let processor = self.sights.processor()?;
+                pictures.iter().map(|picture| processor.tokens(picture.grid)).collect()
             }
-        }
+        };
+        Ok(Chunk { tokens: renderer.tokens(&dialogue, &sizes)?, pictures })
     }
-    Ok((text, pictures))
+
+    fn renderer(&self) -> Result<&Renderer> {
+        if let Some(renderer) = self.renderer.get() {
+            return Ok(renderer);
+        }
+        let vocabulary = self.vocabulary.clone().context("the model folder has no tokenizer.json; give input_ids")?;
+        let mut remarks = agreement::tokens(self.model, &vocabulary)?;
+        let (renderer, more) = Renderer::load(self.model, vocabulary)?;
+        remarks.extend(more);
+        for remark in remarks {
+            tracing::warn!("{}: {remark}", self.model.display());
+        }
+        Ok(self.renderer.get_or_init(|| renderer))
+    }
 }
 
 /// A larger file is no configuration of a model.

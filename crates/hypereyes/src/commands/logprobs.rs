@@ -1,12 +1,11 @@
 //! `hypereyes logprobs`: the log-prob of every token of given sequences, as teacher and learner compute them.
 
 use std::cell::LazyCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use hypereyes_chassis::BadInput;
-use hypereyes_pictures::Processor;
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
@@ -15,6 +14,7 @@ use hypereyes_policy::score::Sample;
 use serde_json::{Value, json};
 
 use crate::cases::{self, Case};
+use crate::sights::Sights;
 use crate::{lines, output, parts};
 
 /// Arguments of `logprobs`.
@@ -49,6 +49,7 @@ pub struct LogprobsArgs {
 
 /// Prints log-probs.
 pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
+    parts::telemetry()?;
     // Who compares with what is right may ask a device that has not been shown to be.
     let freeze = if args.check.is_some() {
         frozen::freeze_to_verify
@@ -58,7 +59,7 @@ pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
     };
     let (config, weights) = checkpoint::read(&args.model).map_err(parts::refusal)?;
     let model = freeze(&config, &weights, args.device, 1).map_err(parts::refusal)?;
-    let processor = processor(&args.model)?;
+    let sights = Sights::assumed(&args.model);
     // A placeholder in a text without pictures is a token as any other, as transformers has it: to this model none is special.
     let of_text = LazyCell::new(|| freeze(&ModelConfig { image_token_id: u32::MAX, ..config.clone() }, &weights, args.device, 1));
     let of = |case: &Case| {
@@ -69,7 +70,7 @@ pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
     match &args.cases {
         Some(path) => {
             let mut answers = vec![];
-            for case in cases::file(path, &processor, args.images)? {
+            for case in cases::file(path, &sights, args.images)? {
                 let answer = of(&case).map_err(|error| {
                     let place = format!("{}, case {}", path.display(), case.id);
                     match error {
@@ -90,19 +91,11 @@ pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
             Ok(())
         }
         None => lines::each(args.file.as_deref(), |value: &Value| {
-            let case = cases::line(value, &processor)?;
+            let case = cases::line(value, &sights)?;
             let answer = of(&case)?;
             Ok(json!({"id": case.id, "next_logprobs": answer}))
         }),
     }
-}
-
-/// The processor of a model folder; one without settings of its own has the published defaults.
-pub fn processor(model: &Path) -> Result<Processor, BadInput> {
-    if !model.join("preprocessor_config.json").exists() {
-        return Ok(Processor::default());
-    }
-    Processor::load(model).map_err(|error| BadInput::new(error.to_string()))
 }
 
 fn logprobs(model: &dyn Frozen, case: &Case) -> Result<Vec<f32>, hypereyes_policy::Error> {

@@ -115,6 +115,7 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         examples.push(Example::new(&demonstration.trajectory, pictures));
     }
     let drills = hypereyes_synth::drill::drills(&*parts::world(config)?, &chat, &config.rollout.system_text(), DRILLS, config.seed);
+    let drills = drills.map_err(bad)?;
     let terms = terms.with("the drills (world, system prompt, tokenizer)", &digest(&drills));
     let drills: Vec<Example> = drills.iter().map(|drill| Example::new(drill, vec![])).collect();
     let (mut cursor, before, weights, moments) = match resumed {
