@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hypereyes_chat::agreement;
@@ -77,12 +77,9 @@ impl Sights {
     /// # Errors
     /// Which file, and what is wrong with it.
     pub fn file(&self, path: &Path) -> Result<Arc<Patches>> {
-        let limits = Limits::default();
         let named = || path.display().to_string();
-        let about = std::fs::metadata(path).with_context(named)?;
-        ensure!(about.is_file(), "{}: it is no file", path.display());
-        ensure!(about.len() <= limits.max_bytes as u64, "{}: {} bytes; at most {} are read", path.display(), about.len(), limits.max_bytes);
-        self.patches(std::fs::read(path).with_context(named)?).with_context(named)
+        let bytes = hypereyes_outside::files::read(path, Limits::default().max_bytes as u64).with_context(named)?;
+        self.patches(bytes).with_context(named)
     }
 
     /// A picture as transformers' `load_image` understands its name: a file, `data:image/...;base64,...`, or base64 by itself. What is
@@ -138,7 +135,7 @@ mod tests {
             ("nowhere.png".into(), "nowhere.png"),
             ("data:image/png;base64".into(), "comma"),
             ("data:image/png;base64,@@".into(), "no base64"),
-            (folder.path().display().to_string(), "no file"),
+            (folder.path().display().to_string(), folder.path().to_str().unwrap()),
         ] {
             let error = format!("{:#}", sights.named(&name).unwrap_err());
             assert!(error.contains(part), "{error}");

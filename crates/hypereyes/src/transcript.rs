@@ -418,7 +418,7 @@ pub(crate) mod tests {
         let episode = Episode::read(&chat, &trajectory, &[mosaic()]);
         assert!(told(&episode).starts_with("Error: area[0] is [0,0,96,64], but edges are ratios"), "{}", told(&episode));
         assert_eq!(episode.turns[1].step, Step::Answer { text: "Peru".into() });
-        trajectory.prompt = chat.prompt("", "Which?", &[]);
+        trajectory.prompt = chat.prompt("", "Which?", &[]).expect("a prompt");
         trajectory.prompt.extend(chat.encode("<think>\n"));
         let thought = Episode::read(&chat, &trajectory, &[mosaic()]);
         assert!(matches!(&thought.turns[1].step, Step::Nothing { .. }), "{:?}", thought.turns[1]);

@@ -251,7 +251,7 @@ fn what_is_saved_is_read_back_and_what_does_not_fit_is_named() {
         let extra = HostTensor { shape: vec![1], values: vec![0.0] };
         let mut more = weights.clone();
         more.insert("extra".into(), extra.clone());
-        checkpoint::save(copy.path(), &config, &more, StoredDtype::F32).unwrap();
+        std::fs::write(copy.path().join("model.safetensors"), checkpoint::serialise(&more, StoredDtype::F32).unwrap()).unwrap();
         let (_, read, remarks) = checkpoint::read_with_remarks(copy.path()).unwrap();
         assert!(
             read == weights

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use hypereyes_chassis::Findings;
-use hypereyes_chat::Chat;
+use hypereyes_chat::{Chat, ChatError};
 use hypereyes_pictures::RgbImage;
 use hypereyes_search::{World, observation};
 use hypereyes_synth::Split;
@@ -51,7 +51,10 @@ pub struct Shortest {
 }
 
 /// The shortest useful episode about `pictures` entities whose names are of the usual length.
-pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) -> Shortest {
+///
+/// # Errors
+/// The chat template refuses the prompt.
+pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) -> Result<Shortest, ChatError> {
     let layer = world.layer(0);
     let mut entities: Vec<&str> = world.entities().iter().map(|entity| entity.name.as_str()).collect();
     entities.sort_by_key(|name| chat.encode(name).len());
@@ -66,7 +69,7 @@ pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) ->
 
     let [width, height] = config.synth.canvas;
     let grid = chat.processor().patches(&RgbImage::new(width, height)).grid;
-    let prompt = chat.prompt(&config.rollout.system_text(), &question, &[grid]).len();
+    let prompt = chat.prompt(&config.rollout.system_text(), &question, &[grid])?.len();
     let areas = vec!["[0.00,0.00,0.50,1.00]"; pictures].join(",");
     let look = format!(r#"<tool_call>{{"name":"image_search","arguments":{{"image_id":"img_0","area":[{areas}]}}}}</tool_call>"#);
     let found: String = (1..=pictures).map(|at| format!("img_{at}\n1. 0.97 {name}\n")).collect();
@@ -82,7 +85,7 @@ pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) ->
     let crop = chat.processor().patches(&RgbImage::new((width / 2).max(32), (height / 2).max(32))).grid;
     let crops = if config.rollout.env.crop_pictures { pictures * (chat.processor().tokens(crop) + 2) } else { 0 };
     let episode = prompt + tokens(look) + observed(&found) + crops + tokens(read(pictures)) + observed(&facts) + answer;
-    Shortest { prompt, turn, episode }
+    Ok(Shortest { prompt, turn, episode })
 }
 
 /// Findings about whether tasks can be made of a world at all.
@@ -102,7 +105,14 @@ pub fn tasks(config: &Config, world: &World) -> Findings {
 pub fn findings(config: &Config, world: &World, chat: &Chat, context: usize) -> Findings {
     let mut found = Findings::default();
     let (names, [fewest, most]) = (names(world, chat), config.synth.pictures);
-    let (easy, hard) = (shortest(config, world, chat, fewest), shortest(config, world, chat, most));
+    let episodes = shortest(config, world, chat, fewest).and_then(|easy| Ok((easy, shortest(config, world, chat, most)?)));
+    let (easy, hard) = match episodes {
+        Ok(episodes) => episodes,
+        Err(error) => {
+            found.refuse("policy", format!("renders no prompt of world {:?}: {error}", world.name()));
+            return found;
+        }
+    };
     let says = format!("in the policy's tokens {names} (world {:?})", world.name());
     if easy.episode > context {
         let message = format!(
@@ -158,7 +168,7 @@ mod tests {
             assert!(line.contains(part), "{line}");
         }
         // A number that would do is one that does.
-        let enough = shortest(&config, &world, &other, config.synth.pictures[1]).episode;
+        let enough = shortest(&config, &world, &other, config.synth.pictures[1]).expect("a prompt").episode;
         let spelt = findings(&config, &world, &other, 2048);
         assert!(!spelt.is_refused() && spelt.warned()[0].to_string().contains("tokens on average"), "{spelt:?}");
         assert!(line.contains(&format!("to {enough} or more")), "{line}");
@@ -182,7 +192,7 @@ mod tests {
     fn what_is_counted_is_what_an_episode_has() {
         let world = World::embedded().expect("the embedded pack is sound");
         let [own, _] = chats(&world);
-        let short = shortest(&Config::default(), &world, &own, 2);
+        let short = shortest(&Config::default(), &world, &own, 2).expect("a prompt");
         assert!((30..80).contains(&short.prompt) && (60..300).contains(&short.episode), "{short:?}");
     }
 }

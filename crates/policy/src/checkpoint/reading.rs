@@ -124,7 +124,8 @@ impl Found {
     /// Takes one safetensors file in; its tensors' names as the file has them.
     fn file(&mut self, path: &Path) -> Result<BTreeSet<String>, Error> {
         let input = |why: String| Error::Input(format!("{}: {why}", path.display()));
-        let bytes = hypereyes_outside::files::read(path, MAX_FILE_BYTES).map_err(|error| input(format!("cannot read weights ({error})")))?;
+        let bytes =
+            hypereyes_outside::files::read(path, MAX_FILE_BYTES).map_err(|error| input(format!("cannot read weights ({error})")))?;
         let file = files::open(&bytes).map_err(|error| input(error.to_string()))?;
         self.tensors(path, &file).map_err(input)?;
         Ok(file.names().into_iter().map(ToString::to_string).collect())
