@@ -90,15 +90,11 @@ struct About {
 /// What is said of a set as a whole; nothing in sets of before it was said.
 fn about(folder: &Path) -> Result<About, DataError> {
     let path = folder.join(ABOUT);
-    let size = match fs::metadata(&path) {
+    let bytes = match hypereyes_outside::files::read(&path, MAX_ABOUT) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(About::default()),
-        found => found.map_err(|error| file(&path, &error))?.len(),
+        read => read.map_err(|error| file(&path, &error))?,
     };
-    let fault = |reason: String| DataError::File { path: path.clone(), reason };
-    if size > MAX_ABOUT {
-        return Err(fault(format!("{size} bytes; at most {MAX_ABOUT} are read")));
-    }
-    serde_json::from_slice(&fs::read(&path).map_err(|error| file(&path, &error))?).map_err(|error| fault(error.to_string()))
+    serde_json::from_slice(&bytes).map_err(|error| DataError::File { path: path.clone(), reason: error.to_string() })
 }
 
 /// What a data set holds.

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -238,13 +238,14 @@ fn has_weights(folder: &Path, depth: usize) -> bool {
 /// The bytes of a file that does not grow beyond what it may have.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
-    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    hypereyes_outside::files::open(path, MAX_BYTES)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES { Err(io::Error::other("it grows while it is read")) } else { Ok(bytes) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn weights_are_known_by_name_in_every_format_and_nothing_else_is() {

@@ -223,7 +223,7 @@ pub fn digest(folder: &Path) -> Result<String, Error> {
 fn header(path: &Path) -> Result<(File, u64, Metadata), Error> {
     let io = |error| Error::io(path, error);
     let broken = |why: &dyn std::fmt::Display| Error::Input(format!("{}: not a sound safetensors file: {why}", path.display()));
-    let mut file = File::open(path).map_err(io)?;
+    let mut file = hypereyes_outside::files::open(path, u64::MAX).map_err(io)?;
     let size = file.metadata().map_err(io)?.len();
     let mut length = [0; 8];
     file.read_exact(&mut length).map_err(io)?;
