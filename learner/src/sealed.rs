@@ -131,7 +131,7 @@ pub(crate) fn load<M: Manifest>(dir: &Path) -> Result<Option<(M, [HostWeights; 3
     };
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
         Err(source) => return Err(CheckpointError::Io { path: path.display().to_string(), source }),
     };
     let Sealed::<M> { manifest, seal: sealed } = serde_json::from_slice(&text).map_err(|error| damaged(&path, None, error.to_string()))?;

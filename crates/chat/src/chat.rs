@@ -61,11 +61,12 @@ impl Chat {
     pub fn load_with_remarks(model: &Path, config: &ChatConfig) -> Result<(Self, Vec<String>), ChatError> {
         let vocabulary = Arc::new(Vocabulary::load(&model.join("tokenizer.json"))?);
         let mut remarks = agreement::tokens(model, &vocabulary)?;
-        let (renderer, more) = Renderer::load(model, vocabulary.clone())?;
+        let (renderer, more) = Renderer::load_for(model, vocabulary.clone(), |template| {
+            Frame::of_prompt(template, true)?;
+            Frame::of_prompt(template, false)?;
+            Frame::of_observation(template).map(drop)
+        })?;
         remarks.extend(more);
-        for with_system in [true, false] {
-            Frame::of_prompt(renderer.template(), with_system)?;
-        }
         let observation = Observation::new(&vocabulary, renderer.template(), config)?;
         let id = |name: &'static str| vocabulary.id(name).ok_or(ChatError::MissingToken { name });
         let (end, vision_start) = (id(special::IM_END)?, id(special::VISION_START)?);

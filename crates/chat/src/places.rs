@@ -25,8 +25,8 @@ const MOST: usize = 64;
 pub(crate) struct Found {
     pub(crate) text: String,
     pub(crate) path: PathBuf,
-    /// Other places that hold another template.
-    pub(crate) others: Vec<String>,
+    /// Other places that hold another template, and it; in the order in which they would count.
+    pub(crate) others: Vec<(PathBuf, String)>,
 }
 
 /// The folder's template.
@@ -65,9 +65,8 @@ pub(crate) fn template(folder: &Path) -> Result<Found, ChatError> {
         return Err(ChatError::Template { reason: format!("{}: {reason}", folder.display()) });
     }
     let (path, text) = places.remove(0);
-    let name = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).display().to_string();
-    let others = places.iter().filter(|(_, other)| *other != text).map(|(path, _)| name(path)).collect();
-    Ok(Found { text, path, others })
+    places.retain(|(_, other)| *other != text);
+    Ok(Found { text, path, others: places })
 }
 
 /// The templates of the folder for them, by name.

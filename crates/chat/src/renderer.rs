@@ -27,7 +27,19 @@ impl Renderer {
     /// # Errors
     /// As [`Template::load`].
     pub fn load(model: &Path, vocabulary: Arc<Vocabulary>) -> Result<(Self, Vec<String>), ChatError> {
-        let (template, remarks) = Template::load(model)?;
+        Self::load_for(model, vocabulary, |_| Ok(()))
+    }
+
+    /// The same with the first template of the folder that `fits`.
+    ///
+    /// # Errors
+    /// As [`Template::load`], and what `fits` says.
+    pub(crate) fn load_for(
+        model: &Path,
+        vocabulary: Arc<Vocabulary>,
+        fits: impl Fn(&Template) -> Result<(), ChatError>,
+    ) -> Result<(Self, Vec<String>), ChatError> {
+        let (template, remarks) = Template::load_for(model, fits)?;
         Ok((Self { vocabulary, template: Arc::new(template) }, remarks))
     }
 

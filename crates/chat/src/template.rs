@@ -34,16 +34,37 @@ impl Template {
     /// # Errors
     /// [`ChatError`] when there is none, or its place cannot be read. Whether it can be rendered shows when it is.
     pub fn load(folder: &Path) -> Result<(Self, Vec<String>), ChatError> {
+        Self::load_for(folder, |_| Ok(()))
+    }
+
+    /// The first template of a model folder that `fits`, and what there is to say of it. Folders hold leftovers of other tools:
+    /// transformers would take the first one whatever it is, which nobody can want of one that shows no question.
+    ///
+    /// # Errors
+    /// As [`Template::load`]; what `fits` says of the first template when it has something against all of them.
+    pub(crate) fn load_for(folder: &Path, fits: impl Fn(&Self) -> Result<(), ChatError>) -> Result<(Self, Vec<String>), ChatError> {
         let found = places::template(folder)?;
+        let tokens = places::named_tokens(folder)?;
+        let name = |path: &Path| path.strip_prefix(folder).unwrap_or(path).display().to_string();
         let mut remarks = vec![];
-        if !found.others.is_empty() {
-            let (path, others) = (found.path.display(), found.others.join(" and "));
+        let of = |(path, text): &(PathBuf, String)| Self { text: text.clone(), path: Some(path.clone()), tokens: tokens.clone() };
+        let places: Vec<(PathBuf, String)> = std::iter::once((found.path, found.text)).chain(found.others).collect();
+        let against: Vec<ChatError> = places.iter().map_while(|place| fits(&of(place)).err()).collect();
+        let Some(taken) = places.get(against.len()) else {
+            return Err(against.into_iter().next().unwrap_or(ChatError::Template { reason: "there is none".into() }));
+        };
+        for error in &against {
+            remarks.push(format!("{error}; the chat template of {} is taken", name(&taken.0)));
+        }
+        let others: Vec<String> = places.iter().skip(against.len() + 1).map(|(path, _)| name(path)).collect();
+        if !others.is_empty() {
+            let (path, others) = (taken.0.display(), others.join(" and "));
             remarks.push(format!("the chat template is that of {path}, as transformers has it; another one in {others} is not used"));
         }
-        if jinja::reads_the_clock(&found.text) {
-            remarks.push(format!("the chat template of {} reads the clock: prompts change with the date", found.path.display()));
+        if jinja::reads_the_clock(&taken.1) {
+            remarks.push(format!("the chat template of {} reads the clock: prompts change with the date", taken.0.display()));
         }
-        Ok((Self { text: found.text, path: Some(found.path), tokens: places::named_tokens(folder)? }, remarks))
+        Ok((of(taken), remarks))
     }
 
     /// A template that is not in a folder.

@@ -389,6 +389,23 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_shows_no_question_gives_way_to_one_that_does() {
+        let (folder, _) = folder();
+        let own = Chat::load(folder.path()).expect("a sound folder").prompt("s", "q", &[]).expect("a prompt");
+        std::fs::write(folder.path().join("chat_template.json"), r#"{"chat_template": "x"}"#).expect("written");
+        let (chat, remarks) = Chat::load_with_remarks(folder.path(), &ChatConfig::default()).expect("the other one");
+        assert_eq!(chat.prompt("s", "q", &[]).expect("a prompt"), own);
+        assert!(remarks.iter().any(|remark| remark.contains("chat_template.json") && remark.contains("is taken")), "{remarks:?}");
+        // With nothing else to take, the first one is what is complained of.
+        let path = folder.path().join("tokenizer_config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).expect("there")).expect("JSON");
+        config.as_object_mut().expect("an object").remove("chat_template");
+        std::fs::write(path, config.to_string()).expect("written");
+        let error = Chat::load(folder.path()).err().expect("nothing fits").to_string();
+        assert!(error.contains("chat_template.json"), "{error}");
+    }
+
+    #[test]
     fn the_same_words_give_the_same_files() {
         let (first, second) = (folder().0, folder().0);
         for name in ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"] {

@@ -4,7 +4,6 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::Duration;
 
 use serde_json::Value;
 use support::{hypereyes, lines, wait_for};
@@ -39,12 +38,21 @@ fn case_progress_file() {
     wait_for("three steps", &mut run, || (lines(&metrics).len() >= 3).then_some(()));
     let files: Vec<PathBuf> =
         case("progress-file/files.json").as_array().unwrap().iter().map(|name| folder.join(name.as_str().unwrap())).collect();
-    for file in &files {
-        std::fs::remove_file(file).unwrap();
-        std::fs::create_dir_all(file.join("x")).unwrap();
-    }
-    // Some steps go by meanwhile: the learner says of how many, not the file.
-    std::thread::sleep(Duration::from_secs(3));
+    let block = |file: &PathBuf| {
+        // Written again between the two calls, it is removed again.
+        while std::fs::create_dir_all(file.join("x")).is_err() {
+            let _ = std::fs::remove_file(file);
+        }
+    };
+    // First the file for people, while steps go by that `up` would note in it; then those that say of steps, too.
+    let seen = lines(&metrics).len();
+    block(&files[0]);
+    wait_for("two steps", &mut run, || (lines(&metrics).len() >= seen + 2).then_some(()));
+    let ledger = folder.join("learner/groups.jsonl");
+    let trained = || lines(&ledger).iter().filter(|line| line["event"] == "trained").count();
+    let before = trained();
+    files[1..].iter().for_each(block);
+    wait_for("two steps that no file tells of", &mut run, || (trained() >= before + 4).then_some(()));
     assert!(run.try_wait().unwrap().is_none(), "it goes on");
     for file in &files {
         std::fs::remove_dir_all(file).unwrap();

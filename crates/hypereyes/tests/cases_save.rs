@@ -214,8 +214,8 @@ fn case_what_a_save_forgets() {
         ("notes of mine.txt", "kept"),
     ];
     more.iter().for_each(|(name, text)| fs::write(start.join(name), text).unwrap());
-    fs::create_dir(start.join("additional_chat_templates")).unwrap();
-    fs::write(start.join("additional_chat_templates/tool_use.jinja"), "kept").unwrap();
+    fs::create_dir(start.join("assets")).unwrap();
+    fs::write(start.join("assets/kept.txt"), "kept").unwrap();
     fs::File::create(start.join("talk.mp4")).unwrap().set_len(200 << 20).unwrap();
     // As a store that is only to be read has it.
     files(&start).keys().for_each(|name| fs::set_permissions(start.join(name), fs::Permissions::from_mode(0o444)).unwrap());
@@ -231,7 +231,7 @@ fn case_what_a_save_forgets() {
             assert_eq!(new.get(name), Some(bytes), "turn {turn}: {name}");
         }
         assert_eq!(new.len(), old.len() - 1);
-        assert_eq!(fs::read(out.join("additional_chat_templates/tool_use.jinja")).unwrap(), b"kept");
+        assert_eq!(fs::read(out.join("assets/kept.txt")).unwrap(), b"kept");
     }
 }
 
