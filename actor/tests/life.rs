@@ -297,6 +297,7 @@ async fn what_no_other_try_can_mend_ends_the_actor_with_its_reason() {
     let (_, tensor) = bigger.iter_mut().next().expect("a policy has tensors");
     tensor.shape.insert(0, 1);
     let learner = Learner::new(&bigger, [lease("t@1", 2, 0)]);
+    learner.state().endless = true;
     let (incoming, address) = port();
     let _serving = learner.serve_at(incoming);
     let (_, task) = spawn(config(folder.path(), &address, &Reward::default().serve()));
