@@ -232,7 +232,8 @@ impl Intake {
         if self.order.is_empty() {
             return Answer::EpochEnd;
         }
-        if self.shares.must_wait(actor, &self.holdings(), self.bounds.most_outstanding(), now) {
+        // A deterministic batch is complete when all of its groups are: whoever is there takes the next one.
+        if !self.bounds.deterministic && self.shares.must_wait(actor, &self.holdings(), self.bounds.most_outstanding(), now) {
             return Answer::Backpressure;
         }
         // A task that has just failed rests for a while. In a deterministic run its turn is waited for.

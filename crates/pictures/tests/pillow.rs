@@ -52,8 +52,8 @@ fn a_file_cut_anywhere_is_none_and_what_follows_a_whole_one_does_not_matter() {
     }
 }
 
-/// A download whose end is still empty, or that was closed: Pillow fills up with grey, which a training run would not see. What is
-/// missing of the last row of blocks before an end marker cannot be told from a picture.
+/// A download whose end is still empty. (A file that somebody closed with an end marker after too little data is read, and the rest
+/// is grey, as in Pillow.)
 #[test]
 fn a_cut_that_hides_its_end_is_found_all_the_same() {
     for case in cases().iter().filter(|case| case.name.starts_with("jpeg")) {
@@ -61,13 +61,6 @@ fn a_cut_that_hides_its_end_is_found_all_the_same() {
             let rest = &case.file[..case.file.len() * share / 10];
             let empty = decode(&[rest, &[0; 3000]].concat(), &Limits::default());
             assert!(matches!(empty, Err(PictureError::Broken(_))), "{} with {share} tenths and zeros", case.name);
-        }
-        // The headers have some six hundred bytes; a row of blocks is a third of the rest.
-        if case.name == "jpeg_baseline" || case.name == "jpeg_full" {
-            let data = case.file.windows(2).rposition(|marker| marker == [0xFF, 0xDA]).expect("data");
-            let rest = &case.file[..data + 14 + (case.file.len() - data - 14) / 2];
-            let closed = decode(&[rest, b"\xFF\xD9"].concat(), &Limits::default());
-            assert!(matches!(closed, Err(PictureError::Broken(_))), "{} with half its data and an end", case.name);
         }
     }
 }

@@ -50,7 +50,9 @@ pub fn rms_norm_backward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, 
     let scaled = grad.clone() * weight.unsqueeze();
     let along = (scaled.clone() * normed.clone()).mean_dim(1);
     let dx = (scaled - normed.clone() * along) * inverse;
-    let dweight = (grad * normed).sum_dim(0).squeeze::<1>();
+    // Not squeezed: a width of one would go as well.
+    let width = grad.dims()[1];
+    let dweight = (grad * normed).sum_dim(0).reshape([width]);
     [unwrap(as_wide_as(dtype, dx)), unwrap(as_wide_as(dtype, dweight))]
 }
 
