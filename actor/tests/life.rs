@@ -295,7 +295,9 @@ async fn what_no_other_try_can_mend_ends_the_actor_with_its_reason() {
     let other = tempfile::tempdir().expect("a temporary folder");
     let mut bigger = policy(other.path());
     let (_, tensor) = bigger.iter_mut().next().expect("a policy has tensors");
-    tensor.shape.insert(0, 1);
+    let row = tensor.values.len() / tensor.shape[0];
+    tensor.shape[0] += 1;
+    tensor.values.extend(vec![0.0; row]);
     let learner = Learner::new(&bigger, [lease("t@1", 2, 0)]);
     learner.state().endless = true;
     let (incoming, address) = port();

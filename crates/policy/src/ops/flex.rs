@@ -207,6 +207,10 @@ impl Kernels for Cpu {
             .zip(split_segments(&mut dv, kv_width, segments));
         parts.collect::<Vec<_>>().into_par_iter().for_each(|(((range, dq), (_, dk)), (_, dv))| {
             let t = range.len();
+            // Nothing to do, and at the end of the rows no place to look at.
+            if t == 0 {
+                return;
+            }
             let (mut keys_et, mut values_et) = (vec![0.0f32; e * t], vec![0.0f32; e * t]);
             let (mut dkeys, mut dvalues) = (vec![0.0f32; e * t], vec![0.0f32; e * t]);
             let mut scratch = vec![];
@@ -299,6 +303,9 @@ fn attention_after(
     let mut out = vec![0.0f32; n * width];
     let arch = pulp::Arch::new();
     split_segments(&mut out, width, segments).into_par_iter().enumerate().for_each(|(segment, (range, out))| {
+        if range.is_empty() {
+            return;
+        }
         let shared = trunk(segment).unwrap_or(0..0);
         let (mut own_et, mut shared_et) = (vec![0.0f32; e * range.len()], vec![0.0f32; e * shared.len()]);
         let mut scratch = vec![];
