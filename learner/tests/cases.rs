@@ -365,7 +365,7 @@ async fn nobody_speaks_for_another_and_who_comes_back_goes_on() {
     let failure = v1::FailureKind::Infrastructure.into();
     let give = v1::AbandonRequest { group_id: held.group_id.clone(), actor_id: "a".into(), failure, detail: String::new() };
     assert!(!stranger.abandon(give.clone()).await.unwrap().into_inner().was_yours);
-    assert_eq!(own.heartbeat(beat(&held.group_id)).await.unwrap().into_inner().still_yours, [held.group_id.clone()]);
+    assert_eq!(own.heartbeat(beat(&held.group_id)).await.unwrap().into_inner().still_yours, std::slice::from_ref(&held.group_id));
     // Under another name it is somebody like all others.
     assert!(lease(&mut stranger, "b").await.group_id != held.group_id);
     // Its connection gone, it comes back over another.

@@ -340,7 +340,7 @@ mod tests {
         assert!(access.folder(&asked(&models.join("b")), &models.join("b")).is_ok());
         let error = access.folder(&asked(&other.join("c")), &other.join("c")).expect_err("elsewhere");
         assert!(error.contains("roots") && error.contains("models"), "{error}");
-        let wide = Access::new(&own, &[other.clone()], &[], &[], &[]).expect("sound");
+        let wide = Access::new(&own, std::slice::from_ref(&other), &[], &[], &[]).expect("sound");
         assert!(wide.folder(&asked(&other.join("c")), &other.join("c")).is_ok());
         assert!(wide.folder(&asked(&models.join("b")), &models.join("b")).is_err(), "what is named replaces what is not");
         assert!(wide.folder(&own.parse().expect("sound"), &models.join("a")).is_ok(), "the own model is a setting itself");

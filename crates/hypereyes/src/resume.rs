@@ -107,6 +107,8 @@ impl std::fmt::Display for Change {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Config);
+
     #[test]
     fn what_is_done_cannot_be_told_anew_and_the_rest_takes_effect() {
         let was = Config { run_dir: "a".into(), ..Config::default() };
@@ -120,7 +122,7 @@ mod tests {
         let all = Done { tasks: true, measured: true, begun: true, taught: true };
         let none = |keys: (Vec<String>, Vec<String>)| keys.0.is_empty() && keys.1.is_empty();
         assert!(none(told(|_| {}, all)));
-        let refused: [(&str, fn(&mut Config)); 7] = [
+        let refused: [(&str, Change); 7] = [
             ("synth.tasks", |config| config.synth.tasks = 8),
             ("synth.held_out", |config| config.synth.held_out = 4),
             ("seed", |config| config.seed = 3),
@@ -133,7 +135,7 @@ mod tests {
             assert_eq!(told(change, all), (vec![], vec![key.to_owned()]));
             assert_eq!(told(change, Done::default()), (vec![key.to_owned()], vec![]), "nothing is done yet");
         }
-        let effective: [(&str, fn(&mut Config)); 4] = [
+        let effective: [(&str, Change); 4] = [
             ("learner.steps", |config| config.learner.steps = 9),
             ("learner.lr", |config| config.learner.lr = 1e-5),
             ("up.actors", |config| config.up.actors = 1),

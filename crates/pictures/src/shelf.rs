@@ -286,8 +286,8 @@ mod tests {
             assert_eq!(shelf.put("a", picture), Ok(true));
         }
         assert_eq!(shelf.put("b", &all[0]), Ok(false), "it is known");
-        let pins = shelf.pin(&[all[0].id.clone()]).ok().expect("is here");
-        let again = shelf.pin(&[all[0].id.clone()]).ok().expect("as often as one likes");
+        let pins = shelf.pin(&[all[0].id.clone()]).unwrap_or_else(|_| panic!("is here"));
+        let again = shelf.pin(&[all[0].id.clone()]).unwrap_or_else(|_| panic!("as often as one likes"));
         for picture in &all[2..] {
             assert_eq!(shelf.put("a", picture), Ok(true));
         }
@@ -309,7 +309,7 @@ mod tests {
         let (shelf, all) = shelf(2);
         let ids: Vec<PictureId> = all[..2].iter().map(|picture| picture.id.clone()).collect();
         assert!(all[..2].iter().all(|picture| shelf.put("a", picture) == Ok(true)));
-        let pins = shelf.pin(&ids).ok().expect("both are here");
+        let pins = shelf.pin(&ids).unwrap_or_else(|_| panic!("both are here"));
         assert!(matches!(shelf.put("a", &all[2]), Err(ShelfError::Full { .. })));
         assert!(shelf.missing(&ids).is_empty());
         drop(pins);

@@ -276,7 +276,7 @@ fn what_is_asked_of_tokens_that_are_not_there_is_refused() {
     let (config, weights) = policy(1);
     let model = hypereyes_policy::frozen::freeze(&config, &weights, Default::default(), 1).unwrap();
     let good = score::Sample { tokens: text(10, 1), asked: vec![1, 9], trunk: 10, ..score::Sample::default() };
-    assert!(model.say(&[good.clone()], hypereyes_policy::frozen::Wanted::PLAIN).is_ok());
+    assert!(model.say(std::slice::from_ref(&good), hypereyes_policy::frozen::Wanted::PLAIN).is_ok());
     for (asked, trunk, tokens, reason) in [
         (vec![0], 0, text(10, 1), "token 0 is asked about"),
         (vec![3, 10], 0, text(10, 1), "token 10 is asked about"),

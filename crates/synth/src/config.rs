@@ -169,7 +169,7 @@ impl SynthConfig {
             ("task_timeout_s", self.task_timeout_s),
         ];
         if let Some((key, budget)) = budgets.iter().find(|(_, budget)| !(1..=MOST_BUDGET).contains(budget)) {
-            return refuse(*key, format!("{budget} is not within 1..={MOST_BUDGET}"));
+            return refuse(key, format!("{budget} is not within 1..={MOST_BUDGET}"));
         }
         let explorer = &self.explorer;
         let chances = [

@@ -70,10 +70,12 @@ pub fn sampling(config: &Config, instead: &str) -> Findings {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Config);
+
     #[test]
     fn what_up_decides_itself_is_refused_by_name_with_what_to_set() {
         assert!(!findings(&Config::default()).is_refused());
-        let cases: [(&str, &str, fn(&mut Config)); 8] = [
+        let cases: [(&str, &str, Change); 8] = [
             ("actor.rollout.max_turn_tokens", "`rollout`", |config| config.actor.rollout.max_turn_tokens = 9),
             ("learner.tasks", "`synth`", |config| config.learner.tasks = "/data/tasks".into()),
             ("learner.seed", "`seed`", |config| config.learner.seed = 4),

@@ -60,7 +60,7 @@ const STAGE: usize = 32;
 /// (cubek-matmul 0.2.0, `check_k_bounds`; fixed in 0.3): with an odd number of whole stages it adds one more of whatever lies
 /// behind the matrices.
 pub fn product(m: usize, k: usize, n: usize, plane: usize) -> Product {
-    let (ends_within, odd) = (k % STAGE != 0, (k / STAGE) % 2 == 1);
+    let (ends_within, odd) = (!k.is_multiple_of(STAGE), !(k / STAGE).is_multiple_of(2));
     match m {
         _ if n < FEW_COLUMNS || plane != STAGE || k == 0 => Product::OfBurn,
         0..=FEW_ROWS if ends_within => Product::OfBurn,
@@ -114,7 +114,7 @@ impl Segments {
         if *heads == 0 || *kv_heads == 0 || heads % kv_heads != 0 {
             return Err(format!("{heads} query heads cannot share {kv_heads} key heads"));
         }
-        if width % heads != 0 || width / heads * kv_heads != kv_width || width == 0 {
+        if !width.is_multiple_of(*heads) || width / heads * kv_heads != kv_width || width == 0 {
             return Err(format!("rows of {width} and {kv_width} values are not of {heads} and {kv_heads} heads"));
         }
         let mut next = 0;

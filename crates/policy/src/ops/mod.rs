@@ -344,7 +344,8 @@ pub fn norm_rotate<B: Kernels>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64, 
 pub fn cached_attention<B: Kernels>(q: Tensor<B, 2>, cache: [Tensor<B, 3>; 2], places: Tensor<B, 2, Int>, heads: usize) -> Tensor<B, 2> {
     let ([rows, width], [slots, capacity, kv_width]) = (q.dims(), cache[0].dims());
     guards::must(
-        Segments { ranges: vec![0..rows], causal: true, heads, kv_heads: kv_width * heads / width.max(1) }.check(rows, width, kv_width),
+        Segments { ranges: std::iter::once(0..rows).collect(), causal: true, heads, kv_heads: kv_width * heads / width.max(1) }
+            .check(rows, width, kv_width),
     );
     let [of_values, of_places] = [cache[1].dims(), [places.dims()[0], places.dims()[1], 0]];
     guards::must(same(&[
