@@ -6,6 +6,9 @@
 //! What keys exist is known from the config type alone: its structs must be `#[serde(deny_unknown_fields, default)]`.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -89,12 +92,31 @@ pub fn dump<T: Serialize>(config: &T, path: &Path) -> Result<(), ConfigError> {
 fn read(path: &Path) -> Result<toml::Table, Problem> {
     let layer = format!("file {}", path.display());
     let problem = |message: String| Problem { key: String::new(), layer: layer.clone(), message, suggestion: None };
-    let text =
-        hypereyes_outside::files::read_to_string(path, MAX_FILE_BYTES).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    let text = text(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
     text.parse::<toml::Table>().map_err(|error| {
         let line = error.span().map_or(0, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         problem(format!("is not TOML (line {line}): {}", error.message().replace('\n', " ")))
     })
+}
+
+/// The text of a file, or of a pipe that a shell has opened for this process.
+fn text(path: &Path) -> io::Result<String> {
+    if !is_handed_over(path) {
+        return hypereyes_outside::files::read_to_string(path, MAX_FILE_BYTES);
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("has more than {MAX_FILE_BYTES} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"))
+}
+
+/// Whether a path names a pipe among this process's own descriptors: `--config <(make settings)`, `--config /dev/stdin`. Whoever
+/// started the process holds its other end; a pipe with a name of its own may have nobody there, for ever.
+fn is_handed_over(path: &Path) -> bool {
+    let own = ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder)) || path == Path::new("/dev/stdin");
+    own && std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// One thing that is wrong with what the user said.

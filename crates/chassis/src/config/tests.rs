@@ -165,6 +165,34 @@ fn broken_files_are_reported_by_name_and_line() {
 }
 
 #[test]
+fn settings_come_through_a_pipe_that_a_shell_hands_over_and_through_no_other() {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    // What `--config <(make settings)` is to this process.
+    let through = |text: &str| {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let text = text.to_owned();
+        let writing = std::thread::spawn(move || {
+            // Whoever reads may have had enough.
+            let _ = writer.write_all(text.as_bytes());
+        });
+        let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+        let read = load_from(Run::default(), Some(&path), "HYPEREYES", [], &[]);
+        drop(reader);
+        writing.join().expect("no panic");
+        read
+    };
+    assert_eq!(through("seed = 7\n").expect("sound").seed, 7);
+    let long = format!("name = '{}'\n", "x".repeat(MAX_FILE_BYTES as usize));
+    assert!(problems(through(&long))[0].message.contains("bytes"), "it ends at the limit of files");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("a pipe");
+    let named = load_from(Run::default(), Some(&path), "HYPEREYES", [], &[]);
+    assert!(problems(named)[0].message.contains("is a pipe"), "nobody may ever write into it");
+}
+
+#[test]
 fn a_dump_can_be_loaded_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("run.toml");
