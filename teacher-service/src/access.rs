@@ -254,8 +254,11 @@ fn beside(own: &Source) -> Option<PathBuf> {
     };
     let folder = std::path::absolute(folder).ok()?;
     // The root of everything is nobody's folder of models.
-    let parent = folder.parent().filter(|parent| parent.parent().is_some());
-    Some(parent.unwrap_or(&folder).to_owned())
+    let inner = |folder: &&Path| folder.parent().is_some();
+    let Some(parent) = folder.parent().filter(inner) else { return Some(folder) };
+    // A cache of Hugging Face: versions lie in `snapshots/<commit>`, and their files are links into `blobs` beside that.
+    let cached = parent.file_name().is_some_and(|name| name == "snapshots");
+    Some(parent.parent().filter(|_| cached).filter(inner).unwrap_or(parent).to_owned())
 }
 
 #[cfg(test)]
@@ -345,5 +348,18 @@ mod tests {
         assert!(wide.folder(&asked(&models.join("b")), &models.join("b")).is_err(), "what is named replaces what is not");
         assert!(wide.folder(&own.parse().expect("sound"), &models.join("a")).is_ok(), "the own model is a setting itself");
         assert_eq!(beside(&asked(Path::new("/teacher"))), Some("/teacher".into()), "never everything");
+        // Another version in the same cache, whose files are links.
+        let cache = folder.path().join("models--of--somebody");
+        for (version, blob) in [("one", "b1"), ("two", "b2")] {
+            std::fs::create_dir_all(cache.join("snapshots").join(version)).expect("made");
+            std::fs::create_dir_all(cache.join("blobs")).expect("made");
+            std::fs::write(cache.join("blobs").join(blob), "{}").expect("written");
+            let link = cache.join("snapshots").join(version).join("config.json");
+            std::os::unix::fs::symlink(Path::new("../../blobs").join(blob), link).expect("linked");
+        }
+        let (one, two) = (cache.join("snapshots/one"), cache.join("snapshots/two"));
+        let cached = Access::new(&one.display().to_string(), &[], &[], &[], &[]).expect("sound");
+        assert!(cached.folder(&asked(&two), &two).is_ok() && cached.file(&asked(&two), &two.join("config.json")).is_ok());
+        assert!(cached.folder(&asked(&models.join("b")), &models.join("b")).is_err(), "and nothing beside the cache");
     }
 }

@@ -60,7 +60,11 @@ pub fn survey(folder: &Path, source: &Source, access: &Access, weights: bool) ->
         if path.is_dir() {
             continue;
         }
-        let file = files::open(&path, limit).map_err(fault)?;
+        let file = match files::open(&path, limit) {
+            // A link to nowhere: what is needed is missed by whoever reads it, by its name.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(fault)?,
+        };
         access.file(source, &path)?;
         if ending == "safetensors" {
             heaviest = heaviest.max(file.metadata().map_err(fault)?.len());

@@ -81,7 +81,7 @@ pub struct Config {
     /// what it said last. Default none: it begins with `model`.
     pub store: Option<PathBuf>,
     /// Folders below which `LoadModel` may name folders; links that lead out of them are refused. Default the folder that holds
-    /// `model`, so that a new version can lie beside the old one.
+    /// `model`, so that a new version can lie beside the old one; in a cache of Hugging Face that of all its versions.
     pub roots: Vec<PathBuf>,
     /// Hosts without a public address that `LoadModel` may name: `teacher-*:7002`, `*.svc`, `127.0.0.1`, `10.0.0.0/8`. Default
     /// none. What `model` names is always reached.
