@@ -33,6 +33,13 @@ impl Kept {
             let message = format!("no run to {} was cut (there is no {}): leave --resume out to start one", out.display(), dir.display());
             return Err(BadInput::new(message).into());
         }
+        if let Some(name) = foreign(&dir) {
+            let message = format!(
+                "{} holds {name:?}, which no run keeps there, and the folder goes when the run is done: move it away, or give another --out",
+                dir.display()
+            );
+            return Err(BadInput::new(message).into());
+        }
         let state = checkpoint::load(&dir).map_err(|error| BadInput::new(error.to_string()))?;
         let kept = Self { dir, step: state.as_ref().map(|state| state.cursor.step), held: None };
         match (&state, resume) {
@@ -124,6 +131,14 @@ impl Kept {
     }
 }
 
+/// Something in the folder that is none of ours, if there is any: the folder is removed as a whole.
+fn foreign(dir: &Path) -> Option<String> {
+    let names = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    // A manifest that is being written has more to its name.
+    let ours = |name: &str| name == "lock" || name.starts_with("step-") || name.contains("manifest.json");
+    names.into_iter().find(|name| !ours(name))
+}
+
 /// This process's command line, to be given to a shell, with `--resume`.
 fn command(arguments: impl Iterator<Item = String>) -> String {
     let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c));
@@ -162,5 +177,10 @@ mod tests {
         assert!(state.is_none());
         assert!(second.hold().expect_err("held").to_string().contains("another `hypereyes sft`"));
         assert!(kept.with_advice(anyhow!("it broke")).to_string().contains("nothing was written"));
+        // Somebody else's folder of that name is not taken: it would be removed.
+        fs::create_dir(folder.path().join("cold.checkpoint")).expect("made");
+        fs::write(folder.path().join("cold.checkpoint/notes.txt"), "mine").expect("written");
+        let Err(error) = Kept::find(&out, false) else { panic!("it holds somebody's notes") };
+        assert!(error.is::<BadInput>() && error.to_string().contains("notes.txt"), "{error}");
     }
 }
