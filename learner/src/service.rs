@@ -34,10 +34,10 @@ use crate::tasks::{PictureFault, Tasks};
 
 /// How soon an actor that got no lease should ask again.
 const RETRY: Duration = Duration::from_millis(100);
-/// Streams of weights of one connection: an actor has one.
-const MOST_FETCHES: usize = 4;
-/// Open watches of one connection: an actor has one.
-const MOST_WATCHES: usize = 8;
+/// Streams of weights of one connection: an actor has one, and a proxy may carry as many actors as have names on a connection.
+const MOST_FETCHES: usize = 64;
+/// Open watches of one connection: as many.
+const MOST_WATCHES: usize = 64;
 /// Uploads of pictures of one connection at the same moment: an actor has one per group in flight.
 const MOST_UPLOADS: usize = 64;
 /// Longest silence between two pictures of an upload.
