@@ -191,7 +191,9 @@ impl Intake {
         match cursor {
             Some(cursor) => {
                 intake.epoch = cursor.epoch;
-                intake.order = cursor.remaining.into();
+                // The set may be another than then.
+                let known: HashSet<&TaskId> = intake.tasks.iter().collect();
+                intake.order = cursor.remaining.into_iter().filter(|task| known.contains(task)).collect();
                 (intake.leases, intake.trained, intake.dropped) = (cursor.leases, cursor.trained, cursor.dropped);
             }
             None => intake.order = intake.shuffled(0),
@@ -401,7 +403,10 @@ impl Intake {
             let old = self.held.iter().filter(|(_, held)| now >= held.since + patience);
             let mut old: Vec<(Instant, GroupId, ActorId)> = old.map(|(id, held)| (held.since, id.clone(), held.actor.clone())).collect();
             old.sort();
-            let excess = self.shares.excess(old, self.holdings(), self.bounds.most_outstanding(), now, patience);
+            let most = self.bounds.most_outstanding();
+            let mut excess = self.shares.excess(old, self.holdings(), most, now, patience);
+            // What is free already is kept for whoever starves.
+            excess.truncate(excess.len().saturating_sub(most.saturating_sub(self.held.len() + self.ready.len())));
             for id in excess {
                 self.release(id, "hoarded", None, now);
             }
@@ -415,8 +420,9 @@ impl Intake {
         holdings
     }
 
-    /// Whether an actor holds a lease.
-    pub fn holds(&self, actor: &ActorId) -> bool {
+    /// Whether an actor holds a lease that is not over.
+    pub fn holds(&mut self, actor: &ActorId, now: Instant) -> bool {
+        self.expire(now);
         self.held.values().any(|held| held.actor == *actor)
     }
 
@@ -443,11 +449,13 @@ impl Intake {
         }
     }
 
-    /// The next batch, if there is one. At an epoch's end a smaller one is taken rather than none.
+    /// The next batch, if there is one. Where no more groups come, at an epoch's end and once it is finished, a smaller one is taken
+    /// rather than none.
     pub fn take_batch(&mut self) -> Option<Vec<TaughtGroup>> {
-        let last_of_epoch = self.order.is_empty() && self.held.is_empty() && !self.ready.is_empty();
+        let no_more = self.finished || self.order.is_empty();
+        let last = no_more && self.held.is_empty() && !self.ready.is_empty();
         let pressed = std::mem::take(&mut self.pressed) && !self.ready.is_empty();
-        if self.ready.len() < self.bounds.groups_per_step && !last_of_epoch && !pressed {
+        if self.ready.len() < self.bounds.groups_per_step && !last && !pressed {
             return None;
         }
         let count = self.ready.len().min(self.bounds.groups_per_step);

@@ -14,7 +14,7 @@ pub const TASKS_SET_ASIDE: &str = "hypereyes_learner_tasks_set_aside_total";
 pub const BATCHES_PRESSED: &str = "hypereyes_learner_batches_pressed_total";
 /// Calls in the name of an actor that is somebody else, by `rpc`.
 pub const FOREIGN_CALLS: &str = "hypereyes_learner_foreign_calls_total";
-/// Calls that were refused because the peer holds too much already, by `what` (`fetches`, `watches`, `names`, `pictures`).
+/// Calls that were refused because the peer holds too much already, by `what` (`fetches`, `watches`, `uploads`, `names`, `pictures`).
 pub const HOLDS_TOO_MUCH: &str = "hypereyes_learner_peer_holds_too_much_total";
 /// Steps that were broken off because the learner was told to stop.
 pub const STEPS_BROKEN_OFF: &str = "hypereyes_learner_steps_broken_off_total";

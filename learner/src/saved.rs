@@ -50,7 +50,7 @@ impl Receipt {
         if found == self.digest {
             return Ok(());
         }
-        let (policy, found, saved) = (policy(out), &found[..16], &self.digest[..self.digest.len().min(16)]);
+        let (policy, found, saved) = (policy(out), &found[..16], &self.digest[..self.digest.floor_char_boundary(16)]);
         Err(hypereyes_policy::Error::Input(format!(
             "{} holds other tensors ({found}) than the learner saved after step {} ({saved})",
             policy.display(),

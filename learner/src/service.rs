@@ -29,15 +29,15 @@ use crate::intake::{Answer, Intake, Receipt};
 use crate::metrics::{FOREIGN_CALLS, HOLDS_TOO_MUCH};
 use crate::places::{Place, Places};
 use crate::ranks::{Meeting, RanksConfig};
-use crate::speakers::{Caller, NotYours, Speakers};
+use crate::speakers::{Caller, MOST_NAMES, NotYours, Speakers};
 use crate::tasks::{PictureFault, Tasks};
 
 /// How soon an actor that got no lease should ask again.
 const RETRY: Duration = Duration::from_millis(100);
-/// Streams of weights of one connection: an actor has one, and a proxy may carry as many actors as have names on a connection.
-const MOST_FETCHES: usize = 64;
-/// Open watches of one connection: as many.
-const MOST_WATCHES: usize = 64;
+/// Streams of weights of one connection: an actor has one, and a proxy several actors' that fetch at the same moment.
+const MOST_FETCHES: usize = 16;
+/// Open watches of one connection: an actor has one, and a proxy as many as actors have names behind it.
+const MOST_WATCHES: usize = MOST_NAMES;
 /// Uploads of pictures of one connection at the same moment: an actor has one per group in flight.
 const MOST_UPLOADS: usize = 64;
 /// Longest silence between two pictures of an upload.
@@ -171,11 +171,14 @@ impl Service {
 
     /// Whether the caller may speak for `actor`.
     fn claim(&self, rpc: &'static str, actor: &ActorId, caller: &Caller) -> Result<(), NotYours> {
-        let holds = self.shared.intake().holds(actor);
+        let holds = self.shared.intake().holds(actor, Instant::now());
         let claimed = self.shared.speakers.lock().unwrap_or_else(PoisonError::into_inner).claim(actor, caller, holds);
         claimed.inspect_err(|reason| {
-            tracing::warn!(%actor, rpc, %reason, "somebody else speaks for an actor");
-            metrics::counter!(FOREIGN_CALLS, "rpc" => rpc).increment(1);
+            tracing::warn!(%actor, rpc, %reason, "a call in an actor's name is refused");
+            match reason {
+                NotYours::InUse => metrics::counter!(FOREIGN_CALLS, "rpc" => rpc).increment(1),
+                NotYours::TooMany => metrics::counter!(HOLDS_TOO_MUCH, "what" => "names").increment(1),
+            }
         })
     }
 }
@@ -403,7 +406,8 @@ impl Learner for Service {
                     format!("the pictures of one call have {taken} bytes and more; pictures_bytes is {}", self.shared.pictures.capacity());
                 return Err(failure::to_status(Failure::Policy, text));
             }
-            if self.shared.pictures.missing(std::slice::from_ref(&id)).is_empty() {
+            // Marked as used, or what comes after it could drive it out.
+            if self.shared.pictures.get(&id).is_some() {
                 known += 1;
                 continue;
             }

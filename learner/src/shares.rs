@@ -97,7 +97,8 @@ impl Shares {
         self.actors.values().filter_map(|seen| seen.hungry).any(|(since, last)| now < last + STILL_ASKS && now >= since + patience)
     }
 
-    /// Of old leases, the oldest first, those that end: each belongs to somebody who holds more than its share, while others starve.
+    /// Of old leases, the oldest first, those that end: each belongs to somebody who holds more than its share, and they are no more
+    /// than those who starve lack.
     pub fn excess(
         &self,
         old: Vec<(Instant, GroupId, ActorId)>,
@@ -107,14 +108,14 @@ impl Shares {
         patience: Duration,
     ) -> Vec<GroupId> {
         let share = self.share(most, now);
-        if !self.hungry(&holdings, share, now).any(|(_, since)| now >= since + patience) {
-            return vec![];
-        }
+        let starving = self.hungry(&holdings, share, now).filter(|(_, since)| now >= *since + patience);
+        let mut lacking: usize = starving.map(|(actor, _)| share - holdings.get(actor).copied().unwrap_or(0)).sum();
         let mut excess = vec![];
         for (_, id, actor) in old {
             let held = holdings.entry(actor).or_default();
-            if *held > share {
+            if lacking > 0 && *held > share {
                 *held -= 1;
+                lacking -= 1;
                 excess.push(id);
             }
         }

@@ -6,11 +6,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use hypereyes_domain::ActorId;
 
 /// Names of one connection: an actor has one, what stands in front of several some more.
-const MOST_NAMES: usize = 64;
+pub const MOST_NAMES: usize = 64;
+/// A name that was not used for so long counts no more: actors that are started again have others, and what stands in front of them
+/// keeps its connection.
+const UNUSED: Duration = Duration::from_secs(600);
 /// Names that are remembered.
 const MOST: usize = 1 << 16;
 
@@ -45,6 +49,7 @@ struct Speaker {
     open: Weak<u64>,
     certificate: Option<Mark>,
     secret: Option<Mark>,
+    heard: Instant,
 }
 
 /// Names in use.
@@ -80,9 +85,9 @@ impl Speakers {
             *speaker = Speaker::of(connection, caller, speaker.secret.filter(|_| same));
             return Ok(());
         }
-        let names = self.known.values().filter(|speaker| speaker.connection == **connection && speaker.open.strong_count() > 0).count();
+        let names = self.known.values().filter(|speaker| speaker.connection == **connection && speaker.is_there()).count();
         if self.known.len() >= MOST {
-            self.known.retain(|_, speaker| speaker.open.strong_count() > 0);
+            self.known.retain(|_, speaker| speaker.is_there());
         }
         if names >= MOST_NAMES || self.known.len() >= MOST {
             return Err(NotYours::TooMany);
@@ -95,7 +100,13 @@ impl Speakers {
 impl Speaker {
     fn of(connection: &Arc<u64>, caller: &Caller, secret: Option<Mark>) -> Self {
         let open = Arc::downgrade(connection);
-        Self { connection: **connection, open, certificate: caller.certificate, secret: caller.secret.or(secret) }
+        let (certificate, secret) = (caller.certificate, caller.secret.or(secret));
+        Self { connection: **connection, open, certificate, secret, heard: Instant::now() }
+    }
+
+    /// Whether its connection is open and it was heard of not long ago.
+    fn is_there(&self) -> bool {
+        self.open.strong_count() > 0 && self.heard.elapsed() < UNUSED
     }
 }
 

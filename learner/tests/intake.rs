@@ -178,6 +178,45 @@ fn who_holds_everything_gives_up_its_excess_once_another_starves() {
 }
 
 #[test]
+fn no_more_is_taken_than_who_starves_lacks() {
+    let start = Instant::now();
+    let bounds = Bounds { groups_per_step: 2, max_staleness: 2, lease: Duration::from_secs(10), ..Bounds::default() };
+    let mut intake = with(10, bounds);
+    let mut held = ["a", "a", "b", "b"].map(|actor| (actor, leased(&mut intake, actor, start).group)).to_vec();
+    let mut clock = start;
+    loop {
+        clock += Duration::from_secs(1);
+        assert!(clock < start + Duration::from_secs(400), "it starves for ever");
+        held.retain(|(actor, group)| !intake.heartbeat(&(*actor).into(), std::slice::from_ref(group), clock).is_empty());
+        if let Answer::Lease(_) = intake.lease(&"c".into(), clock) {
+            break;
+        }
+    }
+    assert_eq!(held.len(), 3, "one lease is lacking, and one ends");
+}
+
+#[test]
+fn a_lease_that_is_over_is_not_held_though_nobody_asked_since() {
+    let now = Instant::now();
+    let mut intake = intake(1, 1, 1);
+    leased(&mut intake, "a", now);
+    assert!(intake.holds(&"a".into(), now + Duration::from_secs(9)));
+    assert!(!intake.holds(&"a".into(), now + Duration::from_secs(11)));
+}
+
+#[test]
+fn a_run_that_is_to_end_trains_what_waits_however_little_it_is() {
+    let now = Instant::now();
+    let mut intake = intake(4, 2, 1);
+    let (lease, other) = (leased(&mut intake, "a", now), leased(&mut intake, "b", now));
+    assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Accepted);
+    intake.finish();
+    assert!(intake.take_batch().is_none(), "another may come");
+    assert!(intake.abandon(&other.group, &"b".into(), Failure::Cancelled));
+    assert_eq!(intake.take_batch().expect("no more will come").len(), 1);
+}
+
+#[test]
 fn a_task_that_fails_again_and_again_rests_and_is_set_aside() {
     let bounds = |deterministic| Bounds { groups_per_step: 2, tries: 3, deterministic, ..Bounds::default() };
     for deterministic in [false, true] {
