@@ -5,12 +5,10 @@
 use hypereyes_domain::{PictureId, TaughtGroup, TeacherLogprobs, Trajectory};
 use hypereyes_pictures::Processor;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_proto::limits::{MAX_ROUNDS, MAX_SEARCHES_PER_CALL};
+use hypereyes_proto::limits::{LEAST_TAUGHT, MAX_ROUNDS, MAX_SEARCHES_PER_CALL};
 
 /// Least log-prob of a token that was sampled: nobody draws what has a chance of e^-100.
 const LEAST_SAMPLED: f32 = -100.0;
-/// Least log-prob that a teacher may give; servers write -9999 for what they rule out.
-const LEAST_TAUGHT: f32 = -1e4;
 /// Most above 0 that rounding makes of a log-prob.
 const ABOVE_ZERO: f32 = 1e-3;
 /// Slack of rewards, which are sums of decimals.

@@ -37,6 +37,8 @@ pub const DIGEST_HEX: usize = 64;
 pub const MAX_DETAIL_BYTES: usize = 1024;
 /// Missing pictures named in one failure; the next attempt names the rest.
 pub const MAX_MISSING_LISTED: usize = 64;
+/// Least log-prob that a teacher may give; servers write -9999 for what they rule out.
+pub const LEAST_TAUGHT: f32 = -1e4;
 /// References in one batch.
 pub const MAX_REFERENCES_PER_BATCH: usize = 4096;
 /// The highest number of an epoch that is taken from elsewhere: counting on from it never wraps.

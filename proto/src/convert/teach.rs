@@ -6,7 +6,7 @@
 use hypereyes_domain::{GroupId, PictureId, TeacherId, TeacherLogprobs, TeacherVersion, Trajectory};
 
 use super::{Invalid, at_most, each, ids, packed, present};
-use crate::limits::{MAX_GROUP_SIZE, MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, MAX_TOP};
+use crate::limits::{LEAST_TAUGHT, MAX_GROUP_SIZE, MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, MAX_TOP};
 use crate::v1;
 
 /// A sequence whose response tokens the teacher scores.
@@ -144,8 +144,8 @@ impl From<(TeacherVersion, Vec<Answer>)> for v1::ScoreTokensReply {
     }
 }
 
-/// A reply held against the sequences that were asked about: every log-prob is finite and at most 0 (within rounding), and as
-/// many came as were wanted.
+/// A reply held against the sequences that were asked about: every log-prob is finite, at most 0 (within rounding) and, of the tokens
+/// that were asked about, at least [`LEAST_TAUGHT`]; and as many came as were wanted.
 ///
 /// # Errors
 /// [`Invalid`] when an answer does not fit its sequence.
@@ -167,6 +167,10 @@ pub fn answered(asked: &[ScoreSequence], top: usize, reply: v1::ScoreTokensReply
         let sound = |value: &f32| value.is_finite() && *value <= 1e-3;
         if let Some(at) = answer.logprobs.iter().chain(&answer.top_logprobs).position(|value| !sound(value)) {
             return Err(invalid("logprobs", format!("has something at place {at} that is no log-prob")));
+        }
+        // A learner takes no group with such a value: better no signal than no group.
+        if let Some(at) = answer.logprobs.iter().position(|value| *value < LEAST_TAUGHT) {
+            return Err(invalid("logprobs", format!("has something at place {at} that is below {LEAST_TAUGHT}")));
         }
         Ok(Answer { logprobs: answer.logprobs, top: answer.top_ids.into_iter().zip(answer.top_logprobs).collect() })
     };
@@ -206,7 +210,7 @@ mod tests {
         assert_eq!(spread, TeacherLogprobs { teacher: version.clone(), logprobs: rollout.logprobs.clone(), top: vec![] });
         let mut positive = own.clone();
         positive[0] = 0.5;
-        for bad in [vec![], positive, vec![f32::NEG_INFINITY; own.len()]] {
+        for bad in [vec![], positive, vec![f32::NEG_INFINITY; own.len()], vec![f32::MIN; own.len()]] {
             assert_eq!(answered(&asked, 0, reply(bad)).expect_err("it does not fit").what, "sequences[0].logprobs");
         }
         assert_eq!(answered(&asked, 1, reply(own)).expect_err("no likeliest tokens").what, "sequences[0].top_ids");
