@@ -182,9 +182,11 @@ impl Found {
 
     /// The parameters, with experts that were apart joined: `[E, 2i, d]` of gate and up, `[E, d, i]` of down.
     fn weights(self) -> Result<HostWeights, String> {
-        let Self { mut weights, experts, .. } = self;
-        let layers: BTreeSet<usize> = experts.keys().map(|(layer, ..)| *layer).collect();
-        for layer in layers {
+        let Self { mut weights, mut experts, .. } = self;
+        // Layer by layer, so that no more than one is in memory twice.
+        while let Some((layer, ..)) = experts.keys().next().copied() {
+            let later = experts.split_off(&(layer + 1, "", 0_usize));
+            let experts = std::mem::replace(&mut experts, later);
             let stem = format!("model.language_model.layers.{layer}.mlp.experts");
             let of = |projection: &'static str| -> Result<Vec<&HostTensor>, String> {
                 let found: Vec<(usize, &HostTensor)> =
