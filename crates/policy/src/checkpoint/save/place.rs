@@ -121,8 +121,14 @@ impl Place {
         }
         // From here on the fresh folder is whole: where it cannot be moved in, it stays for whoever wants it.
         let old = self.move_in(&fresh).map_err(|error| {
-            let (fresh, shown) = (fresh.display(), self.shown.display());
-            Error::Input(format!("{shown} could not be put in place ({error}); what was saved is whole in {fresh}: move it by hand"))
+            let mut name = self.name.clone();
+            name.push(format!(".saved-{:08x}", rand::random::<u32>()));
+            let own = self.parent.join(name);
+            // Whoever saves next puts what is left under its old name into an empty place, and would remove it beside another.
+            let renamed = self.target.exists() && fs::rename(&fresh, &own).is_ok();
+            let whole = if renamed { own } else { fresh.clone() };
+            let (whole, shown) = (whole.display(), self.shown.display());
+            Error::Input(format!("{shown} could not be put in place ({error}); what was saved is whole in {whole}: move it by hand"))
         })?;
         File::open(&self.parent).and_then(|folder| folder.sync_all()).map_err(|error| failed(&error))?;
         drop(lock);
