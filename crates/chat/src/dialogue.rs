@@ -100,6 +100,9 @@ impl Dialogue {
 
     fn part(&mut self, value: &Value) -> Result<Value, String> {
         let map = value.as_object().ok_or("a part of its content is no object")?;
+        // Tables of data sets give every part the keys of all, with null where there is nothing.
+        let map: Map<String, Value> =
+            map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.clone())).collect();
         let kind = map.get("type").and_then(Value::as_str).ok_or("a part of its content has no type")?;
         let only = |known: &[&str]| match map.keys().find(|key| *key != "type" && !known.contains(&key.as_str())) {
             Some(key) => Err(format!("{key} of a part of type {kind} is not known; {} is", known.join(", "))),
@@ -108,8 +111,8 @@ impl Dialogue {
         match kind {
             "text" => {
                 only(&["text"])?;
-                map.get("text").and_then(Value::as_str).ok_or("a part of type text has no text")?;
-                Ok(value.clone())
+                let text = map.get("text").and_then(Value::as_str).ok_or("a part of type text has no text")?;
+                Ok(json!({"type": "text", "text": text}))
             }
             "image" => {
                 only(&PICTURE)?;
@@ -150,13 +153,17 @@ mod tests {
                 {"type": "image_url", "image_url": "c.png"}, {"type": "image", "base64": "AA"},
             ]},
             {"role": "assistant", "content": null, "tool_calls": []},
+            {"role": "user", "content": [
+                {"type": "text", "text": "b", "image": null, "image_url": null}, {"type": "image", "text": null, "image": "d.png", "url": null},
+            ]},
             {"role": "assistant", "content": "x", "reasoning": "why"},
         ]);
         let dialogue = Dialogue::parse(&value).expect("known forms");
-        assert_eq!(dialogue.pictures(), ["s.png", "a.png", "b.png", "c.png", "AA"]);
+        assert_eq!(dialogue.pictures(), ["s.png", "a.png", "b.png", "c.png", "AA", "d.png"]);
         assert_eq!(dialogue.messages()[1]["content"][2], json!({"type": "image", "url": "b.png"}));
         assert_eq!(dialogue.messages()[2], json!({"role": "assistant", "tool_calls": []}));
-        assert_eq!((&dialogue.messages()[3]["reasoning_content"], &dialogue.messages()[3]["thinking"]), (&json!("why"), &json!("why")));
+        assert_eq!(dialogue.messages()[3]["content"], json!([{"type": "text", "text": "b"}, {"type": "image", "image": "d.png"}]));
+        assert_eq!((&dialogue.messages()[4]["reasoning_content"], &dialogue.messages()[4]["thinking"]), (&json!("why"), &json!("why")));
     }
 
     #[test]
