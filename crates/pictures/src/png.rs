@@ -10,8 +10,9 @@ use crate::orientation::Notes;
 /// What ImageMagick called EXIF data before there was a chunk for it.
 const RAW_EXIF: &[u8] = b"Raw profile type exif";
 const XMP: &[u8] = b"XML:com.adobe.xmp";
-/// Largest text that is unpacked; an EXIF record has at most 64 KiB, twice that as hexadecimal digits.
-const MAX_TEXT: u64 = 1 << 20;
+/// Most bytes of text that are unpacked of a file; an EXIF record has at most 64 KiB, twice that as hexadecimal digits. What comes
+/// after them says nothing: thousands of small chunks would unpack to gigabytes.
+const MAX_TEXT: u64 = 4 << 20;
 
 /// Walks over the chunks up to the one that ends a picture.
 ///
@@ -19,7 +20,7 @@ const MAX_TEXT: u64 = 1 << 20;
 /// Where the file ends too early.
 pub(crate) fn walk(bytes: &[u8]) -> Result<Notes, String> {
     let mut notes = Notes::default();
-    let mut at = 8;
+    let (mut at, mut left) = (8, MAX_TEXT);
     loop {
         let cut = || format!("it ends after {} bytes, before its last chunk does", bytes.len());
         let header = bytes.get(at..at + 8).ok_or_else(cut)?;
@@ -34,7 +35,8 @@ pub(crate) fn walk(bytes: &[u8]) -> Result<Notes, String> {
             b"IEND" => return Ok(notes),
             b"eXIf" => notes.exif = data.to_vec(),
             kind @ (b"tEXt" | b"zTXt" | b"iTXt") => {
-                if let Some((keyword, text)) = text(kind, data) {
+                if let Some((keyword, text)) = text(kind, data, left) {
+                    left = left.saturating_sub(text.len() as u64);
                     match keyword {
                         XMP => notes.xmp = text,
                         RAW_EXIF if notes.exif.is_empty() => notes.exif = hexadecimal(&text).unwrap_or_default(),
@@ -47,10 +49,10 @@ pub(crate) fn walk(bytes: &[u8]) -> Result<Notes, String> {
     }
 }
 
-/// Keyword and text of a text chunk that may matter; `None` of any other.
-fn text<'a>(kind: &[u8], data: &'a [u8]) -> Option<(&'a [u8], Vec<u8>)> {
+/// Keyword and text of a text chunk that may matter, up to `most` bytes; `None` of any other.
+fn text<'a>(kind: &[u8], data: &'a [u8], most: u64) -> Option<(&'a [u8], Vec<u8>)> {
     let (keyword, rest) = after_zero(data)?;
-    if ![RAW_EXIF, XMP].contains(&keyword) {
+    if most == 0 || ![RAW_EXIF, XMP].contains(&keyword) {
         return None;
     }
     let (packed, rest) = match kind {
@@ -65,9 +67,12 @@ fn text<'a>(kind: &[u8], data: &'a [u8]) -> Option<(&'a [u8], Vec<u8>)> {
     };
     let mut text = vec![];
     if packed {
-        ZlibDecoder::new(rest).take(MAX_TEXT).read_to_end(&mut text).ok()?;
+        // What was unpacked before an error counts against the file, and is no text.
+        if ZlibDecoder::new(rest).take(most).read_to_end(&mut text).is_err() {
+            return Some((&data[..0], text));
+        }
     } else {
-        text.extend_from_slice(&rest[..rest.len().min(MAX_TEXT as usize)]);
+        text.extend_from_slice(&rest[..rest.len().min(most as usize)]);
     }
     Some((keyword, text))
 }
@@ -124,6 +129,19 @@ mod tests {
                 assert_eq!(notes.orientation(), 6, "{}", String::from_utf8_lossy(&said));
             }
         }
+    }
+
+    #[test]
+    fn many_small_chunks_do_not_unpack_to_more_than_one_large_one() {
+        let mut encoder = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::default());
+        encoder.write_all(&vec![b'0'; 1 << 20]).expect("memory");
+        let bomb = chunk(b"zTXt", &[RAW_EXIF, b"\0\0", &encoder.finish().expect("memory")].concat());
+        let said = chunk(b"iTXt", &[XMP, b"\0\0\0\0\0", b"<x tiff:Orientation=\"6\"/>"].concat());
+        let of = |bombs: usize| {
+            let chunks: Vec<Vec<u8>> = std::iter::repeat_n(bomb.clone(), bombs).chain([said.clone(), chunk(b"IEND", b"")]).collect();
+            walk(&file(&chunks)).expect("whole").orientation()
+        };
+        assert_eq!((of(3), of(4), of(2000)), (6, 1, 1));
     }
 
     #[test]
