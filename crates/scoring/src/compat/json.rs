@@ -5,6 +5,7 @@
 //! the place of the first. As in JSON: no comma at the end, no comment, no control character in a string, nothing behind.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::iter::Peekable;
 use std::str::CharIndices;
 
@@ -14,6 +15,8 @@ use super::python::quoted;
 
 /// Deepest nesting that is read; CPython's own limit, 1000 calls, leaves a little less to a reward that is itself called.
 const MAX_DEPTH: u32 = 960;
+/// Keys of an object that are looked through one by one; of more, an index is made.
+const FEW_KEYS: usize = 16;
 /// Most digits of a whole number.
 const MAX_DIGITS: usize = 4300;
 
@@ -68,7 +71,7 @@ impl Reader<'_> {
     }
 
     fn dict(&mut self, depth: u32) -> Option<Py> {
-        let mut entries: Vec<(String, Py)> = vec![];
+        let (mut entries, mut places): (Vec<(String, Py)>, HashMap<String, usize>) = Default::default();
         self.take('{')?;
         if self.take('}').is_some() {
             return Some(Py::Dict(entries));
@@ -78,9 +81,19 @@ impl Reader<'_> {
             let key = self.string()?;
             self.take(':')?;
             let value = self.value(depth + 1)?;
-            match entries.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, known)) => *known = value,
-                None => entries.push((key, value)),
+            if entries.len() == FEW_KEYS {
+                places = entries.iter().enumerate().map(|(at, (known, _))| (known.clone(), at)).collect();
+            }
+            let few = entries.len() < FEW_KEYS;
+            let at = if few { entries.iter().position(|(known, _)| *known == key) } else { places.get(&key).copied() };
+            match at {
+                Some(at) => entries[at].1 = value,
+                None => {
+                    if !few {
+                        places.insert(key.clone(), entries.len());
+                    }
+                    entries.push((key, value));
+                }
             }
             if self.take(',').is_none() {
                 self.take('}')?;
