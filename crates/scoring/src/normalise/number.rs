@@ -7,6 +7,9 @@ use smallvec::SmallVec;
 
 use super::fold::NARROW;
 
+/// Most groups behind the first one that are believed: there are no larger numbers, and long lists are not read again and again.
+const MAX_GROUPS: usize = 32;
+
 /// The digits of a number.
 pub(super) type Digits = SmallVec<[u8; 32]>;
 
@@ -63,7 +66,9 @@ fn grouped(text: &[char], at: usize, end: usize, among_words: bool) -> Option<us
     };
     let threes = || {
         let (mut end, mut groups) = (end, 0);
-        while let Some(until) = next(end, 3) {
+        while groups < MAX_GROUPS
+            && let Some(until) = next(end, 3)
+        {
             (end, groups) = (until, groups + 1);
         }
         let whole = text.get(end) != Some(&mark) || !digit(text, end + 1);
@@ -72,9 +77,11 @@ fn grouped(text: &[char], at: usize, end: usize, among_words: bool) -> Option<us
     };
     // As in India: 12,34,567.
     let lakhs = || {
-        let mut end = end;
-        while let Some(until) = next(end, 2) {
-            end = until;
+        let (mut end, mut groups) = (end, 0);
+        while groups < MAX_GROUPS
+            && let Some(until) = next(end, 2)
+        {
+            (end, groups) = (until, groups + 1);
         }
         let until = next(end, 3)?;
         (text.get(until) != Some(&mark) || !digit(text, until + 1)).then_some(until)
@@ -127,6 +134,8 @@ mod tests {
         ] {
             assert_eq!(number(text), (digits.to_owned(), left), "{text}");
         }
+        let (long, longer) = (vec!["111"; 33].join(","), vec!["111"; 34].join(","));
+        assert_eq!((number(&long), number(&longer)), (("111".repeat(33), 0), ("111".into(), 33 * 4)));
         let among: Vec<char> = "747 400".chars().collect();
         assert_eq!(read(&among, 0, true).1, 3);
     }
