@@ -24,11 +24,11 @@ pub(super) fn fold(text: &str) -> Vec<char> {
     let mut out = Vec::with_capacity(text.len());
     for letter in spelled_out(text).nfkd() {
         if is_combining_mark(letter) {
-            // Not on Latin letters, nor where a dropped sign stands: elsewhere (Devanagari, Hebrew, Japanese, signs of
-            // mathematics) a mark makes another letter. A frame around a letter is none.
+            // Not on Latin letters, nor where a dropped sign stands, nor where it may be left out: elsewhere (Devanagari, Japanese,
+            // signs of mathematics) a mark makes another letter. A frame around a letter is none.
             let base = out.last().copied().unwrap_or(' ');
             let counts = !base.is_ascii() && base != '°' || base.is_ascii_digit() || matches!(base, '=' | '<' | '>' | '~');
-            if counts && !('\u{20dd}'..='\u{20e4}').contains(&letter) {
+            if counts && !optional(base, letter) && !('\u{20dd}'..='\u{20e4}').contains(&letter) {
                 out.push(letter);
             }
             continue;
@@ -43,6 +43,14 @@ pub(super) fn fold(text: &str) -> Vec<char> {
         }
     }
     out
+}
+
+/// Whether writers leave a mark out as they like: on Greek letters, which lose it in capitals; the dots of a Cyrillic `ё`; the
+/// vowels of Hebrew and Arabic.
+fn optional(base: char, mark: char) -> bool {
+    let vowel = matches!(mark, '\u{591}'..='\u{5bd}' | '\u{5bf}' | '\u{5c1}' | '\u{5c2}' | '\u{5c4}' | '\u{5c5}' | '\u{5c7}')
+        || matches!(mark, '\u{64b}'..='\u{652}' | '\u{670}');
+    vowel || ('\u{370}'..='\u{3ff}').contains(&base) || base == '\u{435}' && mark == '\u{308}'
 }
 
 /// What compatibility decomposition would take the meaning from, in letters that it leaves alone.
@@ -233,6 +241,9 @@ mod tests {
             ("Cote d´Ivoire", "cote d'ivoire"),
             ("ΟΔΟΣ οδος", "οδοσ οδοσ"),
             ("か゛", "か\u{3099}"),
+            ("ΑΘΉΝΑ Ἀθήνα", "αθηνα αθηνα"),
+            ("ЁЛКА йод", "елка и\u{306}од"),
+            ("שָׁלוֹם مُحَمَّد آل", "שלום محمد ا\u{653}ل"),
             ("20 ºC", "20 °c"),
         ] {
             assert_eq!(fold(text), want, "{text}");
