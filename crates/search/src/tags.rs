@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::json;
 
+const OPEN: &str = "<tool_call>";
+const CLOSE: &str = "</tool_call>";
 /// The end token as text; it may still be on the turn.
 const END: &str = "<|im_end|>";
 /// Names of tags around thoughts.
@@ -68,7 +70,26 @@ fn last_tag(text: &str) -> usize {
 /// Where the turn begins once thoughts that were opened before it are over, and the name of the thought that is still open at its end.
 fn before_the_turn(text: &str) -> (usize, Option<usize>) {
     let (mut start, mut at, mut open) = (0, 0, None);
+    let (mut call, mut close) = (find(text, OPEN, 0), find(text, CLOSE, 0));
     while let Some(mark) = mark(text, at) {
+        // What stands in the JSON of a call that was said aloud is no tag.
+        while open.is_none()
+            && let Some(tag) = call.filter(|tag| *tag < mark.start)
+        {
+            let inside = tag + OPEN.len();
+            if close.is_some_and(|close| close < inside) {
+                close = find(text, CLOSE, inside);
+            }
+            let ends = close.unwrap_or(text.len());
+            let aloud = tag >= at && call_in(text, inside, ends).0.is_some();
+            if aloud {
+                at = (ends + CLOSE.len()).min(text.len());
+            }
+            call = find(text, OPEN, if aloud { at } else { inside });
+        }
+        if mark.start < at {
+            continue;
+        }
         at = mark.end;
         match (open, mark.opens) {
             (None, true) => open = Some(mark.name),
@@ -92,8 +113,6 @@ struct Spoken {
 
 impl Spoken {
     fn of(text: &str) -> Self {
-        const OPEN: &str = "<tool_call>";
-        const CLOSE: &str = "</tool_call>";
         let mut this = Self::default();
         let (mut at, mut called) = (0, false);
         // The next of each kind of tag, searched for again only once it lies behind.
@@ -120,10 +139,8 @@ impl Spoken {
                         close = find(text, CLOSE, inside);
                     }
                     let ends = close.unwrap_or(text.len());
-                    // A tag that another one follows before it is closed was only mentioned, unless what follows is text in JSON.
-                    let mentioned = find(text, OPEN, inside).is_some_and(|next| next < ends);
-                    let strict = serde_json::from_str(&text[inside..ends]).ok();
-                    at = match strict.or_else(|| if mentioned { None } else { json::read(&text[inside..ends]) }) {
+                    let (value, mentioned) = call_in(text, inside, ends);
+                    at = match value {
                         Some(value) => {
                             // Of several calls the first counts; what stands in the JSON of any is no tag.
                             if !std::mem::replace(&mut called, true) {
@@ -143,6 +160,14 @@ impl Spoken {
         this.aloud.push_str(&text[at..]);
         this
     }
+}
+
+/// The JSON of a call between its tags, and whether its opening tag was only mentioned: another one follows before it is closed, and
+/// not as text in JSON.
+fn call_in(text: &str, inside: usize, ends: usize) -> (Option<Value>, bool) {
+    let mentioned = find(text, OPEN, inside).is_some_and(|next| next < ends);
+    let strict = serde_json::from_str(&text[inside..ends]).ok();
+    (strict.or_else(|| if mentioned { None } else { json::read(&text[inside..ends]) }), mentioned)
 }
 
 /// A tag of a thought.
@@ -286,6 +311,16 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_of_a_thought_in_the_json_of_a_call_ends_none() {
+        let call = r#"<tool_call>{"name":"text_search","arguments":{"input":["what is </think> or </reason> for"]}}</tool_call>"#;
+        for before in ["", "<reason>r</reason>", "<think>a </reason> b</think>", "maybe <tool_call> or so</think>"] {
+            assert_eq!(query(&format!("{before}{call}")).as_deref(), Some("what is </think> or </reason> for"), "{before}");
+        }
+        let turn = format!("{call}</think><answer>Y</answer>");
+        assert_eq!((tags(&turn).call, answer(&turn).as_deref()), (None, Some("Y")));
+    }
+
+    #[test]
     fn a_thought_that_is_not_closed_reaches_to_the_end() {
         for turn in
             ["<think>maybe <answer>X</answer>", "<reason>r<tool_call>{\"name\":\"a\"}</tool_call>", "<think>a</reason><answer>X</answer>"]
@@ -316,7 +351,18 @@ mod tests {
 
     #[test]
     fn long_turns_of_nothing_but_tags_are_read_in_no_time() {
-        for piece in ["<tool_call>", "<think>", "</think>", "<answer>", "<", "<think ", "<tool_call>\"", "<tool_call></tool_call>"] {
+        for piece in [
+            "<tool_call>",
+            "<think>",
+            "</think>",
+            "<answer>",
+            "<",
+            "<think ",
+            "<tool_call>\"",
+            "<tool_call></tool_call>",
+            "<tool_call>1</tool_call></think>",
+            "<tool_call></think>",
+        ] {
             let began = std::time::Instant::now();
             let _ = tags(&piece.repeat(400_000 / piece.len()));
             assert!(began.elapsed() < std::time::Duration::from_secs(20), "{piece}: {:?}", began.elapsed());
