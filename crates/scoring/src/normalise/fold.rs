@@ -45,12 +45,13 @@ pub(super) fn fold(text: &str) -> Vec<char> {
     out
 }
 
-/// Whether writers leave a mark out as they like: on Greek letters, which lose it in capitals; the dots of a Cyrillic `ё`; the
-/// vowels of Hebrew and Arabic.
+/// Whether writers leave a mark out as they like: on Greek letters, which lose it in capitals; the dots of a Cyrillic `ё` and the
+/// stress of Cyrillic vowels; the vowels of Hebrew and Arabic.
 fn optional(base: char, mark: char) -> bool {
     let vowel = matches!(mark, '\u{591}'..='\u{5bd}' | '\u{5bf}' | '\u{5c1}' | '\u{5c2}' | '\u{5c4}' | '\u{5c5}' | '\u{5c7}')
         || matches!(mark, '\u{64b}'..='\u{652}' | '\u{670}');
-    vowel || ('\u{370}'..='\u{3ff}').contains(&base) || base == '\u{435}' && mark == '\u{308}'
+    let stressed = "аеиоуыэюя".contains(base) && matches!(mark, '\u{300}' | '\u{301}') || base == '\u{435}' && mark == '\u{308}';
+    vowel || stressed || ('\u{370}'..='\u{3ff}').contains(&base)
 }
 
 /// What compatibility decomposition would take the meaning from, in letters that it leaves alone.
@@ -242,7 +243,7 @@ mod tests {
             ("ΟΔΟΣ οδος", "οδοσ οδοσ"),
             ("か゛", "か\u{3099}"),
             ("ΑΘΉΝΑ Ἀθήνα", "αθηνα αθηνα"),
-            ("ЁЛКА йод", "елка и\u{306}од"),
+            ("ЁЛКА йод Москва\u{301} ѓ", "елка и\u{306}од москва г\u{301}"),
             ("שָׁלוֹם مُحَمَّد آل", "שלום محمد ا\u{653}ل"),
             ("20 ºC", "20 °c"),
         ] {
