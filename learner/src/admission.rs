@@ -2,7 +2,7 @@
 //! of pictures. Out: nothing, or the sentence that says why it is refused. One that passes can be trained: every token is the
 //! policy's, every picture has its places, every number is one that an honest actor can send. Pure: it knows no lease and no file.
 
-use hypereyes_domain::{PictureId, TaughtGroup, TeacherLogprobs, Trajectory};
+use hypereyes_domain::{Ending, PictureId, TaughtGroup, TeacherLogprobs, Trajectory};
 use hypereyes_pictures::Processor;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::limits::{LEAST_TAUGHT, MAX_ROUNDS, MAX_SEARCHES_PER_CALL};
@@ -54,7 +54,9 @@ impl Admission {
         if rollouts.len() != self.group_size {
             return Err(format!("{} rollouts, but the lease asks for {}", rollouts.len(), self.group_size));
         }
-        if rollouts.iter().all(|rollout| rollout.sampled_tokens() == 0) {
+        // What failed outside of the policy is masked whole, and a search engine's bad minute shall not be held against a task.
+        let teaches = |rollout: &Trajectory| rollout.sampled_tokens() > 0 || matches!(rollout.course.ending, Ending::Failed(_));
+        if !rollouts.iter().any(teaches) {
             return Err("no rollout has a token that the policy sampled".into());
         }
         let [least, most] = self.rewards;

@@ -140,6 +140,16 @@ async fn case_group_shape() {
     let mut group = room.honest(&held, "a");
     group.scored.as_mut().unwrap().scores = vec![score(1.2), score(-0.5)];
     assert_eq!(submit(&mut client, group).await.0, ReceiptOutcome::Accepted);
+    // So is a group whose rollouts all failed outside of the policy: it teaches nothing and says nothing against its task.
+    let held = lease(&mut client, "a").await;
+    let mut group = room.honest(&held, "a");
+    for rollout in &mut group.scored.as_mut().unwrap().group.as_mut().unwrap().rollouts {
+        rollout.mask = Some(v1::PackedBools { count: 3, bits: vec![0].into() });
+        rollout.logprobs = vec![0.0; 3];
+        rollout.answer = None;
+        (rollout.ending, rollout.failure) = (v1::EndingKind::Failed.into(), v1::FailureKind::Infrastructure.into());
+    }
+    assert_eq!(submit(&mut client, group).await, (ReceiptOutcome::Accepted, String::new()));
     let mut held = lease(&mut client, "a").await;
     while held.task.as_ref().unwrap().pictures.is_empty() {
         assert_eq!(submit(&mut client, room.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
