@@ -210,7 +210,6 @@ fn a_judge_that_does_not_answer_is_found_first_and_a_dry_run_calls_nobody() {
         let sets = [
             "reward_service.judge=model".to_owned(),
             "reward_service.judge_model.model=m".to_owned(),
-            "reward_service.judge_model.deadline_ms=5000".to_owned(),
             format!("reward_service.judge_model.url=http://{address}/v1"),
             format!("run_dir={}", folder.display()),
         ];

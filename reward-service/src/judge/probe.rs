@@ -6,7 +6,7 @@ use std::time::Duration;
 use hypereyes_scoring::Verdict;
 use reqwest::Url;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::Verdicts;
 use super::model::{ModelConfig, ModelJudge};
@@ -16,24 +16,22 @@ const QUESTION: &str = "What is the capital of France?";
 /// The right answer, and the one that it is to judge.
 const ANSWER: &str = "Paris";
 
-/// Asks whether a right answer is right, as often and as patiently as a run would; `false` when the judge denies it. Whoever does
-/// not even take a connection within `limit` is not asked.
+/// Asks once, within `limit`, whether a right answer is right; `false` when the judge denies it.
 ///
 /// # Errors
 /// A sentence that says why there is no verdict.
 pub async fn probe(config: &ModelConfig, limit: Duration) -> Result<bool, String> {
-    let judge = ModelJudge::new(config).map_err(|error| error.to_string())?;
-    let late = |what: &str, limit: Duration| format!("{what} within {} s", limit.as_secs_f64());
-    timeout(limit, reach(&config.url)).await.map_err(|_| late("nobody takes a connection there", limit))??;
+    let until = Instant::now() + limit;
+    let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    let once = ModelConfig { attempts: 1, attempt_timeout_ms: milliseconds, deadline_ms: milliseconds, ..config.clone() };
+    let judge = ModelJudge::new(&once).map_err(|error| error.to_string())?;
+    let late = |what: &str| format!("{what} within {} s", limit.as_secs());
+    timeout_at(until, reach(&config.url)).await.map_err(|_| late("nobody takes a connection there"))??;
     let answers = [ANSWER.to_owned()];
-    // It has a deadline of its own: `judge_model.deadline_ms`.
-    match judge.verdicts(QUESTION, &[ANSWER], &answers).await.first().copied().flatten() {
+    let asked = timeout_at(until, judge.verdicts(QUESTION, &[ANSWER], &answers)).await;
+    match asked.ok().and_then(|verdicts| verdicts.first().copied().flatten()) {
         Some(verdict) => Ok(verdict == Verdict::Correct),
-        None => {
-            let what =
-                format!("model {:?} gave no verdict on a plain question in judge_model.attempts = {}", config.model, config.attempts);
-            Err(late(&what, Duration::from_millis(config.deadline_ms)))
-        }
+        None => Err(late(&format!("model {:?} gave no verdict on a plain question", config.model))),
     }
 }
 

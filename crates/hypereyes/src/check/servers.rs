@@ -1,5 +1,5 @@
 //! Who must answer before anything is made. In: settings. Out: a finding for everybody who does not. The only part of the check that calls
-//! anybody: each gets five seconds to take a connection, and then as long as a run would give him.
+//! anybody, each with a deadline of five seconds.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use hypereyes_reward_service::judge::{self, JudgeChoice};
 
 use crate::config::Config;
 
-/// Longest wait for a connection.
+/// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether there is anybody to ask.
