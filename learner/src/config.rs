@@ -80,8 +80,8 @@ pub struct Config {
     /// Longest rollout in tokens, prompt included, that is taken. Default 40960, above the published recipe's; `up` puts its
     /// `rollout.max_context_tokens` there.
     pub max_context_tokens: usize,
-    /// Least and greatest reward that is taken. Default `[-2, 2]`: TRACE gives -0.5 to 1.2 with its published constants, and other
-    /// constants shall not need to be told here; `up` widens it to what its own can give.
+    /// Least and greatest reward that is taken. Default `[-0.5, 1.2]`: what TRACE gives with its published constants; `up` widens it
+    /// to what its own can give, and a learner by itself must be told.
     pub reward_range: [f64; 2],
     /// Sampling temperature. Default 1: the distillation's KL is defined there, so nothing else is accepted with it.
     pub temperature: f32,
@@ -155,7 +155,7 @@ impl Default for Config {
             lease_most_s: 3600,
             task_tries: 5,
             max_context_tokens: 40_960,
-            reward_range: [-2.0, 2.0],
+            reward_range: [-0.5, 1.2],
             temperature: 1.0,
             top_p: 1.0,
             lr: 3e-4,
