@@ -27,7 +27,7 @@ fn case_progress_file() {
     let sets = [
         "synth.tasks=6",
         "synth.held_out=2",
-        "learner.steps=12",
+        "learner.steps=24",
         "learner.groups_per_step=2",
         "learner.group_size=4",
         "learner.record_every=1",
@@ -62,9 +62,9 @@ fn case_progress_file() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("progress.json") && said.contains("the run goes on"), "{said}");
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(result["steps"], 12);
+    assert_eq!(result["steps"], 24);
     let steps: Vec<u64> = lines(&metrics).iter().filter_map(|line| line["step"].as_u64()).collect();
-    assert!(steps.len() < 12 && steps.last() == Some(&12) && steps.windows(2).all(|pair| pair[1] == pair[0] + 1), "{steps:?}");
+    assert!(steps.len() < 24 && steps.last() == Some(&24) && steps.windows(2).all(|pair| pair[1] == pair[0] + 1), "{steps:?}");
     let progress: Value = serde_json::from_slice(&std::fs::read(folder.join("progress.json")).unwrap()).unwrap();
     assert_eq!(progress["sittings"], 1);
 }
