@@ -17,6 +17,8 @@ use crate::config::Config;
 
 /// Tokens of a name, on average, above which a tokenizer spells names instead of knowing them.
 const SPELT: f64 = 6.0;
+/// Tokens of a byte above which it spells them byte by byte: a general tokenizer takes half a token for a byte of nonsense.
+const BYTE_BY_BYTE: f64 = 0.9;
 
 /// Tokens of a world's names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +27,15 @@ pub struct Names {
     pub mean: f64,
     /// Of the longest.
     pub most: usize,
+    /// Of a byte, on average.
+    pub of_byte: f64,
+}
+
+impl Names {
+    /// Whether the tokenizer knows none of the words: to a policy with it, names are strings of letters that it never learned.
+    fn are_strange(&self) -> bool {
+        self.mean > SPELT && self.of_byte > BYTE_BY_BYTE
+    }
 }
 
 impl fmt::Display for Names {
@@ -36,7 +47,8 @@ impl fmt::Display for Names {
 /// What the names of the world's entities take.
 pub fn names(world: &World, chat: &Chat) -> Names {
     let counts: Vec<usize> = world.entities().iter().map(|entity| chat.encode(&entity.name).len()).collect();
-    Names { mean: counts.iter().sum::<usize>() as f64 / counts.len().max(1) as f64, most: counts.iter().copied().max().unwrap_or(0) }
+    let (all, bytes) = (counts.iter().sum::<usize>() as f64, world.entities().iter().map(|entity| entity.name.len()).sum::<usize>());
+    Names { mean: all / counts.len().max(1) as f64, most: counts.iter().copied().max().unwrap_or(0), of_byte: all / bytes.max(1) as f64 }
 }
 
 /// Tokens of the shortest useful episode about some pictures: all looked at in one round, one fact of each read in the next, an answer.
@@ -114,6 +126,15 @@ pub fn findings(config: &Config, world: &World, chat: &Chat, context: usize) -> 
         }
     };
     let says = format!("in the policy's tokens {names} (world {:?})", world.name());
+    if names.are_strange() {
+        let message = format!(
+            "is {:?}, and in the policy's tokens {names}: its tokenizer spells this world's names byte by byte, and it was trained on none of them; make a policy of this world \
+             (`hypereyes synth`, then `hypereyes sft` without --model) and set `policy` and `teacher` to it",
+            world.name()
+        );
+        found.refuse("world", message);
+        return found;
+    }
     if easy.episode > context {
         let message = format!(
             "is {context}: {says}, and the shortest episode about {fewest} pictures has {} tokens, {} of them the question; set it, \
@@ -123,8 +144,9 @@ pub fn findings(config: &Config, world: &World, chat: &Chat, context: usize) -> 
         found.refuse("rollout.max_context_tokens", message);
     } else if names.mean > SPELT {
         let message = format!(
-            "is spelt: {says}, where an episode has {context}; the tokenizer does not know this world's words and spells them, which no policy of a few million \
-             parameters was trained for. Take a policy of this world: `hypereyes sft` without --model makes one"
+            "is {:?}, and in the policy's tokens {names}, where an episode has {context}: the tokenizer spells this world's names in pieces, which takes room and is hard for a small \
+             policy; one that was trained on this world (`hypereyes sft`) has it easier",
+            world.name()
         );
         found.warn("world", message);
     } else if hard.episode > context {
@@ -155,24 +177,37 @@ mod tests {
     }
 
     #[test]
-    fn a_world_that_the_tokenizer_spells_in_bytes_is_refused_where_the_context_cannot_hold_it() {
+    fn a_world_that_the_tokenizer_spells_in_bytes_is_refused() {
         let world = World::embedded().expect("the embedded pack is sound");
         let [own, other] = chats(&world);
         let config = Config::default();
-        assert_eq!(names(&world, &own), Names { mean: 1.0, most: 1 });
+        let known = names(&world, &own);
+        assert_eq!((known.mean, known.most), (1.0, 1));
         assert_eq!(findings(&config, &world, &own, 768), Findings::default());
         let spelt = names(&world, &other);
-        assert!(spelt.mean > 7.0 && spelt.most > 20, "{spelt}");
-        let line = findings(&config, &world, &other, 256).result().expect_err("256 tokens are not enough").to_string();
-        for part in ["rollout.max_context_tokens is 256", "tokens on average", "engine.max_context"] {
+        assert!(spelt.mean > 7.0 && spelt.most > 20 && spelt.are_strange(), "{spelt}");
+        // However much room there is: nobody was trained to read it.
+        for context in [256, 1 << 20] {
+            let line = findings(&config, &world, &other, context).result().expect_err("strange names").to_string();
+            assert!(line.starts_with("world ") && line.contains("byte by byte") && line.contains("tokens on average"), "{line}");
+        }
+        // In pieces is dear and no mistake.
+        let pieces = Names { of_byte: 0.5, ..spelt };
+        assert!(!pieces.are_strange());
+    }
+
+    #[test]
+    fn a_context_that_cannot_hold_an_episode_is_refused_with_one_that_can() {
+        let world = World::embedded().expect("the embedded pack is sound");
+        let [own, _] = chats(&world);
+        let config = Config::default();
+        let line = findings(&config, &world, &own, 40).result().expect_err("40 tokens are not enough").to_string();
+        for part in ["rollout.max_context_tokens is 40", "tokens on average", "engine.max_context"] {
             assert!(line.contains(part), "{line}");
         }
-        // A number that would do is one that does.
-        let enough = shortest(&config, &world, &other, config.synth.pictures[1]).expect("a prompt").episode;
-        let spelt = findings(&config, &world, &other, 2048);
-        assert!(!spelt.is_refused() && spelt.warned()[0].to_string().contains("tokens on average"), "{spelt:?}");
+        let enough = shortest(&config, &world, &own, config.synth.pictures[1]).expect("a prompt").episode;
         assert!(line.contains(&format!("to {enough} or more")), "{line}");
-        assert!(!findings(&config, &world, &other, enough).is_refused());
+        assert!(!findings(&config, &world, &own, enough).is_refused());
     }
 
     #[test]
