@@ -59,6 +59,11 @@ fn plain(text: &str, out: &mut Form) -> bool {
                 end += 1;
                 continue;
             }
+            // Initials may go on behind blanks.
+            b'.' if end - start == 1 && bytes.get(at + 1).is_some_and(u8::is_ascii_whitespace) => {
+                start = 0;
+                break;
+            }
             b'\'' | b'`' | b'.' => continue,
             b' ' | b',' | b';' | b':' | b'!' | b'?' | b'(' | b')' | b'\t' | b'\n' | b'\r' => {}
             b'-' if letter(at.checked_sub(1)) && letter(Some(at + 1)) => {}

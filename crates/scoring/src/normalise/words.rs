@@ -191,6 +191,7 @@ impl Place<'_> {
             '"' => self.quote(words),
             // `No.5` is two words.
             '.' if self.digit(after) => words.end(),
+            '.' if self.joins_initials() => return self.seen_after(at + 1),
             '.' | '°' => {}
             '-' => self.minus(words),
             '+' => self.plus(words),
@@ -222,6 +223,16 @@ impl Place<'_> {
             }
         }
         at + 1
+    }
+
+    /// Whether this stop stands behind an initial and before another one: `J. K.` is `J.K.`.
+    fn joins_initials(&self) -> bool {
+        let next = self.seen_after(self.at + 1);
+        let initial = |letter: Option<char>| letter.is_some_and(char::is_alphabetic);
+        initial(self.before(1))
+            && !self.alphanumeric(self.before(2))
+            && initial(self.text.get(next).copied())
+            && self.text.get(next + 1) == Some(&'.')
     }
 
     /// Part of a name (`Nuku'alofa`), a quote, or feet and minutes behind a number.
