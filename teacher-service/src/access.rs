@@ -150,6 +150,22 @@ impl Access {
     /// # Errors
     /// A text that names the host.
     pub async fn look(&self, source: &Source) -> Result<(), String> {
+        self.resolved(source).await.map_err(|error| error.to_string())
+    }
+
+    /// What of the settings keeps a source from being used, if anything does: unlike a host that is away, no later try ends
+    /// otherwise.
+    pub async fn forbids(&self, source: &Source) -> Option<String> {
+        if let Source::Server(server) = source
+            && let Err(reason) = self.key(server)
+        {
+            return Some(reason);
+        }
+        let error = self.resolved(source).await.err()?;
+        (error.kind() == std::io::ErrorKind::PermissionDenied).then(|| format!("{source}: {error}"))
+    }
+
+    async fn resolved(&self, source: &Source) -> std::io::Result<()> {
         let (host, port) = match source {
             _ if self.is_own(source) => return Ok(()),
             Source::Folder(_) => return Ok(()),
@@ -159,10 +175,10 @@ impl Access {
             },
             Source::Store(url) if !matches!(url.scheme(), "http" | "https") => return Ok(()),
             Source::Store(url) => web::place(url),
-            Source::Server(server) => web::place(&server.address().ok_or("its address has no host")?),
+            Source::Server(server) => web::place(&server.address().ok_or_else(|| std::io::Error::other("its address has no host"))?),
         };
         let host = host.trim_matches(['[', ']']);
-        self.reach.resolve(host, port).await.map(drop).map_err(|error| error.to_string())
+        self.reach.resolve(host, port).await.map(drop)
     }
 
     /// Whether a store may send one on to this address.

@@ -246,8 +246,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         fetched: config.store.as_ref().map(|store| store.join("fetched")),
     };
     let ledger = Ledger::open(config.store.as_deref())?;
+    let access = limits.access.clone();
     let registry = Registry::new(limits, ledger, Duration::from_secs(config.keep_groups_s));
-    let Some(first) = shutdown.race(first(&registry, &config)).await else { return Ok(()) };
+    let Some(first) = shutdown.race(first(&registry, &config, &access)).await else { return Ok(()) };
     first?;
     if let Some(path) = &config.announce {
         announce(path, &Announcement::new(server.addr(), metrics))?;
@@ -265,11 +266,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 }
 
 /// What served last, or else the model of the configuration. A model of this machine that is wrong will be as wrong at the next
-/// try; one behind a server is waited for.
-async fn first(registry: &Arc<Registry>, config: &Config) -> Result<(), BadInput> {
+/// try, and so will one that the settings forbid; one behind a server is waited for.
+async fn first(registry: &Arc<Registry>, config: &Config, access: &Access) -> Result<(), BadInput> {
     let mut backoff = Backoff::new(&BackoffConfig::default());
     loop {
-        let Err((error, patient)) = try_first(registry, config).await else { return Ok(()) };
+        let Err((error, patient)) = try_first(registry, config, access).await else { return Ok(()) };
         let text = format!("the teacher service cannot start: {error}");
         if !patient {
             return Err(BadInput::new(text));
@@ -280,12 +281,15 @@ async fn first(registry: &Arc<Registry>, config: &Config) -> Result<(), BadInput
 }
 
 /// One try, and whether another may help.
-async fn try_first(registry: &Arc<Registry>, config: &Config) -> Result<(), (String, bool)> {
+async fn try_first(registry: &Arc<Registry>, config: &Config, access: &Access) -> Result<(), (String, bool)> {
     let wrong = |error: String| (error, false);
     let id = ids::teacher("id", config.id.clone()).map_err(|invalid| wrong(invalid.to_string()))?;
     let source: Source = config.model.parse().map_err(|reason| wrong(format!("model: {reason}")))?;
     if let Some(source) = registry.active_source() {
         let source: Source = source.parse().map_err(wrong)?;
+        if let Some(reason) = access.forbids(&source).await {
+            return Err(wrong(format!("what served last may not any more: {reason}")));
+        }
         let restored = registry.restore().await;
         return restored.map(drop).map_err(|error| (error.to_string(), source.is_away()));
     }
@@ -313,5 +317,27 @@ mod tests {
             run(Config { listen, model: "/nowhere/teacher".into(), ..Config::default() }, Shutdown::new()).await.expect_err("no model");
         assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT);
         assert!(error.to_string().contains("/nowhere/teacher"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_served_last_and_is_not_allowed_any_more_ends_the_service_with_its_reason() {
+        for (source, names) in [
+            ("grpc://10.0.0.7:7002", "`hosts`"),
+            ("vllm+https://models.example.org?tokenizer=/t&model=m&key_env=TEACHER_KEY", "keys = [{ env"),
+        ] {
+            let store = tempfile::tempdir().expect("a temporary folder");
+            let mut ledger = Ledger::open(Some(store.path())).expect("a fresh one");
+            let kept = ledger::Kept { id: "old".into(), source: source.into(), digest: String::new() };
+            ledger.loaded(kept).expect("writes");
+            ledger.promoted(&"old".into(), 1).expect("writes");
+            drop(ledger);
+            let (listen, store) = ("127.0.0.1:0".parse().expect("an address"), Some(store.path().to_owned()));
+            let config = Config { listen, store, model: "/models/teacher".into(), ..Config::default() };
+            let ended =
+                tokio::time::timeout(Duration::from_secs(60), run(config, Shutdown::new())).await.expect("it does not go on trying");
+            let error = ended.expect_err("it may not be asked");
+            assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT);
+            assert!(error.to_string().contains("what served last may not any more") && error.to_string().contains(names), "{error}");
+        }
     }
 }
