@@ -10,12 +10,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use hypereyes_domain::{ActorId, Failure, GroupId, PolicyVersion, TaskId, TaughtGroup};
+use hypereyes_run::ledger::{Event, Ledger};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Event, Ledger};
 use crate::shares::Shares;
 use crate::trials::Trials;
 

@@ -6,7 +6,6 @@
 //! It does not know how rollouts are made, what a tool is, or how answers are judged.
 
 pub mod admission;
-pub mod audit;
 mod batch;
 pub mod checkpoint;
 pub mod config;
@@ -14,8 +13,6 @@ mod follow;
 pub mod intake;
 pub mod keeper;
 pub mod layout;
-pub mod ledger;
-pub mod lines;
 pub mod lora;
 pub mod metrics;
 pub mod optim;
@@ -24,7 +21,6 @@ pub mod passes;
 mod places;
 pub mod ranks;
 pub mod rl;
-pub mod saved;
 mod sealed;
 pub mod service;
 pub mod sft;

@@ -20,10 +20,6 @@ pub const HOLDS_TOO_MUCH: &str = "hypereyes_learner_peer_holds_too_much_total";
 pub const STEPS_BROKEN_OFF: &str = "hypereyes_learner_steps_broken_off_total";
 /// Checkpoints that could not be written; the one before stays in force, and the next step tries again.
 pub const CHECKPOINTS_FAILED: &str = "hypereyes_learner_checkpoints_failed_total";
-/// Tries to append lines that failed, by `file` (`groups`, `metrics`, `trajectories`); they are tried again.
-pub const LINES_FAILED: &str = "hypereyes_learner_lines_failed_total";
-/// Lines that were given up, by `file`: too many waited.
-pub const LINES_LOST: &str = "hypereyes_learner_lines_lost_total";
 /// Seconds that the learner waited for groups.
 pub const STARVED: &str = "hypereyes_learner_starved_seconds_total";
 /// Share of its recent time (the last half minute or so) that the learner waited for groups while there were tasks to hand out: too
@@ -50,6 +46,7 @@ pub const UNTAUGHT: &str = "hypereyes_learner_untaught_rollouts_total";
 /// Tells the recorder what the names mean.
 pub fn describe() {
     hypereyes_collective::metrics::describe();
+    hypereyes_run::metrics::describe();
     describe_counter!(GROUPS_DROPPED, "Groups that were not trained, by reason");
     describe_counter!(GROUPS_TRAINED, "Groups that were trained");
     describe_counter!(IMPOSSIBLE_REFERENCES, "References of a checkpoint that nobody can have reached, left out");
@@ -60,8 +57,6 @@ pub fn describe() {
     describe_counter!(HOLDS_TOO_MUCH, "Calls refused because the peer holds too much already");
     describe_counter!(STEPS_BROKEN_OFF, "Steps broken off because the learner was told to stop");
     describe_counter!(CHECKPOINTS_FAILED, "Checkpoints that could not be written");
-    describe_counter!(LINES_FAILED, "Tries to append lines that failed, by file");
-    describe_counter!(LINES_LOST, "Lines given up, by file");
     describe_counter!(STARVED, Unit::Seconds, "Time that the learner waited for groups");
     describe_gauge!(STARVED_RATIO, "Share of its recent time that the learner waited for groups which more actors could have made");
     describe_gauge!(STEP_SECONDS, Unit::Seconds, "Duration of the last optimiser step");

@@ -4,8 +4,8 @@
 //! ends, metrics and checkpoints. Waits for a full batch; is unblocked by the service's bell. The model lives on one
 //! thread; the async side only moves batches to it and versions back.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,14 +14,17 @@ use anyhow::{Context, Result};
 use hypereyes_chassis::ready::announce;
 use hypereyes_chassis::{Announcement, BadInput, Security, Server, Shutdown, telemetry};
 use hypereyes_collective::Hub;
-use hypereyes_domain::{PolicyVersion, Reference, Task, TaskId, TaughtGroup};
+use hypereyes_domain::{PolicyVersion, Reference, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
 use hypereyes_pictures::{Processor, Shelf};
 use hypereyes_policy::checkpoint::{self as model_files, Saver, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::orders::Order;
+use hypereyes_run::{
+    LearnerFolder, Lines, Recorded, SavedPolicy, Step, follow, format,
+    ledger::{Event, Ledger},
+};
 use hypereyes_weights::{Publisher, Snapshot};
-use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
 use crate::admission::Admission;
@@ -30,16 +33,13 @@ use crate::checkpoint::{self, State};
 use crate::config::Config;
 use crate::intake::{Bounds, Intake};
 use crate::keeper::{KeptReferences, ReferenceKeeper};
-use crate::ledger::{Event, Ledger};
-use crate::lines::Lines;
 use crate::lora::Lora;
 use crate::metrics::{CHECKPOINTS_FAILED, STEPS_BROKEN_OFF};
 use crate::pace::Pace;
 use crate::ranks::Meeting;
-use crate::saved::{self, Receipt};
 use crate::service::{GroupPlan, Service, Shared};
 use crate::start::Start;
-use crate::step::{self, Measured};
+use crate::step;
 use crate::tasks::Tasks;
 use crate::trainer::{Moments, TrainError, Trainer};
 
@@ -70,21 +70,24 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let serving = Shutdown::new();
     let _probes = server.health().listen(config.health_listen, &serving).await?;
     let tasks = Tasks::load(&config.tasks)?;
+    let out = LearnerFolder::new(&config.out);
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     let (model, published) = model_files::read(&config.policy).map_err(bad)?;
     config.of_model(&published).result()?;
-    let saver = Saver::new(&saved::policy(&config.out), Some(&config.policy)).map_err(bad)?;
+    let saver = Saver::new(&out.policy(), Some(&config.policy)).map_err(bad)?;
     saver.check_free(&model, StoredDtype::F32, 12 * model.parameters()).map_err(bad)?;
     for left in saver.left_out() {
         tracing::warn!(policy = %config.policy.display(), "does not go along with what is trained: {left}");
     }
     std::fs::create_dir_all(&config.out).with_context(|| format!("cannot make {}", config.out.display()))?;
-    let resumed = checkpoint::load(&config.out.join("checkpoint"))?;
+    format::admit(out.root())?;
+    format::mark(out.root()).with_context(|| format!("cannot write into {}", config.out.display()))?;
+    let resumed = checkpoint::load(&out.checkpoint())?;
     let weights = match &resumed {
         Some(state) => state.weights.clone(),
         None => published,
     };
-    let mut ledger = Ledger::open(&config.out.join("groups.jsonl")).context("cannot open groups.jsonl")?;
+    let mut ledger = Ledger::open(&out.ledger()).context("cannot open groups.jsonl")?;
     let (mut step, mut version, mut before) = (0, PolicyVersion(0), 0.0);
     let mut references: BTreeMap<TaskId, Reference> =
         tasks.all().filter_map(|task| task.reference.map(|reference| (task.id.clone(), reference))).collect();
@@ -174,7 +177,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let (config, shared, keeper) = (&config, &shared, &keeper);
     // What a restore took away: shown before the checkpoint, and not to be shown again after it.
     let lost = restore.map_or_else(BTreeMap::new, |_| candidates.clone());
-    let trajectories = Lines::new(&config.out.join("trajectories.jsonl"), "trajectories");
+    let trajectories = Lines::new(&out.trajectories(), "trajectories");
     let mut run = Loop {
         config,
         shared,
@@ -301,8 +304,8 @@ impl Loop<'_> {
     }
 
     async fn steps(&mut self, kept: &mut KeptReferences, shutdown: &Shutdown) -> Result<()> {
-        let path = self.config.out.join("metrics.jsonl");
-        if let Err(error) = forget_after(&path, self.step) {
+        let path = LearnerFolder::new(&self.config.out).metrics();
+        if let Err(error) = follow::forget_after(&path, self.step) {
             // Who reads it takes the later of two lines of one step.
             tracing::warn!(file = %path.display(), %error, "steps that will be taken again stay in the file");
         }
@@ -323,7 +326,8 @@ impl Loop<'_> {
                 let starved = waiting.elapsed().as_secs_f64();
                 pace.waited(hungry);
                 if let Some(mut measured) = self.train(batch, shutdown).await? {
-                    measured.starved_seconds = starved;
+                    measured.starved_seconds = Some(starved);
+                    measured.publish();
                     metrics.append(&measured);
                     tracing::info!(step = self.step, accuracy = measured.accuracy, rounds = measured.rounds, "step");
                     if self.unsaved || self.step.is_multiple_of(self.config.checkpoint_every.max(1)) {
@@ -370,7 +374,7 @@ impl Loop<'_> {
     }
 
     /// Takes a step with what of the batch can be trained; nothing where nothing can, or where it was told to stop.
-    async fn train(&mut self, batch: Vec<TaughtGroup>, shutdown: &Shutdown) -> Result<Option<Measured>> {
+    async fn train(&mut self, batch: Vec<TaughtGroup>, shutdown: &Shutdown) -> Result<Option<Step>> {
         let (shared, model, version, lr) = (self.shared.clone(), self.model.clone(), self.version, self.config.rate(self.step));
         let prepared = tokio::task::spawn_blocking(move || batch::prepare(&shared, &model, batch)).await;
         let batch::Prepared { groups, pictures, encoded, dropped } = prepared.context("the thread that reads pictures died")?;
@@ -430,10 +434,11 @@ impl Loop<'_> {
         {
             let mut intake = self.shared.intake();
             intake.trained(&batch, self.version, self.step);
-            (measured.groups_trained, measured.groups_dropped, _, measured.epoch) = intake.counts();
-            measured.tasks_set_aside = intake.set_aside().len();
+            let (trained, dropped, _, epoch) = intake.counts();
+            (measured.groups_trained, measured.groups_dropped, measured.epoch) = (Some(trained), Some(dropped), Some(epoch));
+            measured.tasks_set_aside = Some(intake.set_aside().len() as u64);
         }
-        (measured.step, measured.version, measured.seconds) = (self.step, self.version.0, self.seconds());
+        (measured.step, measured.version, measured.seconds) = (self.step, Some(self.version.0), Some(self.seconds()));
         if self.step.is_multiple_of(self.config.record_every.max(1)) || self.step == 1 {
             self.record(&batch);
         }
@@ -442,15 +447,9 @@ impl Loop<'_> {
 
     /// Writes some trajectories of a step with their tasks, for people and for the report.
     fn record(&mut self, batch: &[TaughtGroup]) {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            step: u64,
-            task: &'a Task,
-            group: &'a TaughtGroup,
-        }
         for group in batch {
             let Some(task) = self.shared.tasks.get(&group.scored.group.task) else { continue };
-            self.trajectories.append(&Line { step: self.step, task, group });
+            self.trajectories.append(&Recorded { step: self.step, task: Cow::Borrowed(task), group: Cow::Borrowed(group) });
         }
     }
 
@@ -535,9 +534,10 @@ impl Loop<'_> {
 
     fn write(&self, state: &State) -> Result<()> {
         let bench = self.bench.as_ref().context("a step died, the last checkpoint stays in force")?;
-        checkpoint::save(&self.config.out.join("checkpoint"), state, self.config.checkpoint_keep)?;
+        let out = LearnerFolder::new(&self.config.out);
+        checkpoint::save(&out.checkpoint(), state, self.config.checkpoint_keep)?;
         let saved = self.saver.save(bench.trainer.config(), bench.trainer.weights(), StoredDtype::F32)?;
-        Receipt { step: state.step, digest: saved.digest }.write(&self.config.out).context("cannot write policy.json")?;
+        SavedPolicy { step: state.step, digest: saved.digest }.write(out.root()).context("cannot write policy.json")?;
         Ok(())
     }
 }
@@ -548,19 +548,4 @@ fn on_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 's
     let body = move || drop(done.send(work()));
     std::thread::Builder::new().name(name.into()).spawn(body).context("cannot start a thread")?;
     Ok(ended)
-}
-
-/// Takes the steps after `step` out of a file of metrics: they will be taken again.
-fn forget_after(path: &Path, step: u64) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Line {
-        step: u64,
-    }
-    let Ok(text) = std::fs::read_to_string(path) else { return Ok(()) };
-    let stands = |line: &&str| serde_json::from_str::<Line>(line).is_ok_and(|line| line.step <= step);
-    let kept: String = text.lines().filter(stands).flat_map(|line| [line, "\n"]).collect();
-    if kept.len() < text.len() {
-        hypereyes_chassis::atomic::write(path, kept.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
 }

@@ -15,85 +15,15 @@ use hypereyes_policy::Error;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::frozen::Wanted;
 use hypereyes_policy::score::{self, Sample};
+use hypereyes_run::Step;
 use hypereyes_scoring::cas;
 use serde::{Deserialize, Serialize};
 
-use crate::taught::{Sums, Taught};
+use crate::taught::Sums;
 use crate::trainer::{TrainError, Trainer};
 
 /// Pictures of a batch as patches.
 pub type Pictures = HashMap<PictureId, Arc<Patches>>;
-
-/// One line of `metrics.jsonl`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Measured {
-    /// Optimiser steps done.
-    pub step: u64,
-    /// Version that the step made.
-    pub version: u64,
-    /// Pass over the tasks.
-    pub epoch: u64,
-    /// Seconds since the learner started.
-    pub seconds: f64,
-    /// Seconds in the step itself.
-    pub step_seconds: f64,
-    /// Seconds that the learner waited for the batch.
-    pub starved_seconds: f64,
-    /// The objective's value.
-    pub loss: f64,
-    /// Gradient norm before clipping.
-    pub grad_norm: f64,
-    /// Learning rate.
-    pub lr: f64,
-    /// Mean reward of judged rollouts.
-    pub reward: Option<f64>,
-    /// Share of judged rollouts that are right.
-    pub accuracy: Option<f64>,
-    /// Mean tool rounds.
-    pub rounds: f64,
-    /// Mean searches.
-    pub searches: f64,
-    /// Mean thousand tokens of a rollout.
-    pub kilotokens: f64,
-    /// Cost-aware score of the batch's means.
-    pub cas: Option<f64>,
-    /// Mean rounds of the references the batch was scored against.
-    pub reference_rounds: Option<f64>,
-    /// Mean searches of those.
-    pub reference_searches: Option<f64>,
-    /// Mean log-prob gap to the teacher over distilled tokens.
-    pub opd_reverse_kl: Option<f64>,
-    /// Share of rollouts that the teacher's word shaped.
-    pub distilled: f64,
-    /// Share of rollouts routed to the teacher without an answer from it.
-    pub untaught: f64,
-    /// Share of trained tokens that the teacher's word shaped.
-    pub distilled_tokens: f64,
-    /// What each teacher did.
-    pub teachers: Taught,
-    /// Share of clipped tokens.
-    pub clip_fraction: f64,
-    /// Mean importance weight before truncation.
-    pub tis_mean: f64,
-    /// Mean absolute log-prob gap between learner and sampler.
-    pub train_rollout_logprob_abs_diff: f64,
-    /// Groups whose rewards are all equal, those of one verdict or none among them: they teach nothing but what the teacher says.
-    pub zero_variance_groups: usize,
-    /// Mean versions between sampling and training.
-    pub staleness: f64,
-    /// Worst of those.
-    pub staleness_max: u64,
-    /// Tokens passed through the model.
-    pub tokens: usize,
-    /// Tokens trained per second of the step.
-    pub tokens_per_second: f64,
-    /// Groups trained so far.
-    pub groups_trained: u64,
-    /// Groups dropped so far.
-    pub groups_dropped: u64,
-    /// Tasks that failed too often and are not leased any more.
-    pub tasks_set_aside: usize,
-}
 
 /// What a rank measured in its part of a batch.
 #[derive(Default, Serialize, Deserialize)]
@@ -117,7 +47,7 @@ pub fn train(
     temperature: f64,
     lr: f64,
     version: PolicyVersion,
-) -> Result<Measured, TrainError> {
+) -> Result<Step, TrainError> {
     let began = Instant::now();
     let (samples, mut sequences) = lay_out(groups, pictures)?;
     let teachers: Vec<Option<&TeacherLogprobs>> = groups.iter().flat_map(|group| group.teacher.iter().map(Option::as_ref)).collect();
@@ -177,30 +107,31 @@ pub fn train(
         metrics::counter!(crate::metrics::STEPS_SKIPPED).increment(1);
     }
     let mut measured = describe(groups, version);
-    measured.zero_variance_groups = advantages.zero_variance_groups + advantages.small_groups;
+    measured.zero_variance_groups = Some((advantages.zero_variance_groups + advantages.small_groups) as u64);
     let n = sequences.len() as f64;
-    measured.loss = loss;
-    measured.grad_norm = grad_norm;
-    measured.lr = lr;
+    measured.loss = Some(loss);
+    measured.grad_norm = Some(grad_norm);
+    measured.lr = Some(lr);
     measured.opd_reverse_kl = sums.opd_reverse_kl;
-    measured.distilled = sums.distilled_sequences as f64 / n;
-    measured.untaught = sums.untaught_sequences as f64 / n;
-    measured.distilled_tokens = sums.distilled_tokens as f64 / sums.trained_tokens.max(1) as f64;
+    measured.distilled = Some(sums.distilled_sequences as f64 / n);
+    measured.untaught = Some(sums.untaught_sequences as f64 / n);
+    measured.distilled_tokens = Some(sums.distilled_tokens as f64 / sums.trained_tokens.max(1) as f64);
     measured.teachers = taught.means();
     for (teacher, means) in &measured.teachers {
-        metrics::gauge!(crate::metrics::TEACHER_KL, "teacher" => teacher.clone()).set(means.reverse_kl);
-        metrics::counter!(crate::metrics::TEACHER_TOKENS, "teacher" => teacher.clone()).increment(means.tokens as u64);
+        metrics::gauge!(crate::metrics::TEACHER_KL, "teacher" => teacher.clone()).set(means.reverse_kl.unwrap_or(f64::NAN));
+        metrics::counter!(crate::metrics::TEACHER_TOKENS, "teacher" => teacher.clone()).increment(means.tokens);
         if let Some(overlap) = means.top_overlap {
             metrics::gauge!(crate::metrics::TEACHER_OVERLAP, "teacher" => teacher.clone()).set(overlap);
         }
     }
     metrics::counter!(crate::metrics::UNTAUGHT).increment(sums.untaught_sequences as u64);
-    measured.clip_fraction = sums.pg_clipfrac;
-    measured.tis_mean = sums.tis;
-    measured.train_rollout_logprob_abs_diff = sums.train_rollout_logprob_abs_diff;
-    measured.step_seconds = began.elapsed().as_secs_f64();
-    measured.tokens_per_second = measured.tokens as f64 / measured.step_seconds.max(1e-9);
-    metrics::gauge!(crate::metrics::STEP_SECONDS).set(measured.step_seconds);
+    measured.clip_fraction = Some(sums.pg_clipfrac);
+    measured.tis_mean = Some(sums.tis);
+    measured.train_rollout_logprob_abs_diff = Some(sums.train_rollout_logprob_abs_diff);
+    let seconds = began.elapsed().as_secs_f64();
+    measured.step_seconds = Some(seconds);
+    measured.tokens_per_second = measured.tokens.map(|tokens| tokens as f64 / seconds.max(1e-9));
+    metrics::gauge!(crate::metrics::STEP_SECONDS).set(seconds);
     metrics::counter!(crate::metrics::GROUPS_TRAINED).increment(groups.len() as u64);
     Ok(measured)
 }
@@ -288,7 +219,7 @@ fn lay_out(groups: &[TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, 
 }
 
 /// What a batch looks like before any training.
-fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Measured {
+fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Step {
     let rollouts: Vec<_> = groups.iter().flat_map(|group| group.scored.group.rollouts.iter().zip(&group.scored.scores)).collect();
     let n = rollouts.len().max(1) as f64;
     let mean = |of: &dyn Fn(&(&hypereyes_domain::Trajectory, &hypereyes_domain::Score)) -> f64| rollouts.iter().map(of).sum::<f64>() / n;
@@ -301,18 +232,18 @@ fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Measured {
     let accuracy = of_judged(right as f64);
     let (rounds, kilotokens) =
         (mean(&|(rollout, _)| f64::from(rollout.course.round_count())), mean(&|(rollout, _)| rollout.tokens() as f64) / 1000.0);
-    Measured {
+    Step {
         reward: of_judged(judged.iter().map(|(_, score)| score.reward).sum()),
         accuracy,
-        rounds,
-        searches: mean(&|(rollout, _)| f64::from(rollout.course.searches())),
-        kilotokens,
+        rounds: Some(rounds),
+        searches: Some(mean(&|(rollout, _)| f64::from(rollout.course.searches()))),
+        kilotokens: Some(kilotokens),
         cas: accuracy.map(|accuracy| cas(accuracy, kilotokens, rounds)),
         reference_rounds: of_references(references.iter().map(|reference| u64::from(reference.rounds)).sum()),
         reference_searches: of_references(references.iter().map(|reference| u64::from(reference.searches)).sum()),
-        staleness: lag.iter().map(|lag| *lag as f64).sum::<f64>() / lag.len().max(1) as f64,
-        staleness_max: lag.iter().copied().max().unwrap_or(0),
-        tokens: rollouts.iter().map(|(rollout, _)| rollout.tokens()).sum(),
-        ..Measured::default()
+        staleness: Some(lag.iter().map(|lag| *lag as f64).sum::<f64>() / lag.len().max(1) as f64),
+        staleness_max: Some(lag.iter().copied().max().unwrap_or(0)),
+        tokens: Some(rollouts.iter().map(|(rollout, _)| rollout.tokens() as u64).sum()),
+        ..Step::default()
     }
 }

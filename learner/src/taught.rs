@@ -4,23 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use hypereyes_domain::TeacherLogprobs;
+use hypereyes_run::TeacherMeans;
 use serde::{Deserialize, Serialize};
-
-/// Per teacher version, as `name#epoch`.
-pub type Taught = BTreeMap<String, Means>;
-
-/// Means of a batch under one teacher.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Means {
-    /// Rollouts that it shaped.
-    pub rollouts: usize,
-    /// Their sampled tokens.
-    pub tokens: usize,
-    /// Mean of `log p_policy - log p_teacher` over those tokens: an estimate of KL(policy || teacher).
-    pub reverse_kl: f64,
-    /// Share of the teacher's likeliest tokens that are among the policy's as many likeliest; `None` where nobody asked for them.
-    pub top_overlap: Option<f64>,
-}
 
 /// Sums of a part of a batch; parts add up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -70,12 +55,13 @@ impl Sums {
         }
     }
 
-    /// The means.
-    pub fn means(&self) -> Taught {
+    /// The means, per teacher version as `name#epoch`.
+    pub fn means(&self) -> BTreeMap<String, TeacherMeans> {
         let mean = |(teacher, sum): (&String, &Sum)| {
             let overlap = (sum.named > 0).then(|| sum.shared as f64 / sum.named as f64);
             let reverse_kl = sum.gap / sum.tokens.max(1) as f64;
-            (teacher.clone(), Means { rollouts: sum.rollouts, tokens: sum.tokens, reverse_kl, top_overlap: overlap })
+            let (rollouts, tokens) = (sum.rollouts as u64, sum.tokens as u64);
+            (teacher.clone(), TeacherMeans { rollouts, tokens, reverse_kl: Some(reverse_kl), top_overlap: overlap })
         };
         self.0.iter().map(mean).collect()
     }
@@ -98,7 +84,7 @@ mod tests {
         other.compare(&teacher(2, vec![1, 2]), &[1], 1);
         one.absorb(&other);
         let means = one.means();
-        assert_eq!(means["t#1"], Means { rollouts: 2, tokens: 3, reverse_kl: 2.0, top_overlap: Some(0.75) });
-        assert_eq!(means["t#2"], Means { rollouts: 1, tokens: 1, reverse_kl: 0.5, top_overlap: None });
+        assert_eq!(means["t#1"], TeacherMeans { rollouts: 2, tokens: 3, reverse_kl: Some(2.0), top_overlap: Some(0.75) });
+        assert_eq!(means["t#2"], TeacherMeans { rollouts: 1, tokens: 1, reverse_kl: Some(0.5), top_overlap: None });
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hypereyes_domain::{Failure, PolicyVersion, TaskId};
 use hypereyes_learner::intake::{Answer, Bounds, Intake, Lease, Receipt};
-use hypereyes_learner::ledger::Ledger;
+use hypereyes_run::ledger::Ledger;
 
 use crate::support::group;
 

@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use hypereyes_domain::{Failure, PolicyVersion, TaskId};
-use hypereyes_learner::audit::audit;
 use hypereyes_learner::intake::{Answer, Bounds, Cursor, Intake, Lease, Receipt};
-use hypereyes_learner::ledger::{Event, Ledger};
+use hypereyes_run::{
+    audit::audit,
+    ledger::{Event, Ledger},
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -21,6 +21,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "hypereyes-scoring",
             "hypereyes-objective",
             "hypereyes-dataset",
+            "hypereyes-run",
         ],
     ),
     (4, &["hypereyes-rollout", "hypereyes-weights", "hypereyes-reward-service", "hypereyes-teacher-service"]),

@@ -8,11 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use hypereyes_chassis::config;
+use hypereyes_run::RunFolder;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::resume::Change;
-use crate::run_folder::RunFolder;
 
 /// Larger histories than this are none of ours.
 const MAX_BYTES: u64 = 16 << 20;

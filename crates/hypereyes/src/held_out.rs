@@ -13,12 +13,12 @@ use hypereyes_eval::{Progress, Report, TaskSet, closed_book, evaluate};
 use hypereyes_pictures::Limits;
 use hypereyes_policy::engine::Engine;
 use hypereyes_rollout::Setup;
+use hypereyes_run::Played;
 use hypereyes_search::World;
 
 use crate::config::Config;
 use crate::parts;
 use crate::progress::Bar;
-use crate::report::Played;
 
 /// What a policy is worth.
 #[derive(Clone, Debug)]

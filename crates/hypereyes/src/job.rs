@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use hypereyes_chassis::{BadInput, Shutdown, config, ready};
 use hypereyes_eval::{Report, TaskSet};
-use hypereyes_learner::audit;
-use hypereyes_learner::saved::Receipt;
+use hypereyes_policy::checkpoint;
+use hypereyes_run::{
+    Addresses, Follower, Held, Progress, RunFolder, SavedPolicy, State, Step, audit, follow, read_json, stalled, step, write_json,
+    write_played,
+};
 use hypereyes_search::World;
 use hypereyes_synth::Split;
 use tokio::sync::mpsc;
 
 use crate::commands::synth;
 use crate::config::Config;
-use crate::follow::{self, Follower};
 use crate::held_out::{self, Measured};
 use crate::outcome::{Before, Details, Numbers, Outcome, Summary};
 use crate::output::Voice;
@@ -27,11 +29,10 @@ use crate::progress::Bar;
 use crate::report::page::duration;
 use crate::resume::Change;
 use crate::rooms::{LEARNER, Rooms, absolute};
-use crate::run_folder::{Addresses, Held, Progress, RunFolder, State, read_json, write_json};
 use crate::shipped::Shipped;
 use crate::supervise::{Event, Supervisor};
 use crate::troubles::Troubles;
-use crate::{attempts, output, ports, report, service, stalled};
+use crate::{attempts, output, ports, report, service};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -94,8 +95,8 @@ impl Job {
         self.train(policy, teacher, shutdown).await?;
         let stopped = || anyhow!("stopped while the trained policy was measured");
         let (learner, trained) = (self.folder.learner(), self.folder.policy());
-        let saved = Receipt::read(&learner).with_context(|| format!("{} is not what the learner saved", trained.display()))?;
-        saved.check(&learner)?;
+        let saved = SavedPolicy::read(&learner).with_context(|| format!("{} is not what the learner saved", trained.display()))?;
+        saved.check(&learner, &checkpoint::digest(&trained)?).map_err(anyhow::Error::msg)?;
         let after =
             shutdown.race(held_out::measure(&self.config, &self.world, &trained, &held_out, "after")).await.ok_or_else(stopped)??;
         self.finish(before, after)
@@ -133,7 +134,7 @@ impl Job {
             return read_json(&path);
         }
         let measured = held_out::measure(&self.config, &self.world, policy, set, "before").await?;
-        report::write_played(&self.folder.held_out_before(), &measured.played)?;
+        write_played(&self.folder.held_out_before(), &measured.played)?;
         let before = Before { report: measured.report, closed_book_accuracy: measured.closed_book_accuracy };
         write_json(&path, &before)?;
         let report = &before.report;
@@ -188,10 +189,10 @@ impl Job {
     fn is_trained(&self) -> bool {
         let enough = self.last_step() >= self.config.learner.steps || (self.config.learner.time_limit_s > 0 && self.timed_out());
         // A policy of an earlier checkpoint is not the trained one.
-        enough && Receipt::read(&self.folder.learner()).is_some_and(|saved| saved.step >= self.last_step())
+        enough && SavedPolicy::read(&self.folder.learner()).is_some_and(|saved| saved.step >= self.last_step())
     }
 
-    fn steps(&self) -> Vec<follow::Step> {
+    fn steps(&self) -> Vec<Step> {
         follow::read_all(&self.folder.metrics()).unwrap_or_default()
     }
 
@@ -318,10 +319,10 @@ impl Job {
 
     /// Result, report, table.
     fn finish(&mut self, before: Before, after: Measured) -> Result<Outcome> {
-        report::write_played(&self.folder.held_out_after(), &after.played)?;
+        write_played(&self.folder.held_out_after(), &after.played)?;
         let steps = self.steps();
         let (learner_idle_share, groups_per_second) = pace(&steps);
-        let learned_nothing = follow::learned_nothing(&steps);
+        let learned_nothing = step::learned_nothing(&steps);
         let last = steps.into_iter().next_back().unwrap_or_default();
         let ledger = audit::audit(&self.folder.ledger()).context("cannot read the ledger")?.summary;
         let summary = Summary {
@@ -430,8 +431,8 @@ impl Job {
 }
 
 /// Share of the learner's time that it waited for groups, and groups trained per second.
-fn pace(steps: &[follow::Step]) -> (Option<f64>, Option<f64>) {
-    let sum = |of: &dyn Fn(&follow::Step) -> Option<f64>| steps.iter().filter_map(of).sum::<f64>();
+fn pace(steps: &[Step]) -> (Option<f64>, Option<f64>) {
+    let sum = |of: &dyn Fn(&Step) -> Option<f64>| steps.iter().filter_map(of).sum::<f64>();
     let (starved, busy) = (sum(&|step| step.starved_seconds), sum(&|step| step.step_seconds));
     let whole = starved + busy;
     let groups = steps.last().and_then(|step| step.groups_trained);
@@ -446,11 +447,11 @@ mod tests {
 
     #[test]
     fn the_pace_is_of_the_learners_own_time() {
-        let step = |starved, busy, groups| follow::Step {
+        let step = |starved, busy, groups| Step {
             starved_seconds: Some(starved),
             step_seconds: Some(busy),
             groups_trained: Some(groups),
-            ..follow::Step::default()
+            ..Step::default()
         };
         assert_eq!(pace(&[step(1.0, 2.0, 8), step(0.5, 4.5, 16)]), (Some(1.5 / 8.0), Some(2.0)));
         assert_eq!(pace(&[]), (None, None));

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use hypereyes_eval::Report;
+use hypereyes_run::audit::LedgerSummary;
 use serde::{Deserialize, Serialize};
-
-use hypereyes_learner::audit::LedgerSummary;
 
 /// One policy on the held-out tasks. Field order is the order of the JSON keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

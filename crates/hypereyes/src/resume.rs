@@ -4,11 +4,11 @@
 //! what changed. It writes nothing.
 
 use hypereyes_chassis::Findings;
+use hypereyes_run::RunFolder;
 use serde::{Deserialize, Serialize};
 
 use crate::check::leaves::{Difference, differences, is_in};
 use crate::config::Config;
-use crate::run_folder::RunFolder;
 
 /// A setting that a resumed run was told anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hypereyes_chassis::{config, ready};
+use hypereyes_run::{Addresses, RunFolder};
 use tokio::process::Command;
 
 use crate::config::Config;
-use crate::run_folder::{Addresses, RunFolder};
 use crate::shipped::Shipped;
 use crate::supervise::{MakeCommand, OnExit, Plan};
 

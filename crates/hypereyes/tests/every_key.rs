@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hypereyes::check;
 use hypereyes::check::leaves::leaves;
 use hypereyes::config::Config;
-use hypereyes::run_folder::RunFolder;
 use hypereyes_chassis::config::load_from;
+use hypereyes_run::RunFolder;
 
 /// Values that no key but those below can have.
 fn nonsense(value: &str) -> &'static [&'static str] {

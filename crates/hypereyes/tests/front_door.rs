@@ -5,7 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use hypereyes_learner::audit;
+use hypereyes_run::audit;
 use serde_json::Value;
 use support::{hypereyes, kill_9, lines, run, wait_for};
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use authority::{Asked, Authority};
 use cores::{Apart, Stranger, renice};
 use hypereyes_kubesim::{Cluster, Options, Permit, Verdict};
-use hypereyes_learner::audit;
+use hypereyes_run::audit;
 use serde_json::Value;
 use support::lines;
 

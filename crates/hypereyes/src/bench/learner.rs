@@ -12,7 +12,6 @@ use hypereyes_domain::{
     TeacherVersion, Trajectory,
 };
 use hypereyes_learner::intake::{Answer, Bounds, Intake, Receipt};
-use hypereyes_learner::ledger::Ledger;
 use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::step::{self, Pictures};
 use hypereyes_learner::trainer::{Placement, Trainer};
@@ -20,6 +19,7 @@ use hypereyes_objective::Options;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::orders::Order;
+use hypereyes_run::ledger::Ledger;
 use serde_json::{Map, Value};
 
 use super::{median, tokens};
@@ -56,7 +56,7 @@ pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64
         let mut once = || -> Result<(f64, f64)> {
             let began = Instant::now();
             let measured = step::train(&mut trainer, &groups, &Pictures::new(), &options, 1.0, 1e-5, PolicyVersion(0))?;
-            Ok((began.elapsed().as_secs_f64(), measured.tokens as f64))
+            Ok((began.elapsed().as_secs_f64(), measured.tokens.unwrap_or(0) as f64))
         };
         once()?;
         let runs = (0..load.repeats).map(|_| once()).collect::<Result<Vec<_>>>()?;

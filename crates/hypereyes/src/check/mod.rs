@@ -15,10 +15,10 @@ pub mod world;
 
 use anyhow::Result;
 use hypereyes_chassis::Findings;
+use hypereyes_run::RunFolder;
 
 use crate::config::Config;
 use crate::rooms::{self, Rooms};
-use crate::run_folder::RunFolder;
 
 /// What is wrong with the settings of a run of `up` in `folder`, as far as they alone can tell: only certificates and a backup that is
 /// to be taken in are read, and nobody is called.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use hypereyes_chassis::{BadInput, Findings, exit};
 use hypereyes_policy::config::ModelConfig;
+use hypereyes_run::RunFolder;
 use hypereyes_search::World;
 use hypereyes_teacher_service::vocabulary::Vocabulary;
 
@@ -15,7 +16,6 @@ use super::{pairs, world};
 use crate::config::Config;
 use crate::parts;
 use crate::rooms::{self, Rooms};
-use crate::run_folder::RunFolder;
 use crate::shipped::Shipped;
 
 /// The model folders of a run before it begins. Models that are compiled in are unpacked into a folder that goes with this value.

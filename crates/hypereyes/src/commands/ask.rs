@@ -8,10 +8,10 @@ use hypereyes_chassis::BadInput;
 use hypereyes_domain::{Call, Ending, PolicyVersion, Sampling, Task, TaskKind, Trajectory};
 use hypereyes_pictures::{Filter, Limits, Picture, RgbImage, decode, resize};
 use hypereyes_rollout::run_group;
+use hypereyes_run::{RUNS, RunFolder, State};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::run_folder::{RUNS, RunFolder, State};
 use crate::shipped::Shipped;
 use crate::transcript::{Episode, Found, Step};
 use crate::{check, output, parts};

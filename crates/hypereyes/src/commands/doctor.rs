@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::BadInput;
+use hypereyes_run::{RUNS, RunFolder};
 use serde::Serialize;
 
 use crate::check::models::Folders;
 use crate::cli::Cli;
 use crate::config::Config;
-use crate::run_folder::{RUNS, RunFolder};
 use crate::shipped::Shipped;
 use crate::{check, output, parts, ports};
 

@@ -6,13 +6,14 @@ use anyhow::Result;
 use clap::Args;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_eval::Report;
+use hypereyes_run::write_played;
 use hypereyes_synth::Split;
 use serde::Serialize;
 
 use crate::commands::synth;
 use crate::config::Config;
 use crate::shipped::Shipped;
-use crate::{check, held_out, output, parts, report};
+use crate::{check, held_out, output, parts};
 
 /// Arguments of `eval`.
 #[derive(Args, Debug)]
@@ -79,7 +80,7 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
         measured.report.tasks
     );
     if let Some(path) = &args.rollouts {
-        report::write_played(path, &measured.played)?;
+        write_played(path, &measured.played)?;
     }
     if json {
         let closed_book_accuracy = measured.closed_book_accuracy;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use hypereyes_chassis::BadInput;
+use hypereyes_run::{RUNS, RunFolder, State};
 
-use crate::run_folder::{RUNS, RunFolder, State};
 use crate::{output, report};
 
 /// Arguments of `report`.
@@ -29,6 +29,7 @@ pub fn run(args: &ReportArgs, json: bool) -> Result<()> {
             BadInput::new(format!("{} holds no finished run: there is no {}", folder.root().display(), folder.result().display())).into()
         );
     }
+    folder.readable()?;
     report::write(&folder)?;
     if json {
         output::json(&serde_json::json!({"report": folder.report()}));

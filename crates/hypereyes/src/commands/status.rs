@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use hypereyes_chassis::{Announcement, BadInput};
-use hypereyes_learner::audit;
+use hypereyes_run::{Addresses, RUNS, RunFolder, State, audit, follow, read_json};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::run_folder::{Addresses, RUNS, RunFolder, State, read_json};
 use crate::service::{self, LearnerState};
-use crate::{follow, output, parts, report};
+use crate::{output, parts, report};
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -88,6 +87,7 @@ pub fn run(config: &Config, args: &StatusArgs, json: bool) -> Result<()> {
     if !matches!(folder.state(), State::Unfinished | State::Finished) {
         return Err(BadInput::new(format!("{} holds no run", folder.root().display())).into());
     }
+    folder.readable()?;
     if args.audit {
         return check_ledger(&folder, json);
     }

@@ -9,13 +9,13 @@ use hypereyes_chassis::{BadInput, Security};
 use hypereyes_domain::{ModelInfo, ModelState, Roster, TeacherId};
 use hypereyes_proto::teacher::Load;
 use hypereyes_proto::{CallError, TeacherPeer, client};
+use hypereyes_run::{Addresses, RUNS, RunFolder, read_json};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::teacher_check::{self, CheckArgs};
 use crate::config::Config;
 use crate::progress::Bar;
-use crate::run_folder::{Addresses, RUNS, RunFolder, read_json};
 use crate::{output, parts};
 
 /// Longest wait for a small answer.

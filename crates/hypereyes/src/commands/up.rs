@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::{BadInput, Findings, Shutdown, config, exit};
 use hypereyes_policy::checkpoint::save::keep_apart;
+use hypereyes_run::{RUNS, RunFolder, State};
 use hypereyes_search::World;
 use serde::Serialize;
 
@@ -23,7 +24,6 @@ use crate::job::{Job, cores, wishes};
 use crate::output::Voice;
 use crate::resume::{Change, Done};
 use crate::rooms::absolute;
-use crate::run_folder::{RUNS, RunFolder, State};
 use crate::{attempts, check, output, parts, ports, resume};
 
 /// Arguments of `up`.

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use hypereyes_chat::Chat;
 use hypereyes_domain::{Accuracy, Task, TaskId, TaskKind};
 use hypereyes_pictures::RgbImage;
+use hypereyes_run::Played;
 
+use super::Example;
 use super::episode::Told;
-use super::{Example, Played};
 use crate::transcript::Episode;
 
 /// Parallel episodes shown.

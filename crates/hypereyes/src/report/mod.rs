@@ -8,70 +8,21 @@ pub mod episode;
 pub mod html;
 pub mod page;
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::atomic;
 use hypereyes_chat::Chat;
 use hypereyes_dataset::load_picture;
-use hypereyes_domain::{Accuracy, Task, TaskId, Trajectory};
+use hypereyes_domain::Task;
 use hypereyes_pictures::{Limits, RgbImage};
-use serde::{Deserialize, Serialize};
+use hypereyes_run::{RunFolder, Step, follow, read_json, read_played};
 
 use crate::outcome::Outcome;
-use crate::run_folder::{RunFolder, read_json};
-use crate::{follow, run_folder};
 
-/// Longest line of a trajectory file.
-const MAX_LINE: u64 = 16 << 20;
 /// The largest settings file that is shown.
 const MAX_SETTINGS: u64 = 1 << 20;
-
-/// One line of `held_out_before.jsonl` and `held_out_after.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Played {
-    /// The task.
-    pub task: Task,
-    /// What the policy did.
-    pub trajectory: Trajectory,
-    /// The verdict.
-    pub accuracy: Accuracy,
-}
-
-/// Writes rollouts, one line each, replacing the file whole.
-///
-/// # Errors
-/// Those of the file system.
-pub fn write_played(path: &Path, played: &[Played]) -> Result<()> {
-    let mut bytes = Vec::new();
-    for one in played {
-        serde_json::to_writer(&mut bytes, one).expect("our values are plain");
-        bytes.push(b'\n');
-    }
-    atomic::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Reads rollouts by task, the first of each; lines that are damaged are passed over.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn read_played(path: &Path) -> Result<BTreeMap<TaskId, Played>> {
-    let file = hypereyes_outside::files::open(path, u64::MAX).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut input = BufReader::new(file);
-    let (mut played, mut line) = (BTreeMap::new(), Vec::new());
-    loop {
-        line.clear();
-        if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).with_context(|| format!("cannot read {}", path.display()))? == 0 {
-            return Ok(played);
-        }
-        if let Ok(one) = serde_json::from_slice::<Played>(&line) {
-            played.entry(one.task.id.clone()).or_insert(one);
-        }
-    }
-}
 
 /// Everything that the page shows.
 pub struct Material {
@@ -80,7 +31,7 @@ pub struct Material {
     /// The resolved settings as TOML.
     pub settings: String,
     /// Optimiser steps.
-    pub steps: Vec<follow::Step>,
+    pub steps: Vec<Step>,
     /// Chosen tasks.
     pub examples: Vec<Example>,
 }
@@ -115,7 +66,7 @@ pub fn write(folder: &RunFolder) -> Result<()> {
 /// # Errors
 /// As [`write`].
 pub fn gather(folder: &RunFolder) -> Result<Material> {
-    let outcome: Outcome = run_folder::read_json(&folder.result())?;
+    let outcome: Outcome = read_json(&folder.result())?;
     let mut settings = String::new();
     hypereyes_outside::files::open(&folder.config(), u64::MAX)
         .and_then(|file| file.take(MAX_SETTINGS).read_to_string(&mut settings))

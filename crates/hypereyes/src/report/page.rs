@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 
 use hypereyes_domain::TaskKind;
 use hypereyes_eval::Report;
+use hypereyes_run::{Step, TeacherMeans};
 
 use super::chart::{Chart, Series};
 use super::html::{escape, number};
 use super::{Material, episode};
-use crate::follow::{Step, TeacherMeans};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -196,7 +196,7 @@ fn curves(steps: &[Step]) -> String {
             "Versions between the policy that sampled a rollout and the one that it trained.",
             2,
             true,
-            vec![series("mean", &|step| step.staleness), series("most", &|step| step.staleness_max)],
+            vec![series("mean", &|step| step.staleness), series("most", &|step| step.staleness_max.map(|most| most as f64))],
         ),
         chart("Tokens per second", "Trained.", 0, true, vec![series("tokens/s", &|step| step.tokens_per_second)]),
     ];

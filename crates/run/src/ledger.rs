@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hypereyes_domain::{ActorId, GroupId, TaskId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lines::Lines;
 
@@ -73,6 +73,28 @@ pub enum Event<'a> {
         /// References that were tightened.
         tightened: u64,
     },
+}
+
+/// One line, as it is read: an event of this release or another, with what it says. Keys that are not known here are passed over.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Line {
+    /// Seconds since 1970; 0 where it is not said.
+    #[serde(default)]
+    pub time: f64,
+    /// What happened: `leased`, `released`, `submitted`, `trained`, `dropped`, `started`, `set_aside`, `committed`.
+    pub event: String,
+    /// To which group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// In which optimiser step; for `started`, the steps done before.
+    #[serde(default)]
+    pub step: u64,
+    /// Why, from a small set.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Why, for people.
+    #[serde(default)]
+    pub detail: Option<String>,
 }
 
 /// The file, or nowhere in tests.

@@ -1,6 +1,6 @@
-//! The folder of one run of `up`: where everything lies, what state it is in, and who holds it.
+//! The folder of one run of `up`, and the learner's in it: where everything lies, what state it is in, and who holds it.
 //!
-//! In: a path, or the wish for a fresh or the newest one. Out: paths, a [`State`], a lock. It knows no process and no model.
+//! In: a path, or the question for a fresh or the newest one. Out: paths, a [`State`], a lock. It knows no process and no model.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 use hypereyes_chassis::{BadInput, atomic};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::format;
 
 /// Folder that holds run folders when none is named.
 pub const RUNS: &str = "runs";
@@ -78,6 +80,41 @@ macro_rules! paths {
     };
 }
 
+/// What a learner writes: a part of a run folder, or by itself where a learner runs alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LearnerFolder {
+    root: PathBuf,
+}
+
+impl LearnerFolder {
+    /// The folder at `root`, which need not exist.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    paths! {
+        /// One line per optimiser step: [`Step`](crate::Step).
+        metrics = "metrics.jsonl";
+        /// One line per event of a group: [`ledger`](crate::ledger).
+        ledger = "groups.jsonl";
+        /// Groups of some steps: [`Recorded`](crate::Recorded).
+        trajectories = "trajectories.jsonl";
+        /// Checkpoints.
+        checkpoint = "checkpoint";
+        /// What the newest checkpoint holds.
+        manifest = "checkpoint/manifest.json";
+        /// The newest policy.
+        policy = "policy";
+        /// Which policy that is: [`SavedPolicy`](crate::SavedPolicy).
+        saved = "policy.json";
+    }
+}
+
 impl RunFolder {
     /// The folder at `root`, which need not exist.
     pub fn new(root: impl Into<PathBuf>) -> Self {
@@ -125,16 +162,6 @@ impl RunFolder {
         attempts_list = "attempts.jsonl";
         /// What the learner writes.
         learner = "learner";
-        /// Checkpoints of the learner.
-        checkpoint = "learner/checkpoint";
-        /// The newest policy.
-        policy = "learner/policy";
-        /// One line per optimiser step.
-        metrics = "learner/metrics.jsonl";
-        /// One line per event of a group.
-        ledger = "learner/groups.jsonl";
-        /// What the learner's newest checkpoint holds.
-        manifest = "learner/checkpoint/manifest.json";
         /// The reward service's store.
         reward = "reward";
         /// The teacher service's store.
@@ -155,6 +182,31 @@ impl RunFolder {
         report = "report.html";
     }
 
+    /// What the learner writes.
+    pub fn of_learner(&self) -> LearnerFolder {
+        LearnerFolder::new(self.learner())
+    }
+
+    /// The learner's checkpoints.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.of_learner().checkpoint()
+    }
+
+    /// The newest policy.
+    pub fn policy(&self) -> PathBuf {
+        self.of_learner().policy()
+    }
+
+    /// One line per optimiser step.
+    pub fn metrics(&self) -> PathBuf {
+        self.of_learner().metrics()
+    }
+
+    /// One line per event of a group.
+    pub fn ledger(&self) -> PathBuf {
+        self.of_learner().ledger()
+    }
+
     /// A room's configuration.
     pub fn room_config(&self, room: &str) -> PathBuf {
         self.rooms().join(format!("{room}.toml"))
@@ -172,7 +224,7 @@ impl RunFolder {
 
     /// The step of the learner's newest checkpoint, if there is one.
     pub fn checkpoint_step(&self) -> Option<u64> {
-        let manifest: serde_json::Value = read_json(&self.manifest()).ok()?;
+        let manifest: serde_json::Value = read_json(&self.of_learner().manifest()).ok()?;
         manifest.get("manifest")?.get("step")?.as_u64()
     }
 
@@ -187,11 +239,20 @@ impl RunFolder {
         }
     }
 
+    /// Refuses a folder that a later release wrote.
+    ///
+    /// # Errors
+    /// [`BadInput`] that says which.
+    pub fn readable(&self) -> Result<()> {
+        Ok(format::admit(&self.root).map(drop)?)
+    }
+
     /// Whether a run may begin (or, with `resume`, go on) here.
     ///
     /// # Errors
     /// [`BadInput`] that says what is there and what to do.
     pub fn admit(&self, resume: bool) -> Result<()> {
+        self.readable()?;
         let root = self.root.display();
         let refusal = match (self.state(), resume) {
             (State::Fresh, false) | (State::Unfinished, true) => return Ok(()),
@@ -219,7 +280,10 @@ impl RunFolder {
         let path = self.rooms().join("lock");
         let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Held { lock }),
+            Ok(()) => {
+                format::mark(&self.root).with_context(|| format!("cannot write into {}", self.root.display()))?;
+                Ok(Held { lock })
+            }
             Err(TryLockError::WouldBlock) => {
                 let message =
                     format!("another `hypereyes up` is running in {}: stop it first, or choose another run_dir", self.root.display());

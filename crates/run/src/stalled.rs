@@ -1,48 +1,40 @@
 //! Why a run stands still. In: the learner's ledger. Out: what became of the leases since the last step, in words.
 //!
-//! The ledger is written by the learner of the same version; lines that say less are read as far as they go.
+//! Lines that say less, as those of other releases may, are read as far as they go.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use serde::Deserialize;
+use crate::ledger::Line;
 
 /// End of the ledger that is looked at.
 const TAIL: u64 = 256 << 10;
 /// Longest text of one reason.
 const MOST_CHARS: usize = 300;
 
-#[derive(Deserialize)]
-struct Line {
-    event: String,
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    detail: String,
-}
-
 /// What happened since the last step; empty when the ledger says nothing.
 pub fn why(ledger: &Path) -> String {
-    let text = tail(ledger).unwrap_or_default();
-    let lines: Vec<Line> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let end = tail(ledger).unwrap_or_default();
+    let lines: Vec<Line> = end.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let since = lines.iter().rposition(|line| line.event == "trained").map_or(0, |at| at + 1);
     let lines = &lines[since..];
     let leased = lines.iter().filter(|line| line.event == "leased").count();
     let lost: Vec<&Line> = lines.iter().filter(|line| ["released", "dropped"].contains(&line.event.as_str())).collect();
     // A task that is set aside says why it failed the last time.
     let aside = lines.iter().rev().find(|line| line.event == "set_aside");
+    let text = |said: Option<&str>| said.unwrap_or_default().to_owned();
     let Some(last) = lost.last() else {
         return if leased > 0 { format!("{leased} tasks were leased since then and none came back") } else { String::new() };
     };
-    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-    lost.iter().for_each(|line| *reasons.entry(&line.reason).or_default() += 1);
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    lost.iter().for_each(|line| *reasons.entry(text(line.reason.as_deref())).or_default() += 1);
     let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let last = match aside {
-        Some(aside) => aside.reason.clone(),
-        None if last.detail.is_empty() => last.reason.clone(),
-        None => format!("{}: {}", last.reason, last.detail),
+        Some(aside) => text(aside.reason.as_deref()),
+        None if text(last.detail.as_deref()).is_empty() => text(last.reason.as_deref()),
+        None => format!("{}: {}", text(last.reason.as_deref()), text(last.detail.as_deref())),
     };
     let last: String = last.chars().filter(|letter| !letter.is_control()).take(MOST_CHARS).collect();
     format!("of {leased} leases since then {} came to nothing ({}); the last one: {last}", lost.len(), reasons.join(", "))

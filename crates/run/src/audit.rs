@@ -12,22 +12,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Line;
+
 /// Longest line that is read.
 const MAX_LINE: u64 = 64 << 10;
 /// Contradictions that are listed; more are only counted.
 const MAX_LISTED: usize = 100;
-
-/// One event. Keys that are not needed here are ignored.
-#[derive(Debug, Deserialize)]
-struct Event {
-    event: String,
-    #[serde(default)]
-    group: Option<String>,
-    #[serde(default)]
-    step: u64,
-    #[serde(default)]
-    reason: Option<String>,
-}
 
 /// What became of the groups of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +101,7 @@ pub fn audit(path: &Path) -> io::Result<Audit> {
             break;
         }
         audit.lines += 1;
-        match serde_json::from_slice::<Event>(&line) {
+        match serde_json::from_slice::<Line>(&line) {
             Ok(event) => take(event, &mut audit, &mut fates),
             Err(_) => audit.torn += 1,
         }
@@ -129,7 +119,7 @@ pub fn audit(path: &Path) -> io::Result<Audit> {
     Ok(audit)
 }
 
-fn take(event: Event, audit: &mut Audit, fates: &mut BTreeMap<String, Fate>) {
+fn take(event: Line, audit: &mut Audit, fates: &mut BTreeMap<String, Fate>) {
     if event.event == "started" {
         for fate in fates.values_mut() {
             let stands = matches!(fate, Fate::Ended) || matches!(fate, Fate::Trained { step, .. } if *step <= event.step);
