@@ -26,8 +26,9 @@ const FLOORS: &[(u8, &[&str])] = &[
     ),
     (4, &["hypereyes-rollout", "hypereyes-weights", "hypereyes-reward-service", "hypereyes-teacher-service"]),
     (5, &["hypereyes-actor", "hypereyes-learner", "hypereyes-synth", "hypereyes-eval"]),
-    (6, &["hypereyes"]),
-    (7, &["hypereyes-tests", "hypereyes-kubesim"]),
+    (6, &["hypereyes-report"]),
+    (7, &["hypereyes"]),
+    (8, &["hypereyes-tests", "hypereyes-kubesim"]),
 ];
 
 /// Of what was built for this machine: nothing is fetched for it.

@@ -12,6 +12,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use hypereyes_chassis::{BadInput, Shutdown, config, ready};
 use hypereyes_eval::{Report, TaskSet};
 use hypereyes_policy::checkpoint;
+use hypereyes_report::{
+    outcome::{Before, Details, Numbers, Outcome, Summary},
+    page::duration,
+};
 use hypereyes_run::{
     Addresses, Follower, Held, Progress, RunFolder, SavedPolicy, State, Step, audit, follow, read_json, stalled, step, write_json,
     write_played,
@@ -23,16 +27,14 @@ use tokio::sync::mpsc;
 use crate::commands::synth;
 use crate::config::Config;
 use crate::held_out::{self, Measured};
-use crate::outcome::{Before, Details, Numbers, Outcome, Summary};
 use crate::output::Voice;
 use crate::progress::Bar;
-use crate::report::page::duration;
 use crate::resume::Change;
 use crate::rooms::{LEARNER, Rooms, absolute};
 use crate::shipped::Shipped;
 use crate::supervise::{Event, Supervisor};
 use crate::troubles::Troubles;
-use crate::{attempts, output, ports, report, service};
+use crate::{attempts, output, ports, service};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -352,7 +354,7 @@ impl Job {
         let outcome = Outcome { summary, details };
         write_json(&self.folder.result(), &outcome)?;
         // The result stands even when the report cannot be made.
-        if let Err(error) = report::write(&self.folder) {
+        if let Err(error) = hypereyes_report::write(&self.folder) {
             self.voice.say(&format!(
                 "the report could not be made: {error:#}; try again with `hypereyes report {}`",
                 self.folder.root().display()

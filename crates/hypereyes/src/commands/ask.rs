@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::BadInput;
-use hypereyes_domain::{Call, Ending, PolicyVersion, Sampling, Task, TaskKind, Trajectory};
+use hypereyes_domain::{Ending, PolicyVersion, Sampling, Task, TaskKind};
 use hypereyes_pictures::{Filter, Limits, Picture, RgbImage, decode, resize};
+use hypereyes_report::{told, transcript::Episode};
 use hypereyes_rollout::run_group;
 use hypereyes_run::{RUNS, RunFolder, State};
-use serde::Serialize;
 
 use crate::config::Config;
 use crate::shipped::Shipped;
-use crate::transcript::{Episode, Found, Step};
 use crate::{check, output, parts};
 
 /// Arguments of `ask`.
@@ -45,26 +44,6 @@ fn size(text: &str) -> Result<[u32; 2], String> {
     Ok([side(width)?, side(height)?])
 }
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Answer<'a> {
-    answer: Option<&'a str>,
-    ending: Ending,
-    rounds: u32,
-    searches: u32,
-    tokens: usize,
-    /// Every executed round: its call and, per search, what was found.
-    steps: Vec<RoundJson<'a>>,
-    model: String,
-    layer: u64,
-}
-
-#[derive(Serialize)]
-struct RoundJson<'a> {
-    call: Option<&'a Call>,
-    found: Vec<Vec<String>>,
-}
-
 /// Asks and prints.
 pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
     parts::telemetry()?;
@@ -94,10 +73,10 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
     let trajectory = rollouts.trajectories.first().ok_or_else(|| anyhow!("the engine gave no rollout"))?;
     let episode = Episode::read(&setup.chat, trajectory, &pictures);
     if json {
-        output::json(&answer(trajectory, &episode, name, args.layer));
+        output::json(&told::answer(trajectory, &episode, name, args.layer));
     } else {
         output::say(&format!("policy {name}, layer {}", args.layer));
-        tell(&episode);
+        told::lines(&episode).iter().for_each(|line| output::say(line));
     }
     match trajectory.course.ending {
         Ending::Failed(failure) => Err(anyhow!("the episode failed: {failure}")),
@@ -126,79 +105,6 @@ fn model(config: &Config, args: &AskArgs, scratch: &Path) -> Result<(PathBuf, St
     }
 }
 
-fn answer<'a>(trajectory: &'a Trajectory, episode: &Episode, model: String, layer: u64) -> Answer<'a> {
-    let texts = |found: &Found| -> Vec<String> {
-        let hits = found.hits.iter().map(|hit| hit.text.clone());
-        hits.chain(found.note.clone()).collect()
-    };
-    let found = |step: &Step| -> Option<Vec<Vec<String>>> {
-        match step {
-            Step::Images { shots, .. } => Some(shots.iter().map(|shot| texts(&shot.found)).collect()),
-            Step::Texts { asked } => Some(asked.iter().map(|one| texts(&one.found)).collect()),
-            Step::Refused { told, .. } => Some(vec![vec![told.clone()]]),
-            Step::Answer { .. } | Step::Nothing { .. } => None,
-        }
-    };
-    let found = episode.turns.iter().filter_map(|turn| found(&turn.step));
-    let course = &trajectory.course;
-    let steps = course.rounds.iter().zip(found).map(|(round, found)| RoundJson { call: round.call.as_deref(), found }).collect();
-    Answer {
-        answer: course.answer.as_deref(),
-        ending: course.ending,
-        rounds: course.round_count(),
-        searches: course.searches(),
-        tokens: trajectory.tokens(),
-        steps,
-        model,
-        layer,
-    }
-}
-
-fn tell(episode: &Episode) {
-    let found = |found: &Found| {
-        let hits: Vec<String> =
-            found.hits.iter().map(|hit| format!("{} ({:.2})", hit.text, hit.relevance)).chain(found.note.clone()).collect();
-        hits.join("; ")
-    };
-    let mut round = 0;
-    for turn in &episode.turns {
-        if let Some(reason) = turn.reason.as_deref().filter(|reason| !reason.is_empty()) {
-            output::say(&format!("         {reason}"));
-        }
-        match &turn.step {
-            Step::Images { on, shots } => {
-                round += 1;
-                output::say(&format!("round {round}  image_search of {} on {on}, at once", count(shots.len(), "area", "areas")));
-                for shot in shots {
-                    let place =
-                        shot.area.map_or("whole".into(), |area| format!("[{:.2} {:.2} {:.2} {:.2}]", area.x1, area.y1, area.x2, area.y2));
-                    output::say(&format!("         {}  {place}  {}", shot.number + 1, found(&shot.found)));
-                }
-            }
-            Step::Texts { asked } => {
-                round += 1;
-                output::say(&format!("round {round}  text_search of {}, at once", count(asked.len(), "query", "queries")));
-                for one in asked {
-                    output::say(&format!("         {:?}  {}", one.query, found(&one.found)));
-                }
-            }
-            Step::Refused { wanted, told } => {
-                round += 1;
-                output::say(&format!("round {round}  {wanted}\n         {told}"));
-            }
-            Step::Answer { text } => output::say(&format!("answer   {text}")),
-            Step::Nothing { text } => output::say(&format!("neither a call nor an answer: {text}")),
-        }
-    }
-    if episode.answer.is_none() {
-        output::say(&format!("no answer: the episode ended with {}", episode.ending.label()));
-    }
-}
-
-fn count(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,18 +127,5 @@ mod tests {
     fn canvas_sizes_are_read_or_explained() {
         assert_eq!(size("192x128"), Ok([192, 128]));
         assert!(size("192").is_err() && size("9999x1").is_err() && size("ax1").is_err());
-    }
-
-    #[test]
-    fn json_tells_each_round_with_its_findings() {
-        use crate::transcript::tests::{PARALLEL, chat, mosaic, play};
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let chat = chat(folder.path());
-        let trajectory = play(&chat, "Which one has currency sol?", &PARALLEL);
-        let episode = Episode::read(&chat, &trajectory, &[mosaic()]);
-        let json = serde_json::to_value(answer(&trajectory, &episode, "m".into(), 0)).expect("plain");
-        assert_eq!((json["answer"].as_str(), json["rounds"].as_u64(), json["searches"].as_u64()), (Some("Peru"), Some(2), Some(4)));
-        assert_eq!(json["steps"][0]["found"][0][0], "Mexico");
-        assert_eq!(json["steps"][1]["call"]["tool"], "text_search");
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_run::{RUNS, RunFolder, State};
 
-use crate::{output, report};
+use crate::output;
 
 /// Arguments of `report`.
 #[derive(Args, Debug)]
@@ -30,7 +30,7 @@ pub fn run(args: &ReportArgs, json: bool) -> Result<()> {
         );
     }
     folder.readable()?;
-    report::write(&folder)?;
+    hypereyes_report::write(&folder)?;
     if json {
         output::json(&serde_json::json!({"report": folder.report()}));
     } else {

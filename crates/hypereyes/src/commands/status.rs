@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::service::{self, LearnerState};
-use crate::{output, parts, report};
+use crate::{output, parts};
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -116,7 +116,7 @@ pub fn run(config: &Config, args: &StatusArgs, json: bool) -> Result<()> {
     }
     match status.state {
         "finished" => {
-            if let Ok(outcome) = report::outcome(&folder) {
+            if let Ok(outcome) = hypereyes_report::outcome(&folder) {
                 let (before, after) = (&outcome.summary.before, &outcome.summary.after);
                 let (was, is) = (before.accuracy * 100.0, after.accuracy * 100.0);
                 output::say(&format!("accuracy {was:.1} % to {is:.1} %, rounds {:.2} to {:.2}", before.rounds, after.rounds));

@@ -319,9 +319,9 @@ mod tests {
     use hypereyes_domain::{Accuracy, Task};
 
     use super::*;
+    use crate::Example;
+    use crate::episode::Told;
     use crate::outcome::tests::outcome;
-    use crate::report::Example;
-    use crate::report::episode::Told;
     use crate::transcript::Episode;
     use crate::transcript::tests::{PARALLEL, chat, mosaic, play};
 

@@ -1,12 +1,16 @@
-//! `report.html`: one self-contained page about a run, readable without a network, in light and in dark.
+//! What a run came to, for people: `report.html`, one self-contained page that is readable without a network, in light and in dark.
 //!
-//! In: a finished run folder. Out: the page. It computes no metric of its own: what it shows is in the folder's files.
+//! In: a finished run folder, or an episode. Out: the page; the episode's rounds as JSON or as lines. It computes no metric of its own:
+//! what it shows is in the folder's files. It starts no process and loads no model.
 
 pub mod chart;
 pub mod choose;
 pub mod episode;
 pub mod html;
+pub mod outcome;
 pub mod page;
+pub mod told;
+pub mod transcript;
 
 use std::fs::File;
 use std::io::{Read, Write};
