@@ -1,4 +1,4 @@
-"""The models that are measured; the same numbers are in crates/hypereyes/src/bench/mod.rs."""
+"""The models that are measured; the same numbers are in crates/bench/src/lib.rs."""
 
 SIZES = {
     "tiny": dict(

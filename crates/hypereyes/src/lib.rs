@@ -4,7 +4,6 @@
 //! room; it starts them and asks them, and does none of their work.
 
 pub mod attempts;
-pub mod bench;
 pub mod cases;
 pub mod check;
 pub mod cli;

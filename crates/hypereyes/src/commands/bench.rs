@@ -1,319 +1,25 @@
 //! `hypereyes bench`: how fast this machine runs the parts, with what it is beside the numbers.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use clap::{Args, Subcommand};
-use hypereyes_chassis::BadInput;
-use hypereyes_collective::Transport;
-use hypereyes_learner::trainer::Placement;
-use hypereyes_policy::checkpoint::{self, HostWeights};
-use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::device::Device;
-use hypereyes_policy::init;
+pub use hypereyes_bench::args::BenchArgs;
+use hypereyes_bench::args::{KernelsArgs, Settings, What};
+use hypereyes_bench::kernels;
+use serde_json::json;
 
-use crate::bench::{self, Bench, Machine, Model, Size, device, engine, kernels, learner, policy, ranks, reward, teacher};
 use crate::config::Config;
 use crate::shipped::Shipped;
 use crate::{output, parts};
 
-/// Arguments of `bench`.
-#[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  hypereyes bench engine --json\n  hypereyes bench engine --size 100m --batch 1 --batch 32 --threads 2\n  \
-    hypereyes bench policy --model policies/cold --sequences 8 --length 256\n  hypereyes bench reward --groups 50000"
-)]
-pub struct BenchArgs {
-    /// What to measure.
-    #[command(subcommand)]
-    pub what: What,
-}
-
-/// What is measured.
-#[derive(Subcommand, Debug)]
-pub enum What {
-    /// Prefill, time to first token, decoding.
-    Engine(EngineArgs),
-    /// Log-probs of given tokens, a training step.
-    Policy(PolicyArgs),
-    /// The learner alone: groups coming in, steps of growing batches.
-    Learner(LearnerArgs),
-    /// Scoring, the reward service over gRPC with a durable store, memory of its references.
-    Reward(RewardArgs),
-    /// The teacher: scoring of siblings, swaps under load over gRPC.
-    Teacher(TeacherArgs),
-    /// A device: products, attention, kernels made on first use, agreement with the CPU.
-    Device(DeviceArgs),
-    /// Kernels of a device against what is right, at every shape at which kernels go wrong; fails when one is wrong.
-    Kernels(KernelsArgs),
-    /// Ranks: sums and copies between them.
-    Ranks(RanksArgs),
-}
-
-/// Which model, and with what.
-#[derive(Args, Debug)]
-pub struct Common {
-    /// A model folder instead of fresh weights.
-    #[arg(long, conflicts_with = "size")]
-    pub model: Option<PathBuf>,
-    /// Size of a model with fresh weights.
-    #[arg(long, value_enum, default_value = "tiny")]
-    pub size: Size,
-    /// Where models compute: cpu, cuda, cuda-bf16.
-    #[arg(long, default_value_t = Device::Cpu)]
-    pub device: Device,
-    /// Threads that compute; 0 takes all cores.
-    #[arg(long, default_value_t = 0)]
-    pub threads: usize,
-    /// Runs, of which the median counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
-    pub repeats: u8,
-}
-
-/// Arguments of `bench engine`.
-#[derive(Args, Debug)]
-pub struct EngineArgs {
-    /// Which model.
-    #[command(flatten)]
-    pub common: Common,
-    /// Sequences at once; may be repeated.
-    #[arg(long, default_values_t = [1, 8, 32], value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub batch: Vec<u16>,
-    /// Tokens of the prompt, at least 2.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..=65536))]
-    pub prompt: u32,
-    /// Tokens that each sequence samples, at least 2.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=65536))]
-    pub new: u32,
-}
-
-/// Arguments of `bench policy`.
-#[derive(Args, Debug)]
-pub struct PolicyArgs {
-    /// Which model.
-    #[command(flatten)]
-    pub common: Common,
-    /// Sequences of a step.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub sequences: u16,
-    /// Tokens of each, at least 2.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=65536))]
-    pub length: u32,
-}
-
-/// Arguments of `bench learner`.
-#[derive(Args, Debug)]
-pub struct LearnerArgs {
-    /// Which model.
-    #[command(flatten)]
-    pub common: Common,
-    /// Groups of the smallest batch; the others are 2, 4, 8 and 16 times as large.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub groups: u16,
-    /// Rollouts per group.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub group_size: u16,
-    /// Tokens of a rollout, at least 4.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(4..=65536))]
-    pub length: u32,
-    /// Groups that go through the intake.
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub intake: u32,
-}
-
-/// Arguments of `bench reward`.
-#[derive(Args, Debug)]
-pub struct RewardArgs {
-    /// Groups of eight scored over the wire.
-    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub groups: u32,
-    /// Distinct tasks among them.
-    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub tasks: u32,
-    /// Connections.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub connections: u16,
-    /// Groups under way on each connection.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub depth: u16,
-    /// References whose memory is measured.
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub references: u32,
-    /// Runs of scoring by itself, of which the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
-    pub repeats: u8,
-}
-
-/// Arguments of `bench teacher`.
-#[derive(Args, Debug)]
-pub struct TeacherArgs {
-    /// A model folder. Default: the shipped teacher.
-    #[arg(long)]
-    pub model: Option<PathBuf>,
-    /// Where the model computes: cpu, cuda, cuda-bf16.
-    #[arg(long, default_value_t = Device::Cpu)]
-    pub device: Device,
-    /// Threads that compute; 0 takes all cores.
-    #[arg(long, default_value_t = 0)]
-    pub threads: usize,
-    /// Groups of one scoring run.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
-    pub groups: u16,
-    /// Siblings of a group.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub siblings: u16,
-    /// Prompt tokens, at least 1.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub prompt: u32,
-    /// Response tokens, at least 1.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub response: u32,
-    /// Questions per second while models are swapped.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=100_000))]
-    pub rate: u32,
-    /// Swaps; 0 measures scoring only.
-    #[arg(long, default_value_t = 50)]
-    pub swaps: u16,
-    /// Runs of scoring, of which the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
-    pub repeats: u8,
-}
-
-/// Arguments of `bench device`.
-#[derive(Args, Debug)]
-pub struct DeviceArgs {
-    /// Which: cpu, cuda, cuda-bf16.
-    #[arg(long, default_value_t = Device::Cpu)]
-    pub device: Device,
-    /// Rows and columns of the product's factors.
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=32768))]
-    pub side: u32,
-    /// Threads that compute; 0 takes all cores.
-    #[arg(long, default_value_t = 0)]
-    pub threads: usize,
-    /// Runs, of which the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
-    pub repeats: u8,
-}
-
-/// Arguments of `bench kernels`.
-#[derive(Args, Debug)]
-pub struct KernelsArgs {
-    /// Which: cpu, cuda, cuda-bf16.
-    #[arg(long, default_value_t = Device::Cpu)]
-    pub device: Device,
-    /// Every shape, in minutes; without it one of each kind.
-    #[arg(long)]
-    pub full: bool,
-}
-
-/// Arguments of `bench ranks`.
-#[derive(Args, Debug)]
-pub struct RanksArgs {
-    /// What carries them: tcp, nccl.
-    #[arg(long, default_value_t = Transport::Tcp)]
-    pub transport: Transport,
-    /// Ranks; NCCL takes one GPU each.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub world: u16,
-    /// Values of a sum.
-    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub values: u32,
-    /// Runs, of which the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
-    pub repeats: u8,
-}
-
 /// Measures and prints.
+///
+/// # Errors
+/// A model that cannot be used, a device that fails, a kernel that is wrong.
 pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
-    let (what, model, repeats, rows) = match &args.what {
-        What::Kernels(args) => return kernels::run(args.device, args.full, json),
-        What::Engine(args) => {
-            let (name, model, weights) = start(&args.common, config)?;
-            let repeats = usize::from(args.common.repeats);
-            let batches = args.batch.iter().map(|batch| usize::from(*batch)).collect();
-            let load = engine::Load { device: args.common.device, batches, prompt: args.prompt as usize, new: args.new as usize, repeats };
-            let rows = parts::runtime()?.block_on(engine::measure(&model, &weights, &load, config.seed))?;
-            ("engine", Some(described(name, &model)), repeats, rows)
-        }
-        What::Policy(args) => {
-            let (name, model, weights) = start(&args.common, config)?;
-            let repeats = usize::from(args.common.repeats);
-            let (sequences, length) = (usize::from(args.sequences), args.length as usize);
-            let placement = Placement { device: args.common.device, micro_tokens: config.learner.micro_tokens };
-            let load = policy::Load { sequences, length, placement, repeats };
-            ("policy", Some(described(name, &model)), repeats, vec![policy::measure(&model, &weights, load, config.seed)?])
-        }
-        What::Learner(args) => {
-            let (name, model, weights) = start(&args.common, config)?;
-            let load = learner::Load {
-                placement: Placement { device: args.common.device, micro_tokens: config.learner.micro_tokens },
-                groups: usize::from(args.groups),
-                group_size: usize::from(args.group_size),
-                length: args.length as usize,
-                intake: args.intake as usize,
-                repeats: usize::from(args.common.repeats),
-            };
-            ("learner", Some(described(name, &model)), load.repeats, learner::measure(&model, &weights, load, config.seed)?)
-        }
-        What::Reward(args) => {
-            let load = reward::Load {
-                groups: args.groups as usize,
-                tasks: args.tasks as usize,
-                connections: usize::from(args.connections),
-                depth: usize::from(args.depth),
-                references: args.references as usize,
-                repeats: usize::from(args.repeats),
-            };
-            ("reward", None, load.repeats, parts::runtime()?.block_on(reward::measure(&load, config.seed))?)
-        }
-        What::Teacher(args) => {
-            let _ = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global();
-            let scratch = tempfile::tempdir()?;
-            let folder = match &args.model {
-                Some(folder) => folder.clone(),
-                None => {
-                    Shipped::Teacher.unpack(scratch.path())?;
-                    scratch.path().to_owned()
-                }
-            };
-            let load = teacher::Load {
-                device: args.device,
-                groups: usize::from(args.groups),
-                siblings: usize::from(args.siblings),
-                prompt: args.prompt as usize,
-                response: args.response as usize,
-                rate: args.rate as usize,
-                swaps: usize::from(args.swaps),
-                repeats: usize::from(args.repeats),
-            };
-            ("teacher", None, load.repeats, parts::runtime()?.block_on(teacher::measure(&folder, &load, config.seed))?)
-        }
-        What::Device(args) => {
-            let _ = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global();
-            let repeats = usize::from(args.repeats);
-            ("device", None, repeats, device::measure(args.device, args.side as usize, repeats, config.seed)?)
-        }
-        What::Ranks(args) => {
-            let load = ranks::Load {
-                transport: args.transport,
-                world: usize::from(args.world),
-                values: args.values as usize,
-                repeats: usize::from(args.repeats),
-            };
-            ("ranks", None, load.repeats, vec![ranks::measure(load)?])
-        }
-    };
-    let bench = Bench {
-        bench: what,
-        model,
-        threads: rayon::current_num_threads(),
-        repeats,
-        seed: config.seed,
-        machine: Machine::here(),
-        peak_bytes: bench::peak_bytes(),
-        rows,
-    };
+    if let What::Kernels(args) = &args.what {
+        return kernels(args, json);
+    }
+    let settings = Settings { seed: config.seed, init: config.init.clone(), micro_tokens: config.learner.micro_tokens };
+    let bench = args.measure(&settings, |folder| Shipped::Teacher.unpack(folder))?;
     if json {
         output::json(&bench)
     } else {
@@ -322,20 +28,20 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn described(model: String, config: &ModelConfig) -> Model {
-    Model { model, parameters: u64::try_from(config.parameters()).unwrap_or(u64::MAX) }
-}
-
-/// The model, after the pool of threads.
-fn start(common: &Common, config: &Config) -> Result<(String, ModelConfig, HostWeights)> {
-    // A pool that is there already is as good; a fresh process has none.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
-    if let Some(folder) = &common.model {
-        let (model, weights) = checkpoint::read(folder).map_err(|error| BadInput::new(error.to_string()))?;
-        return Ok((folder.display().to_string(), model, weights));
+/// Kernels say each row as it is done: all of them take minutes.
+fn kernels(args: &KernelsArgs, json: bool) -> Result<()> {
+    let KernelsArgs { device, full } = args;
+    let show = |line: &str| {
+        if !json {
+            output::say(line);
+        }
+    };
+    let kernels::Tried { rows, failed, cases } = kernels::run(*device, *full, show).map_err(parts::refusal)?;
+    if json {
+        output::json(&json!({ "bench": "kernels", "device": device.name(), "full": full, "failed": failed, "cases": cases, "rows": rows }));
+    } else {
+        output::say(&format!("{device}: {} rows, {cases} cases, {failed} rows failed", rows.len()));
     }
-    let model = common.size.model();
-    let weights = init::fresh(&model, &config.init, config.seed);
-    let name = clap::ValueEnum::to_possible_value(&common.size).map_or(String::new(), |value| value.get_name().to_owned());
-    Ok((name, model, weights))
+    anyhow::ensure!(failed == 0, "{failed} of {} rows of kernels are wrong on {device}", rows.len());
+    Ok(())
 }

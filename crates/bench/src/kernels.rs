@@ -1,34 +1,31 @@
 //! Kernels of a device, at every shape at which kernels go wrong.
 //!
-//! In: a device. Out: a line per kernel and size, as it is done; an error when any of them failed.
+//! In: a device. Out: a line per kernel and size, as it is done, and how many of them failed.
 
-use anyhow::Result;
+use hypereyes_policy::Error;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::probe::{self, Extent, Row};
-use serde_json::json;
 
-use crate::{output, parts};
+/// What became of a device's kernels.
+#[derive(Debug)]
+pub struct Tried {
+    /// A row per kernel and size.
+    pub rows: Vec<Row>,
+    /// Rows of which a case failed.
+    pub failed: usize,
+    /// Cases of all rows.
+    pub cases: usize,
+}
 
-/// Tries a device's kernels, all shapes or one of each kind.
+/// Tries a device's kernels, all shapes or one of each kind; `show` is given every row's line as it is done.
 ///
 /// # Errors
-/// When there is no such device, when it fails, or when a kernel is wrong.
-pub fn run(device: Device, full: bool, json: bool) -> Result<()> {
+/// When there is no such device, or when it fails.
+pub fn run(device: Device, full: bool, mut show: impl FnMut(&str)) -> Result<Tried, Error> {
     let extent = if full { Extent::Full } else { Extent::Quick };
-    let mut show = |row: &Row| {
-        if !json {
-            output::say(&line(row));
-        }
-    };
-    let rows = probe::matrix(device, extent, &mut show).map_err(parts::refusal)?;
-    let (failed, cases) = (rows.iter().filter(|row| row.failed > 0).count(), rows.iter().map(|row| row.cases).sum::<usize>());
-    if json {
-        output::json(&json!({ "bench": "kernels", "device": device.name(), "full": full, "failed": failed, "cases": cases, "rows": rows }));
-    } else {
-        output::say(&format!("{device}: {} rows, {cases} cases, {failed} rows failed", rows.len()));
-    }
-    anyhow::ensure!(failed == 0, "{failed} of {} rows of kernels are wrong on {device}", rows.len());
-    Ok(())
+    let rows = probe::matrix(device, extent, &mut |row: &Row| show(&line(row)))?;
+    let (failed, cases) = (rows.iter().filter(|row| row.failed > 0).count(), rows.iter().map(|row| row.cases).sum());
+    Ok(Tried { rows, failed, cases })
 }
 
 fn line(row: &Row) -> String {

@@ -64,7 +64,7 @@ pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Size;
+    use crate::Size;
     use hypereyes_policy::device::Device;
 
     #[test]

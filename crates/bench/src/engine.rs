@@ -101,7 +101,7 @@ async fn advance(sequences: Vec<EngineSequence>, count: usize) -> Result<Vec<Eng
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Size;
+    use crate::Size;
 
     #[tokio::test]
     async fn every_batch_has_a_row_of_positive_speeds() {

@@ -1,8 +1,9 @@
 //! Speed, measured: what every benchmark says of the machine and the model, and how one number comes out of several runs.
 //!
 //! In: a model size, counts. Out: [`Bench`], as JSON or as a table. It judges nothing: ratios to peers are taken from the
-//! same run on the same machine (`bench/peers/`).
+//! same run on the same machine (`bench/peers/`). It knows no settings file and no run.
 
+pub mod args;
 pub mod device;
 pub mod engine;
 pub mod kernels;

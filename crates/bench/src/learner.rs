@@ -139,7 +139,7 @@ fn group(model: &ModelConfig, load: Load, seed: u64, number: usize, actor: &str,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Size;
+    use crate::Size;
     use hypereyes_policy::device::Device;
 
     #[test]
