@@ -6,7 +6,6 @@
 //!
 //! This crate knows no domain type and no message of the house; any gRPC project could use it.
 
-pub mod atomic;
 pub mod backoff;
 pub mod breaker;
 pub mod config;
@@ -36,6 +35,7 @@ pub use exit::BadInput;
 pub use findings::{Finding, Findings};
 pub use guard::Callers;
 pub use health::{Health, Probes};
+pub use hypereyes_outside::atomic;
 pub use reach::Reach;
 pub use ready::Announcement;
 pub use room::Room;

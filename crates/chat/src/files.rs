@@ -30,7 +30,5 @@ pub(crate) fn read_text(path: &Path) -> Result<String, ChatError> {
 /// Replaces a file in one step, so that a reader sees the old one or the new one.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ChatError> {
     let fault = |reason: std::io::Error| ChatError::File { path: path.to_owned(), reason: reason.to_string() };
-    let beside = path.with_extension(format!("partial-{}", std::process::id()));
-    fs::write(&beside, bytes).map_err(fault)?;
-    fs::rename(&beside, path).map_err(fault)
+    hypereyes_outside::atomic::write(path, bytes).map_err(fault)
 }

@@ -6,11 +6,13 @@
 //! the new ones, and in both cases all pictures that they name.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use hypereyes_domain::{PictureId, Task, TaskId, TaskKind, Trajectory};
+use hypereyes_outside::atomic;
+use hypereyes_outside::jsonl::Lines;
 use hypereyes_pictures::{Limits, Picture};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -138,6 +140,8 @@ impl DataSet {
                 replace(&path, |out| out.write_all(&picture.bytes))?;
             }
         }
+        // The pictures are there for good before the tasks name them.
+        sync(&pictures)?;
         // Never a new set under an old set's word: taken away first, said again at last.
         let about = folder.join(ABOUT);
         match fs::remove_file(&about) {
@@ -149,6 +153,7 @@ impl DataSet {
             replace(&about, |out| write_lines(out, &[About { tokenizer: Some(tokenizer.clone()) }]))?;
         }
         replace(&folder.join(TASKS), |out| write_lines(out, &self.tasks))?;
+        sync(folder)?;
         self.sweep(&pictures)
     }
 
@@ -294,42 +299,28 @@ fn task_of(line: &[u8]) -> serde_json::Result<Task> {
 }
 
 fn read_lines<T>(path: &Path, parse: impl Fn(&[u8]) -> serde_json::Result<T>) -> Result<Vec<T>, DataError> {
-    let mut input = BufReader::new(hypereyes_outside::files::open(path, MAX_FILE).map_err(|error| file(path, &error))?);
+    let input = hypereyes_outside::files::open(path, MAX_FILE).map_err(|error| file(path, &error))?;
     let mut rows = Vec::new();
-    let mut line = Vec::new();
-    for number in 1.. {
-        let fault = |reason: String| DataError::Line { path: path.to_owned(), line: number, reason };
-        line.clear();
-        let read = input.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line).map_err(|error| file(path, &error))?;
-        if read == 0 {
-            break;
-        }
-        if read > MAX_LINE {
-            return Err(fault(format!("longer than {MAX_LINE} bytes")));
-        }
+    for row in Lines::new(input, MAX_LINE).rows(parse) {
+        let row = row.map_err(|error| file(path, &error))?;
+        let fault =
+            |reason: String| DataError::Line { path: path.to_owned(), line: usize::try_from(row.number).unwrap_or(usize::MAX), reason };
+        let value = row.value.map_err(fault)?;
         if rows.len() == MAX_TASKS {
             return Err(fault(format!("more than {MAX_TASKS} rows")));
         }
-        if !line.trim_ascii().is_empty() {
-            rows.push(parse(&line).map_err(|error| fault(error.to_string()))?);
-        }
+        rows.push(value);
     }
     Ok(rows)
 }
 
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), DataError> {
-    let beside: PathBuf = path.with_extension(format!("partial-{}", std::process::id()));
-    let written = File::create(&beside).and_then(|created| {
-        let mut out = BufWriter::new(created);
-        write(&mut out)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&beside, path)
-    });
-    written.map_err(|error| {
-        // What is left of a failed write is of no use to anybody; the error that matters is the first one.
-        let _ = fs::remove_file(&beside);
-        file(path, &error)
-    })
+fn replace(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), DataError> {
+    atomic::replace(path, content).map_err(|error| file(path, &error))
+}
+
+/// Puts the names of what was replaced in a folder on disk.
+fn sync(folder: &Path) -> Result<(), DataError> {
+    atomic::sync(folder).map_err(|error| file(folder, &error))
 }
 
 fn file(path: &Path, error: &std::io::Error) -> DataError {

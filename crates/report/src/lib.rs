@@ -12,14 +12,13 @@ pub mod page;
 pub mod told;
 pub mod transcript;
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::Read;
 
 use anyhow::{Context, Result};
 use hypereyes_chat::Chat;
 use hypereyes_dataset::load_picture;
 use hypereyes_domain::Task;
+use hypereyes_outside::atomic;
 use hypereyes_pictures::{Limits, RgbImage};
 use hypereyes_run::{RunFolder, Step, follow, read_json, read_played};
 
@@ -59,10 +58,7 @@ pub struct Example {
 pub fn write(folder: &RunFolder) -> Result<()> {
     let page = page::render(&gather(folder)?);
     let path = folder.report();
-    let temporary = path.with_extension("html.part");
-    let written =
-        File::create(&temporary).and_then(|mut file| file.write_all(page.as_bytes())).and_then(|()| std::fs::rename(&temporary, &path));
-    written.with_context(|| format!("cannot write {}", path.display()))
+    atomic::write(&path, page.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Reads what the page needs.

@@ -6,16 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::path::Path;
 
+use hypereyes_outside::jsonl::Lines;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Line;
 
 /// Longest line that is read.
-const MAX_LINE: u64 = 64 << 10;
+const MAX_LINE: usize = 64 << 10;
 /// Contradictions that are listed; more are only counted.
 const MAX_LISTED: usize = 100;
 
@@ -89,21 +89,16 @@ enum Fate {
 /// # Errors
 /// When the file cannot be read.
 pub fn audit(path: &Path) -> io::Result<Audit> {
-    let file = match File::open(path) {
+    let mut input = match Lines::open(path, MAX_LINE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Audit::default()),
         opened => opened?,
     };
-    let mut input = BufReader::new(file);
-    let (mut audit, mut fates, mut line) = (Audit::default(), BTreeMap::<String, Fate>::new(), Vec::new());
-    loop {
-        line.clear();
-        if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
+    let (mut audit, mut fates) = (Audit::default(), BTreeMap::<String, Fate>::new());
+    while let Some(line) = input.next_line()? {
         audit.lines += 1;
-        match serde_json::from_slice::<Line>(&line) {
-            Ok(event) => take(event, &mut audit, &mut fates),
-            Err(_) => audit.torn += 1,
+        match line.bytes.and_then(|bytes| serde_json::from_slice::<Line>(bytes).ok()) {
+            Some(event) => take(event, &mut audit, &mut fates),
+            None => audit.torn += 1,
         }
     }
     for fate in fates.values() {

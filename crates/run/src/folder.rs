@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::{BadInput, atomic};
+use hypereyes_chassis::BadInput;
+use hypereyes_outside::atomic;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

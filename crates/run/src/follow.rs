@@ -8,13 +8,16 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use hypereyes_chassis::atomic;
+use hypereyes_outside::atomic;
+use hypereyes_outside::jsonl::Lines;
 use serde::Deserialize;
 
 use crate::step::Step;
 
 /// Most bytes read at one look; the rest is read at the next.
 const MAX_READ: u64 = 8 << 20;
+/// Longest line of a step that is kept.
+const MAX_LINE: usize = 1 << 20;
 
 /// A file under observation.
 #[derive(Debug)]
@@ -77,11 +80,22 @@ pub fn forget_after(path: &Path, step: u64) -> io::Result<()> {
     struct Line {
         step: u64,
     }
-    let Ok(text) = std::fs::read_to_string(path) else { return Ok(()) };
-    let stands = |line: &&str| serde_json::from_str::<Line>(line).is_ok_and(|line| line.step <= step);
-    let kept: String = text.lines().filter(stands).flat_map(|line| [line, "\n"]).collect();
-    if kept.len() < text.len() {
-        atomic::write(path, kept.as_bytes())?;
+    let Ok(mut input) = Lines::open(path, MAX_LINE) else { return Ok(()) };
+    let (mut kept, mut forgotten) = (Vec::new(), false);
+    loop {
+        let line = match input.next_line() {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            // Half of it is not what stands.
+            Err(_) => return Ok(()),
+        };
+        match line.bytes.filter(|bytes| serde_json::from_slice::<Line>(bytes).is_ok_and(|line| line.step <= step)) {
+            Some(bytes) => kept.extend(bytes.iter().chain(b"\n")),
+            None => forgotten = true,
+        }
+    }
+    if forgotten {
+        atomic::write(path, &kept)?;
     }
     Ok(())
 }

@@ -6,7 +6,8 @@
 use std::io;
 use std::path::Path;
 
-use hypereyes_chassis::{BadInput, atomic};
+use hypereyes_chassis::BadInput;
+use hypereyes_outside::atomic;
 use serde::{Deserialize, Serialize};
 
 /// The format that is written. Readers take this one and every earlier one.

@@ -5,16 +5,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::atomic;
 use hypereyes_domain::{Accuracy, Task, TaskId, TaughtGroup, Trajectory};
+use hypereyes_outside::atomic;
+use hypereyes_outside::jsonl::Lines;
 use serde::{Deserialize, Serialize};
 
 /// Longest line of a trajectory file.
-const MAX_LINE: u64 = 16 << 20;
+const MAX_LINE: usize = 16 << 20;
 
 /// One line of `held_out_before.jsonl` and `held_out_after.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,16 +56,12 @@ pub fn write_played(path: &Path, played: &[Played]) -> Result<()> {
 /// # Errors
 /// When the file cannot be read.
 pub fn read_played(path: &Path) -> Result<BTreeMap<TaskId, Played>> {
-    let file = hypereyes_outside::files::open(path, u64::MAX).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut input = BufReader::new(file);
-    let (mut played, mut line) = (BTreeMap::new(), Vec::new());
-    loop {
-        line.clear();
-        if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).with_context(|| format!("cannot read {}", path.display()))? == 0 {
-            return Ok(played);
-        }
-        if let Ok(one) = serde_json::from_slice::<Played>(&line) {
+    let cannot = || format!("cannot read {}", path.display());
+    let mut played = BTreeMap::new();
+    for row in Lines::open(path, MAX_LINE).with_context(cannot)?.values::<Played>() {
+        if let Ok(one) = row.with_context(cannot)?.value {
             played.entry(one.task.id.clone()).or_insert(one);
         }
     }
+    Ok(played)
 }

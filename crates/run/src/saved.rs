@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use hypereyes_chassis::atomic;
+use hypereyes_outside::atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::folder::LearnerFolder;
