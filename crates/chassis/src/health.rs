@@ -11,8 +11,8 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use crate::bind::listen;
 use crate::incoming::{Door, incoming};
-use crate::server::listen;
 use crate::{BindError, Security, Shutdown};
 
 /// Health name: the process runs; answers as soon as the port is open and until the end.

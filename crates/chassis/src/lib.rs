@@ -7,6 +7,7 @@
 //! This crate knows no domain type and no message of the house; any gRPC project could use it.
 
 pub mod backoff;
+pub mod bind;
 pub mod breaker;
 pub mod config;
 pub mod exit;
@@ -29,6 +30,7 @@ mod seldom;
 mod weight;
 
 pub use backoff::{BackoffConfig, RetryError, Retryable, retry};
+pub use bind::BindError;
 pub use breaker::{Breaker, BreakerConfig};
 pub use config::{ConfigError, Problem};
 pub use exit::BadInput;
@@ -39,7 +41,7 @@ pub use hypereyes_outside::atomic;
 pub use reach::Reach;
 pub use ready::Announcement;
 pub use room::Room;
-pub use server::{BindError, Server, ServerConfig};
+pub use server::{Server, ServerConfig};
 pub use shutdown::Shutdown;
 pub use telemetry::{Telemetry, TelemetryConfig};
 pub use tls::{Security, TlsConfig};

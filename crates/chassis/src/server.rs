@@ -3,7 +3,6 @@
 //! In: an address, the routes of a room, and how it speaks with peers. Out: a served port until shutdown. Message size limits
 //! belong to the services themselves (tonic sets them on the generated type), so the routes come with theirs.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
+use crate::bind::listen;
 use crate::guard::{Callers, Guard};
 use crate::health::Health;
 use crate::incoming::{Door, incoming};
 use crate::metrics::DRAIN_CUT;
 use crate::places::Places;
 use crate::weight::Weigh;
-use crate::{Findings, Security, Shutdown};
+use crate::{BindError, Findings, Security, Shutdown};
 
 pub use crate::health::{LIVE, READY, STARTUP};
 
@@ -90,37 +90,6 @@ impl ServerConfig {
 
     fn door(&self) -> Door {
         Door { name: "grpc", most: self.max_connections, most_of_peer: self.max_connections_per_peer, life: None }
-    }
-}
-
-/// Nothing can listen at an address.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {what} {addr}: {source}; {advice}")]
-pub struct BindError {
-    /// The address.
-    pub addr: SocketAddr,
-    /// What it is for.
-    pub what: &'static str,
-    /// What the system said.
-    pub source: io::Error,
-    /// What to do.
-    pub advice: String,
-}
-
-impl BindError {
-    pub(crate) fn new(addr: SocketAddr, what: &'static str, source: io::Error) -> Self {
-        let port = addr.port();
-        let advice = match source.kind() {
-            io::ErrorKind::AddrInUse => {
-                format!(
-                    "another process holds port {port} (`ss -ltnp sport = :{port}` names it): stop it, or choose another port; 0 takes any"
-                )
-            }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: use 127.0.0.1, or 0.0.0.0 for all".to_owned(),
-            io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose a higher one".to_owned(),
-            _ => "choose another address".to_owned(),
-        };
-        Self { addr, what, source, advice }
     }
 }
 
@@ -258,9 +227,4 @@ impl Server {
             }
         }
     }
-}
-
-/// Listens at `addr`, or says what to do.
-pub(crate) async fn listen(addr: SocketAddr, what: &'static str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(addr).await.map_err(|source| BindError::new(addr, what, source))
 }

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::incoming::{Door, incoming};
 use crate::metrics::SCRAPES;
-use crate::{BadInput, BindError, Findings, Security, Shutdown, metrics, server};
+use crate::{BadInput, BindError, Findings, Security, Shutdown, bind, metrics};
 
 /// Bounds of duration histograms (names that end in `_seconds`): from a kernel launch to a long step.
 const SECONDS: [f64; 16] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
@@ -136,7 +136,7 @@ impl Telemetry {
     /// # Errors
     /// [`BindError`] when nothing can listen there.
     pub async fn metrics_listener(&self, addr: SocketAddr, shutdown: Shutdown) -> Result<SocketAddr, BindError> {
-        let listener = server::listen(addr, "the metrics address").await?;
+        let listener = bind::listen(addr, "the metrics address").await?;
         let bound = listener.local_addr().map_err(|source| BindError::new(addr, "the metrics address", source))?;
         let telemetry = self.clone();
         let page = move |uri: Uri| {
