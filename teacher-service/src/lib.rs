@@ -14,6 +14,7 @@ pub mod fair;
 pub mod fetch;
 pub mod folder;
 pub mod ledger;
+pub mod limits;
 pub mod loader;
 pub mod local;
 pub mod memory;
@@ -49,9 +50,9 @@ use tonic::service::Routes;
 
 use crate::access::{Access, KeyConfig};
 use crate::ledger::Ledger;
+use crate::limits::ModelLimits;
 use crate::loader::Loader;
 use crate::memory::Memory;
-use crate::model::ModelLimits;
 use crate::registry::{Registry, RegistryError, Wish};
 use crate::service::Service;
 use crate::source::Source;

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::ScoreError;
-use crate::model::ModelLimits;
+use crate::limits::ModelLimits;
 use crate::patches::PatchCache;
 use crate::scorer::{Item, Scorer};
 

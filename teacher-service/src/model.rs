@@ -6,52 +6,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hypereyes_chassis::Security;
 use hypereyes_domain::{ModelCard, TeacherId};
 use hypereyes_pictures::Store;
-use hypereyes_policy::device::Device;
 use hypereyes_proto::{Answer, Question};
 use tokio::time::{Instant, timeout_at};
 
 use crate::access::Access;
 use crate::error::ScoreError;
 use crate::folder::Survey;
-use crate::loader::Loader;
+use crate::limits::ModelLimits;
 use crate::local::Local;
-use crate::memory::{Memory, Share};
+use crate::memory::Share;
 use crate::peer::Peer;
 use crate::server::Remote;
 use crate::source::Source;
 use crate::web::Stores;
-use crate::{digest, fetch, folder, verify};
+use crate::{digest, fetch, folder};
 
 /// Longest look at what a folder says, its weights apart: a disk that takes longer does not answer.
 const LOOK: Duration = Duration::from_secs(60);
-
-/// Sizes of a model's rooms.
-#[derive(Clone, Debug)]
-pub struct ModelLimits {
-    /// Where it computes.
-    pub device: Device,
-    /// Tokens of one pass and of one sequence.
-    pub max_batch_tokens: usize,
-    /// Calls in the queue.
-    pub max_waiting: usize,
-    /// Bytes of patches kept.
-    pub patches_bytes: usize,
-    /// Memory for the weights of all models.
-    pub memory: Arc<Memory>,
-    /// Who reads them.
-    pub loader: Loader,
-    /// How other teacher services are spoken to.
-    pub security: Security,
-    /// Folder that files of object stores are fetched into; none refuses such sources.
-    pub fetched: Option<std::path::PathBuf>,
-    /// What the settings allow to those who name models.
-    pub access: Arc<Access>,
-    /// Longest time until a model is read.
-    pub patience: Duration,
-}
 
 /// Where it computes.
 #[derive(Debug)]
@@ -62,6 +35,24 @@ enum Backend {
     Peer(Peer),
     /// In somebody else's server.
     Server(Remote),
+}
+
+/// A model that answers and may not serve yet: [`verify`](crate::verify) makes a [`Model`] of it.
+#[derive(Debug)]
+pub struct Unverified(Model);
+
+impl Unverified {
+    /// The model, to be asked and looked at.
+    pub fn model(&self) -> &Model {
+        &self.0
+    }
+
+    /// The model that may serve; `sighted` is whether it has shown that it sees.
+    pub(crate) fn verified(self, sighted: bool) -> Model {
+        let Self(mut model) = self;
+        model.card.sighted = sighted;
+        model
+    }
 }
 
 /// A verified model; dropping the last `Arc` frees its memory.
@@ -78,11 +69,17 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads or reaches a model and verifies it. Where there are rules of an earlier one, it must speak the same vocabulary.
+    /// Reads or reaches a model. Where there are rules of an earlier one, it must speak the same vocabulary.
     ///
     /// # Errors
     /// A text that says what is wrong and where.
-    pub async fn load(id: TeacherId, source: Source, digest: &str, vocabulary: Option<&str>, limits: &ModelLimits) -> Result<Self, String> {
+    pub async fn load(
+        id: TeacherId,
+        source: Source,
+        digest: &str,
+        vocabulary: Option<&str>,
+        limits: &ModelLimits,
+    ) -> Result<Unverified, String> {
         let speaks = |own: &str| match vocabulary {
             Some(vocabulary) if own != vocabulary => Err(format!(
                 "{source}: it has another vocabulary than the models that are loaded; a run has one, start another service for it"
@@ -96,7 +93,7 @@ impl Model {
             access.key(server)?;
         }
         access.look(&source).await.map_err(|reason| format!("{source}: {reason}"))?;
-        let (backend, mut card, survey, memory) = match &source {
+        let (backend, card, survey, memory) = match &source {
             Source::Folder(folder) => {
                 let survey = look(folder, &source, true, limits).await?;
                 local(&id, survey, digest, &speaks, deadline, limits).await?
@@ -130,9 +127,7 @@ impl Model {
         if !digest.is_empty() && digest != card.digest {
             return Err(format!("{source}: its digest is {:?}, {digest} was asked for", card.digest));
         }
-        let probe = Self { id, source, card: card.clone(), backend, survey, in_flight: AtomicU64::new(0), _memory: memory };
-        card.sighted = verify::verify(&probe).await?;
-        Ok(Self { card, ..probe })
+        Ok(Unverified(Self { id, source, card, backend, survey, in_flight: AtomicU64::new(0), _memory: memory }))
     }
 
     /// Its name.

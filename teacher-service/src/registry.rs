@@ -12,10 +12,12 @@ use hypereyes_proto::Question;
 use metrics::{counter, gauge};
 
 use crate::ledger::{Kept, Ledger};
+use crate::limits::ModelLimits;
 use crate::metrics::{EPOCH, MODELS, REGISTRY};
-use crate::model::{Call, Model, ModelLimits};
+use crate::model::{Call, Model};
 use crate::pins::{Pins, Serving};
 use crate::source::Source;
+use crate::verify::verify;
 
 /// Models in memory or on their way; each may have gigabytes.
 const MAX_LOADED: usize = 8;
@@ -183,7 +185,7 @@ impl Registry {
         // A task of its own: a panic in it is this model's fault and ends nothing else.
         let loading = tokio::spawn(async move {
             let Wish { id, source, digest } = wanted;
-            Model::load(id, source, &digest, vocabulary.as_deref(), &limits).await
+            verify(Model::load(id, source, &digest, vocabulary.as_deref(), &limits).await?).await
         });
         let loaded = loading.await.unwrap_or_else(|_| Err("loading it panicked; see the log".into()));
         let registry = self.clone();

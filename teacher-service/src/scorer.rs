@@ -23,8 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::ScoreError;
+use crate::limits::ModelLimits;
 use crate::metrics::{BATCH_SEQUENCES, BATCH_TOKENS, DROPPED, PASS_SECONDS, SEQUENCES, TOKENS};
-use crate::model::ModelLimits;
 
 /// A sequence whose response is scored.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
-//! What a model must show before it may serve: finite log-probs on golden prompts, with pictures where it takes them. In: a model.
-//! Out: whether it sees, or why it may not serve.
+//! What a model must show before it may serve: finite log-probs on golden prompts, with pictures where it takes them. In: a model
+//! that is not verified. Out: one that may serve and says whether it sees, or why it may not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::{Answer, Question, ScoreSequence};
 use tokio::time::Instant;
 
-use crate::model::Model;
+use crate::model::{Model, Unverified};
 
 /// Longest time that a model gets for the golden prompts.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -19,11 +19,17 @@ const TOKENS: usize = 24;
 /// Side of a golden picture in pixels.
 const SIDE: u32 = 64;
 
-/// Whether the model sees: another picture makes another log-prob.
+/// Asks the golden prompts.
 ///
 /// # Errors
 /// A text that says what the model did.
-pub async fn verify(model: &Model) -> Result<bool, String> {
+pub async fn verify(unverified: Unverified) -> Result<Model, String> {
+    let sighted = sees(unverified.model()).await?;
+    Ok(unverified.verified(sighted))
+}
+
+/// Whether the model sees: another picture makes another log-prob.
+async fn sees(model: &Model) -> Result<bool, String> {
     let name = model.source();
     let Some(survey) = model.survey() else {
         // A peer has verified its own model; what is left to see is that it answers.
