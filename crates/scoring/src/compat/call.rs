@@ -1,4 +1,4 @@
-//! A tool call as JSON. In: its text. Out: the name and the searches that the released reward sees in it.
+//! A tool call as JSON. In: its text. Out: its name and the arguments that name what is searched.
 //!
 //! Of a key that comes twice the last counts, as in Python. Whatever else the object holds has to be JSON as well.
 
@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::json::{Py, loads};
-use super::plain;
 use super::python::bar_pieces;
 
 /// The `name` of a call as written.
@@ -22,7 +21,7 @@ pub enum Name<'a> {
 impl Name<'_> {
     /// Python's `part in name`: substring of a text, element of a list, key of an object; `None` where it would raise.
     #[inline]
-    fn has(&self, part: &str) -> Option<bool> {
+    pub(super) fn has(&self, part: &str) -> Option<bool> {
         let value = match self {
             Name::Text(name) => return Some(within(name, part)),
             Name::Value(value) => value.as_ref(),
@@ -40,21 +39,6 @@ impl Name<'_> {
 #[inline]
 fn within(name: &str, part: &str) -> bool {
     name.as_bytes().windows(part.len()).any(|place| place == part.as_bytes())
-}
-
-/// Name and searches of a call; `None` when the name is neither text nor a collection, which ends the whole parse.
-pub(super) fn asks(call: &str) -> Option<(Name<'_>, u64)> {
-    let Call { name, arguments } = plain::call(call).unwrap_or_else(|| Call::of_any(call));
-    let Some(name) = name else { return Some((Name::Text(""), 0)) };
-    let text_search = name.has("text_search")?;
-    let searches = if text_search {
-        arguments.input
-    } else if name.has("image_search")? {
-        arguments.image_id.or(arguments.img_id)
-    } else {
-        None
-    };
-    Some((name, searches.unwrap_or(0)))
 }
 
 /// A call; nothing in it when the text is no object.
@@ -86,9 +70,9 @@ impl Call<'_> {
 /// JSON text of one.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Arguments {
-    input: Option<u64>,
-    image_id: Option<u64>,
-    img_id: Option<u64>,
+    pub(super) input: Option<u64>,
+    pub(super) image_id: Option<u64>,
+    pub(super) img_id: Option<u64>,
 }
 
 impl Arguments {

@@ -4,6 +4,7 @@
 //! from executed calls and treats a missing reference as unknown (resolutions D1 to D5). Here the released behaviour is
 //! kept, so that the vectors stay valid tests.
 
+mod asks;
 mod baseline;
 mod bonus;
 mod call;

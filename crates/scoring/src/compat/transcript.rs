@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::call::{Name, asks};
+use super::asks::asks;
+use super::call::Name;
 use super::python::strip;
 use super::tags::{Tag, block};
 use super::turns::{Event, Role, walk};
