@@ -2,7 +2,7 @@
 //! that the room itself uses, with the environment that its container gets.
 
 use hypereyes::check::pairs::{Loop, of_loop};
-use hypereyes::cli::ENV_PREFIX;
+use hypereyes::config::{Config, ENV_PREFIX};
 use hypereyes_actor::Actor;
 use hypereyes_chassis::{Findings, Room, config};
 use hypereyes_learner::Learner;
@@ -103,8 +103,7 @@ fn load<R: Room>(render: &Render, workload: &Workload) -> R::Config {
     let prefixes = [format!("{}__", R::ENV), format!("{ENV_PREFIX}__")];
     let heard = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()));
     let strange = workload.env().into_iter().find(|(name, _)| name.starts_with("HYPEREYES") && !heard(name));
-    config::load_from(hypereyes::config::Config::default(), None, ENV_PREFIX, workload.env(), &[])
-        .unwrap_or_else(|error| panic!("{whose}: {error}"));
+    config::load_from(Config::default(), None, ENV_PREFIX, workload.env(), &[]).unwrap_or_else(|error| panic!("{whose}: {error}"));
     assert!(strange.is_none(), "{whose}: {strange:?} is not for this room");
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), workload.file(render)).expect("it can be written");

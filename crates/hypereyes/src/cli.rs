@@ -5,13 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use hypereyes_chassis::{config, exit};
+use hypereyes_chassis::exit;
+use hypereyes_chassis::room::Sources;
 
 use crate::commands::{ask, bench, doctor, eval, generate, logprobs, loss, prepare, report, room, score, sft, status, synth, teacher, up};
 use crate::config::Config;
-
-/// Variables `HYPEREYES__LEARNER__LR=1e-4` say the same as `--set learner.lr=1e-4`.
-pub const ENV_PREFIX: &str = "HYPEREYES";
 
 /// Train parallel multimodal search agents: search wider, not longer.
 #[derive(Parser, Debug)]
@@ -96,9 +94,12 @@ impl Cli {
     /// # Errors
     /// A [`hypereyes_chassis::ConfigError`], which is bad input.
     pub fn settings(&self) -> Result<Config> {
-        let config = config::load(Config::default(), self.config.as_deref(), ENV_PREFIX, &self.sets)?;
-        config.check_places()?;
-        Ok(config.placed())
+        Config::load(&self.sources())
+    }
+
+    /// Where this command line takes its settings from.
+    pub fn sources(&self) -> Sources {
+        Sources { file: self.config.clone(), sets: self.sets.clone() }
     }
 }
 
@@ -134,8 +135,8 @@ fn sets_behind_command(arguments: Vec<OsString>) -> Vec<OsString> {
 /// Runs a parsed command line.
 pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
-        Command::Room(args) => room::run(cli, args),
-        Command::Up(args) => up::run(cli, args),
+        Command::Room(args) => room::run(&cli.sources(), args),
+        Command::Up(args) => up::run(&cli.sources(), args, cli.json),
         Command::Synth(args) => synth::run(&cli.settings()?, args, cli.json),
         Command::Sft(args) => sft::run(&cli.settings()?, args, cli.json),
         Command::Eval(args) => eval::run(&cli.settings()?, args, cli.json),
@@ -144,7 +145,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Teacher(args) => teacher::run(&cli.settings()?, args, cli.json),
         Command::Prepare(args) => prepare::run(&cli.settings()?, args, cli.json),
         Command::Report(args) => report::run(args, cli.json),
-        Command::Doctor(args) => doctor::run(cli, args),
+        Command::Doctor(args) => doctor::run(&cli.sources(), args, cli.json),
         Command::Score(args) => score::run(&cli.settings()?, args),
         Command::Logprobs(args) => logprobs::run(args, cli.json),
         Command::Generate(args) => generate::run(&cli.settings()?, args),

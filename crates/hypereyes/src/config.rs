@@ -5,7 +5,8 @@
 
 use std::path::PathBuf;
 
-use hypereyes_chassis::{BadInput, Findings, TlsConfig};
+use hypereyes_chassis::room::Sources;
+use hypereyes_chassis::{BadInput, Findings, TlsConfig, config};
 use hypereyes_eval::EvalConfig;
 use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::sft::SftConfig;
@@ -20,6 +21,9 @@ use hypereyes_synth::SynthConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::supervise::RestartConfig;
+
+/// Variables `HYPEREYES__LEARNER__LR=1e-4` say the same as `--set learner.lr=1e-4`.
+pub const ENV_PREFIX: &str = "HYPEREYES";
 
 /// Settings of all commands; each command reads the parts it needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -179,6 +183,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The settings that a command line asks for, with its files and the environment.
+    ///
+    /// # Errors
+    /// A [`hypereyes_chassis::ConfigError`], which is bad input.
+    pub fn load(sources: &Sources) -> anyhow::Result<Self> {
+        let config = config::load(Self::default(), sources.file.as_deref(), ENV_PREFIX, &sources.sets)?;
+        config.check_places()?;
+        Ok(config.placed())
+    }
+
     /// What is wrong with the tables of the front door's own; rooms look at theirs, and [`crate::check`] at all of them together.
     pub fn findings(&self) -> Findings {
         let mut found = Findings::default();

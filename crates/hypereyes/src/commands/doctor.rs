@@ -5,11 +5,11 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::BadInput;
+use hypereyes_chassis::room::Sources;
 use hypereyes_run::{RUNS, RunFolder};
 use serde::Serialize;
 
 use crate::check::models::Folders;
-use crate::cli::Cli;
 use crate::config::Config;
 use crate::shipped::Shipped;
 use crate::{check, output, parts, ports};
@@ -49,12 +49,12 @@ impl Check {
 }
 
 /// Checks and prints; bad input when something would fail.
-pub fn run(cli: &Cli, _args: &DoctorArgs) -> Result<()> {
-    let checks = match cli.settings() {
+pub fn run(sources: &Sources, _args: &DoctorArgs, json: bool) -> Result<()> {
+    let checks = match Config::load(sources) {
         Ok(config) => all(&config)?,
         Err(error) => vec![Check::of("settings", Err(error))],
     };
-    if cli.json {
+    if json {
         output::json(&checks);
     } else {
         for check in &checks {

@@ -8,7 +8,6 @@ use clap::{Args, ValueEnum};
 use hypereyes_chassis::Shutdown;
 use hypereyes_chassis::room::{self, Sources};
 
-use crate::cli::Cli;
 use crate::parts;
 
 /// Arguments of `room`.
@@ -36,18 +35,17 @@ pub enum Kind {
 }
 
 /// Runs the room until it is done or told to stop.
-pub fn run(cli: &Cli, args: &RoomArgs) -> Result<()> {
+pub fn run(sources: &Sources, args: &RoomArgs) -> Result<()> {
     room::block_on(parts::runtime()?, async {
         let shutdown = Shutdown::on_signal()?;
         if args.leash {
             leash(shutdown.clone());
         }
-        let sources = Sources { file: cli.config.clone(), sets: cli.sets.clone() };
         match args.kind {
-            Kind::Actor => room::start::<hypereyes_actor::Actor>(&sources, shutdown).await,
-            Kind::Learner => room::start::<hypereyes_learner::Learner>(&sources, shutdown).await,
-            Kind::Reward => room::start::<hypereyes_reward_service::RewardService>(&sources, shutdown).await,
-            Kind::Teacher => room::start::<hypereyes_teacher_service::TeacherService>(&sources, shutdown).await,
+            Kind::Actor => room::start::<hypereyes_actor::Actor>(sources, shutdown).await,
+            Kind::Learner => room::start::<hypereyes_learner::Learner>(sources, shutdown).await,
+            Kind::Reward => room::start::<hypereyes_reward_service::RewardService>(sources, shutdown).await,
+            Kind::Teacher => room::start::<hypereyes_teacher_service::TeacherService>(sources, shutdown).await,
         }
     })
 }

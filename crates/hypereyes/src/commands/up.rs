@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use hypereyes_chassis::room::Sources;
 use hypereyes_chassis::{BadInput, Findings, Shutdown, config, exit};
 use hypereyes_policy::checkpoint::save::keep_apart;
 use hypereyes_run::{RUNS, RunFolder, State};
@@ -18,8 +19,7 @@ use serde::Serialize;
 
 use crate::check::models::Folders;
 use crate::check::world::Names;
-use crate::cli::{Cli, ENV_PREFIX};
-use crate::config::Config;
+use crate::config::{Config, ENV_PREFIX};
 use crate::job::{Job, cores, wishes};
 use crate::output::Voice;
 use crate::resume::{Change, Done};
@@ -63,15 +63,15 @@ struct Intent {
 }
 
 /// Runs the whole job.
-pub fn run(cli: &Cli, args: &UpArgs) -> Result<()> {
-    let (config, folder, changes) = resolve(cli, args)?;
+pub fn run(sources: &Sources, args: &UpArgs, json: bool) -> Result<()> {
+    let (config, folder, changes) = resolve(sources, args)?;
     check_places(&config, &folder)?;
     let (world, warnings, names) = check(&config, &folder)?;
     warnings.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     let runtime = parts::runtime()?;
     runtime.block_on(async { ports::resolve(&wishes(&config)).await })?;
     if args.dry_run {
-        return dry_run(&config, &folder, &(world, names), &changes, args.resume, cli.json);
+        return dry_run(&config, &folder, &(world, names), &changes, args.resume, json);
     }
     // First thing: who must answer later answers now.
     let servers = runtime.block_on(check::servers::findings(&config));
@@ -79,7 +79,7 @@ pub fn run(cli: &Cli, args: &UpArgs) -> Result<()> {
     servers.result()?;
     parts::telemetry()?;
     let held = folder.hold()?;
-    let voice = Voice { json: cli.json };
+    let voice = Voice { json };
     let result = runtime.block_on(async {
         let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
         let mut job = Job::begin(config, folder, world, voice, held, &changes)?;
@@ -90,7 +90,7 @@ pub fn run(cli: &Cli, args: &UpArgs) -> Result<()> {
     // Threads of the engine may still be at work on a step that nobody waits for.
     runtime.shutdown_timeout(Duration::from_secs(2));
     let outcome = result?;
-    if cli.json {
+    if json {
         output::json(&outcome.summary);
     }
     Ok(())
@@ -107,8 +107,8 @@ fn with_advice(error: anyhow::Error, command: &str) -> anyhow::Error {
 }
 
 /// Settings and folder of the run, and what a resumed one is told anew.
-fn resolve(cli: &Cli, args: &UpArgs) -> Result<(Config, RunFolder, Vec<Change>)> {
-    let mut config = cli.settings()?;
+fn resolve(sources: &Sources, args: &UpArgs) -> Result<(Config, RunFolder, Vec<Change>)> {
+    let mut config = Config::load(sources)?;
     if !args.resume {
         let folder = if config.run_dir.as_os_str().is_empty() { RunFolder::fresh(config.seed) } else { RunFolder::new(&config.run_dir) };
         folder.admit(false)?;
@@ -122,12 +122,12 @@ fn resolve(cli: &Cli, args: &UpArgs) -> Result<(Config, RunFolder, Vec<Change>)>
         RunFolder::new(&config.run_dir)
     };
     folder.admit(true)?;
-    if cli.config.is_some() {
+    if sources.file.is_some() {
         return Err(BadInput::new("a resumed run keeps its own settings: leave --config out; --set still changes single ones").into());
     }
     // Its own settings, and what is said now on top.
     let kept = kept(&folder)?;
-    config = config::load(kept.clone().unplaced(), None, ENV_PREFIX, &cli.sets)?;
+    config = config::load(kept.clone().unplaced(), None, ENV_PREFIX, &sources.sets)?;
     config.check_places()?;
     config = config.placed();
     config.run_dir = folder.root().to_owned();
@@ -232,7 +232,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::Command;
+    use crate::cli::{Cli, Command};
 
     fn parsed(arguments: &[&str]) -> (Cli, bool) {
         let cli = Cli::parse_from([&["hypereyes", "up"], arguments].concat());
@@ -243,7 +243,7 @@ mod tests {
 
     fn resolved(arguments: &[&str]) -> Result<(Config, RunFolder, Vec<Change>)> {
         let (cli, resume) = parsed(arguments);
-        resolve(&cli, &UpArgs { resume, dry_run: false })
+        resolve(&cli.sources(), &UpArgs { resume, dry_run: false })
     }
 
     #[test]
