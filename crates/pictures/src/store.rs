@@ -1,11 +1,11 @@
 //! A bounded, content-addressed store of pictures, shared between threads. In: encoded bytes; out: decoded pictures by
 //! name. The least recently used make room. Knows no disk and no network.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hypereyes_domain::PictureId;
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::decode::{Limits, Picture, PictureError, picture_id};
@@ -34,25 +34,17 @@ pub struct Store {
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
-    entries: HashMap<PictureId, Entry>,
-    /// Time of last use to name; the first is the next to go.
-    by_use: BTreeMap<u64, PictureId>,
-    clock: u64,
+    /// Bounded by bytes, not by number.
+    pictures: LruCache<PictureId, Arc<Picture>>,
     bytes: usize,
     evicted: u64,
-}
-
-struct Entry {
-    picture: Arc<Picture>,
-    used: u64,
 }
 
 impl Store {
     /// An empty store for `capacity` bytes, encoded and decoded together.
     pub fn new(capacity: usize, limits: Limits) -> Self {
-        Self { capacity, limits, inner: Mutex::new(Inner::default()) }
+        Self { capacity, limits, inner: Mutex::new(Inner { pictures: LruCache::unbounded(), bytes: 0, evicted: 0 }) }
     }
 
     /// Decodes, checks and keeps a picture; its name is computed here, never taken from the sender. A known one is only
@@ -60,7 +52,7 @@ impl Store {
     pub fn put(&self, bytes: impl Into<Bytes>) -> Result<PictureId, StoreError> {
         let bytes = bytes.into();
         let id = picture_id(&bytes);
-        if self.inner.lock().touch(&id).is_none() {
+        if self.inner.lock().pictures.get(&id).is_none() {
             // Decoding happens outside the lock: two threads may decode the same picture, none waits for another's.
             self.insert(Picture::from_bytes(bytes, &self.limits)?)?;
         }
@@ -75,10 +67,11 @@ impl Store {
             return Err(StoreError::Capacity { bytes: cost, capacity: self.capacity });
         }
         let mut inner = self.inner.lock();
-        if inner.touch(&id).is_none() {
+        if inner.pictures.get(&id).is_none() {
             let evicted = inner.make_room(self.capacity - cost);
             metrics::counter!(EVICTIONS).increment(evicted);
-            inner.add(picture, cost);
+            inner.bytes += cost;
+            inner.pictures.put(id.clone(), Arc::new(picture));
             metrics::gauge!(STORED_BYTES).set(inner.bytes as f64);
         }
         Ok(id)
@@ -86,7 +79,7 @@ impl Store {
 
     /// The picture, marked as just used.
     pub fn get(&self, id: &PictureId) -> Option<Arc<Picture>> {
-        self.inner.lock().touch(id)
+        self.inner.lock().pictures.get(id).cloned()
     }
 
     /// Those of `ids` that are not here, each once, in order.
@@ -94,7 +87,7 @@ impl Store {
         let inner = self.inner.lock();
         let mut missing: Vec<PictureId> = Vec::new();
         for id in ids {
-            if !inner.entries.contains_key(id) && !missing.contains(id) {
+            if !inner.pictures.contains(id) && !missing.contains(id) {
                 missing.push(id.clone());
             }
         }
@@ -108,7 +101,7 @@ impl Store {
 
     /// Pictures held.
     pub fn len(&self) -> usize {
-        self.inner.lock().entries.len()
+        self.inner.lock().pictures.len()
     }
 
     /// True when nothing is held.
@@ -123,33 +116,15 @@ impl Store {
 }
 
 impl Inner {
-    fn touch(&mut self, id: &PictureId) -> Option<Arc<Picture>> {
-        let entry = self.entries.get_mut(id)?;
-        self.clock += 1;
-        let name = self.by_use.remove(&entry.used).expect("every entry is in the order of use");
-        self.by_use.insert(self.clock, name);
-        entry.used = self.clock;
-        Some(entry.picture.clone())
-    }
-
     fn make_room(&mut self, most: usize) -> u64 {
         let mut evicted = 0;
         while self.bytes > most {
-            let Some((_, id)) = self.by_use.pop_first() else { break };
-            if let Some(entry) = self.entries.remove(&id) {
-                self.bytes -= cost(&entry.picture);
-                evicted += 1;
-            }
+            let Some((_, picture)) = self.pictures.pop_lru() else { break };
+            self.bytes -= cost(&picture);
+            evicted += 1;
         }
         self.evicted += evicted;
         evicted
-    }
-
-    fn add(&mut self, picture: Picture, cost: usize) {
-        self.clock += 1;
-        self.bytes += cost;
-        self.by_use.insert(self.clock, picture.id.clone());
-        self.entries.insert(picture.id.clone(), Entry { picture: Arc::new(picture), used: self.clock });
     }
 }
 
