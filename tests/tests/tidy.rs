@@ -26,7 +26,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     ),
     (4, &["hypereyes-rollout", "hypereyes-weights", "hypereyes-reward-service", "hypereyes-teacher-service"]),
     (5, &["hypereyes-actor", "hypereyes-learner", "hypereyes-synth", "hypereyes-eval"]),
-    (6, &["hypereyes-bench", "hypereyes-report"]),
+    (6, &["hypereyes-bench", "hypereyes-offline", "hypereyes-report"]),
     (7, &["hypereyes"]),
     (8, &["hypereyes-tests", "hypereyes-kubesim"]),
 ];

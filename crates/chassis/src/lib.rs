@@ -16,6 +16,7 @@ pub mod guard;
 pub mod health;
 pub mod metrics;
 pub mod nearest;
+pub mod output;
 pub mod reach;
 pub mod ready;
 pub mod room;

@@ -7,9 +7,11 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use hypereyes_chassis::exit;
 use hypereyes_chassis::room::Sources;
+use hypereyes_offline::{generate, logprobs, loss, score};
 
-use crate::commands::{ask, bench, doctor, eval, generate, logprobs, loss, prepare, report, room, score, sft, status, synth, teacher, up};
+use crate::commands::{ask, bench, doctor, eval, prepare, report, room, sft, status, synth, teacher, up};
 use crate::config::Config;
+use crate::parts;
 
 /// Train parallel multimodal search agents: search wider, not longer.
 #[derive(Parser, Debug)]
@@ -146,9 +148,19 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Prepare(args) => prepare::run(&cli.settings()?, args, cli.json),
         Command::Report(args) => report::run(args, cli.json),
         Command::Doctor(args) => doctor::run(&cli.sources(), args, cli.json),
-        Command::Score(args) => score::run(&cli.settings()?, args),
-        Command::Logprobs(args) => logprobs::run(args, cli.json),
-        Command::Generate(args) => generate::run(&cli.settings()?, args),
+        Command::Score(args) => {
+            let service = cli.settings()?.reward_service;
+            score::run(&service.trace, service.judge.rule(), args)
+        }
+        Command::Logprobs(args) => {
+            parts::telemetry()?;
+            logprobs::run(args, cli.json)
+        }
+        Command::Generate(args) => {
+            let config = cli.settings()?;
+            parts::telemetry()?;
+            generate::run(&config.engine, config.seed, args)
+        }
         Command::Bench(args) => bench::run(&cli.settings()?, args, cli.json),
         Command::Loss(args) => loss::run(args),
     }

@@ -4,7 +4,6 @@
 //! room; it starts them and asks them, and does none of their work.
 
 pub mod attempts;
-pub mod cases;
 pub mod check;
 pub mod cli;
 pub mod commands;
@@ -12,10 +11,7 @@ pub mod config;
 pub mod held_out;
 pub mod job;
 pub mod kept;
-pub mod keys;
-pub mod lines;
 pub mod metrics;
-pub mod output;
 pub mod parts;
 pub mod ports;
 pub mod progress;
@@ -23,6 +19,7 @@ pub mod resume;
 pub mod rooms;
 pub mod service;
 pub mod shipped;
-pub mod sights;
 pub mod supervise;
 pub mod troubles;
+
+pub use hypereyes_chassis::output;

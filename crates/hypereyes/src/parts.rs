@@ -15,6 +15,8 @@ use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_rollout::Setup;
 use hypereyes_search::{EmbeddedSearch, Limited, World};
 
+pub use hypereyes_offline::refusal;
+
 use crate::config::Config;
 
 /// The world of the configuration; a bad path is bad input.
@@ -39,14 +41,6 @@ pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: Policy
     let sizes = EngineConfig { end_tokens: vec![chat.end_token()], ..config.engine.clone() };
     let engine = Engine::load(model, sizes, version).map_err(refusal)?;
     Ok((setup(config, world, chat), engine))
-}
-
-/// What a model could not be used for: wrong input, unless the device itself has failed.
-pub fn refusal(error: hypereyes_policy::Error) -> anyhow::Error {
-    match error {
-        hypereyes_policy::Error::Device(_) => error.into(),
-        error => BadInput::new(error.to_string()).into(),
-    }
 }
 
 /// The shape of a model folder.

@@ -12,7 +12,6 @@ use hypereyes_scoring::{JudgeKind, TraceConfig, score_group};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::config::Config;
 use crate::{keys, lines};
 
 /// Arguments of `score`.
@@ -63,8 +62,12 @@ struct Scored {
 }
 
 /// Prints one line per group or case.
-pub fn run(config: &Config, args: &ScoreArgs) -> Result<()> {
-    let trace = &config.reward_service.trace;
+///
+/// `trace` and `judge` are the reward service's settings; there is no judge where a model judges.
+///
+/// # Errors
+/// Settings or a value that cannot be used.
+pub fn run(trace: &TraceConfig, judge: Option<JudgeKind>, args: &ScoreArgs) -> Result<()> {
     trace.check().map_err(|error| BadInput::new(error.to_string()))?;
     lines::each(args.file.as_deref(), |value| {
         if args.compat || args.family.is_some() {
@@ -73,7 +76,7 @@ pub fn run(config: &Config, args: &ScoreArgs) -> Result<()> {
             let id = value.get("id").or_else(|| value.get("case")?.get("id")).cloned();
             return Ok(json!({"id": id, "output": output}));
         }
-        let answer = native(value, trace, args.judge.or(config.reward_service.judge.rule()).ok_or_else(offline)?)?;
+        let answer = native(value, trace, args.judge.or(judge).ok_or_else(offline)?)?;
         Ok(keys::under_id(value, answer))
     })
 }

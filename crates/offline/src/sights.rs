@@ -113,12 +113,20 @@ impl Sights {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shipped::Shipped;
+
+    /// The shipped policy in a folder.
+    fn shipped(folder: &Path) {
+        let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/policy");
+        for file in std::fs::read_dir(policy).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+        }
+    }
 
     #[test]
     fn a_picture_is_found_by_every_name_that_it_may_have() {
         let folder = tempfile::tempdir().unwrap();
-        Shipped::Policy.unpack(folder.path()).unwrap();
+        shipped(folder.path());
         let sights = Sights::of(folder.path());
         let image = hypereyes_pictures::RgbImage::from_fn(40, 40, |x, y| [(x * 6) as u8, (y * 6) as u8, 7].into());
         let bytes = Picture::from_image(image).unwrap().bytes;
@@ -145,7 +153,7 @@ mod tests {
     #[test]
     fn a_folder_without_settings_is_lenient_only_where_that_is_wanted() {
         let folder = tempfile::tempdir().unwrap();
-        Shipped::Policy.unpack(folder.path()).unwrap();
+        shipped(folder.path());
         std::fs::remove_file(folder.path().join("preprocessor_config.json")).unwrap();
         assert!(Sights::of(folder.path()).processor().unwrap_err().to_string().contains("preprocessor_config.json"));
         assert_eq!(Sights::assumed(folder.path()).processor().unwrap().mean, [0.5; 3]);

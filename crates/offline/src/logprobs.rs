@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use hypereyes_chassis::BadInput;
+use hypereyes_chassis::{BadInput, output};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::cases::{self, Case};
 use crate::sights::Sights;
-use crate::{lines, output, parts};
+use crate::{lines, refusal};
 
 /// Arguments of `logprobs`.
 #[derive(Args, Debug)]
@@ -49,16 +49,15 @@ pub struct LogprobsArgs {
 
 /// Prints log-probs.
 pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
-    parts::telemetry()?;
     // Who compares with what is right may ask a device that has not been shown to be.
     let freeze = if args.check.is_some() {
         frozen::freeze_to_verify
     } else {
-        args.device.admits_folder(&args.model).map_err(parts::refusal)?;
+        args.device.admits_folder(&args.model).map_err(refusal)?;
         frozen::freeze
     };
-    let (config, weights) = checkpoint::read(&args.model).map_err(parts::refusal)?;
-    let model = freeze(&config, &weights, args.device, 1).map_err(parts::refusal)?;
+    let (config, weights) = checkpoint::read(&args.model).map_err(refusal)?;
+    let model = freeze(&config, &weights, args.device, 1).map_err(refusal)?;
     let sights = Sights::assumed(&args.model);
     // A placeholder in a text without pictures is a token as any other, as transformers has it: to this model none is special.
     let of_text = LazyCell::new(|| freeze(&ModelConfig { image_token_id: u32::MAX, ..config.clone() }, &weights, args.device, 1));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use hypereyes_chassis::BadInput;
+use hypereyes_chassis::{BadInput, output};
 use hypereyes_chat::{Dialogue, Renderer, Vocabulary, agreement, special};
 use hypereyes_domain::{Chunk, Generate, PolicyVersion, Sampling, Sequence};
 use hypereyes_policy::engine::{Engine, EngineConfig, Placeholders};
@@ -15,9 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::cases::MAX_TOKENS;
-use crate::config::Config;
 use crate::sights::Sights;
-use crate::{keys, lines, output, parts};
+use crate::{keys, lines, refusal};
 
 /// Arguments of `generate`.
 #[derive(Args, Debug)]
@@ -71,9 +70,11 @@ struct Prompt {
     chunk: Chunk,
 }
 
-/// Prints continuations.
-pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
-    parts::telemetry()?;
+/// Prints continuations by an engine of these sizes; `seed` is that of the first prompt.
+///
+/// # Errors
+/// A model or a prompt that cannot be used.
+pub fn run(sizes: &EngineConfig, seed: u64, args: &GenerateArgs) -> Result<()> {
     let sampling = sampling(args)?;
     let reader = Reader::new(&args.model)?;
     let prompts = lines::all(args.file.as_deref(), |value| {
@@ -94,11 +95,12 @@ pub fn run(config: &Config, args: &GenerateArgs) -> Result<()> {
     if end_tokens.is_empty() {
         end_tokens.extend(vocabulary.as_ref().and_then(|vocabulary| vocabulary.id(special::IM_END)));
     }
-    let sizes = EngineConfig { max_context: context, end_tokens, placeholders: Placeholders::Text, ..config.engine.clone() };
+    let sizes = EngineConfig { max_context: context, end_tokens, placeholders: Placeholders::Text, ..sizes.clone() };
     let at_once = Arc::new(Semaphore::new(sizes.max_sequences.max(1)));
-    let engine = Engine::load(&args.model, sizes, PolicyVersion(0)).map_err(parts::refusal)?;
-    parts::runtime()?.block_on(async {
-        let (limit, seed) = (args.max_new_tokens, config.seed);
+    let engine = Engine::load(&args.model, sizes, PolicyVersion(0)).map_err(refusal)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        let limit = args.max_new_tokens;
         let running: Vec<_> = prompts
             .into_iter()
             .zip(seed..)
