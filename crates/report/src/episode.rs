@@ -1,10 +1,13 @@
-//! One task as a policy worked on it, as HTML: the picture with the boxes over it, each round with what was found, the
-//! verdict. In: an [`Episode`] and its task. Out: markup, everything from outside escaped.
+//! One task as a policy worked on it: the picture with the boxes over it, each round with what was found, the verdict.
+//!
+//! In: an [`Episode`] and its task. Out: what `episode.html` shows. Only the picture is drawn here, and escapes what it says.
 
 use std::fmt::Write as _;
 
 use hypereyes_domain::{Accuracy, Area, Ending, Task, TaskKind};
 use hypereyes_pictures::RgbImage;
+use minijinja::Value;
+use serde::Serialize;
 
 use super::html::{data_uri, escape};
 use crate::transcript::{Asked, Episode, Found, Shot, Step, Turn};
@@ -23,63 +26,121 @@ pub struct Told {
 }
 
 /// A task with the trained policy's episode, and the one before training.
-pub fn card(task: &Task, picture: Option<&RgbImage>, after: &Told, before: Option<&Told>) -> String {
-    let mut html = String::from("<article class=\"task\">");
-    let kind = match task.kind {
+#[derive(Serialize)]
+pub struct Card {
+    kind: &'static str,
+    question: String,
+    answer: String,
+    after: Side,
+    before: Option<Side>,
+}
+
+/// What one policy made of the task.
+#[derive(Serialize)]
+struct Side {
+    verdict: Verdict,
+    /// Rounds and searches, in words.
+    cost: String,
+    /// The picture with its boxes; empty without one.
+    picture: Value,
+    turns: Vec<TurnView>,
+    /// Why there is no answer, where there is none.
+    ended: Option<&'static str>,
+}
+
+/// A verdict as a badge: a class of the style sheet, and what it says.
+#[derive(Clone, Copy, Serialize)]
+struct Verdict {
+    class: Option<&'static str>,
+    text: &'static str,
+}
+
+/// One turn. `step` says which of the others count.
+#[derive(Serialize)]
+struct TurnView {
+    class: &'static str,
+    step: &'static str,
+    round: usize,
+    reason: Option<String>,
+    /// Areas or queries, in words.
+    count: String,
+    on: String,
+    shots: Vec<ShotView>,
+    asked: Vec<AskedView>,
+    /// The answer, or what was said instead of a call.
+    text: String,
+    /// What a call that could not be run was answered with.
+    told: String,
+}
+
+/// An area with its crop.
+#[derive(Serialize)]
+struct ShotView {
+    colour: usize,
+    number: usize,
+    crop: Option<Value>,
+    found: FoundView,
+    place: String,
+}
+
+/// A query; `about` is the area whose finding it is about.
+#[derive(Serialize)]
+struct AskedView {
+    query: String,
+    about: Option<usize>,
+    colour: usize,
+    found: FoundView,
+}
+
+/// What a search found.
+#[derive(Serialize)]
+struct FoundView {
+    hits: Vec<HitView>,
+    note: Option<String>,
+}
+
+/// One hit.
+#[derive(Serialize)]
+struct HitView {
+    text: String,
+    relevance: f64,
+}
+
+/// Makes the card of a task.
+pub fn card(task: &Task, picture: Option<&RgbImage>, after: &Told, before: Option<&Told>) -> Card {
+    Card {
+        kind: kind(task.kind),
+        question: task.question.clone(),
+        answer: task.answer().to_owned(),
+        after: side(picture, after),
+        before: before.map(|before| side(picture, before)),
+    }
+}
+
+/// A kind of task, for people.
+pub fn kind(kind: TaskKind) -> &'static str {
+    match kind {
         TaskKind::VisualSelect => "visual, select",
         TaskKind::VisualHop => "visual, hop",
         TaskKind::TextualConstraints => "textual constraints",
-    };
-    let change = before
-        .map(|before| format!("<span class=\"dim\">before training {} {}</span>", badge(before.accuracy), escape(&cost(before))))
-        .unwrap_or_default();
-    put(
-        &mut html,
-        format_args!(
-            "<header><span class=\"kind\">{kind}</span><h3>{}</h3><p>{} <b>{}</b>{change}</p></header>",
-            escape(&task.question),
-            badge(after.accuracy),
-            escape(&cost(after))
-        ),
-    );
-    html.push_str(&body(task, picture, after));
-    if let Some(before) = before {
-        put(
-            &mut html,
-            format_args!("<details><summary>The same task before training: {} {}</summary>", badge(before.accuracy), escape(&cost(before))),
-        );
-        html.push_str(&body(task, picture, before));
-        html.push_str("</details>");
     }
-    html.push_str("</article>");
-    html
 }
 
-fn body(task: &Task, picture: Option<&RgbImage>, told: &Told) -> String {
-    let mut html = String::from("<div class=\"episode\">");
-    if let Some(picture) = picture {
-        html.push_str(&mosaic(picture, &told.episode));
-    }
-    html.push_str("<ol class=\"rounds\">");
+fn side(picture: Option<&RgbImage>, told: &Told) -> Side {
     let mut round = 0;
-    for turn in &told.episode.turns {
-        if !matches!(turn.step, Step::Answer { .. } | Step::Nothing { .. }) {
-            round += 1;
-        }
-        html.push_str(&turn_item(task, told, turn, round));
+    let turns = told.episode.turns.iter().map(|turn| {
+        round += usize::from(!matches!(turn.step, Step::Answer { .. } | Step::Nothing { .. }));
+        view(turn, round)
+    });
+    let turns: Vec<TurnView> = turns.collect();
+    let ended = !matches!(told.episode.turns.last().map(|turn| &turn.step), Some(Step::Answer { .. } | Step::Nothing { .. }));
+    Side {
+        verdict: verdict(told.accuracy),
+        cost: cost(told),
+        picture: Value::from_safe_string(picture.map(|picture| mosaic(picture, &told.episode)).unwrap_or_default()),
+        turns,
+        ended: ended.then(|| ending(told.episode.ending)),
     }
-    if !matches!(told.episode.turns.last().map(|turn| &turn.step), Some(Step::Answer { .. } | Step::Nothing { .. })) {
-        put(
-            &mut html,
-            format_args!(
-                "<li class=\"end\"><p class=\"dim\">Ended without an answer: {}.</p>{}</li>",
-                ending(told.episode.ending),
-                truth(task)
-            ),
-        );
-    }
-    html.push_str("</ol></div>");
-    html
 }
 
 /// The picture with a box for every area that was searched on it.
@@ -114,72 +175,69 @@ fn mosaic(picture: &RgbImage, episode: &Episode) -> String {
     svg.push_str("</svg>");
     format!("<div class=\"picture\">{svg}</div>")
 }
-
-fn turn_item(task: &Task, told: &Told, turn: &Turn, round: usize) -> String {
-    let reason = turn.reason.as_deref().filter(|reason| !reason.is_empty());
-    let reason = reason.map(|reason| format!("<p class=\"reason\">{}</p>", escape(&cut(reason)))).unwrap_or_default();
-    let (class, head, inner) = match &turn.step {
+fn view(turn: &Turn, round: usize) -> TurnView {
+    let mut view = TurnView {
+        class: "call",
+        step: "",
+        round,
+        reason: turn.reason.clone(),
+        count: String::new(),
+        on: String::new(),
+        shots: vec![],
+        asked: vec![],
+        text: String::new(),
+        told: String::new(),
+    };
+    match &turn.step {
         Step::Images { on, shots } => {
-            let head =
-                format!("Round {round} · <code>image_search</code> · {} at once on {}", plural(shots.len(), "area", "areas"), escape(on));
-            ("call", head, format!("<div class=\"shots\">{}</div>", shots.iter().map(shot_html).collect::<String>()))
+            (view.step, view.count, view.on) = ("images", plural(shots.len(), "area", "areas"), on.clone());
+            view.shots = shots.iter().map(shot).collect();
         }
-        Step::Texts { asked } => {
-            let head = format!("Round {round} · <code>text_search</code> · {} at once", plural(asked.len(), "query", "queries"));
-            ("call", head, format!("<table class=\"asked\">{}</table>", asked.iter().map(asked_html).collect::<String>()))
+        Step::Texts { asked: queries } => {
+            (view.step, view.count) = ("texts", plural(queries.len(), "query", "queries"));
+            view.asked = queries.iter().map(asked).collect();
         }
         Step::Refused { wanted, told } => {
-            let inner = format!("<pre>{}</pre><p class=\"dim\">{}</p>", escape(&cut(wanted)), escape(&cut(told)));
-            ("call bad", format!("Round {round} · a call that could not be run"), inner)
+            (view.class, view.step, view.text, view.told) = ("call bad", "refused", wanted.clone(), told.clone());
         }
-        Step::Answer { text } => {
-            ("answer", "Answer".to_owned(), format!("<p><b>{}</b> {}</p>{}", escape(&cut(text)), badge(told.accuracy), truth(task)))
-        }
-        Step::Nothing { text } => {
-            ("answer bad", "Neither a call nor an answer".to_owned(), format!("<pre>{}</pre>{}", escape(&cut(text)), truth(task)))
-        }
-    };
-    format!("<li class=\"{class}\"><h4>{head}</h4>{reason}{inner}</li>")
-}
-
-fn shot_html(shot: &Shot) -> String {
-    let crop = shot.crop.as_ref().map(|crop| format!("<img src=\"{}\" alt=\"the crop\">", data_uri(crop))).unwrap_or_default();
-    let place = shot.area.map_or("whole picture".to_owned(), ratios);
-    let (colour, number) = (shot.number % COLOURS, shot.number + 1);
-    format!(
-        "<figure class=\"shot c{colour}\">{crop}<figcaption><i>{number}</i>{}<small>{}</small></figcaption></figure>",
-        found_html(&shot.found),
-        escape(&place)
-    )
-}
-
-fn asked_html(asked: &Asked) -> String {
-    let mark = asked.about.map(|about| format!("<i class=\"c{}\">{}</i>", about % COLOURS, about + 1)).unwrap_or_default();
-    format!("<tr><td>{mark}<code>{}</code></td><td>{}</td></tr>", escape(&cut(&asked.query)), found_html(&asked.found))
-}
-
-fn found_html(found: &Found) -> String {
-    let hit = |hit: &crate::transcript::Hit| {
-        format!("<span class=\"hit-text\">{} <small>{:.2}</small></span>", escape(&cut(&hit.text)), hit.relevance)
-    };
-    let mut html: String = found.hits.iter().map(hit).collect();
-    if let Some(note) = &found.note {
-        put(&mut html, format_args!("<span class=\"dim\">{}</span>", escape(&cut(note))));
+        Step::Answer { text } => (view.class, view.step, view.text) = ("answer", "answer", text.clone()),
+        Step::Nothing { text } => (view.class, view.step, view.text) = ("answer bad", "nothing", text.clone()),
     }
-    html
+    view
 }
 
-fn truth(task: &Task) -> String {
-    format!("<p class=\"dim\">Right: {}</p>", escape(&cut(task.answer())))
-}
-
-fn badge(accuracy: Accuracy) -> &'static str {
-    match accuracy {
-        Accuracy::Correct => "<span class=\"badge good\">right</span>",
-        Accuracy::Wrong => "<span class=\"badge bad\">wrong</span>",
-        Accuracy::Unparsed => "<span class=\"badge bad\">no answer</span>",
-        Accuracy::Invalid(_) => "<span class=\"badge\">no verdict</span>",
+fn shot(shot: &Shot) -> ShotView {
+    ShotView {
+        colour: shot.number % COLOURS,
+        number: shot.number + 1,
+        crop: shot.crop.as_ref().map(|crop| Value::from_safe_string(data_uri(crop))),
+        found: found(&shot.found),
+        place: shot.area.map_or("whole picture".to_owned(), ratios),
     }
+}
+
+fn asked(asked: &Asked) -> AskedView {
+    AskedView {
+        query: asked.query.clone(),
+        about: asked.about.map(|about| about + 1),
+        colour: asked.about.unwrap_or(0) % COLOURS,
+        found: found(&asked.found),
+    }
+}
+
+fn found(found: &Found) -> FoundView {
+    let hits = found.hits.iter().map(|hit| HitView { text: hit.text.clone(), relevance: hit.relevance });
+    FoundView { hits: hits.collect(), note: found.note.clone() }
+}
+
+fn verdict(accuracy: Accuracy) -> Verdict {
+    let (class, text) = match accuracy {
+        Accuracy::Correct => (Some("good"), "right"),
+        Accuracy::Wrong => (Some("bad"), "wrong"),
+        Accuracy::Unparsed => (Some("bad"), "no answer"),
+        Accuracy::Invalid(_) => (None, "no verdict"),
+    };
+    Verdict { class, text }
 }
 
 /// Rounds and searches, in words.
@@ -196,7 +254,6 @@ fn cost(told: &Told) -> String {
     }
     format!("{}, {}", plural(rounds, "round", "rounds"), plural(searches, "search", "searches"))
 }
-
 fn ending(ending: Ending) -> &'static str {
     match ending {
         Ending::Answered => "it answered",
@@ -207,41 +264,44 @@ fn ending(ending: Ending) -> &'static str {
         Ending::Failed(_) => "something outside the policy failed",
     }
 }
-
 fn plural(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
-
 /// The part of a box that lies on the picture; what a policy wrote may be anything.
 fn clamped(area: Area) -> Area {
     let inside = |value: f64| if value.is_finite() { value.clamp(0.0, 1.0) } else { 0.0 };
     let (x1, y1) = (inside(area.x1), inside(area.y1));
     Area { x1, y1, x2: inside(area.x2).max(x1), y2: inside(area.y2).max(y1) }
 }
-
 /// Two corners in two digits at most.
 fn ratios(area: Area) -> String {
     let short = |value: f64| (value * 100.0).round() / 100.0;
     format!("{} {} – {} {}", short(area.x1), short(area.y1), short(area.x2), short(area.y2))
 }
-
-fn cut(text: &str) -> String {
+/// A text as far as a page shows it.
+pub fn cut(text: &str) -> String {
     match text.char_indices().nth(MAX_TEXT) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
-
 fn put(into: &mut String, arguments: std::fmt::Arguments<'_>) {
     into.write_fmt(arguments).expect("memory takes every text");
 }
-
 #[cfg(test)]
 mod tests {
     use hypereyes_domain::Reference;
 
     use super::*;
     use crate::transcript::tests::{PARALLEL, chat, mosaic as picture, play};
+
+    /// The card as the page shows it.
+    fn page(card: Card) -> String {
+        crate::html::templates()
+            .template_from_str("{% from 'episode.html' import card %}{{ card(example) }}")
+            .and_then(|template| template.render(minijinja::context! { example => card }))
+            .expect("the template is sound")
+    }
 
     fn task(question: &str) -> Task {
         Task {
@@ -264,7 +324,7 @@ mod tests {
             episode: Episode::read(&chat, &play(&chat, "Which one has currency sol?", turns), &[picture()]),
             accuracy: Accuracy::Correct,
         };
-        let html = card(&task("Which one has currency sol?"), Some(&picture()), &told(&PARALLEL), Some(&told(&PARALLEL[1..])));
+        let html = page(card(&task("Which one has currency sol?"), Some(&picture()), &told(&PARALLEL), Some(&told(&PARALLEL[1..]))));
         assert_eq!(html.matches("class=\"box\"").count(), 2, "one box per area");
         for want in [
             "2 areas at once",
@@ -288,7 +348,7 @@ mod tests {
             "<answer><iframe src='z'></answer>",
         ];
         let told = Told { episode: Episode::read(&chat, &play(&chat, "q", &turns), &[picture()]), accuracy: Accuracy::Wrong };
-        let html = card(&task("<script>alert(1)</script>"), None, &told, None);
+        let html = page(card(&task("<script>alert(1)</script>"), None, &told, None));
         for bad in ["<script", "<b onclick", "<svg onload", "<iframe"] {
             assert!(!html.contains(bad), "{bad} got through");
         }

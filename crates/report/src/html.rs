@@ -1,10 +1,16 @@
-//! The little HTML that the report is made of. In: text from anywhere. Out: text that cannot leave its place in a page.
+//! The little HTML that the report is made of. In: text from anywhere. Out: text that cannot leave its place in a page, and templates
+//! that escape whatever they are given.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hypereyes_domain::TaskKind;
 use hypereyes_pictures::RgbImage;
 use image::ImageEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use minijinja::value::ViaDeserialize;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+
+use crate::episode::{self, cut};
 
 /// Text for element content and quoted attributes: the five characters that mean something there are spelled out, control
 /// characters other than line breaks and tabs are dropped.
@@ -23,6 +29,25 @@ pub fn escape(text: &str) -> String {
         }
     }
     safe
+}
+
+/// The templates. Every value is escaped by [`escape`] but those that were drawn here and marked as safe; a name that is not there is
+/// an error. Filters: `fixed(n)`, a number with n decimals; `cut`, a long text cut; `kind`, a kind of task for people.
+pub fn templates() -> Environment<'static> {
+    let mut templates = Environment::new();
+    templates.set_undefined_behavior(UndefinedBehavior::Strict);
+    templates.set_auto_escape_callback(|_| AutoEscape::Html);
+    templates.set_formatter(|out, _, value| {
+        let text = value.to_string();
+        Ok(out.write_str(&if value.is_safe() { text } else { escape(&text) })?)
+    });
+    templates.add_filter("fixed", |value: f64, decimals: usize| number(Some(value), decimals));
+    templates.add_filter("cut", |text: String| cut(&text));
+    templates.add_filter("kind", |kind: ViaDeserialize<TaskKind>| episode::kind(kind.0));
+    for (name, source) in [("page.html", include_str!("page.html")), ("episode.html", include_str!("episode.html"))] {
+        templates.add_template(name, source).expect("the templates are tried in tests");
+    }
+    templates
 }
 
 /// A picture as a `data:` URI, packed as small as PNG gets; empty when it cannot be encoded, which shows as a gap.

@@ -1,139 +1,77 @@
 //! The page itself. In: [`Material`]. Out: HTML with its style inside and no script, no font and no picture from elsewhere.
+//!
+//! How it is laid out is in `page.html` and `episode.html`; here is what they show.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
-use hypereyes_domain::TaskKind;
-use hypereyes_eval::Report;
 use hypereyes_run::{Step, TeacherMeans};
+use minijinja::{Value, context};
+use serde::Serialize;
 
 use super::chart::{Chart, Series};
-use super::html::{escape, number};
+use super::html::{number, templates};
 use super::{Material, episode};
 
 const STYLE: &str = include_str!("style.css");
 
 /// Renders the page.
 pub fn render(material: &Material) -> String {
-    let summary = &material.outcome.summary;
-    let mut html = String::from("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
-    html.push_str(
-        "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">",
-    );
-    put(&mut html, format_args!("<title>hypereyes run, seed {}</title><style>{STYLE}</style></head><body><main>", summary.seed));
-    html.push_str(&headline(material));
-    if let Some(nothing) = &material.outcome.summary.learned_nothing {
-        put(&mut html, format_args!("<p class=\"lead\"><b>{}.</b></p>", escape(nothing)));
-    }
-    html.push_str(&table(material));
-    html.push_str(&curves(&material.steps));
-    html.push_str(&examples(material));
-    html.push_str(&facts(material));
-    html.push_str("</main></body></html>\n");
-    html
+    let (summary, details) = (&material.outcome.summary, &material.outcome.details);
+    let (charts, more_charts) = curves(&material.steps);
+    let cards = material.examples.iter().map(|one| episode::card(&one.task, one.picture.as_ref(), &one.after, one.before.as_ref()));
+    let page = context! {
+        style => Value::from_safe_string(STYLE.into()),
+        summary => summary,
+        details => details,
+        wall => duration(summary.wall_seconds),
+        stats => stats(material),
+        charts => Value::from_safe_string(charts),
+        more_charts => Value::from_safe_string(more_charts),
+        examples => cards.collect::<Vec<_>>(),
+        dealt => material.examples.iter().any(|example| example.task.layer != 0),
+        facts => facts(material),
+        settings => &material.settings,
+    };
+    templates().get_template("page.html").and_then(|template| template.render(page)).expect("the templates are tried in tests")
 }
 
-fn headline(material: &Material) -> String {
-    let summary = &material.outcome.summary;
-    let (before, after) = (&summary.before, &summary.after);
+/// One number of the headline, and how it changed.
+#[derive(Serialize)]
+struct Stat {
+    name: &'static str,
+    value: String,
+    change: String,
+    better: bool,
+}
+
+fn stats(material: &Material) -> Vec<Stat> {
+    let (before, after) = (&material.outcome.summary.before, &material.outcome.summary.after);
     let points = (after.accuracy - before.accuracy) * 100.0;
-    let title = format!(
-        "From {:.1} to {:.1} % right answers, from {:.2} to {:.2} tool rounds",
-        before.accuracy * 100.0,
-        after.accuracy * 100.0,
-        before.rounds,
-        after.rounds
-    );
-    let mut html = format!(
-        "<h1>{}</h1><p class=\"lead\">{} optimiser steps on {} groups in {}; measured on {} held-out tasks with the same seeds before and after. \
-         Without tools the start policy answers {:.1} % right.</p><div class=\"cards\">",
-        escape(&title),
-        summary.steps,
-        summary.groups_trained,
-        escape(&duration(summary.wall_seconds)),
-        after.tasks,
-        summary.closed_book_accuracy * 100.0
-    );
-    let mut card = |name: &str, value: String, change: String, better: bool| {
-        let class = if better { "up" } else { "down" };
-        put(
-            &mut html,
-            format_args!(
-                "<div class=\"stat\"><span>{name}</span><b>{value}</b><small><span class=\"{class}\">{change}</span></small></div>"
-            ),
-        );
-    };
-    card("Accuracy", format!("{:.1} %", after.accuracy * 100.0), format!("{points:+.1} points"), points >= 0.0);
-    let mut relative = |name: &str, was: f64, is: f64, decimals: usize, less_is_better: bool| {
+    let relative = |name, was: f64, is: f64, decimals: usize, less_is_better: bool| {
         let share = if was.abs() > 1e-12 { (is - was) / was * 100.0 } else { 0.0 };
-        card(
+        Stat {
             name,
-            format!("{is:.decimals$}"),
-            format!("{share:+.0} % from {was:.decimals$}"),
-            (share <= 0.0) == less_is_better || share == 0.0,
-        );
-    };
-    relative("Tool rounds", before.rounds, after.rounds, 2, true);
-    relative("Searches", before.searches, after.searches, 2, true);
-    relative("Thousand tokens", before.kilotokens, after.kilotokens, 3, true);
-    relative("Cost-aware score", before.cas, after.cas, 2, false);
-    html.push_str("</div>");
-    html
-}
-
-fn table(material: &Material) -> String {
-    let details = &material.outcome.details;
-    let mut html = String::from(
-        "<div class=\"scroll\"><table class=\"numbers\"><tr><th></th><th>rollouts</th><th>accuracy %</th><th>tool rounds</th><th>searches</th>\
-         <th>thousand tokens</th><th>CAS</th></tr>",
-    );
-    let mut row = |name: &str, sub: bool, rollouts: usize, accuracy: [f64; 3], rounds: [f64; 3], rest: [f64; 3]| {
-        let class = if sub { " class=\"sub\"" } else { "" };
-        let [searches, kilotokens, cas] = rest;
-        put(
-            &mut html,
-            format_args!(
-                "<tr{class}><td>{}</td><td>{rollouts}</td><td>{:.1} <small>{:.1} to {:.1}</small></td><td>{:.2} <small>{:.2} to {:.2}</small></td>\
-                 <td>{searches:.2}</td><td>{kilotokens:.3}</td><td>{cas:.2}</td></tr>",
-                escape(name),
-                accuracy[0] * 100.0,
-                accuracy[1] * 100.0,
-                accuracy[2] * 100.0,
-                rounds[0],
-                rounds[1],
-                rounds[2]
-            ),
-        );
-    };
-    let mut side = |name: &str, report: &Report| {
-        let (accuracy, rounds) = (report.accuracy_interval, report.rounds_interval);
-        let rest = [report.searches, report.kilotokens, report.cas];
-        let accuracy = [report.accuracy, accuracy.low, accuracy.high];
-        row(name, false, report.rollouts, accuracy, [report.rounds, rounds.low, rounds.high], rest);
-        for kind in &report.by_kind {
-            let (accuracy, rounds) = (kind.accuracy_interval, kind.rounds_interval);
-            let rest = [kind.searches, kind.kilotokens, kind.cas];
-            let accuracy = [kind.accuracy, accuracy.low, accuracy.high];
-            row(kind_label(kind.kind), true, kind.rollouts, accuracy, [kind.rounds, rounds.low, rounds.high], rest);
+            value: format!("{is:.decimals$}"),
+            change: format!("{share:+.0} % from {was:.decimals$}"),
+            better: (share <= 0.0) == less_is_better || share == 0.0,
         }
     };
-    side("Before", &details.before);
-    side("After", &details.after);
-    html.push_str(
-        "</table></div><p class=\"dim\">Small figures are 95 % intervals. CAS is accuracy² · 100 / (thousand tokens + 2 · rounds + 1).</p>",
-    );
-    html
+    vec![
+        Stat {
+            name: "Accuracy",
+            value: format!("{:.1} %", after.accuracy * 100.0),
+            change: format!("{points:+.1} points"),
+            better: points >= 0.0,
+        },
+        relative("Tool rounds", before.rounds, after.rounds, 2, true),
+        relative("Searches", before.searches, after.searches, 2, true),
+        relative("Thousand tokens", before.kilotokens, after.kilotokens, 3, true),
+        relative("Cost-aware score", before.cas, after.cas, 2, false),
+    ]
 }
 
-fn kind_label(kind: TaskKind) -> &'static str {
-    match kind {
-        TaskKind::VisualSelect => "visual, select",
-        TaskKind::VisualHop => "visual, hop",
-        TaskKind::TextualConstraints => "textual constraints",
-    }
-}
-
-fn curves(steps: &[Step]) -> String {
+/// Curves as figures: the main ones, and more of them.
+fn curves(steps: &[Step]) -> (String, String) {
     let series = |name: &str, value: &dyn Fn(&Step) -> Option<f64>| Series { name: name.into(), values: steps.iter().map(value).collect() };
     // One line per teacher version: a swap is a line that ends and another that begins.
     let versions: BTreeSet<&String> = steps.iter().flat_map(|step| step.teachers.keys()).collect();
@@ -222,38 +160,11 @@ fn curves(steps: &[Step]) -> String {
     ];
     let numbers: Vec<u64> = steps.iter().map(|step| step.step).collect();
     let figures = |charts: &[Chart]| charts.iter().map(|chart| chart.figure(&numbers)).collect::<String>();
-    let (main, more) = (figures(&main), figures(&more));
-    if main.is_empty() {
-        return "<h2>Training</h2><p>The run has too few steps for curves.</p>".into();
-    }
-    let more =
-        if more.is_empty() { more } else { format!("<details><summary>More curves</summary><div class=\"charts\">{more}</div></details>") };
-    format!(
-        "<h2>Training</h2><p>Each point is one optimiser step; bold lines are smoothed, hover for the numbers.</p>\
-         <div class=\"charts\">{main}</div>{more}"
-    )
+    (figures(&main), figures(&more))
 }
 
-fn examples(material: &Material) -> String {
-    if material.examples.is_empty() {
-        return String::new();
-    }
-    let dealt = if material.examples.iter().any(|example| example.task.layer != 0) {
-        " Names and facts are dealt anew among the pictures in every layer of the world, so they are not those of the real one: only searching helps."
-    } else {
-        ""
-    };
-    let mut html = format!(
-        "<h2>What the trained policy does</h2><p>Held-out tasks. Boxes are the areas that it cut out and searched, one colour per area; \
-         the same colours mark the queries that follow from them.{dealt}</p>"
-    );
-    for example in &material.examples {
-        html.push_str(&episode::card(&example.task, example.picture.as_ref(), &example.after, example.before.as_ref()));
-    }
-    html
-}
-
-fn facts(material: &Material) -> String {
+/// What else is to be said of the run.
+fn facts(material: &Material) -> Vec<(&'static str, String)> {
     let (summary, details) = (&material.outcome.summary, &material.outcome.details);
     let restarts: Vec<String> =
         details.restarts.iter().filter(|(_, count)| **count > 0).map(|(room, count)| format!("{room} {count}")).collect();
@@ -268,7 +179,7 @@ fn facts(material: &Material) -> String {
         ledger.trained_twice,
         ledger.open
     );
-    let rows = [
+    vec![
         ("seed", summary.seed.to_string()),
         ("wall time", format!("{} on {} cores, {}", duration(summary.wall_seconds), details.cores, sittings(details.sittings))),
         ("groups", format!("{} trained, {} dropped", summary.groups_trained, summary.groups_dropped)),
@@ -288,12 +199,7 @@ fn facts(material: &Material) -> String {
         ),
         ("policy", details.policy.display().to_string()),
         ("other settings", if details.told.is_empty() { "none on the way".to_owned() } else { details.told.join("; ") }),
-    ];
-    let rows: String = rows.iter().map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>", escape(value))).collect();
-    format!(
-        "<h2>The run</h2><dl>{rows}</dl><details><summary>Resolved settings</summary><pre>{}</pre></details>",
-        escape(&material.settings)
-    )
+    ]
 }
 
 fn sittings(count: u32) -> String {
@@ -310,13 +216,9 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-fn put(into: &mut String, arguments: std::fmt::Arguments<'_>) {
-    into.write_fmt(arguments).expect("memory takes every text");
-}
-
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Accuracy, Task};
+    use hypereyes_domain::{Accuracy, Task, TaskKind};
 
     use super::*;
     use crate::Example;
