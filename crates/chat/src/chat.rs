@@ -1,4 +1,4 @@
-//! The chat of one model: prompts and observations as tokens, sampled tokens as text (spec 1.6).
+//! The chat of one model: prompts and observations as tokens, sampled tokens as text (docs/spec.md#tokens).
 //!
 //! In: texts, and the patch grids of pictures. Out: token ids in the model's layout. It does not know what a tool is.
 
@@ -18,7 +18,7 @@ use crate::{ChatError, agreement, special};
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChatConfig {
-    /// Leaves out the newline between the policy's end token and an observation, as the released code does (spec 1.6).
+    /// Leaves out the newline between the policy's end token and an observation, as the released code does (docs/spec.md#tokens).
     /// Default false: the newline is what templates and cold-start data have.
     pub compat_no_newline: bool,
 }

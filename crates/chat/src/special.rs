@@ -1,4 +1,4 @@
-//! The only names of special tokens in the house. Nothing comes in; out go the names of the Qwen chat layout (spec 1.6).
+//! The only names of special tokens in the house. Nothing comes in; out go the names of the Qwen chat layout (docs/spec.md#tokens).
 
 /// Opens a message; the role follows.
 pub const IM_START: &str = "<|im_start|>";
@@ -18,6 +18,6 @@ pub const VIDEO_PAD: &str = "<|video_pad|>";
 /// Every control token that the tiny tokenizer defines, in the order of their ids.
 pub const ALL: [&str; 7] = [END_OF_TEXT, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD];
 
-/// Tags of the action grammar (spec 1.1). They are plain words to a tokenizer: text may hold them.
+/// Tags of the action grammar (docs/spec.md#grammar). They are plain words to a tokenizer: text may hold them.
 pub const TAGS: [&str; 8] =
     ["<tool_call>", "</tool_call>", "<reason>", "</reason>", "<answer>", "</answer>", "<tool_response>", "</tool_response>"];

@@ -222,7 +222,7 @@ fn tokenizer_config(added: &[Added]) -> Value {
     })
 }
 
-/// Patches of 16 pixels, merged 2 x 2, at most 1200 tokens a picture (spec 1.6).
+/// Patches of 16 pixels, merged 2 x 2, at most 1200 tokens a picture (docs/spec.md#pictures).
 fn preprocessor_config() -> Value {
     json!({
         "image_processor_type": "Qwen2VLImageProcessorFast",

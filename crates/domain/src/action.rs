@@ -1,4 +1,4 @@
-//! The action space: Unified Grounded Search (spec section 1.1). One call grounds and searches many things at once.
+//! The action space: Unified Grounded Search (docs/spec.md#grammar). One call grounds and searches many things at once.
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// Searches that the call stands for: areas (a whole picture counts 1) or queries (resolution D1).
+    /// Searches that the call stands for: areas (a whole picture counts 1) or queries (docs/spec.md#d1).
     pub fn searches(&self) -> u32 {
         let count = match self {
             Call::ImageSearch { areas, .. } => areas.len().max(1),

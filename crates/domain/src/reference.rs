@@ -1,4 +1,4 @@
-//! The TRACE reference of a task: the cheapest success seen so far (spec section 2.4).
+//! The TRACE reference of a task: the cheapest success seen so far (docs/spec.md#reference).
 
 use serde::{Deserialize, Serialize};
 

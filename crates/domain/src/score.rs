@@ -1,4 +1,4 @@
-//! What the reward service says of one rollout (spec sections 2 and 3).
+//! What the reward service says of one rollout (docs/spec.md#reward, #distillation).
 
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Area, EntityId, PictureId, Reference, TaskId, text};
 
-/// How a task was made (spec section 5.3).
+/// How a task was made (docs/spec.md#synthesis).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskKind {
@@ -48,7 +48,7 @@ pub struct Task {
     /// Who is on the (first) picture, and where.
     #[serde(default)]
     pub shown: Vec<Shown>,
-    /// Cost of the cheapest known success when the set was made; `None` when none is known (resolution D5).
+    /// Cost of the cheapest known success when the set was made; `None` when none is known (docs/spec.md#d5).
     #[serde(default)]
     pub reference: Option<Reference>,
 }

@@ -1,4 +1,4 @@
-//! One rollout's data: tokens as the engine sampled them, and the course that it took (spec section 1.6).
+//! One rollout's data: tokens as the engine sampled them, and the course that it took (docs/spec.md#tokens).
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ pub struct Round {
     /// What was called; `None` when the call was executed as an error observation (unknown tool, bad arguments). In a place of its
     /// own: whoever adds up costs reads rounds and no calls.
     pub call: Option<Box<Call>>,
-    /// Searches that ran (resolution D1); a crop that failed did not run.
+    /// Searches that ran (docs/spec.md#d1); a crop that failed did not run.
     pub searches: u32,
     /// Searches that failed for a reason outside the policy; at most `searches`.
     pub failed_searches: u32,
@@ -152,8 +152,8 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// Whether every search failed for a reason outside the policy: such a rollout says nothing about the policy (spec section 6,
-    /// recommendation).
+    /// Whether every search failed for a reason outside the policy: such a rollout says nothing about the policy
+    /// (docs/spec.md#search-services).
     #[inline]
     pub fn all_failed(self) -> bool {
         self.failed > 0 && self.failed == self.searches

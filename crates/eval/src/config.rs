@@ -10,9 +10,9 @@ const MOST_SAMPLES: usize = 10_000;
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
-    /// Divides logits; 0 is greedy. Default 0.8 (spec 1.6): a greedy policy trained on mixed habits flips wholly to one.
+    /// Divides logits; 0 is greedy. Default 0.8 (docs/spec.md#sampling): a greedy policy trained on mixed habits flips wholly to one.
     pub temperature: f32,
-    /// Nucleus. Default 0.7 (spec 1.6).
+    /// Nucleus. Default 0.7 (docs/spec.md#sampling).
     pub top_p: f32,
     /// Rollouts per task, at least 1. Default 1.
     pub samples: usize,

@@ -1,4 +1,4 @@
-//! How good a policy is: accuracy, rounds, searches, tokens and the cost-aware score over a task set (spec 7).
+//! How good a policy is: accuracy, rounds, searches, tokens and the cost-aware score over a task set (docs/spec.md#evaluation).
 //!
 //! In: a policy, a judge, tasks with their pictures. Out: a report, as a table for people and as JSON for machines.
 //!

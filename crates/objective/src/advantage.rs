@@ -1,7 +1,7 @@
 //! How much better than its siblings a rollout is. In: rewards and group ids. Out: one advantage per rollout, and what
 //! became of the groups. It does not know tokens.
 //!
-//! A reward at or below -99, a missing one or a NaN is no verdict (spec section 2.6): it is left out of its group's mean
+//! A reward at or below -99, a missing one or a NaN is no verdict (docs/spec.md#normalisation): it is left out of its group's mean
 //! and deviation and its advantage is 0. A group with one verdict or none compares nothing: all its advantages are 0.
 //! Groups are told apart by id and never by position, so a batch of odd size cannot mix prompts.
 

@@ -2,7 +2,7 @@
 //! does not know masks or importance weights.
 //!
 //! With ratio r = exp(new - old): `max(-A r, -A clip(r, 1 - low, 1 + high))`; where A < 0 and a dual bound c is given,
-//! at most `-A c` (spec section 4.1, resolution D13). A wider upper bound is "clip higher": unlikely tokens may grow.
+//! at most `-A c` (docs/spec.md#objective, #d13). A wider upper bound is "clip higher": unlikely tokens may grow.
 //!
 //! The slope is d loss / d new. At the bounds themselves the ratio still counts as inside, and at `r = c` as not yet
 //! bounded: the slope there is `-A r`, one of the subgradients.

@@ -1,10 +1,10 @@
 //! On-policy distillation: the teacher's word on failed rollouts, as part of the advantage. In: an advantage and two
 //! log-probs. Out: the shaped advantage and the reverse-KL estimate. It does not know which rollouts failed.
 //!
-//! `A_t -= coefficient * (log p_old - log p_teacher)`: a *penalty* where the policy is surer than the teacher (spec
-//! section 3, resolution D10). It is constant in the gradient, so clipping and importance weights apply to it as to any
-//! advantage. Masked positions are shaped too; the mask keeps them out of the loss. Only the reverse direction exists:
-//! the forward variant of the released code rewards leaving the teacher (resolution D11).
+//! `A_t -= coefficient * (log p_old - log p_teacher)`: a *penalty* where the policy is surer than the teacher
+//! (docs/spec.md#distillation, #d10). It is constant in the gradient, so clipping and importance weights apply to it as to any advantage.
+//! Masked positions are shaped too; the mask keeps them out of the loss. Only the reverse direction exists: the forward variant of the
+//! released code rewards leaving the teacher (docs/spec.md#d11).
 
 use crate::saturate::{credit, gap};
 

@@ -1,5 +1,5 @@
 //! The objective itself. In: sequences and options. Out: loss, gradients, advantages, metrics. It only puts the other
-//! files together, in the order of spec section 3: compare within groups, zero what has no verdict, let the teacher
+//! files together, in the order of docs/spec.md#distillation: compare within groups, zero what has no verdict, let the teacher
 //! shape, clip, weigh, aggregate.
 
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! Correction for a sampler that is not quite the trained policy. In: the log ratio of a token. Out: its weight. It does
 //! not know losses; the weight is constant in the gradient.
 //!
-//! rho = exp(old - rollout) is 1 when trainer and sampler agree (spec section 4.1).
+//! rho = exp(old - rollout) is 1 when trainer and sampler agree (docs/spec.md#objective).
 
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,7 @@
 //! were used, and metrics ([`Output`]). The learner back-propagates `sum(gradient * new log-prob)` and nothing else.
 //!
 //! Everything is `f64`, exact to rounding, and total: finite input never gives NaN or infinity, because exponents and
-//! rewards saturate far outside any sensible range ([`saturate`]). Sources: spec sections 2.6, 3 and 4.1.
+//! rewards saturate far outside any sensible range ([`saturate`]). Sources: docs/spec.md#normalisation, #distillation, #objective.
 //!
 //! This crate knows no tensors, no model, no wire format and no clock.
 

@@ -1,5 +1,5 @@
-//! The knobs of the objective. In: a configuration. Out: checked bounds. The defaults are the paper's recipe (spec
-//! sections 3 and 4.1).
+//! The knobs of the objective. In: a configuration. Out: checked bounds. The defaults are the paper's recipe
+//! (docs/spec.md#distillation, #objective).
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub struct Options {
     /// Default 0.28, 0..=1e6: the ratio counts at most `1 + clip_high`; wider than below so that rare tokens can grow.
     pub clip_high: f64,
     /// Default off; 1..=1e6 otherwise: bound of the loss of bad tokens, in units of -A. The recipe names 3, the released
-    /// code never applies it (resolution D13).
+    /// code never applies it (docs/spec.md#d13).
     pub dual_clip: Option<f64>,
     /// Default TIS with 0..=2: weight of a token by how much trainer and sampler disagree on it.
     pub correction: Correction,

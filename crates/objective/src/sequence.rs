@@ -11,7 +11,7 @@ use crate::advantage::is_valid_reward;
 #[serde(rename_all = "snake_case")]
 pub enum Credit {
     /// The raw reward, compared within the sequence's group. `None` and anything at or below -99 mean that there is no
-    /// verdict: the sequence is masked and its siblings are compared without it (spec section 2.6).
+    /// verdict: the sequence is masked and its siblings are compared without it (docs/spec.md#normalisation).
     Reward(Option<f64>),
     /// An advantage that was computed before, on a group that is not all here. It is used as it is.
     Advantage(f64),
@@ -37,7 +37,7 @@ pub struct Sequence {
     pub rollout: Vec<f64>,
     /// log-prob under the teacher; `None` when it gave no answer, which turns distillation off for this sequence.
     pub teacher: Option<Vec<f64>>,
-    /// Whether the teacher shapes this sequence: true for failures of the policy (resolution D9).
+    /// Whether the teacher shapes this sequence: true for failures of the policy (docs/spec.md#d9).
     pub distill: bool,
 }
 

@@ -1,4 +1,4 @@
-//! An area of a picture, as the environment cuts it (spec 1.2). In: ratios as the policy wrote them, anything at all;
+//! An area of a picture, as the environment cuts it (docs/spec.md#crops). In: ratios as the policy wrote them, anything at all;
 //! out: the crop, or nothing when the area has no inside. Knows no registry.
 
 use hypereyes_domain::Area;

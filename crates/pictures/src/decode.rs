@@ -127,7 +127,7 @@ pub fn picture_id(bytes: &[u8]) -> PictureId {
     PictureId::new(blake3::hash(bytes).to_hex().as_str())
 }
 
-/// Decodes PNG or JPEG to a picture that stands upright (EXIF orientation); transparent parts become white (spec 1.6). A file
+/// Decodes PNG or JPEG to a picture that stands upright (EXIF orientation); transparent parts become white (docs/spec.md#pictures). A file
 /// that is cut short or damaged is none, even where a decoder could fill it up. A refusal is counted by reason.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
     decode_inner(bytes, limits).inspect_err(|error| metrics::counter!(REFUSED, "reason" => error.label()).increment(1))

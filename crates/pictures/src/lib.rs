@@ -1,7 +1,7 @@
 //! Pictures, everything about them that needs no tensor.
 //!
 //! In: encoded bytes from outside, areas that a policy named, a checkpoint's picture settings. Out: decoded
-//! pictures within limits, upright, crops (spec 1.2), normalised patches in the reference processor's order, and a bounded
+//! pictures within limits, upright, crops (docs/spec.md#crops), normalised patches in the reference processor's order, and a bounded
 //! content-addressed store. This crate knows no token, no world and no network.
 
 pub mod crop;

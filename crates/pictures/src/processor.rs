@@ -17,9 +17,9 @@ pub struct Processor {
     pub merge: usize,
     /// Frames per patch; a picture is repeated to fill them. Default 2.
     pub temporal: usize,
-    /// Fewest pixels of a resized picture. Default 4096, four tokens (spec 1.6).
+    /// Fewest pixels of a resized picture. Default 4096, four tokens (docs/spec.md#pictures).
     pub min_pixels: usize,
-    /// Most pixels of a resized picture. Default 1200 tokens (spec 1.6).
+    /// Most pixels of a resized picture. Default 1200 tokens (docs/spec.md#pictures).
     pub max_pixels: usize,
     /// Subtracted from each channel (0..1). Default 0.5.
     pub mean: [f32; 3],

@@ -18,17 +18,17 @@ pub struct RolloutConfig {
     /// System text of every prompt. Default `Search wide, then answer.`: the cold-start data has the same. With `env.box_units` other
     /// than `ratio` a sentence that says so follows.
     pub system_prompt: String,
-    /// Tokens of one turn, at least 1. Default 1524 (spec 1.6).
+    /// Tokens of one turn, at least 1. Default 1524 (docs/spec.md#episodes).
     pub max_turn_tokens: usize,
-    /// Tokens of a whole episode, prompt included. Default 38000, as in evaluation (spec 1.6, 7.2).
+    /// Tokens of a whole episode, prompt included. Default 38000, as in evaluation (docs/spec.md#episodes).
     pub max_context_tokens: usize,
     /// Tokens of an answer without tools. Default 32: an answer is a name or a value.
     pub max_closed_book_tokens: usize,
     /// Seconds that one turn or one tool round may take; then the trajectory is masked. Default 600.
     pub turn_timeout_s: u64,
-    /// Divides logits when sampling; 0 is greedy. Default 0.8 (spec 1.6).
+    /// Divides logits when sampling; 0 is greedy. Default 0.8 (docs/spec.md#sampling).
     pub temperature: f32,
-    /// Nucleus of sampling; 1 keeps all tokens. Default 0.95 in training (spec 1.6).
+    /// Nucleus of sampling; 1 keeps all tokens. Default 0.95 in training (docs/spec.md#sampling).
     pub top_p: f32,
     /// Tools, turns and wording of observations.
     pub env: EnvConfig,

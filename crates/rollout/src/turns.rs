@@ -1,4 +1,4 @@
-//! One episode: turn, tool round, turn, ..., answer (spec 1.5).
+//! One episode: turn, tool round, turn, ..., answer (docs/spec.md#episodes).
 //!
 //! In: a started sequence and an episode of the environment. Out: its trajectory and the crops that it was shown. It
 //! knows no siblings. It cannot fail: what goes wrong is an ending.

@@ -1,4 +1,4 @@
-//! The cost-aware score of an evaluation (spec 7.1). In: accuracy and mean costs. Out: one number.
+//! The cost-aware score of an evaluation (docs/spec.md#cas). In: accuracy and mean costs. Out: one number.
 
 /// CAS = accuracy² · 100 / (kilotokens + 2 · rounds + 1).
 ///

@@ -1,7 +1,7 @@
-//! Scores of a group: judge, TRACE, route (spec 2.2, 2.3, 3). In: a task, how its rollouts went, the reference they are measured
-//! against. Out: one score per rollout, in order.
+//! Scores of a group: judge, TRACE, route (docs/spec.md#accuracy, #trace, #distillation). In: a task, how its rollouts went, the reference
+//! they are measured against. Out: one score per rollout, in order.
 //!
-//! Rounds and searches come from what was executed, never from parsing text (resolutions D1, D3). Where the reference
+//! Rounds and searches come from what was executed, never from parsing text (docs/spec.md#d1, #d3). Where the reference
 //! lives, and when it moves, is not known here.
 
 use hypereyes_domain::{Accuracy, BonusBranch, Course, Reference, Route, Score, Task};

@@ -1,4 +1,4 @@
-//! The TRACE reference of a task as a join-semilattice (spec 2.4, D5, D8). In: candidates of scored groups, commits.
+//! The TRACE reference of a task as a join-semilattice (docs/spec.md#reference, #d5, #d8). In: candidates of scored groups, commits.
 //! Out: the reference that the task is scored against.
 //!
 //! Duplicated, reordered or replayed observations and commits cannot loosen a reference. How many tasks there are and what

@@ -1,4 +1,4 @@
-//! TRACE: what efficiency is worth within a group (spec 2.3, resolutions D5, D6). In: a reference and, per rollout,
+//! TRACE: what efficiency is worth within a group (docs/spec.md#trace, #d5, #d6). In: a reference and, per rollout,
 //! accuracy and cost. Out: a bonus per rollout and the rule that gave it.
 //!
 //! Who searched nothing is a guess, however many rounds that took. A round without a search costs a round and is worth none: it
@@ -19,16 +19,17 @@ use crate::tally::Few;
 pub struct TraceConfig {
     /// Off: every bonus is 0 and the reward is the accuracy alone. Default true.
     pub enabled: bool,
-    /// Bonus `[least, most]` of a success within the reference. Default `[0.05, 0.20]` (spec 2.3).
+    /// Bonus `[least, most]` of a success within the reference. Default `[0.05, 0.20]` (docs/spec.md#trace).
     pub good: [f64; 2],
-    /// Bonus `[least, most]` of a success beyond the reference. Default `[-0.10, -0.02]` (spec 2.3).
+    /// Bonus `[least, most]` of a success beyond the reference. Default `[-0.10, -0.02]` (docs/spec.md#trace).
     pub bad: [f64; 2],
-    /// Bonus of a wrong answer that searched in fewer than `t` rounds or took more than `trunc(gamma * t)`. Default -0.10 (spec 2.3).
+    /// Bonus of a wrong answer that searched in fewer than `t` rounds or took more than `trunc(gamma * t)`. Default -0.10
+    /// (docs/spec.md#trace).
     pub wrong_penalty: f64,
-    /// Width of the band of plausible rounds of a wrong answer, at least 1. Default 1.5 (spec 2.3).
+    /// Width of the band of plausible rounds of a wrong answer, at least 1. Default 1.5 (docs/spec.md#trace).
     pub gamma: f64,
     /// Bonus of a wrong answer inside the band. Default 0 as in the released code; the paper's figure suggests a small
-    /// encouragement such as 0.05 (D6).
+    /// encouragement such as 0.05 (docs/spec.md#d6).
     pub wrong_in_band_bonus: f64,
 }
 
@@ -71,7 +72,7 @@ impl TraceConfig {
 }
 
 /// One bonus per rollout, given as accuracy and cost. Without a reference, or with TRACE off, every bonus is 0 and every branch
-/// `None` (D5).
+/// `None` (docs/spec.md#d5).
 pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(Accuracy, Spent)]) -> Few<(f64, BonusBranch)> {
     let reference = match reference {
         Some(reference) if config.enabled => reference,
@@ -112,7 +113,7 @@ const RIGHT: [BonusBranch; 4] = [BonusBranch::Bad, BonusBranch::Good, BonusBranc
 const WRONG: [BonusBranch; 2] = [BonusBranch::WrongInside, BonusBranch::WrongOutside];
 
 /// Gives the members of a set, (key, place), their bonus by dense rank: the cheapest gets the top of `[low, high]`, the
-/// dearest the bottom, ties share; one distinct key gets the top. Rounded to 4 decimals (spec 2.3).
+/// dearest the bottom, ties share; one distinct key gets the top. Rounded to 4 decimals (docs/spec.md#trace).
 pub(crate) fn rank<K: Ord>(members: &mut [(K, usize)], [low, high]: [f64; 2], mut give: impl FnMut(usize, f64)) {
     members.sort_unstable_by(|left, right| left.0.cmp(&right.0));
     let distinct = || members.chunk_by(|left, right| left.0 == right.0);

@@ -1,5 +1,5 @@
-//! What a call asks for (spec 1.1). In: its JSON. Out: the call, or what the policy is told of it: every argument that is refused is
-//! named, and so is what of the call is left undone. Knows no tag and no picture.
+//! What a call asks for (docs/spec.md#grammar). In: its JSON. Out: the call, or what the policy is told of it: every argument that is
+//! refused is named, and so is what of the call is left undone. Knows no tag and no picture.
 
 use hypereyes_domain::{Area, Call};
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! The step machine of one episode (spec 1.2, 1.3, 1.5). In: the text of an assistant turn; out: the end, or an
+//! The step machine of one episode (docs/spec.md#crops, #calls, #episodes). In: the text of an assistant turn; out: the end, or an
 //! observation with the crops it returns. It keeps the registry of pictures. Knows no token.
 
 use std::borrow::Cow;
@@ -19,15 +19,15 @@ use crate::parse::{Action, Note, Refusal, closed_answer, parse_turn};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct EnvConfig {
-    /// Assistant turns; a call in the last one is not run. Default 9 (spec 1.5).
+    /// Assistant turns; a call in the last one is not run. Default 9 (docs/spec.md#episodes).
     pub max_turns: u32,
     /// Executed calls. Default 8, one less than the turns, so that the last turn is for the answer.
     pub max_rounds: u32,
     /// Return crops as pictures. Default true, as the reference does; without, the names found must do.
     pub crop_pictures: bool,
-    /// Hits shown per picture searched. Default 3 (spec 6).
+    /// Hits shown per picture searched. Default 3 (docs/spec.md#search-services).
     pub image_hits: usize,
-    /// Hits shown per query. Default 3 (spec 6).
+    /// Hits shown per query. Default 3 (docs/spec.md#search-services).
     pub text_hits: usize,
     /// Text hits below this relevance are not shown. Default 0: embedded relevances are not a service's, which has 0.6.
     pub text_min_relevance: f64,

@@ -16,7 +16,7 @@ use crate::metrics::{SEARCH_FAILURES, SEARCH_SECONDS, SEARCHES};
 pub struct LimitsConfig {
     /// Searches at once; the others wait. Default 64: a service's usual quota, and plenty for the embedded world.
     pub concurrency: usize,
-    /// Seconds that one search may take, waiting included. Default 300, as the reference's tools have it (spec 6).
+    /// Seconds that one search may take, waiting included. Default 300, as the reference's tools have it (docs/spec.md#search-services).
     pub deadline_s: f64,
 }
 

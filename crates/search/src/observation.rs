@@ -1,5 +1,5 @@
-//! The words of observations (spec 1.3, 1.4, 6). In: results of searches; out: text. The wording is compact and fixed:
-//! the embedded agent's tokenizer is made of exactly these pieces. Knows no picture and no turn limit.
+//! The words of observations (docs/spec.md#calls, #observations, #search-services). In: results of searches; out: text. The wording is
+//! compact and fixed: the embedded agent's tokenizer is made of exactly these pieces. Knows no picture and no turn limit.
 
 use hypereyes_domain::Area;
 
@@ -8,7 +8,7 @@ use crate::metrics::HIT_CUT;
 
 /// A search that found nothing.
 pub const NO_INFORMATION: &str = "no relevant information\n";
-/// A search that failed, which is not the same (spec 6, recommendation).
+/// A search that failed, which is not the same (docs/spec.md#search-services).
 pub const SEARCH_FAILED: &str = "search failed\n";
 /// An image id that the registry does not have.
 pub const UNKNOWN_ID: &str = "unknown image id\n";
@@ -160,7 +160,7 @@ mod tests {
     }
 
     /// The family `format_observation`: what is shown of which item. A null title, which the reference shows as the word
-    /// None, is shown as nothing here (spec 6, recommendation).
+    /// None, is shown as nothing here (docs/spec.md#search-services).
     #[test]
     fn golden_items_show_what_the_reference_shows() {
         let golden: Value = serde_json::from_str(include_str!("../tests/data/golden.json")).expect("the file is JSON");

@@ -1,4 +1,4 @@
-//! The one parser of an assistant turn (spec 1.1, 1.5; resolution D4). In: any text; out: what the policy wants to do.
+//! The one parser of an assistant turn (docs/spec.md#grammar, #episodes, #d4). In: any text; out: what the policy wants to do.
 //! It never fails: what cannot be read is an action of its own. Knows no registry and no limit of turns.
 
 use hypereyes_domain::Call;

@@ -1,4 +1,4 @@
-//! The tags of an assistant turn (spec 1.1, 1.5; resolution D4). In: any text; out: its reason, its first call as JSON and its
+//! The tags of an assistant turn (docs/spec.md#grammar, #episodes, #d4). In: any text; out: its reason, its first call as JSON and its
 //! answer. It never fails. Knows no tool.
 //!
 //! What stands inside a thought is neither a call nor an answer. A thought is what lies between `<reason>` or `<think>` (in any case,
@@ -22,7 +22,7 @@ const MAX_ATTRIBUTES: usize = 200;
 /// How tags are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Ours (D4): thoughts are apart, a trailing end token is not part of the text, an answer must be closed.
+    /// Ours (docs/spec.md#d4): thoughts are apart, a trailing end token is not part of the text, an answer must be closed.
     Strict,
     /// As the reference environment reads; only for its golden vectors.
     Compat,

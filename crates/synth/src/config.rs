@@ -37,9 +37,9 @@ pub struct SynthConfig {
     pub held_out_share: f64,
     /// Who demonstrates.
     pub explorer: ExplorerConfig,
-    /// Largest turn budget of rejection sampling. Default 8 (spec 5.3).
+    /// Largest turn budget of rejection sampling. Default 8 (docs/spec.md#synthesis).
     pub max_budget: u32,
-    /// Trajectories per budget. Default 4 (spec 5.3).
+    /// Trajectories per budget. Default 4 (docs/spec.md#synthesis).
     pub samples: usize,
     /// Draws after which a task is given up. Default 1000: some layers have few pairs of values that one entity alone has.
     pub max_attempts: usize,

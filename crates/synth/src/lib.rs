@@ -1,4 +1,4 @@
-//! Tasks and cold-start demonstrations, synthesised from a world pack (spec 5.3).
+//! Tasks and cold-start demonstrations, synthesised from a world pack (docs/spec.md#synthesis).
 //!
 //! In: a world, a configuration, a seed. Out: a data set folder: questions with exactly one right answer and no shortcut
 //! to it, mosaics, and one demonstration per task, the shortest that progressive rejection sampling found.

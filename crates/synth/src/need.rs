@@ -1,4 +1,4 @@
-//! The need-search filter: drops what a policy answers without tools (spec 5.3, step 3).
+//! The need-search filter: drops what a policy answers without tools (docs/spec.md#synthesis, step 3).
 //!
 //! In: a policy and how often it may try. Out: a filter for [`crate::synthesise`]. A policy that fails to answer for a
 //! reason of its own machine drops nothing: the filter only removes what is known to be too easy.

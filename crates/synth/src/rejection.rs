@@ -1,4 +1,4 @@
-//! Progressive Rejection Sampling: the shortest success of a task, found by raising the turn budget (spec 5.3).
+//! Progressive Rejection Sampling: the shortest success of a task, found by raising the turn budget (docs/spec.md#synthesis).
 //!
 //! In: a way to sample trajectories under a budget of rounds, and a judge of them. Out: the first correct one with its
 //! cost, or nothing. It knows neither who samples nor what a question is: an explorer, a policy and a recorded set all fit.

@@ -1,4 +1,4 @@
-//! Questions: drawn from a world, with exactly one right answer and no shortcut to it (spec 5.3).
+//! Questions: drawn from a world, with exactly one right answer and no shortcut to it (docs/spec.md#synthesis).
 //!
 //! In: a world, a configuration, a random source. Out: a task with its picture and the puzzle behind its question, or the
 //! reason why this draw is dropped. It knows no search and no agent.

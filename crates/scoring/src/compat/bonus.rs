@@ -1,4 +1,4 @@
-//! The released group bonus (spec 2.3), missing references included (-1). In: reference and rollouts as plain numbers.
+//! The released group bonus (docs/spec.md#trace), missing references included (-1). In: reference and rollouts as plain numbers.
 //! Out: one bonus per rollout.
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
-//! The released reward, number by number (spec 2.1 to 2.6): what the golden vectors are checked against.
+//! The released reward, number by number (docs/spec.md#reward): what the golden vectors are checked against.
 //!
 //! In: golden cases as JSON. Out: JSON in the shape of their `expected`. Training does not use this: it counts searches
-//! from executed calls and treats a missing reference as unknown (resolutions D1 to D5). Here the released behaviour is
+//! from executed calls and treats a missing reference as unknown (docs/spec.md#d1 to #d5). Here the released behaviour is
 //! kept, so that the vectors stay valid tests.
 
 mod asks;

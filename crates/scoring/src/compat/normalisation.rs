@@ -1,4 +1,4 @@
-//! Group normalisation of raw rewards with the anomaly mask (spec 2.6). In: the rewards of one prompt. Out: advantages.
+//! Group normalisation of raw rewards with the anomaly mask (docs/spec.md#normalisation). In: the rewards of one prompt. Out: advantages.
 //!
 //! A formula for checking; the learner has its own.
 

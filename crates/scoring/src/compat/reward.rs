@@ -1,4 +1,4 @@
-//! The released reward of a group, end to end (spec 2.2 to 2.5). In: responses with labels and metadata. Out: a score
+//! The released reward of a group, end to end (docs/spec.md#reward). In: responses with labels and metadata. Out: a score
 //! and a distillation branch each.
 
 use std::borrow::Cow;
@@ -150,7 +150,7 @@ fn unpictured(question: &str) -> Cow<'_, str> {
 }
 
 /// The dataset's reference (calls, searches) of a prompt: -1 for both without a `tool_call`, -1 searches when `parallel` cannot
-/// be read or the calls are negative, 0 searches when it is missing or an empty list (spec 2.4).
+/// be read or the calls are negative, 0 searches when it is missing or an empty list (docs/spec.md#reference).
 pub fn original_reference(metadata: &Value) -> (i64, i64) {
     let Some(calls) = field(metadata, "tool_call").and_then(int) else { return (-1, -1) };
     let searches = match field(metadata, "parallel") {

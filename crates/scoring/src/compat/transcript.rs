@@ -1,4 +1,4 @@
-//! Reading a decoded completion as the released reward does (spec 2.1). In: response text with special tokens. Out:
+//! Reading a decoded completion as the released reward does (docs/spec.md#transcripts). In: response text with special tokens. Out:
 //! call and search counts, the final answer, and the turns and actions that were found.
 //!
 //! Deviates from Python in one thing: half of a surrogate pair, which no UTF-8 holds, is shown as U+FFFD (and counts the same).

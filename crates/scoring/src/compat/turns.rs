@@ -1,5 +1,5 @@
-//! A transcript turn by turn, in one walk over its tags (spec 2.1). In: response text with special tokens. Out: who speaks, and what
-//! the assistant calls and answers.
+//! A transcript turn by turn, in one walk over its tags (docs/spec.md#transcripts). In: response text with special tokens. Out: who speaks,
+//! and what the assistant calls and answers.
 //!
 //! What a call asks for is not known here.
 

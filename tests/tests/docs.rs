@@ -1,0 +1,79 @@
+//! What the documentation says of itself, as tests: links and citations lead somewhere, and nothing cites what a reader cannot open.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hypereyes_tests::pages::{anchors, citations, links};
+use hypereyes_tests::{root, texts};
+
+/// The anchors of every page, by path from the root.
+fn pages() -> BTreeMap<String, BTreeSet<String>> {
+    texts(&["md"]).into_iter().map(|(path, text)| (path, anchors(&text))).collect()
+}
+
+#[test]
+fn citations_in_the_code_resolve() {
+    let pages = pages();
+    let mut count = 0;
+    for (path, text) in texts(&["rs", "proto", "toml", "py"]).into_iter().filter(|(path, _)| !path.ends_with("pages.rs")) {
+        for (page, anchor) in citations(&text) {
+            let known = pages.get(&page).unwrap_or_else(|| panic!("{path} cites {page}, which is not there"));
+            assert!(known.contains(&anchor), "{path} cites {page}#{anchor}; its anchors are {known:?}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count} citations");
+}
+
+#[test]
+fn links_between_pages_resolve() {
+    let (pages, mut wrong) = (pages(), vec![]);
+    for (path, text) in texts(&["md"]) {
+        for link in links(&text).into_iter().filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { path.clone() } else { beside(&path, file) };
+            let found = root().join(&target).exists();
+            let anchored = anchor.is_empty() || pages.get(&target).is_none_or(|known| known.contains(anchor));
+            if !found || !anchored {
+                wrong.push(format!("{path}: {link}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "links that lead nowhere:\n{}", wrong.join("\n"));
+}
+
+/// `file` as a page at `path` names it, from the root.
+fn beside(path: &str, file: &str) -> String {
+    let mut parts: Vec<&str> = path.split('/').collect();
+    parts.pop();
+    for part in file.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        match part {
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// Before there was `docs/spec.md`, comments cited a specification that is not in the repository.
+#[test]
+fn nothing_cites_what_a_reader_cannot_open() {
+    let numbered = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
+    for (path, text) in texts(&["rs", "proto", "toml", "py", "md"]) {
+        for (at, line) in text.lines().enumerate() {
+            let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_start_matches('(')).collect();
+            let unresolved = words.windows(3).map(|three| (three[0], three[1], three[2])).chain(match words[..] {
+                [.., one, two] => Some((one, two, "")),
+                _ => None,
+            });
+            for cited in unresolved {
+                let foreign = match cited {
+                    ("spec", "section" | "sections", third) => numbered(third),
+                    ("spec", second, _) => numbered(second),
+                    ("resolution" | "resolutions", second, _) => second.strip_prefix('D').is_some_and(numbered),
+                    _ => false,
+                };
+                assert!(!foreign, "{path}:{}: cite an anchor of docs/spec.md instead: {line}", at + 1);
+            }
+        }
+    }
+}
