@@ -7,17 +7,35 @@ default:
 up *args:
     cargo run --release -- up {{args}}
 
-# All tests.
+# All tests but the slow ones.
 test:
     cargo test --release --workspace
+
+# The tests of one crate: `just test-package hypereyes-learner intake::`.
+test-package name *filter:
+    cargo test --release -p {{name}} {{filter}}
+
+# What takes minutes each: kills, soaks, clusters; the last of them need root.
+slow:
+    bash .ci/slow
 
 # What continuous integration runs.
 ci:
     bash .ci/run
 
-# Lints, denied in review though not in the gate.
+# Lints, as the gate has them.
 lint:
-    cargo clippy --release --workspace --all-targets
+    cargo clippy --release --workspace --all-targets --features hypereyes/cuda -- -D warnings
+
+# Formatting, lints and documentation: what to run before a commit.
+verify:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets --features hypereyes/cuda -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+# Licences, sources, refused crates (needs cargo-deny).
+deny:
+    cargo deny check bans licenses sources
 
 # Formatting.
 fmt:
