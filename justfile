@@ -45,4 +45,4 @@ fmt:
 k8s:
     k8s/render
     python3 -m venv target/k8s && target/k8s/bin/pip install --quiet -r k8s/requirements.txt && target/k8s/bin/python k8s/validate.py
-    cargo test --release -p hypereyes-tests --test k8s --test k8s_settings
+    cargo test --release -p hypereyes-tests --test it k8s

@@ -154,7 +154,7 @@ def beside(rng, folder, ids):
 
 def picture(rng, path):
     """A picture, PNG or JPEG, perhaps stored turned. JPEG decoders differ a little, so JPEGs are of one colour; transformers' two
-    resizers differ by a level, so the sides need no resizing (`crates/pictures/tests/golden.rs` compares that)."""
+    resizers differ by a level, so the sides need no resizing (`crates/pictures/tests/it/golden.rs` compares that)."""
     width, height = rng.choice([(32, 32), (32, 48), (48, 32), (64, 16), (16, 80), (32, 64), (112, 16)])
     jpeg = rng.random() < 0.3
     one = tuple(rng.randrange(256) for _ in range(3))

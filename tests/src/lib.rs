@@ -2,8 +2,11 @@
 
 pub mod k8s;
 pub mod pages;
+pub mod skips;
 
 use std::path::{Path, PathBuf};
+
+pub use skips::skip;
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {

@@ -1,0 +1,16 @@
+//! The program as its users call it: commands in, what they print and write out. Whole runs that take the machine are in `runs`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cases_judge;
+mod cases_learner;
+mod cases_models;
+mod cases_save;
+mod cases_services;
+mod cases_settings;
+mod cases_turns;
+mod every_key;
+mod front_door;
+mod model_commands;
+mod score_contract;

@@ -1,0 +1,9 @@
+//! The policy against transformers, its kernels against their definitions, its engine, its files, hostile input.
+
+mod engine;
+mod fixture;
+mod hostile;
+mod kernels;
+mod odd_shapes;
+mod parity;
+mod saving;

@@ -1,0 +1,279 @@
+//! Leases, receipts and batches, told in small stories.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use hypereyes_domain::{Failure, PolicyVersion, TaskId};
+use hypereyes_learner::intake::{Answer, Bounds, Intake, Lease, Receipt};
+use hypereyes_run::ledger::Ledger;
+
+use crate::support::group;
+
+fn intake(tasks: usize, groups_per_step: usize, max_staleness: u64) -> Intake {
+    let bounds = Bounds { groups_per_step, max_staleness, lease: Duration::from_secs(10), deterministic: false, ..Bounds::default() };
+    with(tasks, bounds)
+}
+
+fn with(tasks: usize, bounds: Bounds) -> Intake {
+    let tasks = (0..tasks).map(|n| TaskId::new(format!("t{n}"))).collect();
+    Intake::new(bounds, tasks, 1, 7, None, PolicyVersion(0), Ledger::nowhere())
+}
+
+fn leased(intake: &mut Intake, actor: &str, now: Instant) -> Lease {
+    match intake.lease(&actor.into(), now) {
+        Answer::Lease(lease) => lease,
+        other => panic!("no lease but {other:?}"),
+    }
+}
+
+#[test]
+fn submitting_twice_counts_once() {
+    let now = Instant::now();
+    let mut intake = intake(4, 1, 1);
+    let lease = leased(&mut intake, "a", now);
+    assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Accepted);
+    assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Duplicate);
+    assert_eq!(intake.take_batch().unwrap().len(), 1);
+    assert!(intake.take_batch().is_none());
+}
+
+#[test]
+fn a_lost_lease_is_leased_again_and_its_zombie_refused() {
+    let now = Instant::now();
+    let mut intake = intake(1, 1, 2);
+    let first = leased(&mut intake, "a", now);
+    assert_eq!(intake.lease(&"b".into(), now), Answer::EpochEnd);
+    let later = now + Duration::from_secs(11);
+    let second = leased(&mut intake, "b", later);
+    assert_eq!(first.task, second.task);
+    assert_ne!(first.group, second.group);
+    assert_eq!(intake.submit(group(&first, "a", 0), later), Receipt::Expired);
+    assert_eq!(intake.submit(group(&second, "b", 0), later), Receipt::Accepted);
+}
+
+#[test]
+fn heartbeats_keep_leases_and_tell_losers() {
+    let now = Instant::now();
+    let mut intake = intake(2, 1, 4);
+    let lease = leased(&mut intake, "a", now);
+    let soon = now + Duration::from_secs(9);
+    assert_eq!(intake.heartbeat(&"a".into(), std::slice::from_ref(&lease.group), soon), vec![lease.group.clone()]);
+    assert!(intake.heartbeat(&"b".into(), std::slice::from_ref(&lease.group), soon).is_empty());
+    assert_eq!(intake.heartbeat(&"a".into(), std::slice::from_ref(&lease.group), soon + Duration::from_secs(9)).len(), 1);
+}
+
+#[test]
+fn outstanding_groups_are_bounded() {
+    let now = Instant::now();
+    let mut intake = intake(10, 2, 2);
+    let leases: Vec<_> = (0..4).map(|_| leased(&mut intake, "a", now)).collect();
+    assert_eq!(intake.lease(&"a".into(), now), Answer::Backpressure);
+    assert!(intake.abandon(&leases[0].group, &"a".into(), Failure::Cancelled));
+    assert_eq!(leased(&mut intake, "b", now).task, leases[0].task);
+}
+
+#[test]
+fn stale_groups_are_dropped_and_their_tasks_done_again() {
+    let now = Instant::now();
+    let mut intake = intake(3, 1, 2);
+    let (first, second) = (leased(&mut intake, "a", now), leased(&mut intake, "a", now));
+    assert_eq!(intake.submit(group(&first, "a", 0), now), Receipt::Accepted);
+    let batch = intake.take_batch().unwrap();
+    intake.trained(&batch, PolicyVersion(3), 3);
+    assert_eq!(intake.submit(group(&second, "a", 0), now), Receipt::Stale);
+    let seen: Vec<_> = (0..2).map(|_| leased(&mut intake, "a", now).task).collect();
+    assert!(seen.contains(&second.task));
+    assert_eq!(intake.counts(), (1, 1, 2, 0));
+}
+
+#[test]
+fn a_deterministic_intake_makes_the_same_batches_whoever_is_fast() {
+    let now = Instant::now();
+    let bounds = Bounds { groups_per_step: 2, max_staleness: 4, lease: Duration::from_secs(10), deterministic: true, ..Bounds::default() };
+    let story = |swap: bool, lose: bool| {
+        let mut intake = with(5, bounds.clone());
+        let (mut batches, mut clock) = (vec![], now);
+        for version in 0..3u64 {
+            let count = if version == 2 { 1 } else { 2 };
+            let mut leases: Vec<_> = (0..count).map(|_| leased(&mut intake, "a", clock)).collect();
+            assert_ne!(std::mem::discriminant(&intake.lease(&"b".into(), clock)), std::mem::discriminant(&Answer::Finished));
+            if lose {
+                // The actor dies; another gets the same tasks and seeds under other names.
+                clock += Duration::from_secs(11);
+                let again: Vec<_> = (0..count).map(|_| leased(&mut intake, "a", clock)).collect();
+                let told = |leases: &[Lease]| leases.iter().map(|lease| (lease.task.clone(), lease.seed)).collect::<HashSet<_>>();
+                assert_eq!(told(&again), told(&leases));
+                leases = again;
+            }
+            if swap {
+                leases.reverse();
+            }
+            for lease in &leases {
+                assert_eq!(intake.submit(group(lease, "a", version), clock), Receipt::Accepted);
+            }
+            let batch = intake.take_batch().unwrap();
+            assert_eq!(intake.lease(&"b".into(), clock), Answer::Backpressure, "nothing is sampled with a policy about to be old");
+            intake.trained(&batch, PolicyVersion(version + 1), version + 1);
+            batches.push(batch.iter().map(|group| group.scored.group.task.clone()).collect::<Vec<_>>());
+            batches.push(intake.cursor().remaining);
+        }
+        batches
+    };
+    let plain = story(false, false);
+    assert_eq!(story(true, false), plain);
+    assert_eq!(story(false, true), plain);
+}
+
+#[test]
+fn a_resumed_intake_forgets_no_task() {
+    let now = Instant::now();
+    let mut before = intake(6, 1, 3);
+    let leases: Vec<_> = (0..3).map(|_| leased(&mut before, "a", now)).collect();
+    before.submit(group(&leases[0], "a", 0), now);
+    let batch = before.take_batch().unwrap();
+    before.trained(&batch, PolicyVersion(1), 1);
+    before.submit(group(&leases[1], "a", 0), now);
+    let cursor = before.cursor();
+    assert_eq!(cursor.remaining.len(), 5);
+    assert!(!cursor.remaining.contains(&leases[0].task));
+}
+
+#[test]
+fn a_lease_ends_however_politely_it_is_renewed() {
+    let now = Instant::now();
+    let bounds = Bounds { lease_most: Duration::from_secs(60), lease: Duration::from_secs(10), ..Bounds::default() };
+    let mut intake = with(1, bounds);
+    let lease = leased(&mut intake, "a", now);
+    let beats = (1..).take_while(|beat| {
+        !intake.heartbeat(&"a".into(), std::slice::from_ref(&lease.group), now + Duration::from_secs(beat * 5)).is_empty()
+    });
+    assert_eq!(beats.count(), 11, "up to 55 s");
+    assert_eq!(leased(&mut intake, "b", now + Duration::from_secs(60)).task, lease.task);
+}
+
+#[test]
+fn who_holds_everything_gives_up_its_excess_once_another_starves() {
+    let start = Instant::now();
+    let bounds = Bounds { groups_per_step: 2, max_staleness: 2, lease: Duration::from_secs(10), ..Bounds::default() };
+    let mut intake = with(10, bounds);
+    let mut hoard: Vec<_> = (0..4).map(|_| leased(&mut intake, "hog", start).group).collect();
+    let (mut clock, mut served) = (start, vec![]);
+    while served.len() < 2 {
+        clock += Duration::from_secs(1);
+        assert!(clock < start + Duration::from_secs(400), "it starves for ever");
+        hoard.retain(|group| !intake.heartbeat(&"hog".into(), std::slice::from_ref(group), clock).is_empty());
+        if let Answer::Lease(lease) = intake.lease(&"hog".into(), clock) {
+            hoard.push(lease.group);
+        }
+        if let Answer::Lease(lease) = intake.lease(&"b".into(), clock) {
+            served.push(lease.task);
+        }
+        intake.heartbeat(&"b".into(), &[], clock);
+    }
+    assert_eq!(hoard.len(), 2, "its share stays");
+    assert!(clock >= start + Duration::from_secs(150), "and nothing is taken from it before that");
+    assert!(intake.set_aside().is_empty(), "which says nothing against the tasks");
+}
+
+#[test]
+fn no_more_is_taken_than_who_starves_lacks() {
+    let start = Instant::now();
+    let bounds = Bounds { groups_per_step: 2, max_staleness: 2, lease: Duration::from_secs(10), ..Bounds::default() };
+    let mut intake = with(10, bounds);
+    let mut held = ["a", "a", "b", "b"].map(|actor| (actor, leased(&mut intake, actor, start).group)).to_vec();
+    let mut clock = start;
+    loop {
+        clock += Duration::from_secs(1);
+        assert!(clock < start + Duration::from_secs(400), "it starves for ever");
+        held.retain(|(actor, group)| !intake.heartbeat(&(*actor).into(), std::slice::from_ref(group), clock).is_empty());
+        if let Answer::Lease(_) = intake.lease(&"c".into(), clock) {
+            break;
+        }
+    }
+    assert_eq!(held.len(), 3, "one lease is lacking, and one ends");
+}
+
+#[test]
+fn a_lease_that_is_over_is_not_held_though_nobody_asked_since() {
+    let now = Instant::now();
+    let mut intake = intake(1, 1, 1);
+    leased(&mut intake, "a", now);
+    assert!(intake.holds(&"a".into(), now + Duration::from_secs(9)));
+    assert!(!intake.holds(&"a".into(), now + Duration::from_secs(11)));
+}
+
+#[test]
+fn a_run_that_is_to_end_trains_what_waits_however_little_it_is() {
+    let now = Instant::now();
+    let mut intake = intake(4, 2, 1);
+    let (lease, other) = (leased(&mut intake, "a", now), leased(&mut intake, "b", now));
+    assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Accepted);
+    intake.finish();
+    assert!(intake.take_batch().is_none(), "another may come");
+    assert!(intake.abandon(&other.group, &"b".into(), Failure::Cancelled));
+    assert_eq!(intake.take_batch().expect("no more will come").len(), 1);
+}
+
+#[test]
+fn a_task_that_fails_again_and_again_rests_and_is_set_aside() {
+    let bounds = |deterministic| Bounds { groups_per_step: 2, tries: 3, deterministic, ..Bounds::default() };
+    for deterministic in [false, true] {
+        let mut intake = with(3, bounds(deterministic));
+        let (mut clock, mut done, mut failures) = (Instant::now(), vec![], 0);
+        while !intake.epoch_is_over() {
+            clock += Duration::from_millis(100);
+            let Answer::Lease(lease) = intake.lease(&"a".into(), clock) else {
+                if let Some(batch) = intake.take_batch() {
+                    done.extend(batch.iter().map(|group| group.scored.group.task.clone()));
+                    intake.trained(&batch, PolicyVersion(0), 0);
+                }
+                continue;
+            };
+            if lease.task == TaskId::from("t1") {
+                failures += 1;
+                assert!(intake.give_up(&lease.group, &"a".into(), Failure::Infrastructure, "no picture"));
+            } else {
+                assert_eq!(intake.submit(group(&lease, "a", 0), clock), Receipt::Accepted);
+            }
+        }
+        done.sort();
+        assert_eq!((failures, done), (3, vec!["t0".into(), "t2".into()]), "deterministic: {deterministic}");
+        assert_eq!(intake.set_aside().get(&TaskId::from("t1")).map(String::as_str), Some("infrastructure: no picture"));
+        intake.next_epoch();
+        assert_eq!(intake.cursor().remaining.len(), 2, "nor is it leased in the next epoch");
+        assert!(intake.nothing_left().is_none());
+    }
+}
+
+#[test]
+fn who_is_stopped_says_nothing_against_a_task() {
+    let now = Instant::now();
+    let mut intake = with(1, Bounds { tries: 2, ..Bounds::default() });
+    for _ in 0..10 {
+        let lease = leased(&mut intake, "a", now);
+        assert!(intake.abandon(&lease.group, &"a".into(), Failure::Cancelled));
+    }
+    assert!(intake.set_aside().is_empty());
+}
+
+#[test]
+fn a_batch_that_is_put_back_is_the_next_and_forgets_no_task() {
+    let now = Instant::now();
+    for deterministic in [false, true] {
+        let mut intake = with(4, Bounds { groups_per_step: 2, deterministic, ..Bounds::default() });
+        for _ in 0..2 {
+            let lease = leased(&mut intake, "a", now);
+            assert_eq!(intake.submit(group(&lease, "a", 0), now), Receipt::Accepted);
+        }
+        let batch = intake.take_batch().unwrap();
+        assert_eq!(intake.waiting().len(), 2);
+        intake.put_back(batch.clone());
+        assert_eq!(intake.cursor().remaining.len(), 4);
+        assert_eq!(intake.take_batch().unwrap(), batch);
+        intake.discard(&batch[0], "picture", "it is damaged", now);
+        assert_eq!(intake.waiting().len(), 1);
+        intake.trained(&batch[1..], PolicyVersion(1), 1);
+        assert_eq!(intake.counts(), (1, 1, 0, 0));
+        assert_eq!(intake.cursor().remaining.len(), 3, "its task is done again");
+    }
+}

@@ -1,0 +1,8 @@
+//! The learner: intake, ranks, strangers, a long soak.
+
+mod cases;
+mod intake;
+mod ranks;
+mod room;
+mod soak;
+mod support;

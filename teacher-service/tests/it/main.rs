@@ -1,0 +1,7 @@
+//! The teacher service over real connections: serving, swaps, kills, servers behind it, refusals.
+
+mod kills;
+mod refusals;
+mod servers;
+mod serving;
+mod support;

@@ -1,0 +1,6 @@
+//! Small clusters: workloads, networks, how pods live and end.
+
+mod lifecycle;
+mod network;
+mod rig;
+mod workloads;

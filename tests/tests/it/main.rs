@@ -1,0 +1,6 @@
+//! What crosses crates: architecture, documentation, Kubernetes manifests and the settings in them.
+
+mod docs;
+mod k8s;
+mod k8s_settings;
+mod tidy;
