@@ -5,9 +5,10 @@
 //! out of a budget that calls fill, so that a peer in trouble gets a tenth more calls and not three times as many.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::Findings;
 
@@ -134,18 +135,18 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    #[test]
-    fn it_opens_after_failures_in_a_row_and_one_call_tries() {
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_after_failures_in_a_row_and_one_call_tries() {
         let breaker = Breaker::new(BreakerConfig { failures: 2, pause_ms: 500, repeats: 0.5 });
         assert!(breaker.admits());
         assert_eq!((breaker.failed(), breaker.answered()), (Change::None, Change::None));
         assert_eq!((breaker.failed(), breaker.failed()), (Change::None, Change::Opened));
         assert!(!breaker.admits() && !breaker.may_repeat());
-        std::thread::sleep(Duration::from_millis(520));
+        tokio::time::advance(Duration::from_millis(520)).await;
         assert!(breaker.admits() && !breaker.admits(), "one tries");
         assert_eq!(breaker.failed(), Change::None, "it stays open");
         assert!(!breaker.admits());
-        std::thread::sleep(Duration::from_millis(520));
+        tokio::time::advance(Duration::from_millis(520)).await;
         assert!(breaker.admits());
         assert_eq!(breaker.answered(), Change::Closed);
         assert!(breaker.admits() && breaker.admits());
