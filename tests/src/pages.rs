@@ -3,14 +3,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Lines of a page outside fenced code.
-fn prose(page: &str) -> impl Iterator<Item = &str> {
+/// Lines of a page outside fenced code, with their numbers from 1.
+fn numbered(page: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut fenced = false;
-    page.lines().filter(move |line| {
+    (1..).zip(page.lines()).filter(move |(_, line)| {
         let fence = line.trim_start().starts_with("```");
         fenced ^= fence;
         !fenced && !fence
     })
+}
+
+/// Lines of a page outside fenced code.
+fn prose(page: &str) -> impl Iterator<Item = &str> {
+    numbered(page).map(|(_, line)| line)
+}
+
+/// The words of each line outside code and addresses, in small letters: number of the line, words.
+pub fn words(page: &str) -> Vec<(usize, Vec<String>)> {
+    let of = |(number, line): (usize, &str)| {
+        // Every second part of a line lies between backticks.
+        let said = line
+            .split('`')
+            .step_by(2)
+            .flat_map(|part| part.split_whitespace())
+            .filter(|word| !word.contains("](") && !word.contains("://"));
+        let letters = said.flat_map(|word| word.split(|letter: char| !letter.is_alphanumeric())).filter(|word| !word.is_empty());
+        (number, letters.map(str::to_lowercase).collect())
+    };
+    numbered(page).map(of).collect()
 }
 
 /// The anchors of a page: one per heading, made as GitHub makes them, and every `id` of a tag.
@@ -93,6 +113,14 @@ mod tests {
     #[test]
     fn links_are_read_outside_code() {
         assert_eq!(links("see [a](b.md#c) and `[x](y)`, ![d](e.png \"title\")\n```\n[f](g)\n```"), ["b.md#c", "e.png"]);
+    }
+
+    #[test]
+    fn words_are_read_outside_code_and_addresses() {
+        assert_eq!(
+            words("A `room` of [one's](room.md) *Own*.\n```\nfloor\n```\nEnd"),
+            [(1, vec!["a".to_owned(), "of".into(), "own".into()]), (5, vec!["end".into()])]
+        );
     }
 
     #[test]

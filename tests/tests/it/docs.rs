@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hypereyes_tests::pages::{anchors, citations, links};
+use hypereyes_tests::pages::{anchors, citations, links, words};
 use hypereyes_tests::{root, texts};
 
 /// The anchors of every page, by path from the root.
@@ -76,4 +76,41 @@ fn nothing_cites_what_a_reader_cannot_open() {
             }
         }
     }
+}
+
+/// Words that this project once had of its own, and the field's for the same thing. Documentation uses the latter; where the former mean
+/// what they always mean (room for more, a floor that is swept), there is another way to say it.
+const WORDS: &[(&str, &str)] = &[
+    ("room", "service, or space"),
+    ("rooms", "services"),
+    ("house", "project, workspace"),
+    ("floor", "layer"),
+    ("floors", "layers"),
+    ("front door", "CLI"),
+    ("wish", "command"),
+    ("wishes", "commands"),
+    ("lane", "worker, core partition"),
+    ("lanes", "workers, core partitions"),
+    ("obey", "handle, follow"),
+    ("obeys", "handles, follows"),
+    ("trunk", "shared prefix"),
+    ("hunger", "starvation"),
+    ("hungry", "starved"),
+];
+
+#[test]
+fn documentation_speaks_the_fields_language() {
+    let mut wrong = vec![];
+    // The page on style names the words to say that they are not to be used; the record of measurements keeps what was written then.
+    let exempt = ["docs/contributing/style.md", "bench/RESULTS.md"];
+    for (path, text) in texts(&["md"]).into_iter().filter(|(path, _)| !exempt.contains(&path.as_str())) {
+        for (line, said) in words(&text) {
+            for (word, instead) in WORDS {
+                if said.windows(word.split(' ').count()).any(|some| some.join(" ") == *word) {
+                    wrong.push(format!("{path}:{line}: {word} (say {instead})"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
