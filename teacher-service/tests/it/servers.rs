@@ -17,6 +17,9 @@ use hypereyes_domain::ModelState;
 use hypereyes_proto::{Question, ScoreSequence};
 use hypereyes_teacher_service::Config;
 use serde_json::{Value, json};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
 
 /// What a server does with request number `n`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,9 +93,16 @@ async fn serve(answer: fn(&Value, Mood) -> Value, mood: impl Fn(usize, &Value) -
         }
     };
     let routes = Router::new().route("/generate", post(handler.clone())).route("/v1/completions", post(handler));
+    listen(routes).await
+}
+
+/// Serves `routes` over HTTP/1.1. With tonic's server: axum's own would need features that the product has not, and everything would be
+/// built twice for them.
+async fn listen(routes: Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let server = Server::builder().accept_http1(true).add_routes(Routes::from(routes));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     address
 }
 
@@ -245,9 +255,7 @@ async fn models_come_from_object_stores() {
         }
     };
     let routes = Router::new().route("/models/v1/{name}", get(file));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let address = listen(routes).await;
     let info = service.load("far", &format!("http://{address}/models/v1")).await.expect("is fetched");
     assert_eq!(info.state, ModelState::Ready);
     let near = service.peer.roster(PATIENCE).await.expect("lists").models[0].card.clone();
@@ -277,17 +285,11 @@ async fn a_store_sends_on_only_to_where_the_settings_allow() {
             }
         }
     };
-    let start = async |routes: Router| {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        address
-    };
-    let store = start(Router::new().route("/files/{name}", get(file))).await;
+    let store = listen(Router::new().route("/files/{name}", get(file))).await;
     let on = move |axum::extract::Path(name): axum::extract::Path<String>| async move {
         (StatusCode::FOUND, [("location", format!("http://{store}/files/{name}"))]).into_response()
     };
-    let front = start(Router::new().route("/model/{name}", get(on))).await;
+    let front = listen(Router::new().route("/model/{name}", get(on))).await;
 
     let scratch = tempfile::tempdir().expect("a temporary folder");
     let config = |name: &str| Config { store: Some(scratch.path().join(name)), ..Config::default() };
