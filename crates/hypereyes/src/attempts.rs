@@ -1,36 +1,16 @@
-//! The history of a run's settings: one line and one whole file for each time that it was started.
+//! The history of a run's settings: a line, and the settings as a whole, for each time that it was started.
 //!
-//! In: settings with which a run begins or goes on. Out: `attempts.jsonl` and `attempts/<number>.toml` in its folder, and the history read
-//! back. A run of before there was one begins its history with the settings that its folder has.
+//! In: settings with which a run begins or goes on. Out: a line of `attempts.jsonl` and `attempts/<number>.toml` in its folder. A run of
+//! before there was one begins its history with the settings that its folder has.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use hypereyes_chassis::config;
-use hypereyes_run::RunFolder;
-use serde::{Deserialize, Serialize};
+use hypereyes_run::{Attempt, Change, RunFolder, attempts::record};
 
 use crate::config::Config;
-use crate::resume::Change;
-
-/// Larger histories than this are none of ours.
-const MAX_BYTES: u64 = 16 << 20;
-
-/// One start of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// From 1.
-    pub attempt: u32,
-    /// When, in seconds since 1970; 0 where it is not known.
-    pub time: u64,
-    /// Of the program.
-    pub version: String,
-    /// Optimiser steps done before.
-    pub step: u64,
-    /// What was told anew.
-    pub changes: Vec<Change>,
-}
 
 /// Keeps the settings of a start. What `config.toml` holds until then is kept first, if nobody did.
 ///
@@ -47,37 +27,13 @@ pub fn keep(folder: &RunFolder, config: &Config, attempt: u32, step: u64, change
     config::dump(config, &kept(attempt))?;
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = Attempt { attempt, time, version: env!("CARGO_PKG_VERSION").to_owned(), step, changes: changes.to_vec() };
-    let mut all = read(folder);
-    all.retain(|one| one.attempt < attempt);
-    all.push(now);
-    let text: String = all.iter().map(|one| serde_json::to_string(one).expect("plain values") + "\n").collect();
-    let path = folder.attempts_list();
-    hypereyes_chassis::atomic::write(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// The starts of a run, in order; those of before there was a history are not in it.
-pub fn read(folder: &RunFolder) -> Vec<Attempt> {
-    let path = folder.attempts_list();
-    if fs::metadata(&path).is_ok_and(|meta| meta.len() > MAX_BYTES) {
-        return Vec::new();
-    }
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-}
-
-/// What was told anew on the way, one sentence per start; empty when nothing was.
-pub fn told(attempts: &[Attempt]) -> Vec<String> {
-    let changed = attempts.iter().filter(|attempt| !attempt.changes.is_empty());
-    changed
-        .map(|attempt| {
-            let changes: Vec<String> = attempt.changes.iter().map(ToString::to_string).collect();
-            format!("from step {} on: {}", attempt.step, changes.join(", "))
-        })
-        .collect()
+    record(folder, now).with_context(|| format!("cannot write {}", folder.attempts_list().display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use hypereyes_run::attempts::{read, told};
+
     use super::*;
 
     #[test]

@@ -20,6 +20,7 @@ use hypereyes_run::{
     Addresses, Follower, Held, Progress, RunFolder, SavedPolicy, State, Step, audit, follow, read_json, stalled, step, write_json,
     write_played,
 };
+use hypereyes_run::{Change, attempts};
 use hypereyes_search::World;
 use hypereyes_synth::Split;
 use tokio::sync::mpsc;
@@ -29,12 +30,11 @@ use crate::config::Config;
 use crate::held_out::{self, Measured};
 use crate::output::Voice;
 use crate::progress::Bar;
-use crate::resume::Change;
 use crate::rooms::{LEARNER, Rooms, absolute};
 use crate::shipped::Shipped;
 use crate::supervise::{Event, Supervisor};
 use crate::troubles::Troubles;
-use crate::{attempts, output, ports, service};
+use crate::{output, ports, service};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -74,7 +74,7 @@ impl Job {
         let mut progress = troubles.pass("progress", known, output::note).unwrap_or_default();
         let step = follow::read_all(&folder.metrics()).unwrap_or_default().last().map_or(0, |step| step.step);
         let before = attempts::read(&folder).last().map_or(progress.sittings, |last| last.attempt.max(progress.sittings));
-        troubles.pass("attempts", attempts::keep(&folder, &config, before + 1, step, changes), output::note);
+        troubles.pass("attempts", crate::attempts::keep(&folder, &config, before + 1, step, changes), output::note);
         config::dump(&config, &folder.config())?;
         progress.sittings += 1;
         troubles.pass("progress", write_json(&folder.progress(), &progress), output::note);

@@ -4,22 +4,10 @@
 //! what changed. It writes nothing.
 
 use hypereyes_chassis::Findings;
-use hypereyes_run::RunFolder;
-use serde::{Deserialize, Serialize};
+use hypereyes_run::{Change, RunFolder};
 
 use crate::check::leaves::{Difference, differences, is_in};
 use crate::config::Config;
-
-/// A setting that a resumed run was told anew.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// The key.
-    pub key: String,
-    /// Its value before, as TOML has it; empty where there was none.
-    pub was: String,
-    /// Its value from here on.
-    pub is: String,
-}
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,13 +82,6 @@ pub fn compare(was: &Config, is: &Config, done: Done) -> (Vec<Change>, Findings)
         changes.push(Change { key, was, is });
     }
     (changes, found)
-}
-
-impl std::fmt::Display for Change {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let show = |value: &str| if value.is_empty() { "nothing".to_owned() } else { value.to_owned() };
-        write!(f, "{} = {} (was {})", self.key, show(&self.is), show(&self.was))
-    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,10 @@
 //! | `learner/trajectories.jsonl` | [`Recorded`] | the learner, some steps |
 //! | `learner/policy.json` | [`SavedPolicy`] | the learner, with every saved policy |
 //! | `held_out_before.jsonl`, `held_out_after.jsonl` | [`Played`] | `up`, a line per rollout |
+//! | `attempts.jsonl` | [`Attempt`] | `up`, a line per start |
 //! | `progress.json`, `rooms/addresses.json` | [`Progress`], [`Addresses`] | `up` |
 
+pub mod attempts;
 pub mod audit;
 pub mod folder;
 pub mod follow;
@@ -26,6 +28,7 @@ pub mod saved;
 pub mod stalled;
 pub mod step;
 
+pub use attempts::{Attempt, Change};
 pub use folder::{Addresses, Held, LearnerFolder, Progress, RUNS, RunFolder, State, read_json, write_json};
 pub use follow::Follower;
 pub use lines::Lines;

@@ -13,7 +13,7 @@ use clap::Args;
 use hypereyes_chassis::room::Sources;
 use hypereyes_chassis::{BadInput, Findings, Shutdown, config, exit};
 use hypereyes_policy::checkpoint::save::keep_apart;
-use hypereyes_run::{RUNS, RunFolder, State};
+use hypereyes_run::{Change, RUNS, RunFolder, State, attempts};
 use hypereyes_search::World;
 use serde::Serialize;
 
@@ -22,9 +22,9 @@ use crate::check::world::Names;
 use crate::config::{Config, ENV_PREFIX};
 use crate::job::{Job, cores, wishes};
 use crate::output::Voice;
-use crate::resume::{Change, Done};
+use crate::resume::Done;
 use crate::rooms::absolute;
-use crate::{attempts, check, output, parts, ports, resume};
+use crate::{check, output, parts, ports, resume};
 
 /// Arguments of `up`.
 #[derive(Args, Debug)]

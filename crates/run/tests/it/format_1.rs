@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use hypereyes_outside::jsonl::Lines;
-use hypereyes_run::{Progress, Recorded, RunFolder, SavedPolicy, State, audit, follow, format, read_json, read_played, stalled};
+use hypereyes_run::{Progress, Recorded, RunFolder, SavedPolicy, State, attempts, audit, follow, format, read_json, read_played, stalled};
 
 fn folder() -> RunFolder {
-    RunFolder::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format-1"))
+    RunFolder::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-1"))
 }
 
 #[test]
@@ -18,6 +18,8 @@ fn it_is_a_finished_run_of_format_1() {
     assert_eq!(folder.state(), State::Finished);
     let progress: Progress = read_json(&folder.progress()).expect("ours");
     assert_eq!((progress.sittings, progress.restarts.len()), (1, 0));
+    let starts = attempts::read(&folder);
+    assert_eq!((starts.len(), starts[0].attempt, starts[0].step, attempts::told(&starts).len()), (1, 1, 0, 0));
     let saved = SavedPolicy::read(&folder.learner()).expect("the learner said so");
     assert_eq!((saved.step, saved.digest.len()), (3, 64));
 }

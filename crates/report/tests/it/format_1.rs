@@ -8,7 +8,7 @@ use hypereyes_run::RunFolder;
 #[test]
 fn a_run_of_the_release_before_has_a_report() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let (old, copy) = (root.join("crates/run/tests/format-1"), tempfile::tempdir().expect("a temporary folder"));
+    let (old, copy) = (root.join("crates/run/tests/data/format-1"), tempfile::tempdir().expect("a temporary folder"));
     let folder = RunFolder::new(copy.path());
     std::fs::create_dir(folder.learner()).expect("made");
     for file in ["config.toml", "held_out_before.jsonl", "held_out_after.jsonl", "learner/metrics.jsonl"] {

@@ -1,0 +1,3 @@
+//! The tests of the report, in one binary.
+
+mod format_1;

@@ -1,0 +1,3 @@
+//! The tests of run folders, in one binary.
+
+mod format_1;
