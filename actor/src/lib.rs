@@ -25,7 +25,7 @@ use hypereyes_chassis::ready::announce;
 use hypereyes_chassis::{Announcement, BadInput, Health, Room, Security, Shutdown, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
-use hypereyes_pictures::{Limits, Store};
+use hypereyes_pictures::{Limits, PatchCache, PatchSource, Store};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::engine::Engine;
 use hypereyes_rollout::{RolloutConfig, Setup};
@@ -105,9 +105,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     };
     let worker = Arc::new(Worker {
         peers: peers.clone(),
+        store: setup.pictures.clone(),
         setup,
         engine,
-        store: Arc::new(Store::new(config.pictures_bytes, Limits::default())),
         installed: installed_now,
         teacher: Teaching::new(peers.clone(), Duration::from_millis(config.teacher_ms), &config),
         backoff: config.backoff.clone(),
@@ -152,6 +152,8 @@ impl Loaded {
         let snapshot = Snapshot::new(&weights, version);
         let held = Published::of(&snapshot, 0);
         let base = Base { digest: snapshot.digest, payload: snapshot.payload };
+        let pictures = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
+        let patches = Arc::new(PatchCache::new(chat.processor().clone(), config.engine.patches_bytes));
         let mut sizes = config.engine.clone();
         sizes.end_tokens = vec![chat.end_token()];
         let context = config.rollout.max_context_tokens.min(sizes.max_context);
@@ -159,9 +161,11 @@ impl Loaded {
             hypereyes_policy::Error::Device(_) => anyhow::Error::from(error),
             error => bad("policy", &error).into(),
         })?;
+        let engine = engine.seeing(PatchSource::new(pictures.clone(), patches));
         let setup = Setup {
             chat: Arc::new(chat),
             search: Arc::new(Limited::new(EmbeddedSearch::new(world), &config.search)),
+            pictures,
             // An episode that knows of the engine's limit ends as `context_full`; one that runs into it would be masked.
             config: RolloutConfig { max_context_tokens: context, ..config.rollout.clone() },
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hypereyes_domain::{PictureId, RolloutGroup};
-use hypereyes_pictures::{Picture, RgbImage, Store};
+use hypereyes_pictures::{Picture, Store};
 use metrics::counter;
 
 use crate::metrics::PICTURES;
@@ -46,11 +46,6 @@ pub async fn of_task(peers: &Peers, store: &Arc<Store>, ids: &[PictureId]) -> Re
     ids.iter().map(held).collect()
 }
 
-/// Copies for the episodes, which own their pictures.
-pub fn images(pictures: &[Arc<Picture>]) -> Vec<RgbImage> {
-    pictures.iter().map(|picture| picture.image.clone()).collect()
-}
-
 /// All pictures that trajectories of a group may name.
 #[derive(Clone, Debug, Default)]
 pub struct GroupPictures {
@@ -60,10 +55,10 @@ pub struct GroupPictures {
 
 impl GroupPictures {
     /// Of a task and what its rollouts saw.
-    pub fn new(task: &[Arc<Picture>], crops: Vec<Picture>) -> Self {
+    pub fn new(task: &[Arc<Picture>], crops: &[Arc<Picture>]) -> Self {
         Self {
             task: task.iter().map(|picture| (picture.id.clone(), picture.bytes.clone())).collect(),
-            crops: crops.into_iter().map(|picture| (picture.id, picture.bytes)).collect(),
+            crops: crops.iter().map(|picture| (picture.id.clone(), picture.bytes.clone())).collect(),
         }
     }
 
@@ -88,6 +83,7 @@ impl GroupPictures {
 #[cfg(test)]
 mod tests {
     use hypereyes_domain::{Course, Ending, PolicyVersion, Trajectory};
+    use hypereyes_pictures::RgbImage;
 
     use super::*;
 
@@ -110,7 +106,7 @@ mod tests {
     #[test]
     fn the_learner_gets_the_crops_that_rollouts_name_and_no_others() {
         let [task, used, masked, unused] = [1, 2, 3, 4].map(picture);
-        let pictures = GroupPictures::new(&[Arc::new(task.clone())], vec![used.clone(), masked.clone(), unused.clone()]);
+        let pictures = GroupPictures::new(&[Arc::new(task.clone())], &[&used, &masked, &unused].map(|crop| Arc::new(crop.clone())));
         let rollouts = vec![rollout(&[&task, &used], true), rollout(&[&task, &used, &masked], false)];
         let group = RolloutGroup { id: "t@1".into(), task: "t".into(), actor: "a".into(), rollouts };
         assert_eq!(pictures.crops_of(&group), [(used.id.clone(), used.bytes.clone()), (masked.id.clone(), masked.bytes.clone())]);

@@ -42,7 +42,7 @@ pub struct Worker {
     pub setup: Setup,
     /// Samples.
     pub engine: Engine,
-    /// Pictures of tasks.
+    /// Pictures of tasks; the engine finds them and crops there.
     pub store: Arc<Store>,
     /// What the engine holds.
     pub installed: watch::Receiver<Option<Published>>,
@@ -138,9 +138,8 @@ impl Worker {
         lease: &Lease,
         task_pictures: &[Arc<hypereyes_pictures::Picture>],
     ) -> Result<(RolloutGroup, GroupPictures), Failed> {
-        let images = pictures::images(task_pictures);
         let seeds = seeds(lease.seed, lease.size);
-        let rollouts = run_group(&self.setup, &self.engine, &lease.task, &images, &seeds, lease.sampling).await;
+        let rollouts = run_group(&self.setup, &self.engine, &lease.task, task_pictures, &seeds, lease.sampling).await;
         let rollouts = rollouts.map_err(|error| Failed::new(error.failure, error))?;
         let group = RolloutGroup {
             id: lease.group.clone(),
@@ -148,7 +147,7 @@ impl Worker {
             actor: self.peers.actor().clone(),
             rollouts: rollouts.trajectories,
         };
-        Ok((group, GroupPictures::new(task_pictures, rollouts.crops)))
+        Ok((group, GroupPictures::new(task_pictures, &rollouts.crops)))
     }
 
     /// Puts what the learner will need, then submits until there is a receipt. The learner may lose pictures in between (it was

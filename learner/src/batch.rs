@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hypereyes_domain::{Patches, PictureId, TaughtGroup};
-use hypereyes_pictures::{Limits, Picture};
+use hypereyes_domain::{PictureId, TaughtGroup};
+use hypereyes_pictures::{Limits, Patches, Picture};
 use hypereyes_policy::config::ModelConfig;
 
 use crate::service::Shared;
@@ -19,7 +19,7 @@ pub(crate) struct Prepared {
     pub(crate) groups: Vec<TaughtGroup>,
     /// Pictures of those as patches.
     pub(crate) pictures: Pictures,
-    /// The same as they came, for other ranks.
+    /// The same as they came, in order, for other ranks; empty where there are none.
     pub(crate) encoded: Vec<(PictureId, Bytes)>,
     /// What is not, a label and why.
     pub(crate) dropped: Vec<(TaughtGroup, &'static str, String)>,
@@ -27,7 +27,7 @@ pub(crate) struct Prepared {
 
 /// Reads the pictures of a batch, each once, and sees whether the model can read every group.
 pub(crate) fn prepare(shared: &Shared, model: &ModelConfig, batch: Vec<TaughtGroup>) -> Prepared {
-    let mut read: BTreeMap<PictureId, Result<(Bytes, Arc<Patches>), String>> = BTreeMap::new();
+    let mut read: BTreeMap<PictureId, Result<Arc<Patches>, String>> = BTreeMap::new();
     let mut sorted = Prepared { groups: vec![], pictures: Pictures::new(), encoded: vec![], dropped: vec![] };
     for group in batch {
         let seen: BTreeSet<&PictureId> = group.scored.group.rollouts.iter().flat_map(|rollout| &rollout.pictures).collect();
@@ -35,7 +35,7 @@ pub(crate) fn prepare(shared: &Shared, model: &ModelConfig, batch: Vec<TaughtGro
         let mut fault = None;
         for id in &seen {
             match read.entry((*id).clone()).or_insert_with(|| patches(shared, id)) {
-                Ok((_, patches)) => drop(pictures.insert((*id).clone(), patches.clone())),
+                Ok(patches) => drop(pictures.insert((*id).clone(), patches.clone())),
                 Err(reason) => fault = Some(format!("picture {id}: {reason}")),
             }
         }
@@ -51,16 +51,41 @@ pub(crate) fn prepare(shared: &Shared, model: &ModelConfig, batch: Vec<TaughtGro
             Err((label, reason)) => sorted.dropped.push((group, label, reason)),
         }
     }
-    let needed = |id: &PictureId| sorted.pictures.contains_key(id);
-    sorted.encoded = read.into_iter().filter(|(id, _)| needed(id)).filter_map(|(id, read)| Some((id, read.ok()?.0))).collect();
+    if shared.world > 1 {
+        sorted.encode(shared);
+    }
     sorted
 }
 
-fn patches(shared: &Shared, id: &PictureId) -> Result<(Bytes, Arc<Patches>), String> {
-    let picture = match shared.pictures.get(id) {
-        Some(kept) => Picture::from_bytes(kept.bytes, &Limits::default()).map_err(|error| error.to_string())?,
-        None => shared.tasks.picture(id).map_err(|fault| fault.reason)?,
-    };
-    let patches = shared.admission.processor.patches(&picture.image);
-    Ok((picture.bytes, Arc::new(patches)))
+impl Prepared {
+    /// Reads the pictures once more as they came. A group whose picture went away since it was cut is not trained either.
+    fn encode(&mut self, shared: &Shared) {
+        let mut gone: BTreeMap<PictureId, String> = BTreeMap::new();
+        for id in self.pictures.keys() {
+            match shared.encoded(id) {
+                Ok(bytes) => self.encoded.push((id.clone(), bytes)),
+                Err(fault) => drop(gone.insert(id.clone(), fault.reason)),
+            }
+        }
+        // Other ranks get them in an order that does not depend on a hash.
+        self.encoded.sort_by(|one, other| one.0.cmp(&other.0));
+        for group in std::mem::take(&mut self.groups) {
+            let lost = group.scored.group.rollouts.iter().flat_map(|rollout| &rollout.pictures).find_map(|id| gone.get_key_value(id));
+            match lost {
+                Some((id, reason)) => {
+                    let reason = format!("picture {id}: {reason}");
+                    self.dropped.push((group, "picture", reason));
+                }
+                None => self.groups.push(group),
+            }
+        }
+    }
+}
+
+/// A picture as patches, from the cache or from whoever has it.
+fn patches(shared: &Shared, id: &PictureId) -> Result<Arc<Patches>, String> {
+    shared.patches.of(id, || match shared.pictures.get(id) {
+        Some(kept) => Picture::from_bytes(kept.bytes, &Limits::default()).map(|picture| picture.image).map_err(|error| error.to_string()),
+        None => shared.tasks.picture(id).map(|picture| picture.image).map_err(|fault| fault.reason),
+    })
 }

@@ -124,6 +124,8 @@ pub struct Config {
     /// Encoded bytes of pictures held beside those of the tasks. Default 256 MiB. Those of groups that wait to be trained stay; when
     /// they fill it, a batch is trained before it is full.
     pub pictures_bytes: usize,
+    /// Bytes of pictures cut into patches that are kept from step to step. Default 256 MiB; 0 keeps none.
+    pub patches_bytes: usize,
     /// Threads of the pool that computes; 0 takes all cores. Default 0.
     pub threads: usize,
     /// Seed of task order and rollouts.
@@ -174,6 +176,7 @@ impl Default for Config {
             stop_s: 30,
             record_every: 20,
             pictures_bytes: 256 << 20,
+            patches_bytes: 256 << 20,
             threads: 0,
             seed: 0,
             server: ServerConfig::default(),

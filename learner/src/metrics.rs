@@ -47,6 +47,7 @@ pub const UNTAUGHT: &str = "hypereyes_learner_untaught_rollouts_total";
 pub fn describe() {
     hypereyes_collective::metrics::describe();
     hypereyes_run::metrics::describe();
+    hypereyes_pictures::metrics::describe();
     describe_counter!(GROUPS_DROPPED, "Groups that were not trained, by reason");
     describe_counter!(GROUPS_TRAINED, "Groups that were trained");
     describe_counter!(IMPOSSIBLE_REFERENCES, "References of a checkpoint that nobody can have reached, left out");

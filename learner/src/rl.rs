@@ -16,7 +16,7 @@ use hypereyes_chassis::{Announcement, BadInput, Security, Server, Shutdown, tele
 use hypereyes_collective::Hub;
 use hypereyes_domain::{PolicyVersion, Reference, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
-use hypereyes_pictures::{Processor, Shelf};
+use hypereyes_pictures::{PatchCache, Processor, Shelf};
 use hypereyes_policy::checkpoint::{self as model_files, Saver, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::orders::Order;
@@ -133,6 +133,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         intake: Mutex::new(intake),
         bell: tokio::sync::Notify::new(),
         tasks,
+        patches: PatchCache::new(processor.clone(), config.patches_bytes),
         admission: Admission::new(&config, &model, processor),
         pictures: Arc::new(Shelf::new(config.pictures_bytes)),
         pins: Mutex::default(),

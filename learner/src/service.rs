@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hypereyes_chassis::tls::Peer;
 use hypereyes_chassis::{BackoffConfig, Security, Shutdown, retry};
 use hypereyes_domain::{ActorId, Failure, GroupId, PictureId, PolicyVersion, TaughtGroup};
-use hypereyes_pictures::{Picture, Pins, Shelf, ShelfError};
+use hypereyes_pictures::{PatchCache, Picture, Pins, Shelf, ShelfError};
 use hypereyes_proto::call::{INCARNATION, within};
 use hypereyes_proto::convert::ids;
 use hypereyes_proto::limits::{MAX_DETAIL_BYTES, MAX_PICTURE_BYTES};
@@ -74,6 +74,8 @@ pub struct Shared {
     pub admission: Admission,
     /// Pictures that rollouts saw beside those of the tasks.
     pub pictures: Arc<Shelf>,
+    /// Pictures of batches as the policy reads them, kept from step to step.
+    pub patches: PatchCache,
     /// Those that groups need which wait to be trained or are being trained. Locked after the intake, if with it.
     pub pins: Mutex<HashMap<GroupId, Pins>>,
     /// Who may speak for which actor.

@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hypereyes_domain::{Accuracy, Patches, PictureId, PolicyVersion, Route, TaughtGroup, TeacherLogprobs};
+use hypereyes_domain::{Accuracy, PictureId, PolicyVersion, Route, TaughtGroup, TeacherLogprobs};
 use hypereyes_objective::{self as objective, Credit, Options, Sequence, Totals};
+use hypereyes_pictures::Patches;
 use hypereyes_policy::Error;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::frozen::Wanted;

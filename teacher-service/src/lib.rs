@@ -20,7 +20,6 @@ pub mod local;
 pub mod memory;
 pub mod metrics;
 pub mod model;
-pub mod patches;
 pub mod peer;
 pub mod pins;
 pub mod registry;

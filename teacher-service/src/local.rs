@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hypereyes_domain::{PictureId, TeacherId};
-use hypereyes_pictures::{Processor, Store};
+use hypereyes_pictures::{PatchCache, Processor, Store};
 use hypereyes_policy::frozen::Wanted;
 use hypereyes_proto::{Answer, Question, ScoreSequence};
 use tokio::sync::Semaphore;
@@ -12,7 +12,6 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::ScoreError;
 use crate::limits::ModelLimits;
-use crate::patches::PatchCache;
 use crate::scorer::{Item, Scorer};
 
 /// Calls whose pictures are cut at the same moment; cutting is short and the cores are the model's.
@@ -90,15 +89,9 @@ impl Inner {
         for (index, sequence) in sequences.into_iter().enumerate() {
             let mut pictures = Vec::with_capacity(sequence.pictures.len());
             for id in &sequence.pictures {
-                let patches = match self.patches.get(id) {
-                    Some(patches) => patches,
-                    None => {
-                        // It may have been dropped since the call began.
-                        let picture = store.get(id).ok_or_else(|| ScoreError::MissingPictures(vec![id.clone()]))?;
-                        self.patches.make(id, &picture.image)
-                    }
-                };
-                pictures.push(patches);
+                // It may have been dropped since the call began.
+                let find = || store.get(id).map(|picture| picture.image.clone());
+                pictures.push(self.patches.of(id, || find().ok_or_else(|| ScoreError::MissingPictures(vec![id.clone()])))?);
             }
             let prompt = sequence.prompt.len();
             let mut tokens = sequence.prompt;

@@ -21,10 +21,6 @@ pub const PASS_SECONDS: &str = "hypereyes_teacher_pass_seconds";
 pub const DROPPED: &str = "hypereyes_teacher_dropped_total";
 /// Pictures put, by `outcome` (`stored`, `known`, `refused`).
 pub const PICTURES: &str = "hypereyes_teacher_pictures_total";
-/// Pictures needed as patches, by `outcome` (`hit`, `made`).
-pub const PATCHES: &str = "hypereyes_teacher_patches_total";
-/// Patches dropped to make room.
-pub const PATCHES_DROPPED: &str = "hypereyes_teacher_patches_dropped_total";
 /// Changes of the registry, by `op` (`load`, `promote`, `retire`) and `outcome` (`ok`, `failed`).
 pub const REGISTRY: &str = "hypereyes_teacher_registry_changes_total";
 /// The promotion in force.
@@ -54,8 +50,6 @@ pub fn describe() {
     describe_histogram!(PASS_SECONDS, Unit::Seconds, "time of one pass");
     describe_counter!(DROPPED, "calls dropped before their last pass, by reason");
     describe_counter!(PICTURES, "pictures put, by outcome");
-    describe_counter!(PATCHES, "pictures needed as patches, by outcome");
-    describe_counter!(PATCHES_DROPPED, "patches dropped to make room");
     describe_counter!(REGISTRY, "changes of the registry, by operation and outcome");
     describe_gauge!(EPOCH, "the promotion in force");
     describe_gauge!(MODEL_BYTES, Unit::Bytes, "bytes that the weights of loaded models take");

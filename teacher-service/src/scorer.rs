@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant as Clock;
 
-use hypereyes_domain::{Patches, TeacherId};
+use hypereyes_domain::TeacherId;
+use hypereyes_pictures::Patches;
 use hypereyes_policy::Error;
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint;

@@ -48,7 +48,7 @@ async fn sees(model: &Model) -> Result<bool, String> {
     let mut sequences = vec![text];
     for seed in [1, 2] {
         let picture = Picture::from_image(pattern(seed)).map_err(|error| error.to_string())?;
-        let tokens = processor.tokens(processor.patches(&picture.image).grid);
+        let tokens = processor.tokens(processor.grid(picture.image.dimensions()));
         let id: PictureId = store.insert(picture).map_err(|error| error.to_string())?;
         sequences.push(ScoreSequence { pictures: vec![id], ..golden(config, tokens) });
     }

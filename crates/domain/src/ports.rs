@@ -3,26 +3,19 @@
 //! The in-process engine implements it; so can an external server, a recorder or a scripted explorer.
 
 use std::future::Future;
-use std::sync::Arc;
 
-use crate::{Failure, PolicyVersion};
-
-/// A picture cut into the patches that a vision tower reads, in the reference processor's order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Patches {
-    /// Patches per column and row of the picture: (height, width), both multiples of the merge size.
-    pub grid: (usize, usize),
-    /// `grid.0 * grid.1` rows of `channels * temporal * patch * patch` normalised values.
-    pub values: Vec<f32>,
-}
+use crate::{Failure, PictureId, PolicyVersion};
 
 /// Tokens to append to a sequence, with the pictures whose placeholder tokens are among them, in order.
-#[derive(Clone, Debug, Default)]
+///
+/// Pictures go by name: whoever implements [`Generate`] finds them where they are kept, and makes of them what its model reads. An
+/// engine of this process cuts patches, a server is sent the encoded bytes. How many placeholders a picture has follows from its size.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// Token ids.
+    /// Token ids, with every placeholder that the model reads.
     pub tokens: Vec<u32>,
-    /// Pictures, shared between siblings.
-    pub pictures: Vec<Arc<Patches>>,
+    /// Pictures in the order of their placeholders.
+    pub pictures: Vec<PictureId>,
 }
 
 /// Beyond it every token is as likely as any other.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream;
 use hypereyes_domain::{Accuracy, Generate, GenerateError, PictureId, Task, Trajectory};
-use hypereyes_pictures::RgbImage;
+use hypereyes_pictures::Picture;
 use hypereyes_rollout::{Setup, run_group};
 use hypereyes_scoring::{Judge, accuracy_of};
 use metrics::counter;
@@ -21,7 +21,7 @@ pub struct TaskSet {
     /// The tasks.
     pub tasks: Vec<Task>,
     /// Their pictures.
-    pub pictures: BTreeMap<PictureId, Arc<RgbImage>>,
+    pub pictures: BTreeMap<PictureId, Arc<Picture>>,
 }
 
 /// How far an evaluation has come.
@@ -116,13 +116,13 @@ async fn all<F: Future<Output = Result<Vec<Trajectory>, GenerateError>>>(
     (outcomes.into_iter().map(|(_, outcome)| outcome).collect(), left_out)
 }
 
-fn pictures_of(set: &TaskSet, task: &Task) -> Result<Vec<RgbImage>, GenerateError> {
+fn pictures_of(set: &TaskSet, task: &Task) -> Result<Vec<Arc<Picture>>, GenerateError> {
     let find = |id: &PictureId| {
         let missing = || GenerateError {
             failure: hypereyes_domain::Failure::Infrastructure,
             message: format!("picture {id} of task {} is missing; is the data set folder complete?", task.id),
         };
-        set.pictures.get(id).map(|picture| RgbImage::clone(picture)).ok_or_else(missing)
+        set.pictures.get(id).cloned().ok_or_else(missing)
     };
     task.pictures.iter().map(find).collect()
 }
@@ -150,6 +150,7 @@ fn verdict(accuracy: Accuracy) -> &'static str {
 mod tests {
     use hypereyes_chat::{Chat, TinyWords, tiny};
     use hypereyes_domain::{Chunk, Failure, PolicyVersion, Sampled, Sampling, Sequence, Stop, TaskKind};
+    use hypereyes_pictures::{Limits, Store};
     use hypereyes_rollout::RolloutConfig;
     use hypereyes_scoring::AliasJudge;
     use hypereyes_search::{EmbeddedSearch, World};
@@ -199,7 +200,8 @@ mod tests {
         let terms = ["Mexico".to_owned(), "peso".to_owned(), "euro".to_owned()];
         tiny::write(folder.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
         let chat = Arc::new(Chat::load(folder.path()).expect("what was just written"));
-        Setup { chat, search: Arc::new(EmbeddedSearch::new(world)), config: RolloutConfig::default() }
+        let pictures = Arc::new(Store::new(1 << 20, Limits::default()));
+        Setup { chat, search: Arc::new(EmbeddedSearch::new(world)), pictures, config: RolloutConfig::default() }
     }
 
     fn task(number: usize, question: &str) -> Task {

@@ -42,7 +42,7 @@ pub fn load(folder: &Path) -> Result<TaskSet> {
     for id in tasks.iter().flat_map(|task| &task.pictures) {
         if !pictures.contains_key(id) {
             let picture = load_picture(folder, id, &Limits::default()).map_err(bad)?;
-            pictures.insert(id.clone(), Arc::new(picture.image));
+            pictures.insert(id.clone(), Arc::new(picture));
         }
     }
     Ok(TaskSet { tasks, pictures })
@@ -50,7 +50,7 @@ pub fn load(folder: &Path) -> Result<TaskSet> {
 
 /// The tasks of a set in memory.
 pub fn of(set: DataSet) -> TaskSet {
-    let pictures = set.pictures.into_iter().map(|(id, picture)| (id, Arc::new(picture.image))).collect();
+    let pictures = set.pictures.into_iter().map(|(id, picture)| (id, Arc::new(picture))).collect();
     TaskSet { tasks: set.tasks, pictures }
 }
 

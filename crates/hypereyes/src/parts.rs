@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use hypereyes_chassis::{BadInput, TelemetryConfig, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
+use hypereyes_pictures::{Limits, PatchCache, PatchSource, Store};
 use hypereyes_policy::backend::Cpu;
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
@@ -32,7 +33,9 @@ pub fn chat(model: &Path) -> Result<Arc<Chat>> {
 
 /// What episodes of this process run with.
 pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Setup {
-    Setup { chat, search: Arc::new(Limited::new(EmbeddedSearch::new(world.clone()), &config.actor.search)), config: config.rollout.clone() }
+    let search = Arc::new(Limited::new(EmbeddedSearch::new(world.clone()), &config.actor.search));
+    let pictures = Arc::new(Store::new(config.actor.pictures_bytes, Limits::default()));
+    Setup { chat, search, pictures, config: config.rollout.clone() }
 }
 
 /// A policy in this process, and what its episodes run with.
@@ -40,7 +43,10 @@ pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: Policy
     let chat = chat(model)?;
     let sizes = EngineConfig { end_tokens: vec![chat.end_token()], ..config.engine.clone() };
     let engine = Engine::load(model, sizes, version).map_err(refusal)?;
-    Ok((setup(config, world, chat), engine))
+    let patches = Arc::new(PatchCache::new(chat.processor().clone(), config.engine.patches_bytes));
+    let setup = setup(config, world, chat);
+    let engine = engine.seeing(PatchSource::new(setup.pictures.clone(), patches));
+    Ok((setup, engine))
 }
 
 /// The shape of a model folder.

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use hypereyes_chassis::BadInput;
-use hypereyes_domain::Patches;
-use hypereyes_pictures::RgbImage;
+use hypereyes_pictures::{Patches, RgbImage};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;

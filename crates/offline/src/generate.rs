@@ -9,6 +9,7 @@ use clap::Args;
 use hypereyes_chassis::{BadInput, output};
 use hypereyes_chat::{Dialogue, Renderer, Vocabulary, agreement, special};
 use hypereyes_domain::{Chunk, Generate, PolicyVersion, Sampling, Sequence};
+use hypereyes_pictures::{Limits, PatchCache, PatchSource, Picture, Store};
 use hypereyes_policy::engine::{Engine, EngineConfig, Placeholders};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -68,6 +69,8 @@ struct Line {
 struct Prompt {
     id: Value,
     chunk: Chunk,
+    /// Those that the chunk names.
+    pictures: Vec<Arc<Picture>>,
 }
 
 /// Prints continuations by an engine of these sizes; `seed` is that of the first prompt.
@@ -81,6 +84,8 @@ pub fn run(sizes: &EngineConfig, seed: u64, args: &GenerateArgs) -> Result<()> {
         keys::check(&value, "a line", &["id", "input_ids", "messages"])?;
         reader.prompt(serde_json::from_value(keys::strip(&value, &["id"]))?)
     })?;
+    let shown = prompts.iter().any(|prompt| !prompt.pictures.is_empty());
+    let processor = if shown { Some(reader.sights.processor()?.clone()) } else { None };
     let vocabulary = reader.vocabulary;
     let longest = prompts.iter().map(|prompt| prompt.chunk.tokens.len()).max().unwrap_or(0);
     let context = longest + args.max_new_tokens + 1;
@@ -97,7 +102,13 @@ pub fn run(sizes: &EngineConfig, seed: u64, args: &GenerateArgs) -> Result<()> {
     }
     let sizes = EngineConfig { max_context: context, end_tokens, placeholders: Placeholders::Text, ..sizes.clone() };
     let at_once = Arc::new(Semaphore::new(sizes.max_sequences.max(1)));
+    let patches_bytes = sizes.patches_bytes;
     let engine = Engine::load(&args.model, sizes, PolicyVersion(0)).map_err(refusal)?;
+    let store = Arc::new(Store::new(0, Limits::default()));
+    let engine = match processor {
+        Some(processor) => engine.seeing(PatchSource::new(store.clone(), Arc::new(PatchCache::new(processor, patches_bytes)))),
+        None => engine,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;
     runtime.block_on(async {
         let limit = args.max_new_tokens;
@@ -105,9 +116,10 @@ pub fn run(sizes: &EngineConfig, seed: u64, args: &GenerateArgs) -> Result<()> {
             .into_iter()
             .zip(seed..)
             .map(|(prompt, seed)| {
-                let (engine, at_once) = (engine.clone(), at_once.clone());
+                let (engine, at_once, store) = (engine.clone(), at_once.clone(), store.clone());
                 tokio::spawn(async move {
                     let _place = at_once.acquire().await?;
+                    let _shown: Vec<_> = prompt.pictures.into_iter().map(|picture| store.lend(picture)).collect();
                     let mut sequence = engine.start(prompt.chunk, vec![seed], sampling).await?.remove(0);
                     anyhow::Ok((prompt.id, sequence.advance(Chunk::default(), limit).await?.tokens))
                 })
@@ -152,28 +164,29 @@ impl<'a> Reader<'a> {
     }
 
     fn prompt(&self, line: Line) -> Result<Prompt> {
-        let chunk = match (line.input_ids, line.messages) {
-            (Some(tokens), None) => Chunk { tokens, pictures: vec![] },
+        let (tokens, pictures) = match (line.input_ids, line.messages) {
+            (Some(tokens), None) => (tokens, vec![]),
             (None, Some(messages)) => self.conversation(&messages)?,
             _ => bail!("give either input_ids or messages"),
         };
-        ensure!(!chunk.tokens.is_empty(), "is empty");
-        Ok(Prompt { id: line.id, chunk })
+        ensure!(!tokens.is_empty(), "is empty");
+        let named = pictures.iter().map(|picture| picture.id.clone()).collect();
+        Ok(Prompt { id: line.id, chunk: Chunk { tokens, pictures: named }, pictures })
     }
 
     /// A dialogue as the model's template renders it, up to where the model goes on.
-    fn conversation(&self, messages: &Value) -> Result<Chunk> {
+    fn conversation(&self, messages: &Value) -> Result<(Vec<u32>, Vec<Arc<Picture>>)> {
         let dialogue = Dialogue::parse(messages).map_err(anyhow::Error::msg)?;
         let renderer = self.renderer()?;
-        let pictures = dialogue.pictures().iter().map(|name| self.sights.named(name)).collect::<Result<Vec<_>>>()?;
+        let pictures = dialogue.pictures().iter().map(|name| self.sights.named(name).map(Arc::new)).collect::<Result<Vec<_>>>()?;
         let sizes = match pictures.is_empty() {
             true => vec![],
             false => {
                 let processor = self.sights.processor()?;
-                pictures.iter().map(|picture| processor.tokens(picture.grid)).collect()
+                pictures.iter().map(|picture| processor.tokens(processor.grid(picture.image.dimensions()))).collect()
             }
         };
-        Ok(Chunk { tokens: renderer.tokens(&dialogue, &sizes)?, pictures })
+        Ok((renderer.tokens(&dialogue, &sizes)?, pictures))
     }
 
     fn renderer(&self) -> Result<&Renderer> {

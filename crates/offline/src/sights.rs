@@ -11,8 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hypereyes_chat::agreement;
-use hypereyes_domain::Patches;
-use hypereyes_pictures::{Limits, Loaded, Picture, Processor, ProcessorError};
+use hypereyes_pictures::{Limits, Loaded, Patches, Picture, Processor, ProcessorError};
 use hypereyes_policy::config::ModelConfig;
 
 /// Characters of a picture's name that an error repeats.
@@ -77,9 +76,18 @@ impl Sights {
     /// # Errors
     /// Which file, and what is wrong with it.
     pub fn file(&self, path: &Path) -> Result<Arc<Patches>> {
+        let picture = self.picture(path)?;
+        Ok(Arc::new(self.processor().with_context(|| path.display().to_string())?.patches(&picture.image)))
+    }
+
+    /// A picture file.
+    ///
+    /// # Errors
+    /// As [`Sights::file`].
+    pub fn picture(&self, path: &Path) -> Result<Picture> {
         let named = || path.display().to_string();
         let bytes = hypereyes_outside::files::read(path, Limits::default().max_bytes as u64).with_context(named)?;
-        self.patches(bytes).with_context(named)
+        Picture::from_bytes(bytes.into(), &Limits::default()).with_context(named)
     }
 
     /// A picture as transformers' `load_image` understands its name: a file, `data:image/...;base64,...`, or base64 by itself. What is
@@ -87,7 +95,7 @@ impl Sights {
     ///
     /// # Errors
     /// As [`Sights::file`].
-    pub fn named(&self, name: &str) -> Result<Arc<Patches>> {
+    pub fn named(&self, name: &str) -> Result<Picture> {
         let shown = || name.chars().take(SHOWN).collect::<String>();
         if name.starts_with("http://") || name.starts_with("https://") {
             bail!("{}: pictures are not fetched; give a file, or base64 as data:image/png;base64,...", shown());
@@ -98,15 +106,10 @@ impl Sights {
             // What names no file, and begins as base64 of a PNG or JPEG does or is longer than a name can be, is the picture itself.
             None => (!path.exists() && (name.starts_with("iVBORw0KGgo") || name.starts_with("/9j/") || name.len() > 255)).then_some(name),
         };
-        let Some(encoded) = encoded else { return self.file(path) };
+        let Some(encoded) = encoded else { return self.picture(path) };
         let encoded: String = encoded.chars().filter(|character| !character.is_ascii_whitespace()).collect();
         let bytes = STANDARD.decode(encoded).with_context(|| format!("{}: it is no base64", shown()))?;
-        self.patches(bytes).with_context(shown)
-    }
-
-    fn patches(&self, bytes: Vec<u8>) -> Result<Arc<Patches>> {
-        let picture = Picture::from_bytes(bytes.into(), &Limits::default())?;
-        Ok(Arc::new(self.processor()?.patches(&picture.image)))
+        Picture::from_bytes(bytes.into(), &Limits::default()).with_context(shown)
     }
 }
 
@@ -132,7 +135,7 @@ mod tests {
         let bytes = Picture::from_image(image).unwrap().bytes;
         let path = folder.path().join("a.png");
         std::fs::write(&path, &bytes).unwrap();
-        let want = sights.file(&path).unwrap();
+        let want = sights.picture(&path).unwrap();
         let base64 = STANDARD.encode(&bytes);
         assert!(base64.len() > 255);
         for name in [path.display().to_string(), format!("file://{}", path.display()), format!("data:image/png;base64,{base64}"), base64] {

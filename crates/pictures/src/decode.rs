@@ -2,6 +2,7 @@
 //! dimensions are known to be acceptable. Knows nothing of where the bytes came from.
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hypereyes_domain::PictureId;
@@ -88,7 +89,7 @@ impl PictureError {
     }
 }
 
-/// A picture with the bytes it came as.
+/// A picture with the bytes it came as. Cheap to clone: bytes and pixels are shared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     /// BLAKE3 of `bytes`.
@@ -96,13 +97,13 @@ pub struct Picture {
     /// As encoded by whoever made it.
     pub bytes: Bytes,
     /// Decoded, turned upright, alpha laid on white.
-    pub image: RgbImage,
+    pub image: Arc<RgbImage>,
 }
 
 impl Picture {
     /// Decodes and names `bytes`.
     pub fn from_bytes(bytes: Bytes, limits: &Limits) -> Result<Self, PictureError> {
-        let image = decode(&bytes, limits)?;
+        let image = Arc::new(decode(&bytes, limits)?);
         Ok(Self { id: picture_id(&bytes), bytes, image })
     }
 
@@ -116,7 +117,8 @@ impl Picture {
     }
 
     /// Encodes `image` as PNG and names the result.
-    pub fn from_image(image: RgbImage) -> Result<Self, PictureError> {
+    pub fn from_image(image: impl Into<Arc<RgbImage>>) -> Result<Self, PictureError> {
+        let image = image.into();
         let bytes = encode_png(&image)?;
         Ok(Self { id: picture_id(&bytes), bytes, image })
     }

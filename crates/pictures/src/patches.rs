@@ -1,11 +1,19 @@
 //! Pictures cut into the patches that a vision tower reads, number for number as the Qwen2-VL and Qwen3-VL image
-//! processors do. In: a picture of any size; out: `Patches`. Knows no token and no tensor.
+//! processors do. In: a picture of any size; out: [`Patches`]. Knows no token and no tensor.
 
-use hypereyes_domain::Patches;
 use image::RgbImage;
 
 use crate::processor::Processor;
 use crate::resize::{Filter, resize};
+
+/// A picture cut into the patches that a vision tower reads, in the reference processor's order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patches {
+    /// Patches per column and row of the picture: (height, width), both multiples of the merge size.
+    pub grid: (usize, usize),
+    /// `grid.0 * grid.1` rows of `channels * temporal * patch * patch` normalised values.
+    pub values: Vec<f32>,
+}
 
 impl Processor {
     /// Resizes (bicubic, only where the size does not fit) and cuts. Rows of `values` go block by block: merge x merge
@@ -24,7 +32,7 @@ impl Processor {
         };
         let pixels = fitting.as_raw();
         let levels = self.levels();
-        let grid = (height / patch, width / patch);
+        let grid = self.grid(picture.dimensions());
         let mut values = Vec::with_capacity(grid.0 * grid.1 * self.patch_values());
         for (block_row, block_column) in pairs(grid.0 / merge, grid.1 / merge) {
             for (row, column) in pairs(merge, merge) {
@@ -71,6 +79,7 @@ mod tests {
         let processor = Processor::default();
         let patches = processor.patches(&picture);
         assert_eq!((patches.grid, processor.tokens(patches.grid)), ((4, 4), 4));
+        assert_eq!(processor.grid((64, 64)), patches.grid, "known without a pixel");
         let numbers: Vec<i32> =
             patches.values.chunks(processor.patch_values()).map(|row| (row[0] * 127.5 + 127.5).round() as i32).collect();
         assert_eq!(numbers, [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]);

@@ -132,6 +132,12 @@ impl Processor {
         (side(wide), side(high))
     }
 
+    /// Patches per (column, row) of a picture of a size (width, height): what [`Processor::patches`] will cut, known without a pixel.
+    pub fn grid(&self, (width, height): (u32, u32)) -> (usize, usize) {
+        let (high, wide) = self.smart_resize(height as usize, width as usize);
+        (high / self.patch, wide / self.patch)
+    }
+
     /// Tokens of a picture with `grid` patches per (column, row).
     pub fn tokens(&self, grid: (usize, usize)) -> usize {
         grid.0 * grid.1 / (self.merge * self.merge)

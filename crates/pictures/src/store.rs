@@ -1,7 +1,9 @@
 //! A bounded, content-addressed store of pictures, shared between threads. In: encoded bytes; out: decoded pictures by
-//! name. The least recently used make room. Knows no disk and no network.
+//! name. The least recently used make room. Pictures that are only [lent](Store::lend) are found for as long as somebody holds them,
+//! and take no room: a running episode never loses what it is about to show. Knows no disk and no network.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use hypereyes_domain::PictureId;
@@ -39,12 +41,20 @@ struct Inner {
     pictures: LruCache<PictureId, Arc<Picture>>,
     bytes: usize,
     evicted: u64,
+    /// Pictures that others hold.
+    lent: HashMap<PictureId, Weak<Picture>>,
+    /// Names in `lent` at which those that nobody holds any more are taken out.
+    sweep_at: usize,
 }
+
+/// Fewest names of lent pictures worth a sweep.
+const LEAST_SWEPT: usize = 64;
 
 impl Store {
     /// An empty store for `capacity` bytes, encoded and decoded together.
     pub fn new(capacity: usize, limits: Limits) -> Self {
-        Self { capacity, limits, inner: Mutex::new(Inner { pictures: LruCache::unbounded(), bytes: 0, evicted: 0 }) }
+        let inner = Inner { pictures: LruCache::unbounded(), bytes: 0, evicted: 0, lent: HashMap::new(), sweep_at: 0 };
+        Self { capacity, limits, inner: Mutex::new(inner) }
     }
 
     /// Decodes, checks and keeps a picture; its name is computed here, never taken from the sender. A known one is only
@@ -77,9 +87,26 @@ impl Store {
         Ok(id)
     }
 
-    /// The picture, marked as just used.
+    /// Lets others find a picture while its owner holds what this returns: the same picture, or an equal one that was here before,
+    /// so that all who show it share one. It takes no room and drives nothing out.
+    #[must_use = "who lends a picture must hold it"]
+    pub fn lend(&self, picture: impl Into<Arc<Picture>>) -> Arc<Picture> {
+        let picture = picture.into();
+        let mut inner = self.inner.lock();
+        let known = inner.pictures.peek(&picture.id).cloned().or_else(|| inner.held(&picture.id));
+        let picture = known.unwrap_or(picture);
+        if inner.lent.len() >= inner.sweep_at.max(LEAST_SWEPT) {
+            inner.lent.retain(|_, held| held.strong_count() > 0);
+            inner.sweep_at = 2 * inner.lent.len();
+        }
+        inner.lent.insert(picture.id.clone(), Arc::downgrade(&picture));
+        picture
+    }
+
+    /// The picture, marked as just used; one that is only lent as well.
     pub fn get(&self, id: &PictureId) -> Option<Arc<Picture>> {
-        self.inner.lock().pictures.get(id).cloned()
+        let mut inner = self.inner.lock();
+        inner.pictures.get(id).cloned().or_else(|| inner.held(id))
     }
 
     /// Those of `ids` that are not here, each once, in order.
@@ -87,7 +114,7 @@ impl Store {
         let inner = self.inner.lock();
         let mut missing: Vec<PictureId> = Vec::new();
         for id in ids {
-            if !inner.pictures.contains(id) && !missing.contains(id) {
+            if !inner.pictures.contains(id) && inner.held(id).is_none() && !missing.contains(id) {
                 missing.push(id.clone());
             }
         }
@@ -115,7 +142,18 @@ impl Store {
     }
 }
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("capacity", &self.capacity).field("pictures", &self.len()).finish_non_exhaustive()
+    }
+}
+
 impl Inner {
+    /// A lent picture that somebody still holds.
+    fn held(&self, id: &PictureId) -> Option<Arc<Picture>> {
+        self.lent.get(id).and_then(Weak::upgrade)
+    }
+
     fn make_room(&mut self, most: usize) -> u64 {
         let mut evicted = 0;
         while self.bytes > most {
@@ -168,6 +206,26 @@ mod tests {
         assert!(matches!(store.put(png(1)), Err(StoreError::Capacity { capacity: 100, .. })));
         assert!(matches!(store.put(&b"text"[..]), Err(StoreError::Picture(PictureError::Format))));
         assert!(store.is_empty());
+    }
+
+    #[test]
+    fn what_is_lent_is_found_while_it_is_held_and_takes_no_room() {
+        let store = Store::new(100, Limits::default());
+        let picture = |shade| Picture::from_bytes(png(shade), &Limits::default()).expect("sound");
+        let held = store.lend(picture(1));
+        let again = store.lend(picture(1));
+        assert!(Arc::ptr_eq(&held, &again), "siblings share one");
+        drop(held);
+        assert_eq!(store.get(&again.id).expect("one still holds it").bytes, again.bytes);
+        assert!(store.is_empty() && store.bytes() == 0 && store.missing(&[again.id.clone()]).is_empty());
+        let id = again.id.clone();
+        drop(again);
+        assert!(store.get(&id).is_none());
+        // Names of pictures that are gone do not pile up.
+        for shade in 0..=255 {
+            let _ = store.lend(picture(shade));
+        }
+        assert!(store.inner.lock().lent.len() <= LEAST_SWEPT);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hypereyes_domain::Patches;
+use hypereyes_pictures::Patches;
 
 use crate::Error;
 use crate::config::ModelConfig;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use hypereyes_domain::Patches;
+use hypereyes_pictures::Patches;
 
 use crate::Error;
 use crate::batch::Batch;

@@ -13,6 +13,7 @@ pub mod told;
 pub mod transcript;
 
 use std::io::Read;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use hypereyes_chat::Chat;
@@ -84,7 +85,7 @@ fn pictures(folder: &RunFolder, task: &Task) -> Vec<RgbImage> {
     task.pictures
         .iter()
         .filter_map(|id| load(id).map_err(|error| tracing::warn!(%error, "a picture is missing from the report")).ok())
-        .map(|picture| picture.image)
+        .map(|picture| Arc::unwrap_or_clone(picture.image))
         .collect()
 }
 

@@ -327,7 +327,7 @@ pub(crate) mod tests {
     pub(crate) fn play(chat: &Chat, question: &str, turns: &[&str]) -> Trajectory {
         let search = Arc::new(EmbeddedSearch::new(Arc::new(World::embedded().expect("the embedded pack is sound"))));
         let config = EnvConfig { crop_pictures: false, image_hits: 1, text_hits: 1, ..EnvConfig::default() };
-        let mut episode = hypereyes_search::Episode::new(config, search, 0, question, vec![mosaic()]);
+        let mut episode = hypereyes_search::Episode::new(config, search, 0, question, vec![mosaic().into()]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let (mut response, mut mask, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
         let (mut ending, mut answer) = (Ending::NoAction, None);

@@ -2,8 +2,10 @@
 //!
 //! In: a task. Out: trajectories of one turn. The prompt ends inside an opened `<answer>`, so the policy can only answer.
 
+use std::sync::Arc;
+
 use hypereyes_domain::{Chunk, Ending, Failure, Generate, GenerateError, Sampling, Sequence, Task, Trajectory};
-use hypereyes_pictures::RgbImage;
+use hypereyes_pictures::Picture;
 use tokio::time::timeout;
 
 use crate::Setup;
@@ -18,7 +20,7 @@ pub async fn closed_book<G: Generate>(
     setup: &Setup,
     generator: &G,
     task: &Task,
-    pictures: &[RgbImage],
+    pictures: &[Arc<Picture>],
     seeds: &[u64],
     sampling: Sampling,
 ) -> Result<Vec<Trajectory>, GenerateError> {

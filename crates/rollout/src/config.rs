@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hypereyes_chat::Chat;
 use hypereyes_domain::Sampling;
+use hypereyes_pictures::Store;
 use hypereyes_search::{EnvConfig, Search};
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +98,8 @@ pub struct Setup {
     pub chat: Arc<Chat>,
     /// Where searches go.
     pub search: Arc<dyn Search>,
+    /// Where the engine finds the pictures that episodes name: those of tasks, and crops while their group lasts.
+    pub pictures: Arc<Store>,
     /// Limits and wording.
     pub config: RolloutConfig,
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, Patches, Sampling, Task, Trajectory};
+use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PictureId, Sampling, Task, Trajectory};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_search::{Episode, opened_thought};
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ pub struct Rollouts {
     /// One per seed, in order.
     pub trajectories: Vec<Trajectory>,
     /// Crops that observations showed, each once. With the task's own pictures these are all that trajectories name.
-    pub crops: Vec<Picture>,
+    pub crops: Vec<Arc<Picture>>,
 }
 
 /// Rolls a task out once per seed. `pictures` are the task's, in order.
@@ -30,7 +30,7 @@ pub async fn run_group<G: Generate>(
     setup: &Setup,
     generator: &G,
     task: &Task,
-    pictures: &[RgbImage],
+    pictures: &[Arc<Picture>],
     seeds: &[u64],
     sampling: Sampling,
 ) -> Result<Rollouts, GenerateError> {
@@ -38,13 +38,13 @@ pub async fn run_group<G: Generate>(
     let sequences = prompt.start(setup, generator, seeds, sampling).await?;
     let opening = prompt.opened_thought(setup);
     let episodes = sequences.into_iter().map(|sequence| {
-        let episode = Episode::new(setup.config.env.clone(), setup.search.clone(), task.layer, &task.question, pictures.to_vec());
+        let episode = Episode::new(setup.config.env.clone(), setup.search.clone(), task.layer, &task.question, prompt.images());
         let chat = setup.chat.clone();
         let episode = episode.opened(&opening).seen_as(move |size| chat.processor().seen_as(size));
         turns::run(setup, sequence, episode, Recorder::new(prompt.tokens.clone(), task.pictures.clone()))
     });
     let mut trajectories = Vec::with_capacity(seeds.len());
-    let mut crops: Vec<Picture> = Vec::new();
+    let mut crops: Vec<Arc<Picture>> = Vec::new();
     for (trajectory, shown) in join_all(episodes).await {
         trajectories.push(trajectory);
         for crop in shown {
@@ -59,18 +59,19 @@ pub async fn run_group<G: Generate>(
 /// A task as the engine reads it.
 pub(crate) struct Prompt {
     pub(crate) tokens: Arc<[u32]>,
-    pictures: Vec<Arc<Patches>>,
+    /// Lent to the engine while this is held.
+    pictures: Vec<Arc<Picture>>,
 }
 
 impl Prompt {
     /// Encodes a task; `forced` is put into the policy's mouth.
-    pub(crate) fn new(setup: &Setup, task: &Task, pictures: &[RgbImage], forced: &str) -> Result<Self, GenerateError> {
+    pub(crate) fn new(setup: &Setup, task: &Task, pictures: &[Arc<Picture>], forced: &str) -> Result<Self, GenerateError> {
         if pictures.len() != task.pictures.len() {
             let message = format!("task {} names {} pictures, {} were given", task.id, task.pictures.len(), pictures.len());
             return Err(GenerateError { failure: Failure::Infrastructure, message });
         }
-        let pictures: Vec<Arc<Patches>> = pictures.iter().map(|picture| Arc::new(setup.chat.processor().patches(picture))).collect();
-        let grids: Vec<(usize, usize)> = pictures.iter().map(|patches| patches.grid).collect();
+        let pictures: Vec<Arc<Picture>> = pictures.iter().map(|picture| setup.pictures.lend(picture.clone())).collect();
+        let grids: Vec<(usize, usize)> = pictures.iter().map(|picture| setup.chat.processor().grid(picture.image.dimensions())).collect();
         let refused = |error: hypereyes_chat::ChatError| {
             let message = format!("task {}: {error}", task.id);
             GenerateError { failure: Failure::Infrastructure, message }
@@ -78,6 +79,11 @@ impl Prompt {
         let mut tokens = setup.chat.prompt(&setup.config.system_text(), &task.question, &grids).map_err(refused)?;
         tokens.extend(setup.chat.encode(forced));
         Ok(Self { tokens: tokens.into(), pictures })
+    }
+
+    /// The task's pictures, shared.
+    fn images(&self) -> Vec<Arc<RgbImage>> {
+        self.pictures.iter().map(|picture| picture.image.clone()).collect()
     }
 
     /// What the template puts into the policy's mouth, if that begins a thought.
@@ -96,7 +102,8 @@ impl Prompt {
         seeds: &[u64],
         sampling: Sampling,
     ) -> Result<Vec<G::Sequence>, GenerateError> {
-        let chunk = Chunk { tokens: self.tokens.to_vec(), pictures: self.pictures.clone() };
+        let pictures: Vec<PictureId> = self.pictures.iter().map(|picture| picture.id.clone()).collect();
+        let chunk = Chunk { tokens: self.tokens.to_vec(), pictures };
         let started = timeout(setup.config.turn_timeout(), generator.start(chunk, seeds.to_vec(), sampling)).await;
         let late = |_| GenerateError { failure: Failure::Timeout, message: "no sequence was started before the deadline".into() };
         let sequences = started.map_err(late)??;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Chunk, Course, Ending, Failure, GenerateError, Patches, PictureId, PolicyVersion, Round, Sampled, Trajectory};
+use hypereyes_domain::{Chunk, Course, Ending, Failure, GenerateError, PictureId, PolicyVersion, Round, Sampled, Trajectory};
 use metrics::counter;
 
 use crate::metrics::MASKED;
@@ -23,7 +23,7 @@ pub struct Recorder {
     /// Response tokens that the engine holds.
     held: usize,
     /// Pictures among the tokens that it does not hold.
-    unseen: Vec<Arc<Patches>>,
+    unseen: Vec<PictureId>,
 }
 
 impl Recorder {
@@ -78,17 +78,15 @@ impl Recorder {
     }
 
     /// Records an observation; its tokens carry the version of the turn before and no log-prob.
-    pub fn observed(&mut self, tokens: &[u32], pictures: Vec<(PictureId, Arc<Patches>)>) {
+    pub fn observed(&mut self, tokens: &[u32], pictures: &[PictureId]) {
         assert_eq!(self.held, self.response.len(), "an observation follows a turn that the engine holds");
         let version = self.versions.last().copied().unwrap_or_default();
         self.response.extend(tokens);
         self.mask.resize(self.response.len(), false);
         self.logprobs.resize(self.response.len(), 0.0);
         self.versions.resize(self.response.len(), version);
-        for (id, patches) in pictures {
-            self.pictures.push(id);
-            self.unseen.push(patches);
-        }
+        self.pictures.extend_from_slice(pictures);
+        self.unseen.extend_from_slice(pictures);
     }
 
     /// Ends the episode. A failure outside the policy masks every token.

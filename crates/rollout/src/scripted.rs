@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use hypereyes_chat::{Chat, TinyWords, tiny};
 use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, Stop, Task, TaskKind};
-use hypereyes_pictures::{Picture, RgbImage};
+use hypereyes_pictures::{Limits, Picture, RgbImage, Store};
 use hypereyes_search::{EmbeddedSearch, World};
 
 use crate::{RolloutConfig, Setup};
@@ -100,11 +100,12 @@ pub fn setup() -> Setup {
     let folder = tempfile::tempdir().expect("a temporary folder");
     tiny::write(folder.path(), TinyWords { terms: &terms, relations: &relations }).expect("sound words");
     let chat = Arc::new(Chat::load(folder.path()).expect("what was just written"));
-    Setup { chat, search: Arc::new(EmbeddedSearch::new(world)), config: RolloutConfig::default() }
+    let pictures = Arc::new(Store::new(1 << 20, Limits::default()));
+    Setup { chat, search: Arc::new(EmbeddedSearch::new(world)), pictures, config: RolloutConfig::default() }
 }
 
 /// Mexico on the left, Peru on the right.
-pub fn task() -> (Task, Vec<RgbImage>) {
+pub fn task() -> (Task, Vec<Arc<Picture>>) {
     let world = World::embedded().expect("the embedded pack is sound");
     let mut canvas = RgbImage::new(128, 48);
     for (at, entity) in ["mx", "pe"].into_iter().enumerate() {
@@ -122,5 +123,5 @@ pub fn task() -> (Task, Vec<RgbImage>) {
         shown: vec![],
         reference: None,
     };
-    (task, vec![picture.image])
+    (task, vec![Arc::new(picture)])
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Ending, Failure, Patches, Sequence, Stop, Trajectory};
+use hypereyes_domain::{Ending, Failure, PictureId, Sequence, Stop, Trajectory};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_search::{Episode, Step};
 use tokio::time::timeout;
@@ -19,7 +19,7 @@ pub(crate) async fn run<S: Sequence>(
     mut sequence: S,
     mut episode: Episode,
     mut record: Recorder,
-) -> (Trajectory, Vec<Picture>) {
+) -> (Trajectory, Vec<Arc<Picture>>) {
     let mut crops = Vec::new();
     let (ending, answer) = loop {
         match turn(setup, &mut sequence, &mut episode, &mut record, &mut crops).await {
@@ -38,7 +38,7 @@ async fn turn<S: Sequence>(
     sequence: &mut S,
     episode: &mut Episode,
     record: &mut Recorder,
-    crops: &mut Vec<Picture>,
+    crops: &mut Vec<Arc<Picture>>,
 ) -> Result<(), End> {
     let config = &setup.config;
     let room = config.max_context_tokens.saturating_sub(record.len());
@@ -63,24 +63,30 @@ async fn turn<S: Sequence>(
         Step::Done { ending, answer } => Err((ending, answer)),
         Step::Observed { text, pictures, round } => {
             record.round(round);
-            let shown = pictures.into_iter().map(|picture| see(setup, &picture)).collect::<Result<Vec<_>, _>>()?;
-            let grids: Vec<(usize, usize)> = shown.iter().map(|(_, patches)| patches.grid).collect();
+            let shown = encoded(pictures).await.map_err(|reason| failed(Failure::Infrastructure, &reason))?;
+            // Lent for as long as the group lasts: the engine looks them up when the next turn begins.
+            let shown: Vec<Arc<Picture>> = shown.into_iter().map(|picture| setup.pictures.lend(picture)).collect();
+            let grids: Vec<(usize, usize)> = shown.iter().map(|picture| setup.chat.processor().grid(picture.image.dimensions())).collect();
             let tokens = setup.chat.observation(&text, &grids);
             if record.len() + tokens.len() >= config.max_context_tokens {
                 return Err((Ending::ContextFull, None));
             }
-            record.observed(&tokens, shown.iter().map(|(picture, patches)| (picture.id.clone(), patches.clone())).collect());
-            crops.extend(shown.into_iter().map(|(picture, _)| picture));
+            let named: Vec<PictureId> = shown.iter().map(|picture| picture.id.clone()).collect();
+            record.observed(&tokens, &named);
+            crops.extend(shown);
             Ok(())
         }
     }
 }
 
-fn see(setup: &Setup, image: &RgbImage) -> Result<(Picture, Arc<Patches>), End> {
-    let patches = Arc::new(setup.chat.processor().patches(image));
-    Picture::from_image(image.clone())
-        .map(|picture| (picture, patches))
-        .map_err(|error| failed(Failure::Infrastructure, &error.to_string()))
+/// Crops with the bytes that name them. Encoding takes milliseconds each: on a thread where nobody waits.
+async fn encoded(crops: Vec<Arc<RgbImage>>) -> Result<Vec<Picture>, String> {
+    if crops.is_empty() {
+        return Ok(vec![]);
+    }
+    let encode = move || crops.into_iter().map(Picture::from_image).collect::<Result<Vec<_>, _>>();
+    let encoded = tokio::task::spawn_blocking(encode).await.map_err(|error| error.to_string())?;
+    encoded.map_err(|error| error.to_string())
 }
 
 fn failed(failure: Failure, message: &str) -> End {

@@ -146,14 +146,14 @@ impl Executed {
 
 impl Episode {
     /// Registers `pictures` as `img_0`, `img_1`, ...; `layer` is the seed that searches answer from.
-    pub fn new(config: EnvConfig, search: Arc<dyn Search>, layer: u64, question: &str, pictures: Vec<RgbImage>) -> Self {
+    pub fn new(config: EnvConfig, search: Arc<dyn Search>, layer: u64, question: &str, pictures: Vec<Arc<RgbImage>>) -> Self {
         let question = question.replace("<image>", "");
         let (opening, seen_as): (String, SeenAs) = (String::new(), Arc::new(|size| size));
         let (registry, counter, turns, rounds) = (Vec::new(), 0, 0, 0);
         let mut episode = Self { config, search, layer, question, opening, seen_as, registry, counter, turns, rounds };
         for picture in pictures {
             let label = episode.next_label();
-            episode.registry.push((label, Arc::new(picture)));
+            episode.registry.push((label, picture));
         }
         episode
     }

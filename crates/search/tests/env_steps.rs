@@ -52,7 +52,7 @@ async fn golden_episodes_go_as_in_the_reference() {
         let config = EnvConfig { max_turns: number(&case["max_turns"]), ..EnvConfig::default() };
         let pictures = case["images"].as_array().expect("a list").iter().map(|size| RgbImage::new(number(&size[0]), number(&size[1])));
         let question = case["question"].as_str().expect("text");
-        let mut episode = Episode::new(config, search.clone(), 0, question, pictures.collect());
+        let mut episode = Episode::new(config, search.clone(), 0, question, pictures.map(Arc::new).collect());
         for step in case["steps"].as_array().expect("a list") {
             search.queries.lock().clear();
             search.sizes.lock().clear();
@@ -113,7 +113,8 @@ fn check(episode: &Episode, search: &Recorder, got: &Step, expected: &Value, wha
 
 #[tokio::test]
 async fn a_failed_crop_burns_its_label_and_does_not_count_as_a_search() {
-    let mut episode = Episode::new(EnvConfig::default(), Arc::new(Recorder::default()), 0, "<image>Q?", vec![RgbImage::new(100, 80)]);
+    let mut episode =
+        Episode::new(EnvConfig::default(), Arc::new(Recorder::default()), 0, "<image>Q?", vec![RgbImage::new(100, 80).into()]);
     let call = r#"<tool_call>{"name":"image_search","arguments":{"area":[[0,0,0.5,1],[0.5,0,0.5,1],[0.5,0,1,1]]}}</tool_call>"#;
     let Step::Observed { text, pictures, round } = episode.step(call).await else { panic!("a call") };
     assert_eq!(
@@ -128,7 +129,7 @@ async fn a_failed_crop_burns_its_label_and_does_not_count_as_a_search() {
 async fn failed_searches_are_said_and_counted() {
     let search = Arc::new(Recorder { broken: true, ..Recorder::default() });
     let mut episode =
-        Episode::new(EnvConfig { crop_pictures: false, ..EnvConfig::default() }, search, 0, "Q?", vec![RgbImage::new(10, 10)]);
+        Episode::new(EnvConfig { crop_pictures: false, ..EnvConfig::default() }, search, 0, "Q?", vec![RgbImage::new(10, 10).into()]);
     let text_call = r#"<tool_call>{"name":"text_search","arguments":{"input":["a","b"]}}</tool_call>"#;
     let Step::Observed { text, round, .. } = episode.step(text_call).await else { panic!("a call") };
     assert_eq!((round.searches, round.failed_searches), (2, 2));
@@ -162,7 +163,7 @@ async fn an_episode_in_the_embedded_world_finds_its_answer() {
         }
     }
     let search = Arc::new(Limited::new(EmbeddedSearch::new(world.clone()), &LimitsConfig::default()));
-    let mut episode = Episode::new(EnvConfig::default(), search, 11, "Which currency?", vec![picture]);
+    let mut episode = Episode::new(EnvConfig::default(), search, 11, "Which currency?", vec![picture.into()]);
     let call = r#"<tool_call>{"name":"image_search","arguments":{"area":[[0,0,0.5,1],[0.5,0,1,1]]}}</tool_call>"#;
     let Step::Observed { text, pictures, .. } = episode.step(call).await else { panic!("a call") };
     let name = |id: &str| layer.name(&id.into()).expect("known").to_owned();

@@ -111,7 +111,7 @@ fn mutated(draws: &mut Draws) -> String {
 
 /// Plays turns until the episode ends or they do.
 async fn play(config: EnvConfig, turns: &[String]) -> Course {
-    let mut episode = Episode::new(config, Arc::new(Finds), 0, "Which?", vec![RgbImage::new(192, 128)]);
+    let mut episode = Episode::new(config, Arc::new(Finds), 0, "Which?", vec![RgbImage::new(192, 128).into()]);
     let mut rounds = Vec::new();
     for turn in turns {
         match episode.step(turn).await {

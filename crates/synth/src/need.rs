@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use hypereyes_domain::{Generate, Task};
-use hypereyes_pictures::RgbImage;
+use hypereyes_pictures::Picture;
 use hypereyes_rollout::{Setup, closed_book};
 use hypereyes_scoring::{Judge, Verdict};
 
@@ -14,7 +14,7 @@ use crate::NeedSearch;
 
 /// Keeps a task unless the policy answers it without tools in at least `at_most + 1` of `tries` tries.
 pub fn need_search<G: Generate>(setup: Setup, generator: G, judge: Arc<dyn Judge>, tries: u64, at_most: usize) -> NeedSearch {
-    Arc::new(move |task: Arc<Task>, pictures: Vec<RgbImage>| {
+    Arc::new(move |task: Arc<Task>, pictures: Vec<Arc<Picture>>| {
         let (setup, generator, judge) = (setup.clone(), generator.clone(), judge.clone());
         Box::pin(async move {
             let seeds: Vec<u64> = (0..tries).collect();
@@ -59,7 +59,7 @@ mod tests {
         let workshop = workshop(1, 0);
         let set = synthesise(&workshop, 1, Split::Train, |_| {}).await.expect("made");
         let task = Arc::new(set.tasks[0].clone());
-        let pictures: Vec<RgbImage> = task.pictures.iter().map(|id| set.pictures[id].image.clone()).collect();
+        let pictures: Vec<Arc<Picture>> = task.pictures.iter().map(|id| Arc::new(set.pictures[id].clone())).collect();
         let says = |text: &str| Parrot(Some(workshop.setup.chat.encode(&format!("{text}</answer>"))));
         for (policy, at_most, keeps) in
             [(says(task.answer()), 0, false), (says(task.answer()), 2, true), (says("x"), 0, true), (Parrot(None), 0, true)]

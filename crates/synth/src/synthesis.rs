@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hypereyes_dataset::{DataSet, Demonstration};
 use hypereyes_domain::{Sampling, Task, TaskId, Trajectory};
-use hypereyes_pictures::{Picture, RgbImage};
+use hypereyes_pictures::Picture;
 use hypereyes_rollout::{Setup, run_group};
 use hypereyes_scoring::{AliasJudge, Judge, Verdict};
 use hypereyes_search::World;
@@ -29,7 +29,7 @@ use crate::rejection::{Budgets, Kept, progressive};
 use crate::tasks::{Draft, Drawer, Dropped, Split};
 
 /// True when a task needs searching: a policy that cannot search does not answer it.
-pub type NeedSearch = Arc<dyn Fn(Arc<Task>, Vec<RgbImage>) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+pub type NeedSearch = Arc<dyn Fn(Arc<Task>, Vec<Arc<Picture>>) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ async fn make(workshop: &Workshop, seed: u64, split: Split, index: usize, of: us
 
 /// Filters a draft by need, then by rejection sampling.
 async fn solve(workshop: &Workshop, draft: Draft, habit: Habit, seed: u64) -> Result<Result<Made, Dropped>, SynthError> {
-    let pictures: Vec<RgbImage> = draft.picture.iter().map(|picture| picture.image.clone()).collect();
+    let pictures: Vec<Arc<Picture>> = draft.picture.iter().cloned().map(Arc::new).collect();
     if let Some(need_search) = &workshop.need_search
         && !need_search(Arc::new(draft.task.clone()), pictures.clone()).await
     {
@@ -170,7 +170,8 @@ async fn solve(workshop: &Workshop, draft: Draft, habit: Habit, seed: u64) -> Re
     });
     let Some(Kept { trajectory, reference, budget, .. }) = kept.await? else { return Ok(Err(Dropped::Unsolved)) };
     histogram!(BUDGET).record(f64::from(budget));
-    let crops = crops.into_inner();
+    let crops: Vec<Arc<Picture>> = crops.into_inner();
+    let crops = crops.iter().map(|crop| Picture::clone(crop));
     let named = draft.picture.into_iter().chain(crops).filter(|picture| trajectory.pictures.contains(&picture.id));
     Ok(Ok(Made {
         task: Task { reference: Some(reference), ..draft.task },

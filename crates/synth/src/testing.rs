@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use hypereyes_chat::{Chat, TinyWords, tiny};
+use hypereyes_pictures::{Limits, Store};
 use hypereyes_rollout::{RolloutConfig, Setup};
 use hypereyes_search::{EmbeddedSearch, World};
 
@@ -19,7 +20,8 @@ pub fn workshop(tasks: usize, held_out: usize) -> Workshop {
         let summary = tiny::write(folder.path(), TinyWords { terms: &terms, relations: &relations }).expect("sound words");
         eprintln!("tiny vocabulary of the embedded world: {}", summary.vocab_size);
         let chat = Arc::new(Chat::load(folder.path()).expect("what was just written"));
-        let setup = Setup { chat, search: Arc::new(EmbeddedSearch::new(world.clone())), config: RolloutConfig::default() };
+        let pictures = Arc::new(Store::new(1 << 20, Limits::default()));
+        let setup = Setup { chat, search: Arc::new(EmbeddedSearch::new(world.clone())), pictures, config: RolloutConfig::default() };
         (world, setup)
     });
     let mut config = SynthConfig { tasks, held_out, ..SynthConfig::default() };

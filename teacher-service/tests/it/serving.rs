@@ -7,7 +7,7 @@ use crate::support::{PATIENCE, Running, model, picture, plain};
 use futures::future::join_all;
 use hypereyes_chat::Chat;
 use hypereyes_domain::{Chunk, Failure, Generate, ModelState, PolicyVersion, Sampled, Sampling, Sequence as _, TeacherVersion};
-use hypereyes_pictures::Picture;
+use hypereyes_pictures::{Limits, PatchCache, PatchSource, Picture, Store};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::engine::{Engine, EngineConfig};
@@ -22,17 +22,20 @@ async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Ve
     let chat = Chat::load(folder).expect("a sound folder");
     let config = EngineConfig { end_tokens: vec![chat.end_token()], ..EngineConfig::default() };
     let engine = Engine::load(folder, config, PolicyVersion(0)).expect("loads");
-    let patches: Vec<_> = pictures.iter().map(|picture| Arc::new(chat.processor().patches(&picture.image))).collect();
-    let prompt = chat.prompt("Search wide.", "What is the capital?", &[patches[0].grid]).expect("a prompt");
-    let chunk = Chunk { tokens: prompt.clone(), pictures: vec![patches[0].clone()] };
+    let store = Arc::new(Store::new(1 << 20, Limits::default()));
+    pictures.iter().for_each(|picture| drop(store.insert(picture.clone()).expect("fits")));
+    let engine = engine.seeing(PatchSource::new(store, Arc::new(PatchCache::new(chat.processor().clone(), 1 << 20))));
+    let grids: Vec<_> = pictures.iter().map(|picture| chat.processor().grid(picture.image.dimensions())).collect();
+    let prompt = chat.prompt("Search wide.", "What is the capital?", &[grids[0]]).expect("a prompt");
+    let chunk = Chunk { tokens: prompt.clone(), pictures: vec![pictures[0].id.clone()] };
     let sampling = Sampling::of(1.0, 1.0);
     let mut all = Vec::new();
     for mut sequence in engine.start(chunk, (1..=12).collect(), sampling).await.expect("starts") {
         // An untrained policy samples anything, a picture's placeholder as well: such a sequence has no meaning.
         let sound = |turn: &Sampled| !turn.tokens.contains(&chat.image_pad());
         let Some(first) = sequence.advance(Chunk::default(), 12).await.ok().filter(sound) else { continue };
-        let observed = chat.observation("Peru: Lima", &[patches[1].grid]);
-        let chunk = Chunk { tokens: observed.clone(), pictures: vec![patches[1].clone()] };
+        let observed = chat.observation("Peru: Lima", &[grids[1]]);
+        let chunk = Chunk { tokens: observed.clone(), pictures: vec![pictures[1].id.clone()] };
         let Some(second) = sequence.advance(chunk, 9).await.ok().filter(sound) else { continue };
         let response = [&first.tokens[..], &observed, &second.tokens].concat();
         let mask = [vec![true; first.tokens.len()], vec![false; observed.len()], vec![true; second.tokens.len()]].concat();

@@ -8,7 +8,6 @@ use std::fmt;
 
 use hypereyes_chassis::Findings;
 use hypereyes_chat::{Chat, ChatError};
-use hypereyes_pictures::RgbImage;
 use hypereyes_search::{World, observation};
 use hypereyes_synth::Split;
 use hypereyes_synth::tasks::{Constraint, Drawer, Puzzle};
@@ -80,7 +79,7 @@ pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) ->
     let tokens = |text: String| chat.encode(&text).len() + 1;
 
     let [width, height] = config.synth.canvas;
-    let grid = chat.processor().patches(&RgbImage::new(width, height)).grid;
+    let grid = chat.processor().grid((width, height));
     let prompt = chat.prompt(&config.rollout.system_text(), &question, &[grid])?.len();
     let areas = vec!["[0.00,0.00,0.50,1.00]"; pictures].join(",");
     let look = format!(r#"<tool_call>{{"name":"image_search","arguments":{{"image_id":"img_0","area":[{areas}]}}}}</tool_call>"#);
@@ -94,7 +93,7 @@ pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) ->
     let observed = |body: &str| chat.observation(&observation::wrap(body, &question, None), &[]).len();
     let turn = tokens(read(1)).max(answer);
     // A crop comes back as a picture of about its share of the canvas.
-    let crop = chat.processor().patches(&RgbImage::new((width / 2).max(32), (height / 2).max(32))).grid;
+    let crop = chat.processor().grid(((width / 2).max(32), (height / 2).max(32)));
     let crops = if config.rollout.env.crop_pictures { pictures * (chat.processor().tokens(crop) + 2) } else { 0 };
     let episode = prompt + tokens(look) + observed(&found) + crops + tokens(read(pictures)) + observed(&facts) + answer;
     Ok(Shortest { prompt, turn, episode })

@@ -1,6 +1,7 @@
 //! `hypereyes ask`: one question about one picture, every round shown.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
@@ -56,7 +57,7 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let (model, name) = model(config, args, scratch.path())?;
     let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0))?;
-    let picture = Picture::from_image(picture)?;
+    let picture = Arc::new(Picture::from_image(picture)?);
     let task = Task {
         id: "ask".into(),
         kind: TaskKind::VisualSelect,
@@ -67,11 +68,11 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
         shown: vec![],
         reference: None,
     };
-    let pictures = [picture.image];
+    let pictures = [picture];
     let rollouts = parts::runtime()?.block_on(run_group(&setup, &engine, &task, &pictures, &[0], Sampling::GREEDY));
     let rollouts = rollouts.map_err(|error| anyhow!("{error}"))?;
     let trajectory = rollouts.trajectories.first().ok_or_else(|| anyhow!("the engine gave no rollout"))?;
-    let episode = Episode::read(&setup.chat, trajectory, &pictures);
+    let episode = Episode::read(&setup.chat, trajectory, &pictures.map(|picture| RgbImage::clone(&picture.image)));
     if json {
         output::json(&told::answer(trajectory, &episode, name, args.layer));
     } else {

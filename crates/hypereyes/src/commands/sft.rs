@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
@@ -107,7 +106,7 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         .with("the start's weights", &digest_of(&weights))
         .with("the picture settings", &format!("{processor:?}"))
         .with("the demonstrations", &digest(&set.demonstrations));
-    let images: BTreeMap<_, _> = set.pictures.into_iter().map(|(id, picture)| (id, Arc::new(picture.image))).collect();
+    let images: BTreeMap<_, _> = set.pictures.into_iter().map(|(id, picture)| (id, picture.image)).collect();
     let mut examples = vec![];
     for demonstration in &set.demonstrations {
         let pictures = demonstration.trajectory.pictures.iter().map(|id| images.get(id).cloned()).collect::<Option<Vec<_>>>();

@@ -13,7 +13,6 @@ use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_domain::{Accuracy, PolicyVersion, Sampling, TeacherId, Trajectory};
 use hypereyes_eval::TaskSet;
-use hypereyes_pictures::Picture;
 use hypereyes_proto::{Answer, Question, ScoreSequence, TeacherPeer};
 use hypereyes_rollout::run_group;
 use hypereyes_scoring::accuracy_of;
@@ -119,11 +118,11 @@ async fn play(config: &Config, args: &CheckArgs) -> Result<(Vec<Rollout>, hypere
     let bar = Bar::new("play", "tasks");
     let (mut rollouts, mut seen) = (Vec::new(), BTreeMap::new());
     for (number, task) in tasks.iter().enumerate() {
-        let shown: Vec<_> = task.pictures.iter().filter_map(|id| pictures.get(id)).map(|picture| (**picture).clone()).collect();
+        let shown: Vec<_> = task.pictures.iter().filter_map(|id| pictures.get(id)).cloned().collect();
         let played = run_group(&setup, &engine, task, &shown, &[config.seed + number as u64], Sampling::of(1.0, 1.0)).await;
         let played = played.map_err(|error| anyhow!("{error}"))?;
-        for picture in shown.into_iter().map(Picture::from_image).collect::<Result<Vec<_>, _>>()?.into_iter().chain(played.crops) {
-            seen.insert(picture.id, picture.bytes);
+        for picture in shown.iter().chain(&played.crops) {
+            seen.insert(picture.id.clone(), picture.bytes.clone());
         }
         for trajectory in played.trajectories.into_iter().filter(|trajectory| trajectory.sampled_tokens() > 0) {
             let right = accuracy_of(&judge, task, &trajectory.course) == Accuracy::Correct;

@@ -6,7 +6,7 @@ mod json;
 mod kept;
 mod tiny;
 
-use hypereyes_domain::Patches;
+use hypereyes_pictures::Patches;
 use serde::{Deserialize, Serialize};
 
 pub use tiny::TinyConfig;

@@ -10,6 +10,7 @@ mod host_cache;
 pub mod metrics;
 mod sampler;
 mod shares;
+mod sight;
 mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,12 +18,14 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock, mpsc};
 
 use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampled, Sampling};
+use hypereyes_pictures::PatchSource;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use self::cache::{Cache, most_siblings};
 use self::device_cache::DeviceCache;
 use self::host_cache::KvPool;
+use self::sight::{Input, Sight};
 use self::worker::Worker;
 use crate::backend::Cpu;
 use crate::checkpoint::{self, HostWeights};
@@ -49,6 +52,8 @@ pub struct EngineConfig {
     pub device: Device,
     /// Rows in one pass: bounds the memory of a pass and how long decoding waits for a long prompt.
     pub max_rows: usize,
+    /// Bytes of pictures cut into patches that are kept for the next who shows them. Default 256 MiB; 0 keeps none.
+    pub patches_bytes: usize,
     /// Tokens that end a turn, any of them. Set from the model folder, not from a file.
     #[serde(skip)]
     pub end_tokens: Vec<u32>,
@@ -145,6 +150,7 @@ impl Default for EngineConfig {
             cache_bytes: 4 << 30,
             device: Device::Cpu,
             max_rows: 1024,
+            patches_bytes: 256 << 20,
             end_tokens: vec![],
             placeholders: Placeholders::OfPictures,
         }
@@ -152,8 +158,8 @@ impl Default for EngineConfig {
 }
 
 pub(crate) enum Command {
-    Start { prompt: Chunk, seeds: Vec<u64>, sampling: Sampling, reply: oneshot::Sender<Result<Vec<u64>, GenerateError>> },
-    Advance { id: u64, observation: Chunk, max_tokens: usize, reply: oneshot::Sender<Result<Sampled, GenerateError>> },
+    Start { prompt: Input, seeds: Vec<u64>, sampling: Sampling, reply: oneshot::Sender<Result<Vec<u64>, GenerateError>> },
+    Advance { id: u64, observation: Input, max_tokens: usize, reply: oneshot::Sender<Result<Sampled, GenerateError>> },
     Release { id: u64 },
     Load { weights: HostWeights, version: PolicyVersion, reply: oneshot::Sender<Result<(), String>> },
 }
@@ -165,6 +171,7 @@ pub struct Engine {
     /// Why its thread has ended, if that was no order.
     fate: Fate,
     most_siblings: usize,
+    sight: Sight,
 }
 
 type Fate = Arc<OnceLock<String>>;
@@ -188,6 +195,12 @@ impl Engine {
             }
             device => device.run(OnGpu { model, weights, config, version })?,
         }
+    }
+
+    /// The same, finding pictures in `source`; without one, whoever names a picture is refused.
+    #[must_use]
+    pub fn seeing(self, source: PatchSource) -> Self {
+        Self { sight: Sight::of(source), ..self }
     }
 
     /// The largest group that it holds; larger ones it will never hold.
@@ -248,7 +261,7 @@ fn start<B: Kernels, C: Cache<B> + 'static>(
         drop(worker);
     };
     std::thread::Builder::new().name("engine".into()).spawn(run).map_err(|source| Error::Io { path: "engine thread".into(), source })?;
-    Ok(Engine { commands, fate, most_siblings })
+    Ok(Engine { commands, fate, most_siblings, sight: Sight::default() })
 }
 
 fn gone(fate: &Fate) -> GenerateError {
@@ -265,6 +278,7 @@ pub struct EngineSequence {
     id: u64,
     commands: mpsc::Sender<Command>,
     fate: Fate,
+    sight: Sight,
 }
 
 impl Drop for EngineSequence {
@@ -277,15 +291,18 @@ impl Generate for Engine {
     type Sequence = EngineSequence;
 
     async fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> Result<Vec<EngineSequence>, GenerateError> {
+        let prompt = self.sight.input(prompt).await?;
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Start { prompt, seeds, sampling, reply }).map_err(|_| gone(&self.fate))?;
         let ids = answer.await.map_err(|_| gone(&self.fate))??;
-        Ok(ids.into_iter().map(|id| EngineSequence { id, commands: self.commands.clone(), fate: self.fate.clone() }).collect())
+        let sequence = |id| EngineSequence { id, commands: self.commands.clone(), fate: self.fate.clone(), sight: self.sight.clone() };
+        Ok(ids.into_iter().map(sequence).collect())
     }
 }
 
 impl hypereyes_domain::Sequence for EngineSequence {
     async fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Result<Sampled, GenerateError> {
+        let observation = self.sight.input(observation).await?;
         let (reply, answer) = oneshot::channel();
         let command = Command::Advance { id: self.id, observation, max_tokens, reply };
         self.commands.send(command).map_err(|_| gone(&self.fate))?;

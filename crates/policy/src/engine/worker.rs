@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use burn::tensor::{Int, Tensor, TensorData};
-use hypereyes_domain::{Chunk, Failure, GenerateError, Patches, PolicyVersion, Sampled, Stop};
+use hypereyes_domain::{Failure, GenerateError, PolicyVersion, Sampled, Stop};
+use hypereyes_pictures::Patches;
 use rayon::prelude::*;
 use tokio::sync::oneshot;
 
 use super::cache::{Cache, CacheRow, CachedAttention, beside_the_prompt, most_siblings};
 use super::sampler::Sampler;
 use super::shares::shares;
+use super::sight::Input;
 use super::{Command, EngineConfig, Placeholders, metrics};
 use crate::config::ModelConfig;
 use crate::lanes::Lanes;
@@ -57,7 +59,7 @@ struct Sequence<B: burn::tensor::backend::Backend, S> {
 }
 
 /// A group that waits for room: its prompt, how each sibling samples, who asked.
-type Waiting = (Chunk, Vec<Sampler>, oneshot::Sender<Result<Vec<u64>, GenerateError>>);
+type Waiting = (Input, Vec<Sampler>, oneshot::Sender<Result<Vec<u64>, GenerateError>>);
 
 struct Opening {
     samplers: Vec<Sampler>,
@@ -244,7 +246,7 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
         self.next_id
     }
 
-    fn advance(&mut self, id: u64, observation: Chunk, max_tokens: usize, reply: oneshot::Sender<Result<Sampled, GenerateError>>) {
+    fn advance(&mut self, id: u64, observation: Input, max_tokens: usize, reply: oneshot::Sender<Result<Sampled, GenerateError>>) {
         if let Some(message) = self.unknown(&observation.tokens) {
             return fail(reply, Failure::Policy, message);
         }

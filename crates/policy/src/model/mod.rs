@@ -15,7 +15,7 @@ mod vision;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use hypereyes_domain::Patches;
+use hypereyes_pictures::Patches;
 
 pub use self::layers::{Init, Linear};
 pub use self::positions::{Positions, rotary_tables};

@@ -1,9 +1,10 @@
 //! What the engine promises: its log-probs are the learner's, whoever shares the batch, however often a sequence waits for
 //! a tool; prompts are read once; memory has a bound; what nobody waits for is not computed.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use hypereyes_domain::{Chunk, Failure, Generate, Patches, PolicyVersion, Sampled, Sampling, Sequence, Stop};
+use hypereyes_domain::{Chunk, Failure, Generate, PictureId, PolicyVersion, Sampled, Sampling, Sequence, Stop};
+use hypereyes_pictures::{Limits, PatchCache, PatchSource, Patches, Processor, Store};
 use hypereyes_policy::backend::{Cpu, CpuTrain};
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{self, HostWeights};
@@ -17,6 +18,13 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 const PICTURE: u32 = 190;
 
+/// Pictures of all engines here, cut beforehand.
+static CUT: LazyLock<Arc<PatchCache>> = LazyLock::new(|| Arc::new(PatchCache::new(Processor::default(), 1 << 30)));
+
+fn source() -> PatchSource {
+    PatchSource::new(Arc::new(Store::new(1 << 20, Limits::default())), CUT.clone())
+}
+
 fn policy(seed: u64) -> (ModelConfig, HostWeights) {
     let config = TinyConfig::default().model(200, PICTURE, 191, 192);
     let weights = fresh(&config, &InitConfig::default(), seed);
@@ -28,7 +36,7 @@ fn engine(seed: u64, change: impl FnOnce(&mut EngineConfig)) -> Engine {
     // Prompts need several passes, and no token ends a turn.
     let mut sizes = EngineConfig { max_sequences: 12, max_context: 256, max_rows: 16, ..EngineConfig::default() };
     change(&mut sizes);
-    Engine::start_from(config, &weights, sizes, PolicyVersion(0)).unwrap()
+    Engine::start_from(config, &weights, sizes, PolicyVersion(0)).unwrap().seeing(source())
 }
 
 /// Tokens that differ from place to place.
@@ -40,7 +48,9 @@ fn text(count: u32, salt: u32) -> Vec<u32> {
 fn shown(salt: u32) -> Chunk {
     let values = (0..24 * 1536).map(|at| ((at * 31 + salt as usize * 7) % 101) as f32 / 50.0 - 1.0).collect();
     let tokens = [text(5, salt), vec![PICTURE; 6], text(20, salt + 1)].concat();
-    Chunk { tokens, pictures: vec![Arc::new(Patches { grid: (4, 6), values })] }
+    let id = PictureId::new(format!("picture {salt}"));
+    CUT.put(&id, Patches { grid: (4, 6), values });
+    Chunk { tokens, pictures: vec![id] }
 }
 
 fn said(tokens: Vec<u32>) -> Chunk {
@@ -51,7 +61,7 @@ fn said(tokens: Vec<u32>) -> Chunk {
 struct Story {
     sequence: EngineSequence,
     tokens: Vec<u32>,
-    pictures: Vec<Arc<Patches>>,
+    pictures: Vec<PictureId>,
     /// Place, log-prob and version of every sampled token.
     sampled: Vec<(usize, f32, u64)>,
 }
@@ -80,7 +90,8 @@ impl Story {
         let device = Default::default();
         let model = checkpoint::from_host(Qwen3Vl::<B>::init(&config, 0, &device), &weights).unwrap();
         let mut batch = Batch::default();
-        batch.push(&config, &self.tokens, &self.pictures).unwrap();
+        let pictures: Vec<Arc<Patches>> = self.pictures.iter().map(|id| CUT.get(id).expect("cut")).collect();
+        batch.push(&config, &self.tokens, &pictures).unwrap();
         let targets: Vec<Target> = self.sampled.iter().map(|(at, _, _)| Target { row: at - 1, token: self.tokens[*at] }).collect();
         score::logprobs(&model, score::hidden(&model, &config, &batch, &device), &targets, 1.0).into_data().into_vec().unwrap()
     }
@@ -261,13 +272,22 @@ async fn a_picture_of_half_tokens_or_of_other_values_is_refused_and_the_engine_g
     let (config, _) = policy(1);
     // No patches at all, half a token, values that are too few, a size that no memory holds.
     for (grid, values) in [((0, 0), 0), ((0, 4), 0), ((3, 2), 6 * 1536), ((4, 6), 100), ((1 << 40, 1 << 40), 1536)] {
-        let picture = Arc::new(Patches { grid, values: vec![0.5; values] });
-        let prompt = Chunk { tokens: [text(5, 1), vec![PICTURE; 6]].concat(), pictures: vec![picture.clone()] };
+        let id = PictureId::new(format!("broken {grid:?} {values}"));
+        let picture = CUT.put(&id, Patches { grid, values: vec![0.5; values] });
+        let prompt = Chunk { tokens: [text(5, 1), vec![PICTURE; 6]].concat(), pictures: vec![id] };
         let error = engine.start(prompt.clone(), vec![1], Sampling::GREEDY).await.unwrap_err();
         assert!(error.failure == Failure::Policy && error.message.contains("a picture of"), "{grid:?}: {}", error.message);
-        let error = Batch::default().push(&config, &prompt.tokens, &prompt.pictures).unwrap_err().to_string();
+        let error = Batch::default().push(&config, &prompt.tokens, &[picture]).unwrap_err().to_string();
         assert!(error.contains("a picture of"), "{grid:?}: {error}");
     }
+    // A picture that nobody has is not the policy's fault; without a source nobody has any.
+    let nowhere = Chunk { tokens: [text(5, 1), vec![PICTURE; 6]].concat(), pictures: vec!["nowhere".into()] };
+    let error = engine.start(nowhere.clone(), vec![1], Sampling::GREEDY).await.unwrap_err();
+    assert!(error.failure == Failure::Infrastructure && error.message.contains("such as nowhere"), "{}", error.message);
+    let (config, weights) = policy(1);
+    let blind = Engine::start_from(config, &weights, EngineConfig::default(), PolicyVersion(0)).unwrap();
+    let error = blind.start(nowhere, vec![1], Sampling::GREEDY).await.unwrap_err();
+    assert!(error.failure == Failure::Infrastructure && error.message.contains("given none"), "{}", error.message);
     assert_eq!(engine.start(shown(1), vec![1], Sampling::GREEDY).await.unwrap().len(), 1);
 }
 
