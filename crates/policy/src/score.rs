@@ -83,7 +83,7 @@ pub fn hidden_of<B: Kernels>(
     device: &B::Device,
 ) -> Tensor<B, 2> {
     let pictures: Vec<_> = batch.pictures.iter().map(AsRef::as_ref).collect();
-    let visual = model.see(&pictures, device);
+    let visual = model.encode_images(&pictures, device);
     let rotary = rotary_tables(&config.text, &batch.rows.positions, device);
     model.hidden(&batch.rows, &rotary, visual.as_ref(), attend, device)
 }

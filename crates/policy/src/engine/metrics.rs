@@ -7,6 +7,10 @@ use metrics::{counter, histogram};
 pub const ROWS: &str = "hypereyes_engine_rows_total";
 /// Positions that siblings took over from their prompt instead of computing them.
 pub const FORKED: &str = "hypereyes_engine_forked_tokens_total";
+/// Pictures that the vision tower read; one that siblings show together is read once.
+const PICTURES: &str = "hypereyes_engine_pictures_encoded_total";
+/// Patches of those.
+const PATCHES: &str = "hypereyes_engine_vision_rows_total";
 /// Tokens sampled.
 const SAMPLED: &str = "hypereyes_engine_sampled_tokens_total";
 /// Rows per step.
@@ -23,6 +27,11 @@ pub(super) fn step(rows: usize, of_prompts: usize, sampled: usize) {
     counter!(ROWS, "kind" => "turn").increment((rows - of_prompts) as u64);
     counter!(SAMPLED).increment(sampled as u64);
     histogram!(STEP_ROWS).record(rows as f64);
+}
+
+pub(super) fn encoded(pictures: usize, patches: usize) {
+    counter!(PICTURES).increment(pictures as u64);
+    counter!(PATCHES).increment(patches as u64);
 }
 
 pub(super) fn forked(tokens: usize) {

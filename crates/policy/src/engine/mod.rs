@@ -7,10 +7,13 @@
 mod cache;
 mod device_cache;
 mod host_cache;
+mod images;
 pub mod metrics;
 mod sampler;
+mod sequence;
 mod shares;
 mod sight;
+mod step;
 mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -79,7 +79,7 @@ impl<B: Kernels> Qwen3Vl<B> {
     }
 
     /// Encodes pictures; `None` when there are none.
-    pub fn see(&self, pictures: &[&Patches], device: &B::Device) -> Option<VisualTokens<B>> {
+    pub fn encode_images(&self, pictures: &[&Patches], device: &B::Device) -> Option<VisualTokens<B>> {
         if pictures.is_empty() {
             return None;
         }

@@ -5,12 +5,13 @@ use burn::module::{ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use hypereyes_domain::{Chunk, Generate, PolicyVersion, Sampling, Sequence};
+use hypereyes_pictures::Patches;
 use hypereyes_policy::backend::{Cpu, CpuTrain};
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{self, HostTensor, ParamPath, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::engine::{Engine, EngineConfig};
-use hypereyes_policy::model::{Qwen3Vl, rotary_tables};
+use hypereyes_policy::model::{Qwen3Vl, VisualTokens, rotary_tables};
 use hypereyes_policy::ops::Segments;
 use hypereyes_policy::score::{self, Target};
 
@@ -49,7 +50,7 @@ fn hidden_states_equal_transformers_layer_by_layer() {
             let mut batch = Batch::default();
             batch.push(&config, &case.ids, &case.pictures).unwrap();
             let pictures: Vec<_> = batch.pictures.iter().map(AsRef::as_ref).collect();
-            let visual = model.see(&pictures, &device);
+            let visual = model.encode_images(&pictures, &device);
             let rotary = rotary_tables(&config.text, &batch.rows.positions, &device);
             let segments = Segments::of_lengths(&batch.lengths, true, config.text.num_attention_heads, config.text.num_key_value_heads);
             let last = |x: &Tensor<Cpu, 2>| x.clone().narrow(0, case.ids.len() - 1, 1).into_data().into_vec::<f32>().unwrap();
@@ -143,6 +144,36 @@ fn gradient_norms_equal_torch() {
             println!("{name}: loss off by {off:.1e}, gradient norms by {worst:.1e}");
         }
         assert!(compared > 10);
+    }
+}
+
+#[test]
+fn what_the_tower_says_of_a_picture_does_not_depend_on_its_neighbours() {
+    for name in ALL {
+        let (config, model) = checkpoint::load::<Cpu>(&folder(name), &Default::default()).unwrap();
+        let merge = config.vision.spatial_merge_size;
+        let picture = |(rows, columns): (usize, usize), salt: usize| Patches {
+            grid: (rows, columns),
+            values: (0..rows * columns * config.patch_values()).map(|at| ((at * 31 + salt * 7) % 101) as f32 / 50.0 - 1.0).collect(),
+        };
+        // Sizes that no number of lanes, of SIMD or of cores, divides evenly.
+        let pictures: Vec<Patches> =
+            [(2, 2), (4, 6), (10, 6), (2, 14), (8, 8)].into_iter().zip(1..).map(|(grid, salt)| picture(grid, salt)).collect();
+        let bits = |tokens: &VisualTokens<Cpu>| -> Vec<u32> {
+            let all = std::iter::once(&tokens.embeddings).chain(&tokens.deepstack);
+            all.flat_map(|part| part.clone().into_data().into_vec::<f32>().unwrap()).map(f32::to_bits).collect()
+        };
+        let encode = |pictures: &[&Patches]| -> Vec<Vec<u32>> {
+            let lengths: Vec<usize> = pictures.iter().map(|picture| picture.grid.0 * picture.grid.1 / (merge * merge)).collect();
+            let encoded = model.encode_images(pictures, &Default::default()).unwrap();
+            assert_eq!(encoded.rows(), lengths.iter().sum::<usize>());
+            encoded.split(&lengths).iter().map(bits).collect()
+        };
+        let alone: Vec<Vec<u32>> = pictures.iter().flat_map(|picture| encode(&[picture])).collect();
+        assert!(encode(&pictures.iter().collect::<Vec<_>>()) == alone, "{name}: together");
+        let mut backwards = encode(&pictures.iter().rev().collect::<Vec<_>>());
+        backwards.reverse();
+        assert!(backwards == alone, "{name}: in another order");
     }
 }
 
