@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hypereyes_chassis::{BackoffConfig, BadInput, BreakerConfig, Findings, TelemetryConfig, TlsConfig};
-use hypereyes_policy::engine::EngineConfig;
+use hypereyes_engines::EngineConfig;
 use hypereyes_proto::client;
 use hypereyes_proto::convert::ids;
 use hypereyes_proto::limits::MAX_TOP;

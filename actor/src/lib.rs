@@ -25,9 +25,9 @@ use hypereyes_chassis::ready::announce;
 use hypereyes_chassis::{Announcement, BadInput, Health, Room, Security, Shutdown, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
-use hypereyes_pictures::{Limits, PatchCache, PatchSource, Store};
+use hypereyes_engines::{Engine, Policy};
+use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::checkpoint;
-use hypereyes_policy::engine::Engine;
 use hypereyes_rollout::{RolloutConfig, Setup};
 use hypereyes_search::{EmbeddedSearch, Limited, World};
 use hypereyes_weights::{Base, Published, Shapes, Snapshot};
@@ -153,15 +153,19 @@ impl Loaded {
         let held = Published::of(&snapshot, 0);
         let base = Base { digest: snapshot.digest, payload: snapshot.payload };
         let pictures = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
-        let patches = Arc::new(PatchCache::new(chat.processor().clone(), config.engine.patches_bytes));
-        let mut sizes = config.engine.clone();
-        sizes.end_tokens = vec![chat.end_token()];
-        let context = config.rollout.max_context_tokens.min(sizes.max_context);
-        let engine = Engine::start_from(model, &weights, sizes, version).map_err(|error| match error {
+        let context = config.rollout.max_context_tokens.min(config.engine.max_context);
+        let policy = Policy {
+            model,
+            weights: &weights,
+            version,
+            end_tokens: vec![chat.end_token()],
+            processor: chat.processor().clone(),
+            pictures: pictures.clone(),
+        };
+        let engine = hypereyes_engines::open(&config.engine, policy).map_err(|error| match error {
             hypereyes_policy::Error::Device(_) => anyhow::Error::from(error),
             error => bad("policy", &error).into(),
         })?;
-        let engine = engine.seeing(PatchSource::new(pictures.clone(), patches));
         let setup = Setup {
             chat: Arc::new(chat),
             search: Arc::new(Limited::new(EmbeddedSearch::new(world), &config.search)),

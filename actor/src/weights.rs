@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use hypereyes_chassis::backoff::Backoff;
 use hypereyes_chassis::{BackoffConfig, BadInput};
-use hypereyes_policy::engine::Engine;
+use hypereyes_domain::SetWeights;
+use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_proto::client::LearnerClient;
 use hypereyes_weights::{Base, Published, Shapes, Versions, fetch, watch};
 use metrics::{counter, gauge};
@@ -20,11 +21,11 @@ use crate::metrics::{RECONNECTS, VERSION};
 const OPENING: Duration = Duration::from_secs(10);
 
 /// What the engine holds, and how to get more.
-pub struct Follower {
+pub struct Follower<E> {
     /// The learner.
     pub learner: LearnerClient,
     /// The engine.
-    pub engine: Engine,
+    pub engine: E,
     /// The policy's tensors; nothing else is installed.
     pub shapes: Shapes,
     /// What the engine holds.
@@ -39,7 +40,7 @@ pub struct Follower {
     pub installed: Sender<Option<Published>>,
 }
 
-impl Follower {
+impl<E: SetWeights<HostWeights>> Follower<E> {
     /// Follows the learner; while it is away, the engine goes on with what it has.
     ///
     /// # Errors
@@ -98,7 +99,7 @@ impl Follower {
             let arrived = Published { version: fetched.version, digest: fetched.digest, life: published.life };
             let base = Base::from(&fetched);
             let (wire_bytes, bytes) = (fetched.wire_bytes, fetched.payload.len());
-            if let Err(error) = self.engine.swap(fetched.weights, arrived.version).await {
+            if let Err(error) = self.engine.set_weights(fetched.weights, arrived.version).await {
                 counter!(RECONNECTS, "op" => "swap").increment(1);
                 tracing::error!(version = arrived.version.0, %error, "the engine refuses weights");
                 return Ok(false);

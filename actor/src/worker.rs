@@ -9,9 +9,9 @@ use std::time::{Duration, Instant as Clock};
 
 use hypereyes_chassis::backoff::retry;
 use hypereyes_chassis::{BackoffConfig, RetryError, Retryable};
-use hypereyes_domain::{Failure, GroupId, RolloutGroup, TaughtGroup};
+use hypereyes_domain::{Failure, Generate, GroupId, RolloutGroup, TaughtGroup};
+use hypereyes_engines::Engine;
 use hypereyes_pictures::Store;
-use hypereyes_policy::engine::Engine;
 use hypereyes_rollout::{Setup, run_group};
 use hypereyes_weights::Published;
 use metrics::{counter, histogram};

@@ -14,7 +14,6 @@ use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use crate::source::{Server, Source};
-use crate::web;
 
 /// An environment variable whose value may be sent, and to whom.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -174,8 +173,10 @@ impl Access {
                 None => (address.clone(), 0),
             },
             Source::Store(url) if !matches!(url.scheme(), "http" | "https") => return Ok(()),
-            Source::Store(url) => web::place(url),
-            Source::Server(server) => web::place(&server.address().ok_or_else(|| std::io::Error::other("its address has no host"))?),
+            Source::Store(url) => hypereyes_engines::http::place(url),
+            Source::Server(server) => {
+                hypereyes_engines::http::place(&server.address().ok_or_else(|| std::io::Error::other("its address has no host"))?)
+            }
         };
         let host = host.trim_matches(['[', ']']);
         self.reach.resolve(host, port).await.map(drop)

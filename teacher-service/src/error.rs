@@ -1,6 +1,7 @@
 //! Why a call got no log-probs. In: what went wrong. Out: a text for people and a label for the counter.
 
 use hypereyes_domain::{PictureId, TeacherId};
+use hypereyes_engines::scoring::ScoringError;
 
 /// Why a call got no log-probs. None of these is a policy's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +73,19 @@ pub enum ScoreError {
 }
 
 impl ScoreError {
+    /// What the server of a model could not do.
+    pub fn of_server(model: &TeacherId, error: ScoringError) -> Self {
+        let model = model.clone();
+        match error {
+            ScoringError::MissingPictures(missing) => Self::MissingPictures(missing),
+            ScoringError::Misfit(index, reason) => Self::Misfit { model, index, reason },
+            ScoringError::Unusable(index, reason) => Self::Unusable { model, index, reason },
+            ScoringError::Unreachable(reason) => Self::Unreachable { model, reason },
+            ScoringError::Deadline => Self::Deadline,
+            ScoringError::Broken(reason) => Self::Broken { model, reason },
+        }
+    }
+
     /// The `outcome` label of the counter.
     pub fn label(&self) -> &'static str {
         match self {

@@ -24,7 +24,6 @@ pub mod peer;
 pub mod pins;
 pub mod registry;
 pub mod scorer;
-pub mod server;
 pub mod service;
 pub mod source;
 pub mod verify;

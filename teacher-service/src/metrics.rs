@@ -33,9 +33,6 @@ pub const PINS: &str = "hypereyes_teacher_pinned_groups";
 pub const PINS_DROPPED: &str = "hypereyes_teacher_pins_dropped_total";
 /// Answers by `teacher` and `epoch`.
 pub const ANSWERS: &str = "hypereyes_teacher_answers_total";
-/// Requests to servers behind models, by `outcome` (`ok`, or why not: `connect`, `transport`, `slow`, `busy`, `server`,
-/// `refused`, `too_long`, `malformed`).
-pub const REMOTE: &str = "hypereyes_teacher_remote_requests_total";
 /// Models in memory.
 pub const MODELS: &str = "hypereyes_teacher_models";
 
@@ -56,6 +53,6 @@ pub fn describe() {
     describe_gauge!(PINS, "groups that keep to a model");
     describe_counter!(PINS_DROPPED, "groups forgotten before their time, by reason");
     describe_counter!(ANSWERS, "answers by teacher and epoch");
-    describe_counter!(REMOTE, "requests to servers behind models, by outcome");
+    hypereyes_engines::metrics::describe();
     describe_gauge!(MODELS, "models in memory");
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hypereyes_domain::{ModelCard, TeacherId};
+use hypereyes_engines::scoring::ScoringClient;
 use hypereyes_pictures::Store;
 use hypereyes_proto::{Answer, Question};
 use tokio::time::{Instant, timeout_at};
@@ -18,8 +19,7 @@ use crate::limits::ModelLimits;
 use crate::local::Local;
 use crate::memory::Share;
 use crate::peer::Peer;
-use crate::server::Remote;
-use crate::source::Source;
+use crate::source::{Server, Source};
 use crate::web::Stores;
 use crate::{digest, fetch, folder};
 
@@ -34,7 +34,7 @@ enum Backend {
     /// In another teacher service.
     Peer(Peer),
     /// In somebody else's server.
-    Server(Remote),
+    Server(ScoringClient),
 }
 
 /// A model that answers and may not serve yet: [`verify`](crate::verify) makes a [`Model`] of it.
@@ -114,14 +114,12 @@ impl Model {
                 (Backend::Peer(peer), card, None, None)
             }
             Source::Server(server) => {
-                let key = access.key(server)?;
-                let remote =
-                    Remote::new(id.clone(), server.clone(), key, &access.reach(&source)).map_err(|reason| format!("{source}: {reason}"))?;
+                let client = scoring_client(server, access, &source).map_err(|reason| format!("{source}: {reason}"))?;
                 let survey = look(&server.tokenizer, &source, false, limits).await?;
                 speaks(&survey.vocabulary)?;
                 let card =
                     ModelCard { digest: String::new(), vocabulary: survey.vocabulary.clone(), parameters: 0, bytes: 0, sighted: false };
-                (Backend::Server(remote.of(survey.config.text.vocab_size)), card, Some(survey), None)
+                (Backend::Server(client.of(survey.config.text.vocab_size)), card, Some(survey), None)
             }
         };
         if !digest.is_empty() && digest != card.digest {
@@ -168,7 +166,10 @@ impl Model {
         match &self.backend {
             Backend::Local(local) => local.ask(question, store, deadline).await,
             Backend::Peer(peer) => peer.ask(question, store, deadline).await,
-            Backend::Server(server) => server.ask(question, store, deadline).await,
+            Backend::Server(server) => {
+                let scored = server.score(&question.sequences, question.temperature, question.top, store, deadline).await;
+                scored.map_err(|error| ScoreError::of_server(&self.id, error))
+            }
         }
     }
 }
@@ -182,6 +183,13 @@ async fn look_within(folder: PathBuf, source: Source, access: Arc<Access>, weigh
     let name = folder.display().to_string();
     let looked = limits.loader.apart(Instant::now() + LOOK, move || folder::survey(&folder, &source, &access, weights)).await;
     looked.map_err(|reason| format!("{name}: {reason}"))?
+}
+
+/// The client of somebody else's server: questions go where the source says, and nowhere else.
+fn scoring_client(server: &Server, access: &Access, source: &Source) -> Result<ScoringClient, String> {
+    let key = access.key(server)?.map(|key| key.header());
+    let client = hypereyes_engines::http::client(&server.address().ok_or("it has no address")?, &access.reach(source))?;
+    Ok(ScoringClient::new(server.dialect, server.url.clone(), server.model.clone(), key, client))
 }
 
 /// A model of this process.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use hypereyes_engines::scoring::Dialect;
 use hypereyes_outside::text::unprintable;
 use reqwest::Url;
 
@@ -23,15 +24,6 @@ pub enum Source {
     Peer(String),
     /// Somebody else's server.
     Server(Server),
-}
-
-/// The protocol of somebody else's server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// SGLang's `/generate`.
-    Sglang,
-    /// `/v1/completions` with `prompt_logprobs`, as vLLM serves it.
-    Vllm,
 }
 
 /// Somebody else's server: `sglang+http://host:port?tokenizer=FOLDER`, `vllm+http://host:port?tokenizer=FOLDER&model=NAME`.

@@ -14,7 +14,7 @@ use hypereyes_domain::{
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::TinyConfig;
-use hypereyes_policy::engine::EngineConfig;
+use hypereyes_engines::EngineConfig;
 use hypereyes_policy::init;
 use hypereyes_proto::{Answer, ScoreSequence, convert, failure, server, v1};
 use hypereyes_rollout::RolloutConfig;

@@ -22,7 +22,7 @@ pub use action::{Area, Call};
 pub use failure::Failure;
 pub use group::{InvalidGroup, RolloutGroup, ScoredGroup, TaughtGroup};
 pub use ids::{ActorId, EntityId, GroupId, PictureId, PolicyVersion, TaskId, TeacherId};
-pub use ports::{Chunk, Generate, GenerateError, Sampled, Sampling, Sequence, Stop};
+pub use ports::{Chunk, Generate, GenerateError, Sampled, Sampling, Sequence, SetWeights, SetWeightsError, Stop};
 pub use reference::Reference;
 pub use score::{Accuracy, BonusBranch, Route, Score};
 pub use task::{Shown, Task, TaskKind};

@@ -115,7 +115,35 @@ pub trait Generate: Clone + Send + Sync + 'static {
         seeds: Vec<u64>,
         sampling: Sampling,
     ) -> impl Future<Output = Result<Vec<Self::Sequence>, GenerateError>> + Send;
+
+    /// The largest group that it can ever hold at once.
+    fn most_siblings(&self) -> usize {
+        usize::MAX
+    }
 }
+
+/// A policy whose weights can be replaced while it runs; `W` is what weights are to whoever sends them.
+pub trait SetWeights<W>: Generate {
+    /// Puts weights in between two tokens. Sequences under way go on with them; every token says which version sampled it.
+    fn set_weights(&self, weights: W, version: PolicyVersion) -> impl Future<Output = Result<(), SetWeightsError>> + Send;
+}
+
+/// Weights were not taken: the ones before are still in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetWeightsError {
+    /// Whose fault it is.
+    pub failure: Failure,
+    /// What happened.
+    pub message: String,
+}
+
+impl std::fmt::Display for SetWeightsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "weights were not taken ({}): {}", self.failure, self.message)
+    }
+}
+
+impl std::error::Error for SetWeightsError {}
 
 /// One sequence of a [`Generate`].
 pub trait Sequence: Send + 'static {

@@ -159,7 +159,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Generate(args) => {
             let config = cli.settings()?;
             parts::telemetry()?;
-            generate::run(&config.engine, config.seed, args)
+            generate::run(&config.engine.sizes(), config.seed, args)
         }
         Command::Bench(args) => bench::run(&cli.settings()?, args, cli.json),
         Command::Loss(args) => loss::run(args),

@@ -13,7 +13,7 @@ use hypereyes_learner::sft::SftConfig;
 use hypereyes_objective::Options;
 use hypereyes_policy::config::TinyConfig;
 use hypereyes_policy::device::Device;
-use hypereyes_policy::engine::EngineConfig;
+use hypereyes_engines::EngineConfig;
 use hypereyes_policy::init::InitConfig;
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_search::EnvConfig;

@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use hypereyes_chassis::{BadInput, TelemetryConfig, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
-use hypereyes_pictures::{Limits, PatchCache, PatchSource, Store};
+use hypereyes_engines::{Engine, Policy};
+use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::backend::Cpu;
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::engine::{Engine, EngineConfig};
 use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_rollout::Setup;
 use hypereyes_search::{EmbeddedSearch, Limited, World};
@@ -41,11 +41,18 @@ pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Setup {
 /// A policy in this process, and what its episodes run with.
 pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
     let chat = chat(model)?;
-    let sizes = EngineConfig { end_tokens: vec![chat.end_token()], ..config.engine.clone() };
-    let engine = Engine::load(model, sizes, version).map_err(refusal)?;
-    let patches = Arc::new(PatchCache::new(chat.processor().clone(), config.engine.patches_bytes));
     let setup = setup(config, world, chat);
-    let engine = engine.seeing(PatchSource::new(setup.pictures.clone(), patches));
+    config.engine.device.admits_folder(model).map_err(refusal)?;
+    let (shape, weights) = checkpoint::read(model).map_err(refusal)?;
+    let policy = Policy {
+        model: shape,
+        weights: &weights,
+        version,
+        end_tokens: vec![setup.chat.end_token()],
+        processor: setup.chat.processor().clone(),
+        pictures: setup.pictures.clone(),
+    };
+    let engine = hypereyes_engines::open(&config.engine, policy).map_err(refusal)?;
     Ok((setup, engine))
 }
 

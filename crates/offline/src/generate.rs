@@ -56,6 +56,9 @@ pub struct GenerateArgs {
     pub min_p: f32,
 }
 
+/// Bytes of pictures cut into patches that are kept for the next prompt that shows them.
+const PATCHES_BYTES: usize = 256 << 20;
+
 /// A line of input.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,11 +105,10 @@ pub fn run(sizes: &EngineConfig, seed: u64, args: &GenerateArgs) -> Result<()> {
     }
     let sizes = EngineConfig { max_context: context, end_tokens, placeholders: Placeholders::Text, ..sizes.clone() };
     let at_once = Arc::new(Semaphore::new(sizes.max_sequences.max(1)));
-    let patches_bytes = sizes.patches_bytes;
     let engine = Engine::load(&args.model, sizes, PolicyVersion(0)).map_err(refusal)?;
     let store = Arc::new(Store::new(0, Limits::default()));
     let engine = match processor {
-        Some(processor) => engine.seeing(PatchSource::new(store.clone(), Arc::new(PatchCache::new(processor, patches_bytes)))),
+        Some(processor) => engine.seeing(PatchSource::new(store.clone(), Arc::new(PatchCache::new(processor, PATCHES_BYTES)))),
         None => engine,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;

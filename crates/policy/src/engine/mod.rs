@@ -55,8 +55,6 @@ pub struct EngineConfig {
     pub device: Device,
     /// Rows in one pass: bounds the memory of a pass and how long decoding waits for a long prompt.
     pub max_rows: usize,
-    /// Bytes of pictures cut into patches that are kept for the next who shows them. Default 256 MiB; 0 keeps none.
-    pub patches_bytes: usize,
     /// Tokens that end a turn, any of them. Set from the model folder, not from a file.
     #[serde(skip)]
     pub end_tokens: Vec<u32>,
@@ -153,7 +151,6 @@ impl Default for EngineConfig {
             cache_bytes: 4 << 30,
             device: Device::Cpu,
             max_rows: 1024,
-            patches_bytes: 256 << 20,
             end_tokens: vec![],
             placeholders: Placeholders::OfPictures,
         }

@@ -1,0 +1,83 @@
+//! One type for engines of every kind, chosen when the program runs. In: any implementation of the port. Out: the same behind a
+//! pointer. Costs an allocation a turn and knows no kind.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use hypereyes_domain::{Chunk, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, SetWeights, SetWeightsError};
+use hypereyes_policy::checkpoint::HostWeights;
+
+type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An engine of some kind. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<dyn AnyEngine>);
+
+/// One of its sequences.
+pub struct EngineSequence(Box<dyn AnySequence>);
+
+impl Engine {
+    /// Any implementation of the port.
+    pub fn new(engine: impl SetWeights<HostWeights>) -> Self {
+        Self(Arc::new(engine))
+    }
+}
+
+/// The port, for a pointer.
+trait AnyEngine: Send + Sync {
+    fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> Later<'_, Result<Vec<EngineSequence>, GenerateError>>;
+    fn most_siblings(&self) -> usize;
+    fn set_weights(&self, weights: HostWeights, version: PolicyVersion) -> Later<'_, Result<(), SetWeightsError>>;
+}
+
+impl<E: SetWeights<HostWeights>> AnyEngine for E {
+    fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> Later<'_, Result<Vec<EngineSequence>, GenerateError>> {
+        Box::pin(async move {
+            let started = Generate::start(self, prompt, seeds, sampling).await?;
+            Ok(started.into_iter().map(|sequence| EngineSequence(Box::new(sequence))).collect())
+        })
+    }
+
+    fn most_siblings(&self) -> usize {
+        Generate::most_siblings(self)
+    }
+
+    fn set_weights(&self, weights: HostWeights, version: PolicyVersion) -> Later<'_, Result<(), SetWeightsError>> {
+        Box::pin(SetWeights::set_weights(self, weights, version))
+    }
+}
+
+trait AnySequence: Send {
+    fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Later<'_, Result<Sampled, GenerateError>>;
+}
+
+impl<S: Sequence> AnySequence for S {
+    fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Later<'_, Result<Sampled, GenerateError>> {
+        Box::pin(Sequence::advance(self, observation, max_tokens))
+    }
+}
+
+impl Generate for Engine {
+    type Sequence = EngineSequence;
+
+    async fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> Result<Vec<EngineSequence>, GenerateError> {
+        self.0.start(prompt, seeds, sampling).await
+    }
+
+    fn most_siblings(&self) -> usize {
+        self.0.most_siblings()
+    }
+}
+
+impl SetWeights<HostWeights> for Engine {
+    async fn set_weights(&self, weights: HostWeights, version: PolicyVersion) -> Result<(), SetWeightsError> {
+        self.0.set_weights(weights, version).await
+    }
+}
+
+impl Sequence for EngineSequence {
+    async fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Result<Sampled, GenerateError> {
+        self.0.advance(observation, max_tokens).await
+    }
+}
