@@ -10,7 +10,7 @@ use hypereyes_proto::client;
 use hypereyes_proto::convert::ids;
 use hypereyes_proto::limits::MAX_TOP;
 use hypereyes_rollout::RolloutConfig;
-use hypereyes_search::LimitsConfig;
+use hypereyes_search::SearchConfig;
 use serde::{Deserialize, Serialize};
 
 /// More groups than this at the same moment are a slip.
@@ -37,8 +37,8 @@ pub struct Config {
     pub rollout: RolloutConfig,
     /// Sizes of the engine.
     pub engine: EngineConfig,
-    /// Bounds of searching.
-    pub search: LimitsConfig,
+    /// Where searches go, and within which bounds.
+    pub search: SearchConfig,
     /// Groups rolled out at the same moment. Default 2: one samples while the other searches or is scored.
     pub groups_in_flight: usize,
     /// Threads that compute; 0 takes all cores. Default 0. Has no effect where the process has set its pool up before.
@@ -85,7 +85,7 @@ impl Default for Config {
             world: None,
             rollout: RolloutConfig::default(),
             engine: EngineConfig::default(),
-            search: LimitsConfig::default(),
+            search: SearchConfig::default(),
             groups_in_flight: 2,
             threads: 0,
             heartbeat_ms: 2000,

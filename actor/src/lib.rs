@@ -29,8 +29,8 @@ use hypereyes_engines::{Engine, Policy};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::checkpoint;
 use hypereyes_rollout::{RolloutConfig, Setup};
-use hypereyes_search::{EmbeddedSearch, Limited, World};
 use hypereyes_weights::{Base, Published, Shapes, Snapshot};
+use hypereyes_world::World;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +65,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     config.findings().admit()?;
     metrics::describe();
     hypereyes_rollout::metrics::describe();
+    hypereyes_environment::metrics::describe();
+    hypereyes_search::metrics::describe();
     hypereyes_weights::metrics::describe();
     hypereyes_pictures::metrics::describe();
     // A pool that is there already is as good.
@@ -142,11 +144,14 @@ impl Loaded {
             let folder = config.policy.display();
             return Err(BadInput::new(format!("policy: tokenizer and config.json of {folder} do not belong together")).into());
         }
-        let world = match &config.world {
-            Some(folder) => World::load(folder),
-            None => World::embedded(),
+        let world = || {
+            match &config.world {
+                Some(folder) => World::load(folder),
+                None => World::embedded(),
+            }
+            .map(Arc::new)
         };
-        let world = Arc::new(world.map_err(|error| bad("world", &error))?);
+        let search = hypereyes_search::open(&config.search, world).map_err(|error| bad(error.key(), &error))?;
         let (version, shapes) = (PolicyVersion(0), Shapes::of(&weights));
         // A learner that starts from the same files publishes this very payload.
         let snapshot = Snapshot::new(&weights, version);
@@ -168,7 +173,7 @@ impl Loaded {
         })?;
         let setup = Setup {
             chat: Arc::new(chat),
-            search: Arc::new(Limited::new(EmbeddedSearch::new(world), &config.search)),
+            search,
             pictures,
             // An episode that knows of the engine's limit ends as `context_full`; one that runs into it would be masked.
             config: RolloutConfig { max_context_tokens: context, ..config.rollout.clone() },

@@ -8,7 +8,7 @@ pub mod checkpoint;
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Call, Trajectory};
+use hypereyes_domain::{IMAGE_SEARCH, Trajectory};
 use hypereyes_pictures::{Processor, RgbImage};
 use hypereyes_policy::Error;
 use hypereyes_policy::device::Device;
@@ -187,8 +187,8 @@ impl Example {
             // Turns are the runs of sampled tokens; turn i made round i, and the last one answered.
             turn += usize::from(before && !sampled);
             before = *sampled;
-            let looks =
-                trajectory.course.rounds.get(turn).is_some_and(|round| matches!(round.call.as_deref(), Some(Call::ImageSearch { .. })));
+            let round = trajectory.course.rounds.get(turn);
+            let looks = round.and_then(|round| round.call.as_deref()).is_some_and(|call| call.tool == IMAGE_SEARCH);
             authors.push(match (sampled, looks) {
                 (true, true) => Author::Looking,
                 (true, false) => Author::Agent,
@@ -353,7 +353,7 @@ pub fn train(
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Course, Ending, PictureId, Round};
+    use hypereyes_domain::{Call, Course, Ending, PictureId, Round};
 
     use super::*;
 
@@ -362,7 +362,7 @@ mod tests {
     /// A prompt with a picture, a turn that looks, an observation with a second picture, an answer.
     fn example() -> Example {
         let area = hypereyes_domain::Area { x1: 0.0, y1: 0.0, x2: 1.0, y2: 1.0 };
-        let call = Call::ImageSearch { image_id: "img_0".into(), areas: vec![area] };
+        let call = Call::image_search("img_0", &[area]);
         let trajectory = Trajectory {
             prompt: vec![1, 91, 90, 90, 92, 2],
             response: vec![10, 11, 30, 91, 90, 92, 12],
@@ -371,7 +371,7 @@ mod tests {
             versions: vec![Default::default(); 7],
             pictures: vec![PictureId::new("one"), PictureId::new("two")],
             course: Course {
-                rounds: vec![Round { call: Some(Box::new(call)), searches: 1, failed_searches: 0 }],
+                rounds: vec![Round { call: Some(Box::new(call)), ..Round::counted(1, 0) }],
                 ending: Ending::Answered,
                 answer: Some("yes".into()),
             },

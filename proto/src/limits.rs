@@ -18,6 +18,8 @@ pub const MAX_PICTURE_BYTES: usize = 16 << 20;
 pub const MAX_ROUNDS: usize = 1024;
 /// Areas or queries of one call.
 pub const MAX_SEARCHES_PER_CALL: usize = 1024;
+/// Bytes of the arguments of one call, as JSON.
+pub const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
 /// Bytes of one text query.
 pub const MAX_QUERY_BYTES: usize = 64 << 10;
 /// Bytes of a question.

@@ -12,7 +12,7 @@ use hypereyes_proto::{client, convert, v1};
 /// A rollout that answered, with so many searches in each of its rounds.
 fn answered(answer: &str, searches: &[u32]) -> Course {
     Course {
-        rounds: searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
+        rounds: searches.iter().map(|&searches| Round::counted(searches, 0)).collect(),
         ending: Ending::Answered,
         answer: Some(answer.to_owned()),
     }

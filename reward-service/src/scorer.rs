@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn group(id: &str, task: &str, rounds: usize) -> RolloutGroup<Course> {
-        let rounds = vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds];
+        let rounds = vec![Round::counted(1, 0); rounds];
         let rollout = Course { rounds, ending: Ending::Answered, answer: Some("paris".into()) };
         RolloutGroup { id: id.into(), task: task.into(), actor: "a".into(), rollouts: vec![rollout] }
     }

@@ -11,14 +11,14 @@ use hypereyes_chat::{TinyWords, tiny};
 use hypereyes_domain::{
     Accuracy, BonusBranch, Course, PictureId, PolicyVersion, RolloutGroup, Route, Score, Task, TaskKind, TaughtGroup, TeacherVersion,
 };
+use hypereyes_engines::EngineConfig;
+use hypereyes_environment::EnvConfig;
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::TinyConfig;
-use hypereyes_engines::EngineConfig;
 use hypereyes_policy::init;
 use hypereyes_proto::{Answer, ScoreSequence, convert, failure, server, v1};
 use hypereyes_rollout::RolloutConfig;
-use hypereyes_search::EnvConfig;
 use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
 use hypereyes_weights::{Publisher, Snapshot};
 use tonic::transport::server::TcpIncoming;

@@ -82,8 +82,22 @@ impl Chat {
     /// # Errors
     /// [`ChatError::Template`] where the template refuses these texts; that it renders prompts at all was seen while loading.
     pub fn prompt(&self, system: &str, question: &str, grids: &[(usize, usize)]) -> Result<Vec<u32>, ChatError> {
+        self.prompt_offering(system, question, grids, &[])
+    }
+
+    /// As [`Chat::prompt`], with tools offered to the policy where the template has a place for them ([`Dialogue::offering`]).
+    ///
+    /// # Errors
+    /// As [`Chat::prompt`].
+    pub fn prompt_offering(
+        &self,
+        system: &str,
+        question: &str,
+        grids: &[(usize, usize)],
+        tools: &[serde_json::Value],
+    ) -> Result<Vec<u32>, ChatError> {
         let sizes: Vec<usize> = grids.iter().map(|grid| self.processor.tokens(*grid)).collect();
-        self.renderer.tokens(&Dialogue::of_task(system, question, grids.len()), &sizes)
+        self.renderer.tokens(&Dialogue::of_task(system, question, grids.len()).offering(tools), &sizes)
     }
 
     /// What follows a turn that made a call: a user message with the returned pictures before the text, and the opening

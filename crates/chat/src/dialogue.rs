@@ -20,6 +20,7 @@ const MAX_MESSAGES: usize = 4096;
 pub struct Dialogue {
     messages: Vec<Value>,
     pictures: Vec<String>,
+    tools: Vec<Value>,
 }
 
 impl Dialogue {
@@ -33,7 +34,7 @@ impl Dialogue {
         if list.is_empty() || list.len() > MAX_MESSAGES {
             return Err(format!("messages has {} entries; 1 to {MAX_MESSAGES} are read", list.len()));
         }
-        let mut dialogue = Self { messages: Vec::with_capacity(list.len()), pictures: vec![] };
+        let mut dialogue = Self { messages: Vec::with_capacity(list.len()), pictures: vec![], tools: vec![] };
         for (at, message) in list.iter().enumerate() {
             let read = dialogue.message(message).map_err(|why| format!("message {}: {why}", at + 1))?;
             dialogue.messages.push(read);
@@ -47,7 +48,18 @@ impl Dialogue {
         content.push(json!({"type": "text", "text": question}));
         let system = (!system.is_empty()).then(|| json!({"role": "system", "content": system}));
         let messages = system.into_iter().chain([json!({"role": "user", "content": content})]).collect();
-        Self { messages, pictures: vec![String::new(); pictures] }
+        Self { messages, pictures: vec![String::new(); pictures], tools: vec![] }
+    }
+
+    /// With tools offered to the policy, in the form that templates know (`{"type": "function", "function": {..}}`). A template that
+    /// knows no tools renders the same as without.
+    pub fn offering(self, tools: &[Value]) -> Self {
+        Self { tools: tools.to_vec(), ..self }
+    }
+
+    /// The tools offered.
+    pub fn tools(&self) -> &[Value] {
+        &self.tools
     }
 
     /// Where the pictures are: a file, an address or base64, as the parts have it.

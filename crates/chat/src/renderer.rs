@@ -59,11 +59,13 @@ impl Renderer {
     /// [`ChatError::Template`]: the template refuses the dialogue, or does not show all of its pictures.
     pub fn tokens(&self, dialogue: &Dialogue, pictures: &[usize]) -> Result<Vec<u32>, ChatError> {
         let fault = |reason: String| ChatError::Template { reason };
-        let mut messages = Value::Array(dialogue.messages().to_vec());
-        let (written, control) = (messages.to_string(), self.vocabulary.control_tokens());
-        let marks = Marks::apart_from(&[&written]).ok_or_else(|| fault("the dialogue holds every private-use character".into()))?;
+        let (mut messages, mut tools) = (Value::Array(dialogue.messages().to_vec()), Value::Array(dialogue.tools().to_vec()));
+        let (written, offered, control) = (messages.to_string(), tools.to_string(), self.vocabulary.control_tokens());
+        let marks =
+            Marks::apart_from(&[&written, &offered]).ok_or_else(|| fault("the dialogue holds every private-use character".into()))?;
         marks.mark(&mut messages, control);
-        let rendered = self.template.render(&messages)?;
+        marks.mark(&mut tools, control);
+        let rendered = self.template.render_offering(&messages, &tools)?;
         let mut tokens = vec![];
         for piece in marks.pieces(&rendered, control) {
             match piece {

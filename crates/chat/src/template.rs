@@ -77,10 +77,19 @@ impl Template {
     /// # Errors
     /// [`ChatError::Template`] with the template's own words where it refuses the dialogue.
     pub fn render(&self, messages: &serde_json::Value) -> Result<String, ChatError> {
+        self.render_offering(messages, &serde_json::Value::Null)
+    }
+
+    /// The same with tools, a list of them in JSON, that the policy may call; none where the list is empty or null.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn render_offering(&self, messages: &serde_json::Value, tools: &serde_json::Value) -> Result<String, ChatError> {
+        let offered = tools.as_array().filter(|tools| !tools.is_empty());
         let tokens = self.tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str())));
         let given = [
             ("messages", Value::from_serialize(messages)),
-            ("tools", Value::from(())),
+            ("tools", offered.map_or(Value::from(()), Value::from_serialize)),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(true)),
         ];

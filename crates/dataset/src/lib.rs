@@ -378,11 +378,7 @@ mod tests {
                 logprobs: vec![0.0; 2],
                 versions: vec![Default::default(); 2],
                 pictures: vec![shown.id.clone(), crop.id.clone()],
-                course: Course {
-                    rounds: vec![Round { call: None, searches: 2, failed_searches: 0 }],
-                    ending: Ending::Answered,
-                    answer: Some("Peru".into()),
-                },
+                course: Course { rounds: vec![Round::counted(2, 0)], ending: Ending::Answered, answer: Some("Peru".into()) },
             };
             set.demonstrations.push(Demonstration { task: task.id.clone(), trajectory });
             set.tasks.push(task);

@@ -8,6 +8,7 @@
 
 pub mod action;
 pub mod failure;
+pub mod found;
 pub mod group;
 pub mod ids;
 pub mod ports;
@@ -18,8 +19,9 @@ pub mod teacher;
 mod text;
 pub mod trajectory;
 
-pub use action::{Area, Call};
+pub use action::{Area, Call, IMAGE_SEARCH, TEXT_SEARCH};
 pub use failure::Failure;
+pub use found::{Findings, Found, FoundHit};
 pub use group::{InvalidGroup, RolloutGroup, ScoredGroup, TaughtGroup};
 pub use ids::{ActorId, EntityId, GroupId, PictureId, PolicyVersion, TaskId, TeacherId};
 pub use ports::{Chunk, Generate, GenerateError, Sampled, Sampling, Sequence, SetWeights, SetWeightsError, Stop};

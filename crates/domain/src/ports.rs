@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use crate::{Failure, PictureId, PolicyVersion};
+use crate::{Failure, PictureId, PolicyVersion, Round};
 
 /// Tokens to append to a sequence, with the pictures whose placeholder tokens are among them, in order.
 ///
@@ -149,4 +149,8 @@ impl std::error::Error for SetWeightsError {}
 pub trait Sequence: Send + 'static {
     /// Appends an observation (empty on the first turn), then samples until the end token or `max_tokens`.
     fn advance(&mut self, observation: Chunk, max_tokens: usize) -> impl Future<Output = Result<Sampled, GenerateError>> + Send;
+
+    /// Told what the environment did for the last turn, before [`Sequence::advance`] brings it as tokens. A model reads the tokens and
+    /// needs no more; a scripted policy has its findings from here. Default: nothing.
+    fn executed(&mut self, _round: &Round) {}
 }

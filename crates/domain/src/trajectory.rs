@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Call, Failure, PictureId, PolicyVersion, text};
+use crate::{Call, Failure, Findings, PictureId, PolicyVersion, text};
 
 /// How an episode ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ impl Ending {
 }
 
 /// One executed tool round.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     /// What was called; `None` when the call was executed as an error observation (unknown tool, bad arguments). In a place of its
     /// own: whoever adds up costs reads rounds and no calls.
@@ -48,6 +48,21 @@ pub struct Round {
     pub searches: u32,
     /// Searches that failed for a reason outside the policy; at most `searches`.
     pub failed_searches: u32,
+    /// What everything that the call asked for found, in its order; of a refused call, what it was told. Local records have it; empty
+    /// where it was not recorded, and where it came over the wire.
+    #[serde(default, skip_serializing_if = "none_found")]
+    pub found: Findings,
+}
+
+fn none_found(found: &Findings) -> bool {
+    found.is_empty()
+}
+
+impl Round {
+    /// So many searches, of which so many failed: what a reward needs to know.
+    pub const fn counted(searches: u32, failed_searches: u32) -> Self {
+        Self { call: None, searches, failed_searches, found: Findings::NONE }
+    }
 }
 
 /// How a rollout went: all that its reward depends on. It is apart from the tokens because whoever scores has no use for them:
@@ -64,9 +79,9 @@ pub struct Course {
 }
 
 impl Course {
-    /// The same without what was called: what it cost and what came of it.
+    /// The same without what was called and found: what it cost and what came of it.
     pub fn without_calls(&self) -> Self {
-        let rounds = self.rounds.iter().map(|round| Round { call: None, ..*round }).collect();
+        let rounds = self.rounds.iter().map(|round| Round::counted(round.searches, round.failed_searches)).collect();
         Self { rounds, ending: self.ending, answer: self.answer.clone() }
     }
 
@@ -87,7 +102,7 @@ impl Course {
     pub fn spent(&self) -> Spent {
         // The first few are summed whether they are there or not: how many there are is what a processor guesses wrong.
         const FEW: usize = 6;
-        static NONE: Round = Round { call: None, searches: 0, failed_searches: 0 };
+        static NONE: Round = Round::counted(0, 0);
         let add = |sum: Spent, round: &Round| Spent {
             searched: sum.searched + u32::from(round.searches != 0),
             searches: sum.searches.saturating_add(round.searches),
@@ -108,19 +123,12 @@ impl Course {
         let invalid = |what: String, reason: String| Err(InvalidCourse { what, reason });
         let mut sum = 0u32;
         for (at, round) in self.rounds.iter().enumerate() {
-            let Round { call, searches, failed_searches } = round;
+            let Round { call, searches, failed_searches, .. } = round;
             if failed_searches > searches {
                 return invalid(format!("rounds[{at}].failed_searches"), format!("is {failed_searches}, but {searches} searches ran"));
             }
-            let asked = call.as_ref().map(|call| call.searches());
-            // Every query of a call runs; of areas only those that have an inside.
-            let fits = match call.as_deref() {
-                Some(Call::TextSearch { .. }) => asked == Some(*searches),
-                Some(Call::ImageSearch { .. }) => asked >= Some(*searches),
-                None => true,
-            };
-            if !fits {
-                let asked = asked.unwrap_or_default();
+            if let Some(call) = call.as_deref().filter(|call| !call.fits(*searches)) {
+                let asked = call.searches;
                 return invalid(format!("rounds[{at}].searches"), format!("is {searches}, but its call stands for {asked}"));
             }
             match sum.checked_add(*searches) {
@@ -292,7 +300,7 @@ mod tests {
     use super::*;
 
     fn course(searches: &[(u32, u32)]) -> Course {
-        let rounds = searches.iter().map(|&(searches, failed_searches)| Round { call: None, searches, failed_searches }).collect();
+        let rounds = searches.iter().map(|&(searches, failed_searches)| Round::counted(searches, failed_searches)).collect();
         Course { rounds, ending: Ending::Answered, answer: Some("a".into()) }
     }
 
@@ -317,9 +325,9 @@ mod tests {
             one.rounds[0].call = Some(Box::new(call));
             one.check().is_ok()
         };
-        let queries = Call::TextSearch { queries: vec!["a".into(), "b".into()] };
+        let queries = Call::text_search(&["a", "b"]);
         assert_eq!([0, 1, 2, 3].map(|searches| called(queries.clone(), searches)), [false, false, true, false]);
-        let areas = Call::ImageSearch { image_id: "img_0".into(), areas: vec![crate::Area::WHOLE; 2] };
+        let areas = Call::image_search("img_0", &[crate::Area::WHOLE; 2]);
         assert_eq!([0, 1, 2, 3].map(|searches| called(areas.clone(), searches)), [true, true, true, false]);
         let ended = |ending, answer: Option<&str>| Course { ending, answer: answer.map(Into::into), ..course(&[]) }.check().is_ok();
         assert!(!ended(Ending::Answered, None) && ended(Ending::Answered, Some("")));

@@ -153,7 +153,8 @@ mod tests {
     use hypereyes_pictures::{Limits, Store};
     use hypereyes_rollout::RolloutConfig;
     use hypereyes_scoring::AliasJudge;
-    use hypereyes_search::{EmbeddedSearch, World};
+    use hypereyes_search::EmbeddedSearch;
+    use hypereyes_world::World;
 
     use super::*;
 

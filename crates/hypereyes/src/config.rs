@@ -7,16 +7,17 @@ use std::path::PathBuf;
 
 use hypereyes_chassis::room::Sources;
 use hypereyes_chassis::{BadInput, Findings, TlsConfig, config};
+use hypereyes_engines::EngineConfig;
+use hypereyes_environment::EnvConfig;
 use hypereyes_eval::EvalConfig;
 use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::sft::SftConfig;
 use hypereyes_objective::Options;
 use hypereyes_policy::config::TinyConfig;
 use hypereyes_policy::device::Device;
-use hypereyes_engines::EngineConfig;
 use hypereyes_policy::init::InitConfig;
 use hypereyes_rollout::RolloutConfig;
-use hypereyes_search::EnvConfig;
+use hypereyes_search::SearchConfig;
 use hypereyes_synth::SynthConfig;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub synth: SynthConfig,
     /// Episodes.
     pub rollout: RolloutConfig,
+    /// Where searches go, those of the actors of `up` included, and within which bounds.
+    pub search: SearchConfig,
     /// Size of a fresh policy.
     pub tiny: TinyConfig,
     /// Weights of a fresh policy.
@@ -66,7 +69,7 @@ pub struct Config {
     /// The learner of `up`. Default 80 steps, a few minutes on two cores, and `objective.opd_coef` 0.2: a tiny policy
     /// has a hundred sampled tokens per rollout, not thousands, so each may weigh more than the paper's 0.05. Addresses, paths and the seed in it are set by `up`.
     pub learner: hypereyes_learner::Config,
-    /// The actors of `up`. Addresses, paths, the id and `rollout` in it are set by `up`.
+    /// The actors of `up`. Addresses, paths, the id, `rollout` and `search` in it are set by `up`.
     pub actor: hypereyes_actor::Config,
     /// The reward service of `up`. Addresses and paths in it are set by `up`; `judge` and `trace` also serve `eval` and `score`.
     pub reward_service: hypereyes_reward_service::Config,
@@ -163,6 +166,7 @@ impl Default for Config {
                 env: EnvConfig { crop_pictures: false, image_hits: 1, text_hits: 1, ..EnvConfig::default() },
                 ..RolloutConfig::default()
             },
+            search: SearchConfig::default(),
             tiny: TinyConfig::default(),
             init: InitConfig::default(),
             sft: SftConfig::default(),
@@ -198,6 +202,7 @@ impl Config {
         let mut found = Findings::default();
         found.told("", self.synth.check());
         found.told("rollout", self.rollout.check());
+        found.told("search", self.search.check());
         found.told("eval", self.eval.check());
         found.told("engine", self.engine.check());
         found.at_least_one("synth.tasks", self.synth.tasks as u64);

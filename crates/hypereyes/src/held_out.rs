@@ -14,7 +14,7 @@ use hypereyes_eval::{Progress, Report, TaskSet, closed_book, evaluate};
 use hypereyes_pictures::Limits;
 use hypereyes_rollout::Setup;
 use hypereyes_run::Played;
-use hypereyes_search::World;
+use hypereyes_world::World;
 
 use crate::config::Config;
 use crate::parts;

@@ -21,8 +21,8 @@ use hypereyes_run::{
     write_played,
 };
 use hypereyes_run::{Change, attempts};
-use hypereyes_search::World;
 use hypereyes_synth::Split;
+use hypereyes_world::World;
 use tokio::sync::mpsc;
 
 use crate::commands::synth;

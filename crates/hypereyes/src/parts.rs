@@ -14,7 +14,7 @@ use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::model::Qwen3Vl;
 use hypereyes_rollout::Setup;
-use hypereyes_search::{EmbeddedSearch, Limited, World};
+use hypereyes_world::World;
 
 pub use hypereyes_offline::refusal;
 
@@ -32,16 +32,20 @@ pub fn chat(model: &Path) -> Result<Arc<Chat>> {
 }
 
 /// What episodes of this process run with.
-pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Setup {
-    let search = Arc::new(Limited::new(EmbeddedSearch::new(world.clone()), &config.actor.search));
+///
+/// # Errors
+/// [`BadInput`] where the `[search]` table names what cannot be opened.
+pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Result<Setup> {
+    let search = hypereyes_search::open(&config.search, || Ok(world.clone()));
+    let search = search.map_err(|error| BadInput::new(format!("{}: {error}", error.key())))?;
     let pictures = Arc::new(Store::new(config.actor.pictures_bytes, Limits::default()));
-    Setup { chat, search, pictures, config: config.rollout.clone() }
+    Ok(Setup { chat, search, pictures, config: config.rollout.clone() })
 }
 
 /// A policy in this process, and what its episodes run with.
 pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
     let chat = chat(model)?;
-    let setup = setup(config, world, chat);
+    let setup = setup(config, world, chat)?;
     config.engine.device.admits_folder(model).map_err(refusal)?;
     let (shape, weights) = checkpoint::read(model).map_err(refusal)?;
     let policy = Policy {

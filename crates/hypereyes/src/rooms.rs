@@ -157,6 +157,7 @@ impl Rooms {
             policy: self.policy.clone(),
             world: if world.as_os_str().is_empty() { None } else { Some(absolute(world)?) },
             rollout: self.config.rollout.clone(),
+            search: self.config.search.clone(),
             ..self.config.actor.clone()
         })
     }

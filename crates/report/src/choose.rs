@@ -92,7 +92,7 @@ mod tests {
             shown: vec![Shown { entity: "mx".into(), area: Area::WHOLE }; shown],
             reference: None,
         };
-        let rounds = vec![Round { call: None, searches: 1, failed_searches: 0 }; rounds];
+        let rounds = vec![Round::counted(1, 0); rounds];
         let course = Course { rounds, ending: Ending::Answered, answer: Some("a".into()) };
         (id.into(), Played { task, trajectory: course.into(), accuracy })
     }

@@ -64,6 +64,7 @@ struct TurnView {
     reason: Option<String>,
     /// Areas or queries, in words.
     count: String,
+    /// The picture that areas are on, or the tool that was asked for texts.
     on: String,
     shots: Vec<ShotView>,
     asked: Vec<AskedView>,
@@ -193,8 +194,8 @@ fn view(turn: &Turn, round: usize) -> TurnView {
             (view.step, view.count, view.on) = ("images", plural(shots.len(), "area", "areas"), on.clone());
             view.shots = shots.iter().map(shot).collect();
         }
-        Step::Texts { asked: queries } => {
-            (view.step, view.count) = ("texts", plural(queries.len(), "query", "queries"));
+        Step::Texts { tool, asked: queries } => {
+            (view.step, view.count, view.on) = ("texts", plural(queries.len(), "query", "queries"), tool.clone());
             view.asked = queries.iter().map(asked).collect();
         }
         Step::Refused { wanted, told } => {
@@ -246,7 +247,7 @@ fn cost(told: &Told) -> String {
     for turn in &told.episode.turns {
         let found = match &turn.step {
             Step::Images { shots, .. } => shots.iter().filter(|shot| shot.crop.is_some()).count(),
-            Step::Texts { asked } => asked.len(),
+            Step::Texts { asked, .. } => asked.len(),
             Step::Refused { .. } => 0,
             Step::Answer { .. } | Step::Nothing { .. } => continue,
         };

@@ -34,7 +34,7 @@ pub fn answer<'a>(trajectory: &'a Trajectory, episode: &Episode, model: String, 
     let found = |step: &Step| -> Option<Vec<Vec<String>>> {
         match step {
             Step::Images { shots, .. } => Some(shots.iter().map(|shot| texts(&shot.found)).collect()),
-            Step::Texts { asked } => Some(asked.iter().map(|one| texts(&one.found)).collect()),
+            Step::Texts { asked, .. } => Some(asked.iter().map(|one| texts(&one.found)).collect()),
             Step::Refused { told, .. } => Some(vec![vec![told.clone()]]),
             Step::Answer { .. } | Step::Nothing { .. } => None,
         }
@@ -78,9 +78,9 @@ pub fn lines(episode: &Episode) -> Vec<String> {
                     say(format!("         {}  {place}  {}", shot.number + 1, found(&shot.found)));
                 }
             }
-            Step::Texts { asked } => {
+            Step::Texts { tool, asked } => {
                 round += 1;
-                say(format!("round {round}  text_search of {}, at once", count(asked.len(), "query", "queries")));
+                say(format!("round {round}  {tool} of {}, at once", count(asked.len(), "query", "queries")));
                 for one in asked {
                     say(format!("         {:?}  {}", one.query, found(&one.found)));
                 }

@@ -1,13 +1,13 @@
-//! What happened in an episode, read back from its tokens: every round with its areas or queries and what they found.
+//! What happened in an episode, from its record: every round with its areas or queries and what they found.
 //!
 //! In: a trajectory, the chat that it was made with, its pictures. Out: an [`Episode`] that a terminal or a page can show.
-//! It shows what the policy was told, because it reads the observations and not the world; and it never fails: what
-//! cannot be read is shown as it is.
+//! It shows what the policy was told, because rounds record what was shown; and it never fails: what cannot be read is shown as it is.
 
 use hypereyes_chat::Chat;
-use hypereyes_domain::{Area, Call, Ending, Trajectory};
+use hypereyes_domain::{Area, Call, Ending, Found as Recorded, Round, Trajectory};
+use hypereyes_environment::tools::ImageArguments;
+use hypereyes_environment::{Action, Tools, opened_thought, parse_turn};
 use hypereyes_pictures::{RgbImage, crop};
-use hypereyes_search::{Action, opened_thought, parse_turn};
 
 /// An episode, told.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,8 +41,10 @@ pub enum Step {
         /// What was searched.
         shots: Vec<Shot>,
     },
-    /// Searched texts, all at once.
+    /// Asked for texts by another tool, such as queries of a text search, all at once.
     Texts {
+        /// The tool.
+        tool: String,
         /// What was asked.
         asked: Vec<Asked>,
     },
@@ -78,14 +80,14 @@ pub struct Shot {
     pub found: Found,
 }
 
-/// One query of a round.
+/// One query, page or other text of a round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
-    /// The query.
+    /// The text.
     pub query: String,
     /// What was found.
     pub found: Found,
-    /// Number of the area whose finding the query is about.
+    /// Number of the area whose finding it is about.
     pub about: Option<usize>,
 }
 
@@ -113,8 +115,8 @@ impl Episode {
         let prompt = &trajectory.prompt;
         let opening = chat.decode(&prompt[prompt.len().saturating_sub(64)..]);
         let mut reader = Reader::new(pictures, opened_thought(&opening));
-        // Every turn that was observed executed a round, and a round keeps its areas as ratios, whatever the policy wrote.
-        let mut calls = trajectory.course.rounds.iter().map(|round| round.call.as_deref());
+        // Every turn that was observed executed a round.
+        let mut rounds = trajectory.course.rounds.iter();
         let mut turns = Vec::new();
         let mut spans = spans(trajectory).into_iter().peekable();
         while let Some((sampled, tokens)) = spans.next() {
@@ -122,9 +124,8 @@ impl Episode {
             if !sampled {
                 continue;
             }
-            let observed = spans.next_if(|(sampled, _)| !sampled).map(|(_, tokens)| chat.decode(tokens));
-            let call = observed.as_ref().and_then(|_| calls.next().flatten());
-            turns.push(reader.turn(&chat.decode(tokens), observed.as_deref(), call));
+            let round = spans.next_if(|(sampled, _)| !sampled).and_then(|_| rounds.next());
+            turns.push(reader.turn(&chat.decode(tokens), round));
         }
         Self { turns, answer: trajectory.course.answer.clone(), ending: trajectory.course.ending, tokens: trajectory.tokens() }
     }
@@ -142,7 +143,7 @@ impl Episode {
     pub fn is_parallel(&self) -> bool {
         let steps: Vec<&Step> = self.turns.iter().map(|turn| &turn.step).collect();
         match steps[..] {
-            [Step::Images { shots, .. }, Step::Texts { asked }, Step::Answer { .. }] => shots.len() > 1 && asked.len() > 1,
+            [Step::Images { shots, .. }, Step::Texts { asked, .. }, Step::Answer { .. }] => shots.len() > 1 && asked.len() > 1,
             _ => false,
         }
     }
@@ -177,112 +178,90 @@ impl Reader {
         Self { opening: opening.to_owned(), counter: registry.len(), registry, shots: 0, names: Vec::new() }
     }
 
-    /// `call` is what was executed, where it was kept.
-    fn turn(&mut self, text: &str, observed: Option<&str>, call: Option<&Call>) -> Turn {
-        let turn = parse_turn(&[&self.opening, text].concat());
-        let step = match (turn.action, observed) {
+    /// `round` is what was executed.
+    fn turn(&mut self, text: &str, round: Option<&Round>) -> Turn {
+        let turn = parse_turn(&[&self.opening, text].concat(), &Tools::all());
+        let refused = |told: String| Step::Refused { wanted: plain(text), told };
+        let step = match (turn.action, round) {
             (Action::Answer(text), _) => Step::Answer { text },
             (Action::None, _) => Step::Nothing { text: plain(text) },
-            (Action::BadCall(refusal), None) => Step::Refused { wanted: plain(text), told: refusal.message },
-            (Action::Call(_), None) => Step::Refused { wanted: plain(text), told: "not run: the limit of turns was reached".into() },
-            // An error observation has no tags.
-            (Action::BadCall(_) | Action::Call(_), Some(observed)) if !observed.contains("<tool_response>") => {
-                Step::Refused { wanted: plain(text), told: error(observed).to_owned() }
-            }
-            (Action::BadCall(_), Some(observed)) => Step::Refused { wanted: plain(text), told: body(observed).trim().to_owned() },
-            (Action::Call(parsed), Some(observed)) => self.executed(call.cloned().unwrap_or(parsed), body(observed), text),
+            (Action::BadCall(refusal), None) => refused(refusal.message),
+            (Action::Call(_), None) => refused("not run: the limit of turns was reached".into()),
+            (_, Some(round)) => match round.call.as_deref() {
+                Some(call) => self.executed(call, &round.found).unwrap_or_else(refused),
+                None => refused(of_call(&round.found).unwrap_or(UNRECORDED).to_owned()),
+            },
         };
         Turn { reason: turn.reason, step }
     }
 
-    fn executed(&mut self, call: Call, body: &str, text: &str) -> Step {
-        let mut blocks = blocks(body);
-        match call {
-            Call::ImageSearch { image_id, areas } => {
-                let Some(picture) = self.registry.iter().find(|(label, _)| *label == image_id).map(|(_, picture)| picture.clone()) else {
-                    return Step::Refused { wanted: plain(text), told: body.trim().to_owned() };
-                };
-                let mut shots = Vec::new();
-                if areas.is_empty() {
-                    shots.push(self.shot(None, Some(picture), blocks.remove(&image_id)));
-                } else {
-                    for area in areas {
-                        let label = format!("img_{}", self.counter);
-                        self.counter += 1;
-                        let cut = crop(&picture, &area);
-                        if let Some(cut) = &cut {
-                            self.registry.push((label.clone(), cut.clone()));
-                        }
-                        shots.push(self.shot(Some(area), cut, blocks.remove(&label)));
-                    }
-                }
-                Step::Images { on: image_id, shots }
-            }
-            Call::TextSearch { queries } if queries.is_empty() => Step::Refused { wanted: plain(text), told: body.trim().to_owned() },
-            Call::TextSearch { queries } => {
-                let asked = |(at, query): (usize, String)| Asked {
-                    found: blocks.remove(&(at + 1).to_string()).unwrap_or_default(),
-                    about: self.names.iter().rposition(|name| !name.is_empty() && query.contains(name.as_str())),
-                    query,
-                };
-                Step::Texts { asked: queries.into_iter().enumerate().map(asked).collect() }
-            }
+    /// What an executed call did, or why it could do nothing.
+    fn executed(&mut self, call: &Call, found: &[Recorded]) -> Result<Step, String> {
+        if let Some(said) = of_call(found) {
+            return Err(said.to_owned());
         }
+        if let Some(ImageArguments { image_id, area: areas }) = ImageArguments::of(call) {
+            let picture = self.registry.iter().find(|(label, _)| *label == image_id).map(|(_, picture)| picture.clone());
+            let mut shots = Vec::new();
+            if areas.is_empty() {
+                shots.push(self.shot(None, picture.clone(), found.first()));
+            }
+            for (at, area) in areas.into_iter().enumerate() {
+                let label = found.get(at).map_or_else(|| format!("img_{}", self.counter), |found| found.label.clone());
+                self.counter += 1;
+                let cut = picture.as_ref().and_then(|picture| crop(picture, &area));
+                if let Some(cut) = &cut {
+                    self.registry.push((label, cut.clone()));
+                }
+                shots.push(self.shot(Some(area), cut, found.get(at)));
+            }
+            return Ok(Step::Images { on: image_id, shots });
+        }
+        let texts = texts(call);
+        let asked = |at: usize| {
+            let found = found.get(at);
+            let query = texts.get(at).cloned().or(found.map(|found| found.label.clone())).unwrap_or_default();
+            let about = self.names.iter().rposition(|name| !name.is_empty() && query.contains(name.as_str()));
+            Asked { found: shown(found, ": "), about, query }
+        };
+        let asked: Vec<Asked> = (0..texts.len().max(found.len())).map(asked).collect();
+        if asked.is_empty() { Err("nothing was searched".into()) } else { Ok(Step::Texts { tool: call.tool.clone(), asked }) }
     }
 
-    fn shot(&mut self, area: Option<Area>, crop: Option<RgbImage>, found: Option<Found>) -> Shot {
-        let found = found.unwrap_or_else(|| Found { hits: Vec::new(), note: crop.is_none().then(|| "crop failed".to_owned()) });
+    fn shot(&mut self, area: Option<Area>, crop: Option<RgbImage>, found: Option<&Recorded>) -> Shot {
+        let found = shown(found, " ");
         self.names.push(found.hits.first().map(|hit| hit.text.clone()).unwrap_or_default());
         self.shots += 1;
         Shot { number: self.shots - 1, area, crop, found }
     }
 }
 
-/// What an error observation says.
-fn error(observed: &str) -> &str {
-    let said = observed.find("Error: ").map_or(observed, |at| &observed[at..]);
-    said.split("<|im_end|>").next().unwrap_or(said).trim()
-}
+/// Said of what an older record does not hold.
+const UNRECORDED: &str = "not recorded";
 
-/// What is inside the tags of an observation; all of it when there are none.
-fn body(observed: &str) -> &str {
-    let inside = observed.split_once("<tool_response>").map_or(observed, |(_, rest)| rest);
-    inside.split_once("</tool_response>").map_or(inside, |(inside, _)| inside)
-}
-
-/// The blocks of an observation by their heading: a picture's label or a query's number.
-fn blocks(body: &str) -> std::collections::BTreeMap<String, Found> {
-    let mut blocks: std::collections::BTreeMap<String, Found> = std::collections::BTreeMap::new();
-    let mut current: Option<String> = None;
-    for line in body.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if let Some(label) = line.strip_suffix(" crop failed").filter(|label| is_heading(label)) {
-            blocks.entry(label.to_owned()).or_default().note = Some("crop failed".into());
-        } else if is_heading(line) {
-            blocks.entry(line.to_owned()).or_default();
-            current = Some(line.to_owned());
-        } else if let Some(found) = current.as_ref().and_then(|label| blocks.get_mut(label)) {
-            match hit(line) {
-                Some(hit) => found.hits.push(hit),
-                // What follows the blocks is said of the call, not of what was found last.
-                None if found.hits.is_empty() && found.note.is_none() => found.note = Some(line.to_owned()),
-                None => {}
-            }
-        }
+/// What was said of a call as a whole.
+fn of_call(found: &[Recorded]) -> Option<&str> {
+    match found {
+        [one] if one.label.is_empty() => one.note.as_deref(),
+        _ => None,
     }
-    blocks
 }
 
-fn is_heading(line: &str) -> bool {
-    let digits = line.strip_prefix("img_").unwrap_or(line);
-    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+/// The list of texts that a call has among its arguments, whatever the tool calls it.
+fn texts(call: &Call) -> Vec<String> {
+    let lists = call.arguments.as_object().into_iter().flat_map(|arguments| arguments.values());
+    lists.filter_map(|value| serde_json::from_value(value.clone()).ok()).find(|texts: &Vec<String>| !texts.is_empty()).unwrap_or_default()
 }
 
-/// `1. 0.97 Mexico`.
-fn hit(line: &str) -> Option<Hit> {
-    let (number, rest) = line.split_once(". ")?;
-    number.parse::<u32>().ok()?;
-    let (relevance, text) = rest.split_once(' ').unwrap_or((rest, ""));
-    Some(Hit { relevance: relevance.parse().ok()?, text: text.to_owned() })
+/// What was found, with title and content joined as the observation joins them.
+fn shown(found: Option<&Recorded>, between: &str) -> Found {
+    let Some(found) = found else { return Found { hits: Vec::new(), note: Some(UNRECORDED.into()) } };
+    let text = |title: &str, content: &str| match (title, content) {
+        ("", text) | (text, "") => text.to_owned(),
+        (title, content) => [title, between, content].concat(),
+    };
+    let hits = found.hits.iter().map(|hit| Hit { relevance: hit.score, text: text(&hit.title, &hit.content) }).collect();
+    Found { hits, note: found.note.clone() }
 }
 
 /// A turn's text without its end token.
@@ -297,7 +276,9 @@ pub(crate) mod tests {
 
     use hypereyes_chat::{TinyWords, tiny};
     use hypereyes_domain::{Course, PolicyVersion};
-    use hypereyes_search::{EmbeddedSearch, EnvConfig, World};
+    use hypereyes_environment::EnvConfig;
+    use hypereyes_search::EmbeddedSearch;
+    use hypereyes_world::World;
 
     use super::*;
 
@@ -327,7 +308,7 @@ pub(crate) mod tests {
     pub(crate) fn play(chat: &Chat, question: &str, turns: &[&str]) -> Trajectory {
         let search = Arc::new(EmbeddedSearch::new(Arc::new(World::embedded().expect("the embedded pack is sound"))));
         let config = EnvConfig { crop_pictures: false, image_hits: 1, text_hits: 1, ..EnvConfig::default() };
-        let mut episode = hypereyes_search::Episode::new(config, search, 0, question, vec![mosaic().into()]);
+        let mut episode = hypereyes_environment::Episode::new(config, search, 0, question, vec![mosaic().into()]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let (mut response, mut mask, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
         let (mut ending, mut answer) = (Ending::NoAction, None);
@@ -337,8 +318,8 @@ pub(crate) mod tests {
             mask.resize(mask.len() + tokens.len(), true);
             response.extend(tokens);
             match runtime.block_on(episode.step(turn)) {
-                hypereyes_search::Step::Done { ending: how, answer: what } => (ending, answer) = (how, what),
-                hypereyes_search::Step::Observed { text, round, .. } => {
+                hypereyes_environment::Step::Done { ending: how, answer: what } => (ending, answer) = (how, what),
+                hypereyes_environment::Step::Observed { text, round, .. } => {
                     response.extend(chat.observation(&text, &[]));
                     mask.resize(response.len(), false);
                     rounds.push(round);
@@ -375,7 +356,7 @@ pub(crate) mod tests {
         assert_eq!(boxes.iter().map(|shot| shot.number).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(boxes[0].found.hits[0].text, "Mexico");
         assert!(boxes[0].found.hits[0].relevance > 0.5 && boxes[0].crop.is_some());
-        let Step::Texts { asked } = &episode.turns[1].step else { panic!("{:?}", episode.turns[1]) };
+        let Step::Texts { asked, .. } = &episode.turns[1].step else { panic!("{:?}", episode.turns[1]) };
         assert_eq!(asked.iter().map(|one| one.about).collect::<Vec<_>>(), [Some(0), Some(1)]);
         assert!(asked[0].found.hits[0].text.contains("Mexico"), "{asked:?}");
         assert_eq!(episode.turns[2].step, Step::Answer { text: "Peru".into() });

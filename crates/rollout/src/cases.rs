@@ -1,7 +1,8 @@
 //! Turns that were read wrongly once (`tests/cases`), through whole episodes: what a policy says, what it is told, what is kept.
 
 use hypereyes_domain::{Call, Ending, Sampling, Trajectory};
-use hypereyes_search::BoxUnits;
+use hypereyes_environment::BoxUnits;
+use hypereyes_environment::tools::ImageArguments;
 use serde_json::Value;
 
 use crate::scripted::{Scripted, Turn, setup, task};
@@ -33,7 +34,7 @@ async fn case_tag_named_in_reasoning() {
     let setup = setup();
     let (searched, told) = play(&setup, turn(CASE, "example in reasoning")).await;
     let call = searched.course.rounds[0].call.as_deref();
-    assert_eq!(call, Some(&Call::TextSearch { queries: vec!["Iceland capital".into()] }));
+    assert_eq!(call, Some(&Call::text_search(&["Iceland capital"])));
     assert!(searched.course.rounds[0].searches == 1 && told.contains("Iceland's capital"), "{told}");
     for name in ["tag mentioned before the answer", "think block", "control"] {
         let (answered, _) = play(&setup, turn(CASE, name)).await;
@@ -73,9 +74,10 @@ async fn case_box_in_thousandths() {
     assert!(told.contains("text_search has no argument \"query\": did you mean input?"), "{told}");
 
     // Where they are the units of the environment they are understood, and kept as ratios.
-    let areas = |trajectory: &Trajectory| match trajectory.course.rounds[0].call.as_deref() {
-        Some(Call::ImageSearch { areas, .. }) => areas.iter().map(|area| <[f64; 4]>::from(*area)).collect::<Vec<_>>(),
-        other => panic!("{other:?}"),
+    let areas = |trajectory: &Trajectory| {
+        let call = trajectory.course.rounds[0].call.as_deref().expect("a call");
+        let arguments = ImageArguments::of(call).unwrap_or_else(|| panic!("{call:?}"));
+        arguments.area.into_iter().map(<[f64; 4]>::from).collect::<Vec<_>>()
     };
     setup.config.env.box_units = BoxUnits::Thousandths;
     let (halves, told) = play(&setup, turn(CASE, "thousandths")).await;

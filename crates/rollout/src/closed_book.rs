@@ -24,7 +24,7 @@ pub async fn closed_book<G: Generate>(
     seeds: &[u64],
     sampling: Sampling,
 ) -> Result<Vec<Trajectory>, GenerateError> {
-    let prompt = Prompt::new(setup, task, pictures, OPENING)?;
+    let prompt = Prompt::new(setup, task, pictures, OPENING, &[])?;
     let sequences = prompt.start(setup, generator, seeds, sampling).await?;
     let answers = sequences.into_iter().map(|sequence| {
         let record = Recorder::new(prompt.tokens.clone(), task.pictures.clone());

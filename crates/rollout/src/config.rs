@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use hypereyes_chat::Chat;
 use hypereyes_domain::Sampling;
+use hypereyes_environment::{EnvConfig, Search, Tools};
 use hypereyes_pictures::Store;
-use hypereyes_search::{EnvConfig, Search};
 use serde::{Deserialize, Serialize};
 
 /// Limits above this are slips.
@@ -19,6 +19,9 @@ pub struct RolloutConfig {
     /// System text of every prompt. Default `Search wide, then answer.`: the cold-start data has the same. With `env.box_units` other
     /// than `ratio` a sentence that says so follows.
     pub system_prompt: String,
+    /// Offers the tools with their JSON schemas to the policy, where its chat template has a place for them. Default true; the shipped
+    /// policies' template has none. An answer without tools is never offered any.
+    pub offer_tools: bool,
     /// Tokens of one turn, at least 1. Default 1524 (docs/spec.md#episodes).
     pub max_turn_tokens: usize,
     /// Tokens of a whole episode, prompt included. Default 38000, as in evaluation (docs/spec.md#episodes).
@@ -39,6 +42,7 @@ impl Default for RolloutConfig {
     fn default() -> Self {
         Self {
             system_prompt: "Search wide, then answer.".into(),
+            offer_tools: true,
             max_turn_tokens: 1524,
             max_context_tokens: 38_000,
             max_closed_book_tokens: 32,
@@ -81,6 +85,11 @@ impl RolloutConfig {
         }
     }
 
+    /// The tools offered in every prompt, as chat templates take them; none where they are not offered.
+    pub fn offered(&self) -> Vec<serde_json::Value> {
+        if self.offer_tools { Tools::of(&self.env.tools).offered(self.env.box_units) } else { Vec::new() }
+    }
+
     /// How training samples.
     pub fn sampling(&self) -> Sampling {
         Sampling::of(self.temperature, self.top_p)
@@ -106,7 +115,7 @@ pub struct Setup {
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_search::BoxUnits;
+    use hypereyes_environment::BoxUnits;
 
     use super::*;
 

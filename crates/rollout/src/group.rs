@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PictureId, Sampling, Task, Trajectory};
+use hypereyes_environment::{Episode, opened_thought};
 use hypereyes_pictures::{Picture, RgbImage};
-use hypereyes_search::{Episode, opened_thought};
 use tokio::time::timeout;
 
 use crate::recorder::Recorder;
@@ -34,7 +34,7 @@ pub async fn run_group<G: Generate>(
     seeds: &[u64],
     sampling: Sampling,
 ) -> Result<Rollouts, GenerateError> {
-    let prompt = Prompt::new(setup, task, pictures, "")?;
+    let prompt = Prompt::new(setup, task, pictures, "", &setup.config.offered())?;
     let sequences = prompt.start(setup, generator, seeds, sampling).await?;
     let opening = prompt.opened_thought(setup);
     let episodes = sequences.into_iter().map(|sequence| {
@@ -64,8 +64,14 @@ pub(crate) struct Prompt {
 }
 
 impl Prompt {
-    /// Encodes a task; `forced` is put into the policy's mouth.
-    pub(crate) fn new(setup: &Setup, task: &Task, pictures: &[Arc<Picture>], forced: &str) -> Result<Self, GenerateError> {
+    /// Encodes a task with the tools that are offered; `forced` is put into the policy's mouth.
+    pub(crate) fn new(
+        setup: &Setup,
+        task: &Task,
+        pictures: &[Arc<Picture>],
+        forced: &str,
+        tools: &[serde_json::Value],
+    ) -> Result<Self, GenerateError> {
         if pictures.len() != task.pictures.len() {
             let message = format!("task {} names {} pictures, {} were given", task.id, task.pictures.len(), pictures.len());
             return Err(GenerateError { failure: Failure::Infrastructure, message });
@@ -76,7 +82,7 @@ impl Prompt {
             let message = format!("task {}: {error}", task.id);
             GenerateError { failure: Failure::Infrastructure, message }
         };
-        let mut tokens = setup.chat.prompt(&setup.config.system_text(), &task.question, &grids).map_err(refused)?;
+        let mut tokens = setup.chat.prompt_offering(&setup.config.system_text(), &task.question, &grids, tools).map_err(refused)?;
         tokens.extend(setup.chat.encode(forced));
         Ok(Self { tokens: tokens.into(), pictures })
     }

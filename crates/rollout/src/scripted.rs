@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use hypereyes_chat::{Chat, TinyWords, tiny};
 use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, Stop, Task, TaskKind};
 use hypereyes_pictures::{Limits, Picture, RgbImage, Store};
-use hypereyes_search::{EmbeddedSearch, World};
+use hypereyes_search::EmbeddedSearch;
+use hypereyes_world::World;
 
 use crate::{RolloutConfig, Setup};
 

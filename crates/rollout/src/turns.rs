@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use hypereyes_domain::{Ending, Failure, PictureId, Sequence, Stop, Trajectory};
+use hypereyes_environment::{Episode, Step};
 use hypereyes_pictures::{Picture, RgbImage};
-use hypereyes_search::{Episode, Step};
 use tokio::time::timeout;
 
 use crate::Setup;
@@ -62,6 +62,7 @@ async fn turn<S: Sequence>(
     match step {
         Step::Done { ending, answer } => Err((ending, answer)),
         Step::Observed { text, pictures, round } => {
+            sequence.executed(&round);
             record.round(round);
             let shown = encoded(pictures).await.map_err(|reason| failed(Failure::Infrastructure, &reason))?;
             // Lent for as long as the group lasts: the engine looks them up when the next turn begins.

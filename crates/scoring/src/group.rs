@@ -79,7 +79,7 @@ pub(crate) mod tests {
     /// A rollout with one entry of `searches` per round.
     pub(crate) fn rollout(answer: Option<&str>, searches: &[u32]) -> Course {
         Course {
-            rounds: searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
+            rounds: searches.iter().map(|&searches| Round::counted(searches, 0)).collect(),
             ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
             answer: answer.map(str::to_owned),
         }

@@ -42,7 +42,7 @@ pub fn task(at: usize) -> Task {
 pub fn group(draws: &mut Draws, lease: usize, task: &Task) -> RolloutGroup<Course> {
     let rollout = |draws: &mut Draws| {
         let answer = ["Morocco", "the kingdom of Morocco.", "Tunisia", ""][draws.below(4) as usize];
-        let rounds = (0..draws.below(6)).map(|_| Round { call: None, searches: 1 + draws.below(4), failed_searches: 0 });
+        let rounds = (0..draws.below(6)).map(|_| Round::counted(1 + draws.below(4), 0));
         let rounds = rounds.collect();
         Course { rounds, ending: Ending::Answered, answer: Some(answer.to_owned()) }
     };

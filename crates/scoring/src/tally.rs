@@ -125,7 +125,7 @@ mod tests {
     use hypereyes_domain::Round;
 
     fn course(answer: Option<&str>, failed_searches: u32) -> Course {
-        let rounds = vec![Round { call: None, searches: 2, failed_searches }];
+        let rounds = vec![Round::counted(2, failed_searches)];
         Course { rounds, ending: Ending::Answered, answer: answer.map(str::to_owned) }
     }
 

@@ -3,47 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hypereyes_environment::{Search, SearchError, SearchFuture};
 use hypereyes_pictures::RgbImage;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::backend::{Search, SearchError, SearchFuture};
+use crate::SearchConfig;
 use crate::metrics::{SEARCH_FAILURES, SEARCH_SECONDS, SEARCHES};
-
-/// Bounds of searching.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
-    /// Searches at once; the others wait. Default 64: a service's usual quota, and plenty for the embedded world.
-    pub concurrency: usize,
-    /// Seconds that one search may take, waiting included. Default 300, as the reference's tools have it (docs/spec.md#search-services).
-    pub deadline_s: f64,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self { concurrency: 64, deadline_s: 300.0 }
-    }
-}
-
-impl LimitsConfig {
-    /// Refuses bounds that no search fits in, naming the key.
-    ///
-    /// # Errors
-    /// A sentence for whoever wrote the settings.
-    pub fn check(&self) -> Result<(), String> {
-        if self.concurrency == 0 {
-            return Err("concurrency is 0: no search could be made; give at least 1".to_owned());
-        }
-        if !(self.deadline_s > 0.0 && self.deadline_s <= LONGEST_S) {
-            return Err(format!("deadline_s is {}: give more than 0 and at most {LONGEST_S}", self.deadline_s));
-        }
-        Ok(())
-    }
-}
-
-/// The longest time that a search can be given, in seconds.
-const LONGEST_S: f64 = 3600.0;
 
 /// A search within bounds.
 pub struct Limited<S> {
@@ -54,7 +19,7 @@ pub struct Limited<S> {
 
 impl<S: Search> Limited<S> {
     /// Bounds `inner`. A concurrency of 0 counts as 1; a deadline that is no positive number counts as an hour.
-    pub fn new(inner: S, config: &LimitsConfig) -> Self {
+    pub fn new(inner: S, config: &SearchConfig) -> Self {
         let concurrency = config.concurrency.clamp(1, Semaphore::MAX_PERMITS);
         let hour = Duration::from_secs(3600);
         let deadline = if config.deadline_s > 0.0 { Duration::try_from_secs_f64(config.deadline_s).unwrap_or(hour) } else { hour };
@@ -94,6 +59,10 @@ impl<S: Search> Search for Limited<S> {
     fn image(&self, layer: u64, picture: Arc<RgbImage>) -> SearchFuture<'_> {
         self.bound("image", self.inner.image(layer, picture))
     }
+
+    fn page<'a>(&'a self, layer: u64, address: &'a str) -> SearchFuture<'a> {
+        self.bound("page", self.inner.page(layer, address))
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_than_allowed_run_at_once() {
-        let search = Limited::new(Slow::default(), &LimitsConfig { concurrency: 3, deadline_s: 10.0 });
+        let search = Limited::new(Slow::default(), &SearchConfig { concurrency: 3, deadline_s: 10.0, ..SearchConfig::default() });
         let all = futures::future::join_all((0..10).map(|_| search.text(0, "5"))).await;
         assert!(all.iter().all(Result::is_ok));
         assert_eq!(search.inner().most.load(Ordering::SeqCst), 3);
@@ -133,7 +102,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_search_is_a_timeout_and_a_broken_one_a_tool_failure() {
-        let search = Limited::new(Slow::default(), &LimitsConfig { concurrency: 3, deadline_s: 0.02 });
+        let search = Limited::new(Slow::default(), &SearchConfig { concurrency: 3, deadline_s: 0.02, ..SearchConfig::default() });
         let error = search.text(0, "60000").await.expect_err("too slow");
         assert_eq!(error.failure(), hypereyes_domain::Failure::Timeout);
         let error = search.image(0, Arc::new(RgbImage::new(1, 1))).await.expect_err("broken");

@@ -8,7 +8,7 @@
 
 use hypereyes_chat::{Chat, ChatError};
 use hypereyes_domain::{Course, Ending, Trajectory};
-use hypereyes_search::World;
+use hypereyes_world::World;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

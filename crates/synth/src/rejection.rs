@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     fn trajectory(rounds: usize, answer: &str) -> Trajectory {
-        let rounds = vec![Round { call: None, searches: 2, failed_searches: 0 }; rounds];
+        let rounds = vec![Round::counted(2, 0); rounds];
         Course { rounds, ending: Ending::Answered, answer: Some(answer.into()) }.into()
     }
 

@@ -14,7 +14,7 @@ use hypereyes_domain::{Sampling, Task, TaskId, Trajectory};
 use hypereyes_pictures::Picture;
 use hypereyes_rollout::{Setup, run_group};
 use hypereyes_scoring::{AliasJudge, Judge, Verdict};
-use hypereyes_search::World;
+use hypereyes_world::World;
 use metrics::{counter, histogram};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -195,7 +195,7 @@ mod tests {
     use std::collections::{BTreeSet, HashSet};
 
     use hypereyes_domain::{Ending, EntityId, TaskKind};
-    use hypereyes_search::BoxUnits;
+    use hypereyes_environment::BoxUnits;
 
     use super::*;
     use crate::testing::workshop;

@@ -5,7 +5,7 @@
 
 use hypereyes_domain::{EntityId, Shown, Task, TaskId, TaskKind};
 use hypereyes_pictures::Picture;
-use hypereyes_search::{Layer, Relation, World};
+use hypereyes_world::{Layer, Relation, World};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use hypereyes_chat::{Chat, TinyWords, tiny};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_rollout::{RolloutConfig, Setup};
-use hypereyes_search::{EmbeddedSearch, World};
+use hypereyes_search::EmbeddedSearch;
+use hypereyes_world::World;
 
 use crate::{SynthConfig, Workshop};
 

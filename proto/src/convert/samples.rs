@@ -32,12 +32,8 @@ pub(crate) fn trajectory() -> Trajectory {
         pictures: vec![picture('a'), picture('b')],
         course: Course {
             rounds: vec![
-                Round {
-                    call: Some(Box::new(Call::ImageSearch { image_id: "img_0".into(), areas: vec![Area::WHOLE] })),
-                    searches: 1,
-                    failed_searches: 0,
-                },
-                Round { call: None, searches: 0, failed_searches: 0 },
+                Round { call: Some(Box::new(Call::image_search("img_0", &[Area::WHOLE]))), ..Round::counted(1, 0) },
+                Round::counted(0, 0),
             ],
             ending: Ending::Answered,
             answer: Some("Mexico".into()),

@@ -87,7 +87,7 @@ fn rollout(answer: Option<&str>, searches: &[u32]) -> Trajectory {
         versions: vec![PolicyVersion(0)],
         pictures: vec![],
         course: Course {
-            rounds: searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect(),
+            rounds: searches.iter().map(|&searches| Round::counted(searches, 0)).collect(),
             ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
             answer: answer.map(str::to_owned),
         },

@@ -16,7 +16,8 @@ const FLOORS: &[(u8, &[&str])] = &[
         &[
             "hypereyes-policy",
             "hypereyes-proto",
-            "hypereyes-search",
+            "hypereyes-world",
+            "hypereyes-environment",
             "hypereyes-chat",
             "hypereyes-scoring",
             "hypereyes-objective",
@@ -24,7 +25,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "hypereyes-run",
         ],
     ),
-    (4, &["hypereyes-engines", "hypereyes-rollout", "hypereyes-weights"]),
+    (4, &["hypereyes-engines", "hypereyes-rollout", "hypereyes-search", "hypereyes-weights"]),
     (
         5,
         &[

@@ -32,8 +32,8 @@ pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
     let (actor, teacher) = (planned.actor_settings(&rooms::actor(0))?, planned.teacher_settings());
     found.under("learner", learner.findings());
     found.under("reward_service", reward.findings());
-    // `up` fills these two in with `rollout` and one folder; what is wrong with those is said under their own names.
-    found.under("actor", without(actor.findings(), "rollout"));
+    // `up` fills these in with `rollout`, `search` and one folder; what is wrong with those is said under their own names.
+    found.under("actor", without(without(actor.findings(), "rollout"), "search"));
     if let Some(teacher) = &teacher {
         found.under("teacher_service", teacher.findings());
     }
@@ -74,7 +74,8 @@ pub fn tasks(config: &Config) -> Findings {
     let mut found = Findings::default();
     found.told("", config.synth.check());
     found.told("rollout", config.rollout.check());
-    found.told("actor.search", config.actor.search.check());
+    found.told("search", config.search.check());
+    found.extend(overwritten::search(config));
     found
 }
 
@@ -96,7 +97,8 @@ pub fn evaluation(config: &Config) -> Findings {
 pub fn asking(config: &Config) -> Findings {
     let mut found = Findings::default();
     found.told("rollout", config.rollout.check());
-    found.told("actor.search", config.actor.search.check());
+    found.told("search", config.search.check());
+    found.extend(overwritten::search(config));
     found.told("engine", config.engine.check());
     found.extend(pairs::of_engine(config, None));
     found

@@ -9,8 +9,8 @@ use anyhow::Result;
 use hypereyes_chassis::{BadInput, Findings, exit};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_run::RunFolder;
-use hypereyes_search::World;
 use hypereyes_teacher_service::vocabulary::Vocabulary;
+use hypereyes_world::World;
 
 use super::{pairs, world};
 use crate::config::Config;

@@ -6,9 +6,13 @@ use hypereyes_chassis::Findings;
 use super::leaves::{differences, is_in};
 use crate::config::Config;
 
+/// Where searching is set.
+const SEARCH: &str = "searches of every part are set in `search`: set it there";
+
 /// Keys and tables that `up` fills in, and where their values come from.
 const FILLED_IN: &[(&str, &str)] = &[
     ("actor.rollout", "episodes of training are those of `rollout`: set it there"),
+    ("actor.search", SEARCH),
     ("actor.id", "actors are called actor-0, actor-1 and so on"),
     ("actor.learner", "rooms are found by the ports in up.ports"),
     ("actor.reward", "rooms are found by the ports in up.ports"),
@@ -53,6 +57,15 @@ pub fn findings(config: &Config) -> Findings {
     found
 }
 
+/// Findings about the actors' table of searching, for commands that search in this process.
+pub fn search(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    for said in differences(&Config::default(), config).into_iter().filter(|said| is_in(&said.key, "actor.search")) {
+        found.refuse(said.key, format!("is {}, but it is not used: {SEARCH}", said.is));
+    }
+    found
+}
+
 /// Findings about how episodes sample, for commands that are told elsewhere.
 pub fn sampling(config: &Config, instead: &str) -> Findings {
     let (mut found, usual) = (Findings::default(), Config::default());
@@ -75,7 +88,8 @@ mod tests {
     #[test]
     fn what_up_decides_itself_is_refused_by_name_with_what_to_set() {
         assert!(!findings(&Config::default()).is_refused());
-        let cases: [(&str, &str, Change); 8] = [
+        let cases: [(&str, &str, Change); 9] = [
+            ("actor.search.deadline_s", "`search`", |config| config.actor.search.deadline_s = 9.0),
             ("actor.rollout.max_turn_tokens", "`rollout`", |config| config.actor.rollout.max_turn_tokens = 9),
             ("learner.tasks", "`synth`", |config| config.learner.tasks = "/data/tasks".into()),
             ("learner.seed", "`seed`", |config| config.learner.seed = 4),

@@ -89,7 +89,8 @@ pub fn of_loop(rooms: &Loop<'_>) -> Findings {
              said to have failed",
             actor.search.deadline_s, episodes.turn_timeout_s
         );
-        found.warn("actor.search.deadline_s", message);
+        let table = rollout.strip_suffix("rollout").unwrap_or_default();
+        found.warn(format!("{table}search.deadline_s"), message);
     }
     found
 }

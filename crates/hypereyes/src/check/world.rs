@@ -8,9 +8,10 @@ use std::fmt;
 
 use hypereyes_chassis::Findings;
 use hypereyes_chat::{Chat, ChatError};
-use hypereyes_search::{World, observation};
+use hypereyes_environment::observation;
 use hypereyes_synth::Split;
 use hypereyes_synth::tasks::{Constraint, Drawer, Puzzle};
+use hypereyes_world::World;
 
 use crate::config::Config;
 
@@ -80,7 +81,7 @@ pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) ->
 
     let [width, height] = config.synth.canvas;
     let grid = chat.processor().grid((width, height));
-    let prompt = chat.prompt(&config.rollout.system_text(), &question, &[grid])?.len();
+    let prompt = chat.prompt_offering(&config.rollout.system_text(), &question, &[grid], &config.rollout.offered())?.len();
     let areas = vec!["[0.00,0.00,0.50,1.00]"; pictures].join(",");
     let look = format!(r#"<tool_call>{{"name":"image_search","arguments":{{"image_id":"img_0","area":[{areas}]}}}}</tool_call>"#);
     let found: String = (1..=pictures).map(|at| format!("img_{at}\n1. 0.97 {name}\n")).collect();

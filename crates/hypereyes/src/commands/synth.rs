@@ -10,9 +10,9 @@ use hypereyes_chat::tiny::{self, TinySummary, TinyWords};
 use hypereyes_dataset::DataSet;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_scoring::AliasJudge;
-use hypereyes_search::World;
 use hypereyes_synth::{Split, Workshop, need_search, synthesise};
 use hypereyes_teacher_service::vocabulary::Vocabulary;
+use hypereyes_world::World;
 
 use crate::config::Config;
 use crate::progress::Bar;
@@ -76,7 +76,7 @@ async fn make_with(config: &Config, split: Split, knows: Option<&Path>) -> Resul
     let world = parts::world(config)?;
     let folder = tempfile::tempdir()?;
     let words = write_tokenizer(&world, folder.path())?;
-    let setup = parts::setup(config, &world, parts::chat(folder.path())?);
+    let setup = parts::setup(config, &world, parts::chat(folder.path())?)?;
     let need_search = match knows {
         Some(model) => {
             let (setup, engine) = parts::engine(config, &world, model, PolicyVersion::default())?;

@@ -14,7 +14,7 @@ use hypereyes_chassis::room::Sources;
 use hypereyes_chassis::{BadInput, Findings, Shutdown, config, exit};
 use hypereyes_policy::checkpoint::save::keep_apart;
 use hypereyes_run::{Change, RUNS, RunFolder, State, attempts};
-use hypereyes_search::World;
+use hypereyes_world::World;
 use serde::Serialize;
 
 use crate::check::models::Folders;

@@ -216,7 +216,7 @@ fn task(id: &str, reference: Option<Reference>) -> Task {
 }
 
 fn course(answer: &str, searches: &[u32]) -> Course {
-    let rounds = searches.iter().map(|&searches| Round { call: None, searches, failed_searches: 0 }).collect();
+    let rounds = searches.iter().map(|&searches| Round::counted(searches, 0)).collect();
     Course { rounds, ending: Ending::Answered, answer: Some(answer.to_owned()) }
 }
 

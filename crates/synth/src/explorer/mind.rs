@@ -1,18 +1,19 @@
-//! What an explorer does next. In: the text of an observation. Out: the text of a turn, without the end token.
+//! What an explorer does next. In: what its last turn found. Out: the text of a turn, without the end token.
 //!
 //! It looks (image search), reads (text search), hops if asked to, and answers. It knows no tokens.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hypereyes_domain::Area;
-use hypereyes_search::BoxUnits;
+use hypereyes_domain::{Area, Found};
+use hypereyes_environment::BoxUnits;
+use hypereyes_world::document::Fact;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::Plan;
-use super::reading::{Fact, read_facts, read_names};
+use super::reading::{read_facts, read_names};
 use crate::compose::GRID;
 use crate::tasks::{Constraint, Puzzle};
 
@@ -53,17 +54,17 @@ impl Mind {
     }
 
     /// Reads what the last turn brought and says the next one.
-    pub(crate) fn turn(&mut self, observation: &str) -> String {
+    pub(crate) fn turn(&mut self, found: &[Found]) -> String {
         match self.asked {
             Asked::Nothing => {}
             Asked::Boxes => {
-                for name in read_names(observation) {
+                for name in read_names(found) {
                     if !self.names.contains(&name) {
                         self.names.push(name);
                     }
                 }
             }
-            Asked::Queries => self.facts.extend(read_facts(observation)),
+            Asked::Queries => self.facts.extend(read_facts(found)),
         }
         self.look().or_else(|| self.read()).or_else(|| self.hop()).unwrap_or_else(|| self.answer())
     }
@@ -179,11 +180,16 @@ mod tests {
     use rand::SeedableRng;
 
     use super::super::Habit;
+    use super::super::reading::tests::found;
     use super::*;
 
-    const SEEN: &str = "<tool_response>img_1\n1. 0.97 Mexico\nimg_2\n1. 0.95 Peru\n</tool_response>Which one?";
-    const FACTS: &str =
-        "<tool_response>1\n1. 1.00 currency: peso is Mexico's currency\n2\n1. 1.00 currency: sol is Peru's currency\n</tool_response>Q";
+    fn seen() -> Vec<Found> {
+        vec![found("img_1", &[("Mexico", "")]), found("img_2", &[("Peru", "")])]
+    }
+
+    fn facts() -> Vec<Found> {
+        vec![found("1", &[("currency", "peso is Mexico's currency")]), found("2", &[("currency", "sol is Peru's currency")])]
+    }
 
     fn mind(puzzle: Puzzle, width: usize, wide: bool) -> Mind {
         let areas =
@@ -200,16 +206,16 @@ mod tests {
     fn a_parallel_explorer_looks_reads_and_answers() {
         let mut mind = mind(Puzzle::Select(constraint("currency", "peso")), Habit::ALL, false);
         let look = r#"<tool_call>{"name":"image_search","arguments":{"image_id":"img_0","area":[[0.00,0.00,0.50,1.00],[0.50,0.00,1.00,1.00]]}}</tool_call>"#;
-        assert_eq!(mind.turn(""), look);
+        assert_eq!(mind.turn(&[]), look);
         let read = r#"<tool_call>{"name":"text_search","arguments":{"input":["Mexico currency","Peru currency"]}}</tool_call>"#;
-        assert_eq!(mind.turn(SEEN), read);
-        assert_eq!(mind.turn(FACTS), "<reason>peso: Mexico</reason><answer>Mexico</answer>");
+        assert_eq!(mind.turn(&seen()), read);
+        assert_eq!(mind.turn(&facts()), "<reason>peso: Mexico</reason><answer>Mexico</answer>");
     }
 
     #[test]
     fn a_serial_explorer_takes_one_thing_per_round() {
         let mut mind = mind(Puzzle::Select(constraint("currency", "sol")), 1, false);
-        let turns: Vec<String> = ["", SEEN, "", FACTS, ""].into_iter().map(|observation| mind.turn(observation)).collect();
+        let turns: Vec<String> = [vec![], seen(), vec![], facts(), vec![]].iter().map(|round| mind.turn(round)).collect();
         assert!(turns[0].contains("[[0.00,0.00,0.50,1.00]]") && turns[1].contains("[[0.50,0.00,1.00,1.00]]"), "{turns:?}");
         assert!(turns[2].contains(r#"["Mexico currency"]"#) && turns[3].contains(r#"["Peru currency"]"#), "{turns:?}");
         assert_eq!(turns[4], "<reason>sol: Peru</reason><answer>Peru</answer>");
@@ -219,28 +225,28 @@ mod tests {
     fn a_hop_asks_once_more_unless_it_asked_widely() {
         let puzzle = Puzzle::Hop(constraint("currency", "peso"), "capital".into());
         let mut hop = mind(puzzle.clone(), Habit::ALL, false);
-        hop.turn("");
-        hop.turn(SEEN);
+        hop.turn(&[]);
+        hop.turn(&seen());
         let asks = r#"<reason>peso: Mexico</reason><tool_call>{"name":"text_search","arguments":{"input":["Mexico capital"]}}</tool_call>"#;
-        assert_eq!(hop.turn(FACTS), asks);
-        let capital = "<tool_response>1\n1. 1.00 capital: Lima is Mexico's capital\n</tool_response>";
-        assert_eq!(hop.turn(capital), "<reason>peso: Mexico</reason><answer>Lima</answer>");
+        assert_eq!(hop.turn(&facts()), asks);
+        let capital = [found("1", &[("capital", "Lima is Mexico's capital")])];
+        assert_eq!(hop.turn(&capital), "<reason>peso: Mexico</reason><answer>Lima</answer>");
         let mut wide = mind(puzzle, Habit::ALL, true);
-        wide.turn("");
-        assert!(wide.turn(SEEN).contains(r#"["Mexico currency","Mexico capital","Peru currency","Peru capital"]"#));
+        wide.turn(&[]);
+        assert!(wide.turn(&seen()).contains(r#"["Mexico currency","Mexico capital","Peru currency","Peru capital"]"#));
     }
 
     #[test]
     fn constraints_are_searched_alone_first_or_together_at_once() {
         let puzzle = Puzzle::Both(constraint("currency", "peso"), constraint("continent", "Asia"));
-        assert!(mind(puzzle.clone(), Habit::ALL, false).turn("").contains(r#"["peso Asia"]"#));
+        assert!(mind(puzzle.clone(), Habit::ALL, false).turn(&[]).contains(r#"["peso Asia"]"#));
         let mut serial = mind(puzzle, 1, false);
         assert!(
-            serial.turn("").contains(r#"["peso"]"#)
-                && serial.turn("").contains(r#"["Asia"]"#)
-                && serial.turn("").contains(r#"["peso Asia"]"#)
+            serial.turn(&[]).contains(r#"["peso"]"#)
+                && serial.turn(&[]).contains(r#"["Asia"]"#)
+                && serial.turn(&[]).contains(r#"["peso Asia"]"#)
         );
-        let profile = "<tool_response>1\n1. 0.98 profile: Rome, Asia, peso, Thai are Mexico's facts\n</tool_response>";
-        assert_eq!(serial.turn(profile), "<reason>peso: Mexico</reason><answer>Mexico</answer>");
+        let profile = [found("1", &[("profile", "Rome, Asia, peso, Thai are Mexico's facts")])];
+        assert_eq!(serial.turn(&profile), "<reason>peso: Mexico</reason><answer>Mexico</answer>");
     }
 }

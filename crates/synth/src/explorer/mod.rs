@@ -1,6 +1,6 @@
 //! A scripted explorer: plays a policy for one task, so that demonstrations come out of the same rollouts as training.
 //!
-//! In: observation tokens, as any policy gets them. Out: turns as tokens. It knows what the question means and where the
+//! In: what its rounds found, as any policy is shown it. Out: turns as tokens. It knows what the question means and where the
 //! pictures are (that is why it can demonstrate), but names and facts it has only from what it reads: a wrong box gives a
 //! wrong name, and a wrong name a wrong answer, which rejection sampling then drops.
 
@@ -11,8 +11,8 @@ mod reading;
 use std::sync::Arc;
 
 use hypereyes_chat::Chat;
-use hypereyes_domain::{Area, Chunk, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, Stop};
-use hypereyes_search::BoxUnits;
+use hypereyes_domain::{Area, Chunk, Findings, Generate, GenerateError, PolicyVersion, Round, Sampled, Sampling, Sequence, Stop};
+use hypereyes_environment::BoxUnits;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -62,7 +62,7 @@ impl Generate for Explorer {
     async fn start(&self, _prompt: Chunk, seeds: Vec<u64>, _sampling: Sampling) -> Result<Vec<ExplorerSequence>, GenerateError> {
         let sequence = |seed| {
             let mind = Mind::new(self.plan.clone(), ChaCha8Rng::seed_from_u64(seed));
-            ExplorerSequence { chat: self.chat.clone(), mind }
+            ExplorerSequence { chat: self.chat.clone(), mind, found: Findings::NONE }
         };
         Ok(seeds.into_iter().map(sequence).collect())
     }
@@ -72,12 +72,17 @@ impl Generate for Explorer {
 pub struct ExplorerSequence {
     chat: Arc<Chat>,
     mind: Mind,
+    /// What the last turn found.
+    found: Findings,
 }
 
 impl Sequence for ExplorerSequence {
-    async fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Result<Sampled, GenerateError> {
-        let text = self.chat.decode(&observation.tokens);
-        let mut tokens = self.chat.encode(&self.mind.turn(&text));
+    fn executed(&mut self, round: &Round) {
+        self.found = round.found.clone();
+    }
+
+    async fn advance(&mut self, _observation: Chunk, max_tokens: usize) -> Result<Sampled, GenerateError> {
+        let mut tokens = self.chat.encode(&self.mind.turn(&std::mem::take(&mut self.found)));
         tokens.push(self.chat.end_token());
         let stop = if tokens.len() > max_tokens { Stop::Length } else { Stop::EndToken };
         tokens.truncate(max_tokens);

@@ -8,7 +8,7 @@ use hypereyes_domain::EntityId;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use super::{Pack, fold};
+use super::{Pack, Relation, fold};
 
 /// One layer of a world. Entities keep their ids and pictures; all else is asked here.
 #[derive(Debug)]
@@ -90,15 +90,24 @@ impl Layer {
         near.iter().map(|&other| self.pack.entities[other].id.clone()).collect()
     }
 
-    pub(crate) fn pack(&self) -> &Pack {
-        &self.pack
+    /// Relations in the order of the pack; layers do not change them.
+    pub fn relations(&self) -> &[Relation] {
+        &self.pack.relations
     }
 
-    pub(crate) fn name_at(&self, entity: usize) -> &str {
+    /// What the entity of a number is called here; numbers are places in [`Layer::entities`].
+    ///
+    /// # Panics
+    /// There is no entity of that number.
+    pub fn name_at(&self, entity: usize) -> &str {
         &self.pack.entities[self.names[entity]].name
     }
 
-    pub(crate) fn fact_at(&self, entity: usize, relation: usize) -> &str {
+    /// The value that the entity of a number has of the relation of a number (a place in [`Layer::relations`]).
+    ///
+    /// # Panics
+    /// There is no such entity or relation.
+    pub fn fact_at(&self, entity: usize, relation: usize) -> &str {
         &self.pack.entities[self.facts[relation][entity]].facts[relation]
     }
 
@@ -139,7 +148,7 @@ fn cycle(count: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use crate::world::World;
+    use crate::World;
     use std::collections::BTreeMap;
 
     fn world() -> World {

@@ -1,9 +1,12 @@
 //! World packs: a closed world of entities, facts about them and one picture of each. In: a folder (its `README.md` in
 //! `worlds/countries` describes the format) or the pack compiled in; out: entities, relations, pictures and seeded
-//! counterfactual layers. Knows no question and no index.
+//! counterfactual layers. Knows no question, no index and no search.
 
+pub mod cache;
+pub mod document;
 mod layer;
 mod load;
+pub mod metrics;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,6 +17,7 @@ use hypereyes_pictures::RgbImage;
 
 use crate::cache::Cache;
 
+pub use document::Document;
 pub use layer::Layer;
 pub use load::WorldError;
 

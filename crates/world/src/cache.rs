@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::metrics::EVICTIONS;
 
 /// Values by seed; the least recently used make room.
-pub(crate) struct Cache<V> {
+pub struct Cache<V> {
     capacity: usize,
     /// The `what` label of the eviction counter.
     what: &'static str,
@@ -25,17 +25,18 @@ struct Inner<V> {
 }
 
 impl<V: Clone> Cache<V> {
-    pub(crate) fn new(capacity: usize, what: &'static str) -> Self {
+    /// An empty cache for `capacity` values, at least one; `what` labels its evictions.
+    pub fn new(capacity: usize, what: &'static str) -> Self {
         Self { capacity: capacity.max(1), what, inner: Mutex::new(Inner { slots: HashMap::new(), order: VecDeque::new() }) }
     }
 
     /// The value if it has been made; never makes or waits.
-    pub(crate) fn ready(&self, seed: u64) -> Option<V> {
+    pub fn ready(&self, seed: u64) -> Option<V> {
         self.inner.lock().slots.get(&seed)?.get().cloned()
     }
 
     /// The value; made by one caller outside the lock, awaited by the others that want the same one.
-    pub(crate) fn get(&self, seed: u64, make: impl FnOnce() -> V) -> V {
+    pub fn get(&self, seed: u64, make: impl FnOnce() -> V) -> V {
         let slot = self.slot(seed);
         slot.get_or_init(make).clone()
     }

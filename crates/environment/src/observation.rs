@@ -3,8 +3,8 @@
 
 use hypereyes_domain::Area;
 
-use crate::backend::{Hit, SearchError};
 use crate::metrics::HIT_CUT;
+use crate::search::{Hit, SearchError};
 
 /// A search that found nothing.
 pub const NO_INFORMATION: &str = "no relevant information\n";
@@ -12,31 +12,36 @@ pub const NO_INFORMATION: &str = "no relevant information\n";
 pub const SEARCH_FAILED: &str = "search failed\n";
 /// An image id that the registry does not have.
 pub const UNKNOWN_ID: &str = "unknown image id\n";
+/// Said of a label whose area had no inside.
+pub const CROP_FAILED: &str = "crop failed";
 /// No area of the call had an inside.
 pub const ALL_CROPS_FAILED: &str = "all crops failed\n";
 /// A text search without a usable query.
 pub const NO_QUERY: &str = "no valid keywords\n";
+
+/// A visit that names no page.
+pub const NO_PAGE: &str = "no page is named\n";
 
 /// Why crops failed whose edges are in the wrong order or the same.
 pub const BOX_ORDER: &str = "a box is [x1,y1,x2,y2] with x1 < x2 and y1 < y2\n";
 /// Why other crops failed.
 pub const BOX_SMALL: &str = "a box has at least one pixel inside\n";
 
-/// Which tool's results are written.
+/// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tool {
-    /// `text_search`: `1. 0.83 currency: peso is Mexico's currency`.
+pub enum Style {
+    /// Of texts: `1. 0.83 currency: peso is Mexico's currency`.
     Text,
-    /// `image_search`: `1. 0.97 Mexico`.
+    /// Of pictures: `1. 0.97 Mexico`.
     Image,
 }
 
-impl Tool {
+impl Style {
     /// Relevance of a hit: its score, or what the reference shows where a score is missing.
     pub fn relevance(self, hit: &Hit) -> f64 {
         let missing = match self {
-            Tool::Text => 0.0,
-            Tool::Image => 0.8,
+            Style::Text => 0.0,
+            Style::Image => 0.8,
         };
         hit.score.filter(|score| score.is_finite()).unwrap_or(missing)
     }
@@ -47,7 +52,7 @@ pub type Outcome = Result<Vec<Hit>, SearchError>;
 
 /// The lines of one search: numbered hits, or one line that says there are none. Each part of a hit is cut after
 /// `max_chars` characters, and counted.
-pub fn results(tool: Tool, outcome: &Outcome, max_chars: usize) -> String {
+pub fn results(style: Style, outcome: &Outcome, max_chars: usize) -> String {
     let hits = match outcome {
         Err(_) => return SEARCH_FAILED.to_owned(),
         Ok(hits) if hits.is_empty() => return NO_INFORMATION.to_owned(),
@@ -55,7 +60,7 @@ pub fn results(tool: Tool, outcome: &Outcome, max_chars: usize) -> String {
     };
     let mut text = String::new();
     for (number, hit) in hits.iter().enumerate() {
-        text.push_str(&format!("{}. {:.2}", number + 1, tool.relevance(hit)));
+        text.push_str(&format!("{}. {:.2}", number + 1, style.relevance(hit)));
         let title = cut(&hit.title, max_chars);
         if !title.is_empty() {
             text.push(' ');
@@ -63,7 +68,7 @@ pub fn results(tool: Tool, outcome: &Outcome, max_chars: usize) -> String {
         }
         let content = cut(&hit.content, max_chars);
         if !content.is_empty() {
-            text.push_str(if tool == Tool::Text && !title.is_empty() { ": " } else { " " });
+            text.push_str(if style == Style::Text && !title.is_empty() { ": " } else { " " });
             text.push_str(content);
         }
         if let Some(detail) = hit.detail.as_deref().filter(|detail| !detail.is_empty()) {
@@ -77,10 +82,10 @@ pub fn results(tool: Tool, outcome: &Outcome, max_chars: usize) -> String {
 
 /// The body of an image round: a block per label that was searched, then a line per label whose crop failed. The header
 /// with both lists is written only where asked for.
-pub fn image_body(searched: &[(String, Outcome)], failed: &[String], header: bool, max_chars: usize) -> String {
+pub fn image_body(searched: &[(&str, &Outcome)], failed: &[&str], header: bool, max_chars: usize) -> String {
     let mut body = String::new();
     if header {
-        let labels: Vec<&str> = searched.iter().map(|(label, _)| label.as_str()).collect();
+        let labels: Vec<&str> = searched.iter().map(|(label, _)| *label).collect();
         body.push_str(&format!("found {}", labels.join(" ")));
         if !failed.is_empty() {
             body.push_str(&format!("; failed {}", failed.join(" ")));
@@ -88,10 +93,10 @@ pub fn image_body(searched: &[(String, Outcome)], failed: &[String], header: boo
         body.push('\n');
     }
     for (label, outcome) in searched {
-        body.push_str(&format!("{label}\n{}", results(Tool::Image, outcome, max_chars)));
+        body.push_str(&format!("{label}\n{}", results(Style::Image, outcome, max_chars)));
     }
     for label in failed {
-        body.push_str(&format!("{label} crop failed\n"));
+        body.push_str(&format!("{label} {CROP_FAILED}\n"));
     }
     body
 }
@@ -103,10 +108,23 @@ pub fn crop_reasons(areas: &[Area]) -> String {
     [(order, BOX_ORDER), (small, BOX_SMALL)].into_iter().filter(|(said, _)| *said).map(|(_, line)| line).collect()
 }
 
-/// The body of a text round: a numbered block per query, in order.
-pub fn text_body(outcomes: &[Outcome], max_chars: usize) -> String {
-    let block = |(number, outcome): (usize, &Outcome)| format!("{}\n{}", number + 1, results(Tool::Text, outcome, max_chars));
-    outcomes.iter().enumerate().map(block).collect()
+/// The body of a text round: a block per query under its number, in order.
+pub fn text_body<'a>(searched: impl Iterator<Item = (&'a str, &'a Outcome)>, max_chars: usize) -> String {
+    searched.map(|(number, outcome)| format!("{number}\n{}", results(Style::Text, outcome, max_chars))).collect()
+}
+
+/// The body of a round that read pages: a block per page under its number, in order. Title, text and detail are each cut after
+/// `max_chars` characters, and counted.
+pub fn page_body<'a>(read: impl Iterator<Item = (&'a str, &'a Outcome)>, max_chars: usize) -> String {
+    let page = |outcome: &Outcome| match outcome.as_deref() {
+        Err(_) => SEARCH_FAILED.to_owned(),
+        Ok([]) => NO_INFORMATION.to_owned(),
+        Ok([page, ..]) => {
+            let parts = [Some(&page.title), Some(&page.content), page.detail.as_ref()];
+            parts.into_iter().flatten().filter(|part| !part.is_empty()).map(|part| format!("{}\n", cut(part, max_chars))).collect()
+        }
+    };
+    read.map(|(number, outcome)| format!("{number}\n{}", page(outcome))).collect()
 }
 
 /// The whole observation: the body in its tags, the question again, a hint on a line of its own.
@@ -141,14 +159,14 @@ mod tests {
 
     #[test]
     fn rounds_read_as_the_tokenizer_expects() {
-        let searched = [("img_1".to_owned(), Ok(vec![hit("Mexico", "", 0.97), hit("Italy", "", 0.5)])), ("img_3".to_owned(), Ok(vec![]))];
-        let failed = ["img_2".to_owned()];
+        let (two, none): (Outcome, Outcome) = (Ok(vec![hit("Mexico", "", 0.97), hit("Italy", "", 0.5)]), Ok(vec![]));
+        let (searched, failed) = ([("img_1", &two), ("img_3", &none)], ["img_2"]);
         let body = "img_1\n1. 0.97 Mexico\n2. 0.50 Italy\nimg_3\nno relevant information\nimg_2 crop failed\n";
         assert_eq!(image_body(&searched, &failed, false, 99), body);
         assert_eq!(image_body(&searched, &failed, true, 99), format!("found img_1 img_3; failed img_2\n{body}"));
         let down = Err(SearchError::Tool { tool: "text", reason: "down".into() });
-        let outcomes = [Ok(vec![hit("currency", "peso is Mexico's currency", 0.83)]), down];
-        assert_eq!(text_body(&outcomes, 99), "1\n1. 0.83 currency: peso is Mexico's currency\n2\nsearch failed\n");
+        let outcomes = [("1", &Ok(vec![hit("currency", "peso is Mexico's currency", 0.83)])), ("2", &down)];
+        assert_eq!(text_body(outcomes.into_iter(), 99), "1\n1. 0.83 currency: peso is Mexico's currency\n2\nsearch failed\n");
         assert_eq!(wrap("b\n", "Q?", Some("one call left")), "<tool_response>b\n</tool_response>Q?\none call left");
         assert_eq!(wrap("b\n", "Q?", None), "<tool_response>b\n</tool_response>Q?");
     }
@@ -156,7 +174,7 @@ mod tests {
     #[test]
     fn long_texts_are_cut_between_characters() {
         let outcome = Ok(vec![hit("title", "\u{e9}\u{e9}\u{e9}\u{e9}", 1.0)]);
-        assert_eq!(results(Tool::Text, &outcome, 3), "1. 1.00 tit: \u{e9}\u{e9}\u{e9}\n");
+        assert_eq!(results(Style::Text, &outcome, 3), "1. 1.00 tit: \u{e9}\u{e9}\u{e9}\n");
     }
 
     /// The family `format_observation`: what is shown of which item. A null title, which the reference shows as the word
@@ -169,8 +187,8 @@ mod tests {
         for case in cases {
             let outcome: Outcome = Ok(serde_json::from_value(case["items"].clone()).expect("items are hits"));
             let expected = &case["expected"];
-            for (tool, scores) in [(Tool::Text, "text_scores_shown"), (Tool::Image, "image_scores_shown")] {
-                let text = results(tool, &outcome, 8000);
+            for (style, scores) in [(Style::Text, "text_scores_shown"), (Style::Image, "image_scores_shown")] {
+                let text = results(style, &outcome, 8000);
                 assert_eq!(text == NO_INFORMATION, expected["single_no_information_text"] == true, "{text}");
                 let mut rest = text.as_str();
                 for (number, score) in expected[scores].as_array().expect("a list").iter().enumerate() {

@@ -5,8 +5,9 @@ use hypereyes_domain::Call;
 use serde_json::Value;
 
 use crate::call::read_call;
-pub use crate::call::{MAX_AREAS, MAX_QUERIES, Note, Refusal};
+pub use crate::call::{Note, Refusal};
 use crate::tags::{Reading, read_tags};
+use crate::tools::Tools;
 
 /// One assistant turn, read.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,13 +33,13 @@ pub enum Action {
     None,
 }
 
-/// Reads a turn.
-pub fn parse_turn(text: &str) -> Turn {
+/// Reads a turn of a policy that may call `tools`.
+pub fn parse_turn(text: &str, tools: &Tools) -> Turn {
     let tags = read_tags(text, Reading::Strict);
     let mut notes = Vec::new();
     let action = match (tags.answer, tags.call) {
         (Some(answer), _) if !answer.is_empty() => Action::Answer(answer),
-        (_, Some(call)) if !is_falsy(&call) => match read_call(&call, &mut notes) {
+        (_, Some(call)) if !is_falsy(&call) => match read_call(&call, tools, &mut notes) {
             Ok(call) => Action::Call(call),
             Err(refusal) => Action::BadCall(refusal),
         },
@@ -49,10 +50,7 @@ pub fn parse_turn(text: &str) -> Turn {
 
 /// The answer of a turn that was cut off: only one that was closed counts.
 pub fn closed_answer(text: &str) -> Option<String> {
-    match parse_turn(text).action {
-        Action::Answer(answer) => Some(answer),
-        _ => None,
-    }
+    read_tags(text, Reading::Strict).answer.filter(|answer| !answer.is_empty())
 }
 
 /// A call that says nothing ends the episode like no call at all.
@@ -70,17 +68,20 @@ fn is_falsy(call: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hypereyes_domain::Area;
+    use crate::tools::{MAX_AREAS, MAX_QUERIES};
+    use hypereyes_domain::{Area, TEXT_SEARCH};
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{RngCore, SeedableRng};
 
     fn action(text: &str) -> Action {
-        parse_turn(text).action
+        parse_turn(text, &Tools::default()).action
     }
 
     fn queries(text: &str) -> Vec<String> {
         match action(text) {
-            Action::Call(Call::TextSearch { queries }) => queries,
+            Action::Call(Call { tool, arguments, .. }) if tool == TEXT_SEARCH => {
+                serde_json::from_value(arguments["input"].clone()).expect("a list of texts")
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -90,7 +91,7 @@ mod tests {
         assert_eq!(action("<reason>r</reason><answer> Paris </answer><|im_end|>"), Action::Answer("Paris".into()));
         assert_eq!(action("<answer>Paris<|im_end|>"), Action::None);
         assert_eq!(action("<answer>  </answer>"), Action::None);
-        assert_eq!(parse_turn("<reason> why </reason>").reason.as_deref(), Some("why"));
+        assert_eq!(parse_turn("<reason> why </reason>", &Tools::default()).reason.as_deref(), Some("why"));
         assert_eq!(closed_answer("<answer>Paris</answer> and"), Some("Paris".into()));
         assert_eq!(closed_answer("<think>maybe <answer>Paris</answer> or"), None);
     }
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn areas_are_lists_of_four_numbers() {
         let area = |json: &str| action(&format!("<tool_call>{{\"name\":\"image_search\",\"arguments\":{json}}}</tool_call>"));
-        let call = |image_id: &str, areas| Action::Call(Call::ImageSearch { image_id: image_id.into(), areas });
+        let call = |image_id: &str, areas: Vec<Area>| Action::Call(Call::image_search(image_id, &areas));
         assert_eq!(area("{}"), call("img_0", vec![]));
         assert_eq!(area(r#"{"image_id":" img_2 ","area":[]}"#), call("img_2", vec![]));
         assert_eq!(area(r#"{"area":[[0,-1,0.5,2]]}"#), call("img_0", vec![Area::from([0.0, -1.0, 0.5, 2.0])]));
@@ -128,7 +129,7 @@ mod tests {
             assert!(matches!(area(&format!("{{\"area\":{bad}}}")), Action::BadCall(_)), "{bad}");
         }
         let many = format!("{{\"area\":[{}]}}", vec!["[0,0,1,1]"; 100].join(","));
-        assert!(matches!(area(&many), Action::Call(Call::ImageSearch { areas, .. }) if areas.len() == MAX_AREAS));
+        assert!(matches!(area(&many), Action::Call(call) if call.searches as usize == MAX_AREAS));
     }
 
     #[test]
@@ -184,7 +185,7 @@ mod tests {
                 }
             }
             let text = String::from_utf8_lossy(&bytes);
-            let _ = (parse_turn(&text), read_tags(&text, Reading::Compat));
+            let _ = (parse_turn(&text, &Tools::all()), read_tags(&text, Reading::Compat));
         }
         let deep = format!("<tool_call>{}", "[".repeat(200_000));
         assert_eq!(action(&deep), Action::None);

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Call, Ending};
+use hypereyes_domain::Ending;
+use hypereyes_environment::{EnvConfig, Episode, Hit, Search, SearchError, SearchFuture, Step};
 use hypereyes_pictures::RgbImage;
-use hypereyes_search::{EmbeddedSearch, EnvConfig, Episode, Hit, Limited, LimitsConfig, Search, SearchError, SearchFuture, Step, World};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ fn number(value: &Value) -> u32 {
 
 #[tokio::test]
 async fn golden_episodes_go_as_in_the_reference() {
-    let golden: Value = serde_json::from_str(include_str!("data/golden.json")).expect("the file is JSON");
+    let golden: Value = serde_json::from_str(include_str!("../data/golden.json")).expect("the file is JSON");
     let cases = golden["env_steps"].as_array().expect("a list of cases");
     assert_eq!(cases.len(), 14);
     for case in cases {
@@ -122,7 +122,10 @@ async fn a_failed_crop_burns_its_label_and_does_not_count_as_a_search() {
         "<tool_response>img_1\n1. 0.80 hit content\nimg_3\n1. 0.80 hit content\nimg_2 crop failed\na box is [x1,y1,x2,y2] with x1 < x2 and y1 < y2\n</tool_response>Q?"
     );
     assert_eq!((pictures.len(), round.searches, round.failed_searches), (2, 2, 0));
-    assert_eq!(round.call.as_deref().map(Call::searches), Some(3));
+    assert_eq!(round.call.as_deref().map(|call| call.searches), Some(3));
+    let found: Vec<(&str, Option<&str>)> = round.found.iter().map(|found| (found.label.as_str(), found.note.as_deref())).collect();
+    assert_eq!(found, [("img_1", None), ("img_2", Some("crop failed")), ("img_3", None)], "in the order of the areas");
+    assert_eq!((round.found[0].hits[0].title.as_str(), round.found[0].hits[0].score), ("hit", 0.8));
 }
 
 #[tokio::test]
@@ -148,35 +151,4 @@ async fn calls_beyond_the_limit_of_rounds_are_not_run() {
         assert!(matches!(episode.step(call).await, Step::Observed { .. }));
     }
     assert_eq!(episode.step(call).await, Step::Done { ending: Ending::TurnLimit, answer: None });
-}
-
-/// The whole of it: a picture of two flags, one image round, one text round, the answer; in a layer whose names and facts
-/// are not the world's.
-#[tokio::test]
-async fn an_episode_in_the_embedded_world_finds_its_answer() {
-    let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
-    let layer = world.layer(11);
-    let mut picture = RgbImage::new(128, 48);
-    for (left, id) in [(0, "mx"), (64, "jp")] {
-        for (x, y, pixel) in world.picture(&id.into()).expect("has a picture").enumerate_pixels() {
-            picture.put_pixel(left + x, y, *pixel);
-        }
-    }
-    let search = Arc::new(Limited::new(EmbeddedSearch::new(world.clone()), &LimitsConfig::default()));
-    let mut episode = Episode::new(EnvConfig::default(), search, 11, "Which currency?", vec![picture.into()]);
-    let call = r#"<tool_call>{"name":"image_search","arguments":{"area":[[0,0,0.5,1],[0.5,0,1,1]]}}</tool_call>"#;
-    let Step::Observed { text, pictures, .. } = episode.step(call).await else { panic!("a call") };
-    let name = |id: &str| layer.name(&id.into()).expect("known").to_owned();
-    assert_eq!(pictures.len(), 2);
-    assert!(
-        text.contains(&format!("img_1\n1. 1.00 {}\n", name("mx"))) && text.contains(&format!("img_2\n1. 1.00 {}\n", name("jp"))),
-        "{text}"
-    );
-    let call = format!(r#"<tool_call>{{"name":"text_search","arguments":{{"input":["{} currency"]}}}}</tool_call>"#, name("jp"));
-    let Step::Observed { text, round, .. } = episode.step(&call).await else { panic!("a call") };
-    let currency = layer.fact(&"jp".into(), "currency").expect("known");
-    assert!(text.contains(&format!(" currency: {currency} is {}'s currency\n", name("jp"))), "{text}");
-    assert_eq!((round.searches, round.failed_searches), (1, 0));
-    let end = episode.step(&format!("<answer>{currency}</answer><|im_end|>")).await;
-    assert_eq!(end, Step::Done { ending: Ending::Answered, answer: Some(currency.to_owned()) });
 }

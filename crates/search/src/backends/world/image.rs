@@ -255,9 +255,9 @@ fn opponent([red, green, blue]: Cell) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::World;
     use hypereyes_domain::Area;
     use hypereyes_pictures::{Filter, crop, resize};
+    use hypereyes_world::World;
     use rayon::prelude::*;
 
     const SIZES: [(u32, u32); 8] = [(96, 64), (64, 128), (192, 64), (64, 64), (38, 42), (42, 126), (126, 42), (64, 48)];

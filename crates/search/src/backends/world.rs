@@ -1,15 +1,25 @@
 //! The embedded search: a world answers by itself, without any service. In: a world; out: a [`Search`]. Indexes of layers
 //! are built when first asked for and kept within a bound. Knows no turn.
 
+pub mod image;
+pub mod text;
+
 use std::sync::Arc;
 
+use hypereyes_environment::{Hit, Search, SearchError, SearchFuture};
 use hypereyes_pictures::RgbImage;
+use hypereyes_world::World;
+use hypereyes_world::cache::Cache;
 
-use crate::backend::{Hit, Search, SearchError, SearchFuture};
-use crate::cache::Cache;
-use crate::image::ImageIndex;
-use crate::text::TextIndex;
-use crate::world::World;
+use super::BackEnd;
+use image::ImageIndex;
+use text::TextIndex;
+
+/// What settings call it.
+pub(crate) const NAME: &str = "world";
+/// The world as a back end.
+pub(super) const BACK_END: BackEnd =
+    BackEnd { name: NAME, text: true, image: true, open: |opening| Ok(Arc::new(EmbeddedSearch::new((opening.world)()?))) };
 
 /// Hits that a search gives at most; episodes show fewer.
 const HITS: usize = 10;
@@ -84,6 +94,15 @@ impl Search for EmbeddedSearch {
             tokio::task::spawn_blocking(move || inner.search_image(layer, &picture)).await.map_err(|error| failed("image", error))
         })
     }
+
+    /// An entity's page, by its name: everything that is said of it.
+    fn page<'a>(&'a self, layer: u64, address: &'a str) -> SearchFuture<'a> {
+        let layer = self.inner.world.layer(layer);
+        let named = layer.entity_named(address).and_then(|id| layer.entities().position(|known| known == id));
+        let page =
+            named.map(|entity| Hit { title: layer.name_at(entity).to_owned(), content: text::page(&layer, entity), ..Hit::default() });
+        Box::pin(std::future::ready(Ok(page.into_iter().collect())))
+    }
 }
 
 fn failed(tool: &'static str, error: impl std::fmt::Display) -> SearchError {
@@ -103,6 +122,17 @@ mod tests {
             let hits = search.image(seed, picture.clone()).await.expect("searches");
             assert_eq!(Some(hits[0].title.as_str()), world.layer(seed).name(&"mx".into()));
         }
+    }
+
+    #[tokio::test]
+    async fn an_entity_has_a_page_by_its_name_in_the_layer() {
+        let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
+        let search = EmbeddedSearch::new(world.clone());
+        let page = search.page(0, "mexico").await.expect("reads");
+        assert_eq!((page.len(), page[0].title.as_str()), (1, "Mexico"));
+        assert_eq!(page[0].content.lines().count(), world.relations().len());
+        assert!(page[0].content.contains("peso is Mexico's currency"), "{}", page[0].content);
+        assert!(search.page(0, "Atlantis").await.expect("reads").is_empty());
     }
 
     #[tokio::test]

@@ -8,13 +8,14 @@
 
 use std::sync::Arc;
 
+use hypereyes_world::document::profile_values;
+use hypereyes_world::{Document, Layer};
 use tantivy::query::{BooleanQuery, BoostQuery, DisjunctionMaxQuery, Occur, Query, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption, Schema, SchemaBuilder, TextFieldIndexing, TextOptions};
 use tantivy::tokenizer::{AsciiFoldingFilter, TextAnalyzer, WhitespaceTokenizer};
 use tantivy::{Index, Searcher, TantivyDocument, TantivyError, Term, collector::TopDocs};
 
 use crate::metrics::QUERY_CUT;
-use crate::world::Layer;
 
 /// Words of a query that are searched; the rest is dropped and counted.
 pub const MAX_WORDS: usize = 32;
@@ -72,8 +73,7 @@ impl TextIndex {
         let index = Index::create_in_ram(schema);
         index.tokenizers().register("words", analyzer.clone());
         let mut writer = tantivy::indexer::SingleSegmentIndexWriter::<TantivyDocument>::new(index, BUILD_BYTES)?;
-        let pack = layer.pack();
-        for entity in 0..pack.entities.len() {
+        for entity in 0..layer.entities().len() {
             for slot in 0..slots(&layer) {
                 writer.add_document(document(&layer, entity, slot, fields, &mut analyzer))?;
             }
@@ -106,7 +106,7 @@ impl TextIndex {
         Ok(top
             .into_iter()
             .map(|(score, address)| {
-                let (title, content) = texts(&self.layer, address.doc_id as usize / slots, address.doc_id as usize % slots);
+                let Document { title, content } = text(&self.layer, address.doc_id as usize / slots, address.doc_id as usize % slots);
                 let relevance = if best > 0.0 { f64::from(score / best).clamp(0.0, 1.0) } else { 0.0 };
                 Found { title, content, relevance }
             })
@@ -215,7 +215,7 @@ fn schema() -> (Schema, Fields) {
 
 /// Documents per entity: its profile and one per relation. Document numbers follow from it.
 fn slots(layer: &Layer) -> usize {
-    layer.pack().relations.len() + 1
+    layer.relations().len() + 1
 }
 
 fn document(layer: &Layer, entity: usize, slot: usize, fields: Fields, analyzer: &mut TextAnalyzer) -> TantivyDocument {
@@ -227,29 +227,24 @@ fn document(layer: &Layer, entity: usize, slot: usize, fields: Fields, analyzer:
             let name = analysed(layer.name_at(entity), analyzer).join(" ");
             document.add_text(fields.name, &name);
             document.add_text(fields.subject, &name);
-            document.add_text(fields.label, plain_words(&layer.pack().relations[relation].label));
+            document.add_text(fields.label, plain_words(&layer.relations()[relation].label));
             document.add_text(fields.value, plain_words(layer.fact_at(entity, relation)));
         }
     }
     document
 }
 
-/// Title and content of a document.
-fn texts(layer: &Layer, entity: usize, slot: usize) -> (String, String) {
-    let name = layer.name_at(entity);
+/// A document by the number that it has among those of its entity.
+fn text(layer: &Layer, entity: usize, slot: usize) -> Document {
     match slot.checked_sub(1) {
-        None => ("profile".to_owned(), format!("{} are {name}'s facts", profile_values(layer, entity))),
-        Some(relation) => {
-            let label = &layer.pack().relations[relation].label;
-            (label.clone(), format!("{} is {name}'s {label}", layer.fact_at(entity, relation)))
-        }
+        None => Document::of_profile(layer, entity),
+        Some(relation) => Document::of_fact(layer, entity, relation),
     }
 }
 
-/// Values of the askable relations, in the order of the world.
-fn profile_values(layer: &Layer, entity: usize) -> String {
-    let askable = layer.pack().relations.iter().enumerate().filter(|(_, relation)| relation.askable);
-    askable.map(|(number, _)| layer.fact_at(entity, number)).collect::<Vec<_>>().join(", ")
+/// Everything that is said of an entity, a line per relation.
+pub(super) fn page(layer: &Layer, entity: usize) -> String {
+    (1..slots(layer)).map(|slot| text(layer, entity, slot).content).collect::<Vec<_>>().join("\n")
 }
 
 /// Lower-case words joined by blanks: runs of letters and digits. A point or comma between digits stays (4.2 and 2.4
@@ -280,7 +275,7 @@ fn plain_words(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::World;
+    use hypereyes_world::World;
     use rayon::prelude::*;
     use std::collections::HashMap;
 
@@ -305,7 +300,7 @@ mod tests {
                 for (number, relation) in world.relations().iter().enumerate() {
                     let query = format!("{} {}", layer.name_at(entity), relation.label);
                     let (content, relevance) = first(&index, &query);
-                    assert_eq!(content, texts(&layer, entity, number + 1).1, "layer {seed}: {query}");
+                    assert_eq!(content, text(&layer, entity, number + 1).content, "layer {seed}: {query}");
                     assert!((0.4..=1.0).contains(&relevance), "{query}: {relevance}");
                 }
             }
@@ -331,7 +326,7 @@ mod tests {
                         for ((a, b), entities) in holders.iter().filter(|(_, entities)| entities.len() == 1) {
                             asked += 1;
                             let (content, _) = first(&index, &format!("{a} {b}"));
-                            if content != texts(&layer, entities[0], 0).1 {
+                            if content != text(&layer, entities[0], 0).content {
                                 wrong.push(format!("{a} {b}: {content}"));
                             }
                         }

@@ -33,6 +33,15 @@ impl BoxUnits {
         }
     }
 
+    /// What edges are, in the words of a description.
+    pub fn edges(self) -> &'static str {
+        match self {
+            Self::Ratio => "ratios of width and height, 0 to 1",
+            Self::Thousandths => "thousandths of width and height, 0 to 1000",
+            Self::Pixels => "pixels of the picture",
+        }
+    }
+
     /// A box as ratios, on a picture that the policy sees in `size` (width, height).
     ///
     /// # Errors
@@ -70,8 +79,7 @@ impl BoxUnits {
 
     fn expected(self, (width, height): (u32, u32)) -> String {
         match self {
-            Self::Ratio => "ratios of width and height, 0 to 1".into(),
-            Self::Thousandths => "thousandths of width and height, 0 to 1000".into(),
+            Self::Ratio | Self::Thousandths => self.edges().into(),
             Self::Pixels => format!("pixels of a picture of {width} x {height}"),
         }
     }

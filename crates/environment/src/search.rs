@@ -38,7 +38,7 @@ pub enum SearchError {
     /// The backend failed.
     #[error("the {tool} search failed: {reason}; the search backend's own log says more")]
     Tool {
-        /// `text` or `image`.
+        /// `text`, `image` or `page`.
         tool: &'static str,
         /// What happened.
         reason: String,
@@ -46,7 +46,7 @@ pub enum SearchError {
     /// It took too long, waiting for its turn included.
     #[error("the {tool} search took longer than {after:?}; raise its deadline or its concurrency")]
     Timeout {
-        /// `text` or `image`.
+        /// `text`, `image` or `page`.
         tool: &'static str,
         /// The deadline.
         after: Duration,
@@ -73,6 +73,12 @@ pub trait Search: Send + Sync {
 
     /// Searches for what a picture shows.
     fn image(&self, layer: u64, picture: Arc<RgbImage>) -> SearchFuture<'_>;
+
+    /// Reads the page of an address or of a hit's title: one hit with its text, or none where there is no such page. Default: this
+    /// back end reads no pages.
+    fn page<'a>(&'a self, _layer: u64, _address: &'a str) -> SearchFuture<'a> {
+        Box::pin(async { Err(SearchError::Tool { tool: "page", reason: "this back end reads no pages".into() }) })
+    }
 }
 
 #[cfg(test)]

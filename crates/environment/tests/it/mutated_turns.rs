@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use hypereyes_domain::{Accuracy, Area, Call, Course, Ending, Reference, Round, Task, TaskKind};
+use hypereyes_environment::{Action, BoxUnits, EnvConfig, Episode, Hit, Search, SearchFuture, Step, Tools, parse_turn};
 use hypereyes_pictures::RgbImage;
 use hypereyes_scoring::{AliasJudge, TraceConfig, candidate, score_group};
-use hypereyes_search::{Action, BoxUnits, EnvConfig, Episode, Hit, Search, SearchFuture, Step, parse_turn};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -142,11 +142,7 @@ fn task() -> Task {
 async fn no_mutated_turn_panics_or_is_paid_above_an_honest_success() {
     let mut draws = Draws(ChaCha8Rng::seed_from_u64(17));
     let reference = Reference { rounds: 2, searches: 4 };
-    let honest = Course {
-        rounds: vec![Round { call: None, searches: 2, failed_searches: 0 }; 2],
-        ending: Ending::Answered,
-        answer: Some("Paris".into()),
-    };
+    let honest = Course { rounds: vec![Round::counted(2, 0); 2], ending: Ending::Answered, answer: Some("Paris".into()) };
     let (task, trace) = (task(), TraceConfig { wrong_in_band_bonus: 0.05, ..TraceConfig::default() });
     let (mut turns, mut lucky, mut searchers, mut idle) = (0, 0, 0, 0);
     while turns < TURNS {
@@ -206,6 +202,7 @@ fn nothing_inside_a_thought_acts() {
         "the <answer> tag ",
         "the <tool_call> tag ",
     ];
+    let tools = Tools::default();
     let (mut answers, mut calls) = (0, 0);
     for _ in 0..TURNS {
         let mut turn = String::new();
@@ -229,13 +226,13 @@ fn nothing_inside_a_thought_acts() {
         if draws.below(4) == 0 {
             turn.push_str(&format!("<think>{}", words(&mut draws, &INSIDE, 5)));
         }
-        match parse_turn(&turn).action {
+        match parse_turn(&turn, &tools).action {
             Action::Answer(answer) => {
                 assert!(!answer.contains("INSIDE"), "{turn}");
                 answers += 1;
             }
             Action::Call(call) => {
-                assert_eq!(call, Call::TextSearch { queries: vec!["outside".into()] }, "{turn}");
+                assert_eq!(call, Call::text_search(&["outside"]), "{turn}");
                 calls += 1;
             }
             Action::BadCall(refusal) => panic!("{turn}: {}", refusal.message),
