@@ -7,14 +7,13 @@ use std::time::Duration;
 use hypereyes_chassis::backoff::Backoff;
 use hypereyes_chassis::shutdown::drain;
 use hypereyes_chassis::{BadInput, Shutdown};
-use hypereyes_domain::Failure;
+use hypereyes_domain::{Failure, Lease, Leased};
 use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::leases::Leases;
 use crate::metrics::{LEASES, RECONNECTS, WAITS};
-use crate::service::{Lease, Leased};
 use crate::worker::Worker;
 
 /// Shortest and longest pause before asking again, whatever the learner says.
@@ -65,7 +64,7 @@ pub async fn lease(
             }
             Ok(Leased::Wait { after, reason }) => {
                 backoff.reset();
-                counter!(WAITS, "reason" => reason).increment(1);
+                counter!(WAITS, "reason" => reason.label()).increment(1);
                 after.clamp(PAUSES.0, PAUSES.1)
             }
             Ok(Leased::Finished) => {

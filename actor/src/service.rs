@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use hypereyes_chassis::{BadInput, Security};
 use hypereyes_domain::{
-    ActorId, Failure, GroupId, PictureId, PolicyVersion, RolloutGroup, Sampling, ScoredGroup, Task, TaughtGroup, TeacherLogprobs,
+    ActorId, Answer, Failure, GroupId, Leased, PictureId, PolicyVersion, Question, Receipt, RolloutGroup, ScoreSequence, ScoredGroup, Task,
+    TaughtGroup, TeacherLogprobs,
 };
 use hypereyes_proto::call::{INCARNATION, within};
 use hypereyes_proto::client::{LearnerClient, RewardClient};
-use hypereyes_proto::convert::{self, Invalid, ids};
-use hypereyes_proto::limits::{MAX_GROUP_SIZE, MAX_PICTURE_BYTES};
-use hypereyes_proto::{Answer, Question, ScoreSequence, TeacherPeer, client, v1};
+use hypereyes_proto::convert::{self, ids};
+use hypereyes_proto::limits::MAX_PICTURE_BYTES;
+use hypereyes_proto::{TeacherPeer, client, v1};
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status};
@@ -25,69 +26,6 @@ pub use hypereyes_proto::CallError;
 const SMALL: Duration = Duration::from_secs(10);
 /// Longest wait for an answer to a group or for pictures.
 const LARGE: Duration = Duration::from_secs(120);
-
-/// A lease: what to roll out, and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Lease {
-    /// Its name.
-    pub group: GroupId,
-    /// The task.
-    pub task: Task,
-    /// Rollouts to make, 1..=[`MAX_GROUP_SIZE`].
-    pub size: usize,
-    /// How to sample.
-    pub sampling: Sampling,
-    /// Seed of the group.
-    pub seed: u64,
-    /// Oldest version that may sample a token of it.
-    pub min_version: PolicyVersion,
-    /// The learner's life that it belongs to.
-    pub life: u32,
-}
-
-/// The learner's answer to a request for work.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Leased {
-    /// Work.
-    Lease(Box<Lease>),
-    /// None now.
-    Wait {
-        /// When to ask again.
-        after: Duration,
-        /// Why; a counter's label.
-        reason: &'static str,
-    },
-    /// None ever again.
-    Finished,
-}
-
-/// What became of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// It will be trained on.
-    Accepted,
-    /// It was handed in before.
-    Duplicate,
-    /// It is too old.
-    Stale,
-    /// The lease had expired.
-    Expired,
-    /// It does not fit together.
-    Invalid,
-}
-
-impl Receipt {
-    /// The counter's label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Duplicate => "duplicate",
-            Self::Stale => "stale",
-            Self::Expired => "expired",
-            Self::Invalid => "invalid",
-        }
-    }
-}
 
 /// The learner's answer to a heartbeat.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,24 +108,7 @@ impl Peers {
         const OP: &str = "lease";
         let request = v1::LeaseRequest { actor_id: self.actor.as_str().to_owned(), known_version: known.map(|version| version.0) };
         let reply = within(OP, SMALL, self.learner.clone().lease_task(self.own(request))).await?;
-        match reply.outcome {
-            Some(v1::lease_reply::Outcome::Lease(lease)) => {
-                let id = lease.group_id.clone();
-                let lease = lease_of(lease).map_err(|invalid| CallError::nonsense(OP, format!("lease {id:?}: {invalid}")))?;
-                Ok(Leased::Lease(Box::new(lease)))
-            }
-            Some(v1::lease_reply::Outcome::Wait(wait)) => {
-                let reason = match wait.reason() {
-                    v1::WaitReason::Backpressure => "backpressure",
-                    v1::WaitReason::EpochEnd => "epoch_end",
-                    v1::WaitReason::Paused => "paused",
-                    v1::WaitReason::Unspecified => "unsaid",
-                };
-                Ok(Leased::Wait { after: Duration::from_millis(wait.retry_after_ms), reason })
-            }
-            Some(v1::lease_reply::Outcome::Finished(_)) => Ok(Leased::Finished),
-            None => Err(CallError::nonsense(OP, "the reply is empty")),
-        }
+        Leased::try_from(reply).map_err(|invalid| CallError::nonsense(OP, invalid))
     }
 
     /// Says that this actor lives and works on `groups`.
@@ -239,17 +160,12 @@ impl Peers {
     pub async fn submit(&self, taught: &TaughtGroup) -> Result<Receipt, CallError> {
         const OP: &str = "submit";
         let receipt = within(OP, LARGE, self.learner.clone().submit(self.own(v1::TaughtGroup::from(taught.clone())))).await?;
-        match receipt.outcome() {
-            v1::ReceiptOutcome::Accepted => Ok(Receipt::Accepted),
-            v1::ReceiptOutcome::Duplicate => Ok(Receipt::Duplicate),
-            v1::ReceiptOutcome::Stale => Ok(Receipt::Stale),
-            v1::ReceiptOutcome::Expired => Ok(Receipt::Expired),
-            v1::ReceiptOutcome::Invalid => {
-                tracing::warn!(group = %taught.scored.group.id, detail = receipt.detail, "the learner finds a group invalid");
-                Ok(Receipt::Invalid)
-            }
-            v1::ReceiptOutcome::Unspecified => Err(CallError::nonsense(OP, "the receipt says nothing")),
+        let outcome =
+            Receipt::try_from(receipt.outcome()).map_err(|invalid| CallError::nonsense(OP, format!("the receipt's {invalid}")))?;
+        if outcome == Receipt::Invalid {
+            tracing::warn!(group = %taught.scored.group.id, detail = receipt.detail, "the learner finds a group invalid");
         }
+        Ok(outcome)
     }
 
     /// Has a group scored. Answers and costs are all that a score depends on, so tokens stay here: they are a hundred times as
@@ -291,48 +207,4 @@ fn secret() -> MetadataValue<Ascii> {
 
 fn messages(pictures: Vec<(PictureId, Bytes)>) -> Vec<v1::Picture> {
     pictures.into_iter().map(|(id, data)| v1::Picture { id: id.as_str().to_owned(), data }).collect()
-}
-
-fn lease_of(lease: v1::Lease) -> Result<Lease, Invalid> {
-    let size = lease.group_size as usize;
-    if size == 0 || size > MAX_GROUP_SIZE {
-        return Err(Invalid::new("group_size", format!("is {size}; 1..={MAX_GROUP_SIZE} are rolled out")));
-    }
-    let sampling = Sampling::of(lease.temperature, lease.top_p);
-    if !(0.0..=100.0).contains(&sampling.temperature) || !(0.0..=1.0).contains(&sampling.top_p) {
-        return Err(Invalid::new("sampling", format!("is {sampling:?}; temperatures 0..=100 and top_p 0..=1 are known")));
-    }
-    Ok(Lease {
-        group: ids::group("group_id", lease.group_id)?,
-        task: Task::try_from(lease.task.ok_or_else(|| Invalid::new("task", "is missing"))?)?,
-        size,
-        sampling,
-        seed: lease.seed,
-        min_version: PolicyVersion(lease.min_version),
-        life: lease.life,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn leases_that_cannot_be_rolled_out_are_named() {
-        let task = v1::Task { id: "t".into(), kind: 1, question: "q".into(), answers: vec!["a".into()], ..v1::Task::default() };
-        let good =
-            v1::Lease { group_id: "t@1".into(), task: Some(task), group_size: 2, temperature: 1.0, top_p: 1.0, ..v1::Lease::default() };
-        assert!(lease_of(good.clone()).is_ok());
-        let cases = [
-            ("group_size", v1::Lease { group_size: 0, ..good.clone() }),
-            ("group_size", v1::Lease { group_size: u32::MAX, ..good.clone() }),
-            ("sampling", v1::Lease { temperature: f32::NAN, ..good.clone() }),
-            ("sampling", v1::Lease { top_p: -0.5, ..good.clone() }),
-            ("task", v1::Lease { task: None, ..good.clone() }),
-            ("group_id", v1::Lease { group_id: String::new(), ..good }),
-        ];
-        for (what, lease) in cases {
-            assert_eq!(lease_of(lease).expect_err(what).what, what);
-        }
-    }
 }

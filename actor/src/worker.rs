@@ -9,7 +9,7 @@ use std::time::{Duration, Instant as Clock};
 
 use hypereyes_chassis::backoff::retry;
 use hypereyes_chassis::{BackoffConfig, RetryError, Retryable};
-use hypereyes_domain::{Failure, Generate, GroupId, RolloutGroup, TaughtGroup};
+use hypereyes_domain::{Failure, Generate, GroupId, Lease, Receipt, RolloutGroup, TaughtGroup};
 use hypereyes_engines::Engine;
 use hypereyes_pictures::Store;
 use hypereyes_rollout::{Setup, run_group};
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::leases::Held;
 use crate::metrics::{ABANDONED, GROUPS, PICTURES, STAGE_SECONDS};
 use crate::pictures::{self, GroupPictures};
-use crate::service::{CallError, Lease, Peers, Receipt};
+use crate::service::{CallError, Peers};
 use crate::teaching::Teaching;
 
 /// Peers may be away for this long: as good as for ever, but every wait has an end.

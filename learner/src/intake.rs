@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use hypereyes_domain::{ActorId, Failure, GroupId, PolicyVersion, TaskId, TaughtGroup};
+use hypereyes_domain::{ActorId, Failure, GroupId, PolicyVersion, Receipt, TaskId, TaughtGroup};
 use hypereyes_run::ledger::{Event, Ledger};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -67,7 +67,7 @@ impl Bounds {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// Work.
-    Lease(Lease),
+    Lease(Grant),
     /// Enough is outstanding.
     Backpressure,
     /// The epoch's last groups are out.
@@ -76,9 +76,9 @@ pub enum Answer {
     Finished,
 }
 
-/// One leased task.
+/// A task that is leased: what the intake knows of a [`Lease`](hypereyes_domain::Lease).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lease {
+pub struct Grant {
     /// Name of the lease.
     pub group: GroupId,
     /// The task.
@@ -87,21 +87,6 @@ pub struct Lease {
     pub seed: u64,
     /// Oldest policy version that may sample for it.
     pub min_version: PolicyVersion,
-}
-
-/// What became of a submitted group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// It will be trained.
-    Accepted,
-    /// It was handed in before.
-    Duplicate,
-    /// Too old, or sampled by a policy that the learner does not have.
-    Stale,
-    /// Not leased (any more) to this actor.
-    Expired,
-    /// Its parts do not fit.
-    Invalid,
 }
 
 struct Held {
@@ -254,7 +239,7 @@ impl Intake {
         self.held.insert(group.clone(), held);
         self.shares.served(actor, now);
         // Sampling starts with the newest policy; what is outstanding then bounds how far it can fall behind.
-        Answer::Lease(Lease { group, task, seed, min_version: self.version })
+        Answer::Lease(Grant { group, task, seed, min_version: self.version })
     }
 
     /// What there is to say of a group before anybody looks into it; nothing where it is leased to this actor for this task.

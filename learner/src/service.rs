@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use hypereyes_chassis::tls::Peer;
 use hypereyes_chassis::{BackoffConfig, Security, Shutdown, retry};
-use hypereyes_domain::{ActorId, Failure, GroupId, PictureId, PolicyVersion, TaughtGroup};
+use hypereyes_domain::{ActorId, Failure, GroupId, Lease, Leased, PictureId, PolicyVersion, Receipt, Sampling, TaughtGroup, WaitReason};
 use hypereyes_pictures::{PatchCache, Picture, Pins, Shelf, ShelfError};
 use hypereyes_proto::call::{INCARNATION, within};
 use hypereyes_proto::convert::ids;
@@ -25,7 +25,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::admission::Admission;
-use crate::intake::{Answer, Intake, Receipt};
+use crate::intake::{Answer, Intake};
 use crate::metrics::{FOREIGN_CALLS, HOLDS_TOO_MUCH};
 use crate::places::{Place, Places};
 use crate::ranks::{Meeting, RanksConfig};
@@ -222,16 +222,9 @@ fn plain(words: &str) -> String {
 }
 
 fn receipt(receipt: Receipt, detail: &str) -> Response<v1::Receipt> {
-    let (outcome, usual) = match receipt {
-        Receipt::Accepted => (v1::ReceiptOutcome::Accepted, ""),
-        Receipt::Duplicate => (v1::ReceiptOutcome::Duplicate, "it was handed in before"),
-        Receipt::Stale => (v1::ReceiptOutcome::Stale, "its oldest token lags too far behind"),
-        Receipt::Expired => (v1::ReceiptOutcome::Expired, "its lease is not yours (any more)"),
-        Receipt::Invalid => (v1::ReceiptOutcome::Invalid, "its parts do not fit together"),
-    };
-    let detail = if detail.is_empty() { usual } else { detail };
+    let detail = if detail.is_empty() { receipt.reason() } else { detail };
     let detail = detail[..detail.floor_char_boundary(MAX_DETAIL_BYTES)].to_owned();
-    Response::new(v1::Receipt { outcome: outcome.into(), detail })
+    Response::new(v1::Receipt { outcome: v1::ReceiptOutcome::from(receipt).into(), detail })
 }
 
 type PictureStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::Picture, Status>> + Send>>;
@@ -248,31 +241,28 @@ impl Learner for Service {
         self.claim("lease", &actor, &caller).map_err(|reason| Status::already_exists(format!("actor {actor}: {reason}")))?;
         let open = self.shared.open.load(Ordering::Acquire);
         let answer = if open { self.shared.intake().lease(&actor, Instant::now()) } else { Answer::Backpressure };
-        let wait = |reason: v1::WaitReason| {
-            v1::lease_reply::Outcome::Wait(v1::Wait { retry_after_ms: RETRY.as_millis() as u64, reason: reason.into() })
-        };
-        let outcome = match answer {
-            Answer::Lease(lease) => {
-                let task = self.shared.tasks.get(&lease.task).cloned();
-                let task = task.ok_or_else(|| failure::to_status(Failure::Infrastructure, format!("task {} is gone", lease.task)))?;
+        let wait = |reason| Leased::Wait { after: RETRY, reason };
+        let leased = match answer {
+            Answer::Lease(grant) => {
+                let task = self.shared.tasks.get(&grant.task).cloned();
+                let task = task.ok_or_else(|| failure::to_status(Failure::Infrastructure, format!("task {} is gone", grant.task)))?;
                 let plan = self.shared.plan;
-                v1::lease_reply::Outcome::Lease(v1::Lease {
-                    group_id: lease.group.to_string(),
-                    task: Some(task.into()),
-                    group_size: plan.size,
-                    temperature: plan.temperature,
-                    top_p: plan.top_p,
-                    seed: lease.seed,
-                    deadline_ms: plan.lease.as_millis() as u64,
-                    min_version: lease.min_version.0,
+                Leased::Lease(Box::new(Lease {
+                    group: grant.group,
+                    task,
+                    size: plan.size as usize,
+                    sampling: Sampling::of(plan.temperature, plan.top_p),
+                    seed: grant.seed,
+                    lasts: plan.lease,
+                    min_version: grant.min_version,
                     life: self.shared.publisher.life(),
-                })
+                }))
             }
-            Answer::Backpressure => wait(v1::WaitReason::Backpressure),
-            Answer::EpochEnd => wait(v1::WaitReason::EpochEnd),
-            Answer::Finished => v1::lease_reply::Outcome::Finished(v1::Finished {}),
+            Answer::Backpressure => wait(WaitReason::Backpressure),
+            Answer::EpochEnd => wait(WaitReason::EpochEnd),
+            Answer::Finished => Leased::Finished,
         };
-        Ok(Response::new(v1::LeaseReply { outcome: Some(outcome) }))
+        Ok(Response::new(leased.into()))
     }
 
     async fn submit(&self, request: Request<v1::TaughtGroup>) -> Result<Response<v1::Receipt>, Status> {

@@ -18,7 +18,7 @@ pub mod teacher;
 
 pub use call::CallError;
 pub use client::{BadAddress, ClientConfig, Clients};
-pub use convert::{Answer, Invalid, Question, ScoreSequence};
+pub use convert::Invalid;
 pub use roles::Role;
 pub use teacher::TeacherPeer;
 pub use v1::FILE_DESCRIPTOR_SET;

@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hypereyes_domain::{ModelInfo, PictureId, Promotion, Roster, TeacherId, TeacherVersion};
+use hypereyes_domain::{Answer, ModelInfo, PictureId, Promotion, Question, Roster, TeacherId, TeacherVersion};
 use tonic::Request;
 
 use crate::call::{CallError, within};
 use crate::client::TeacherClient;
-use crate::convert::{Answer, Question, answered, ids};
+use crate::convert::{answered, ids};
 use crate::v1;
 
 /// Pictures with their bytes.

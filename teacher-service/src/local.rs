@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hypereyes_domain::{PictureId, TeacherId};
+use hypereyes_domain::{Answer, PictureId, Question, ScoreSequence, TeacherId};
 use hypereyes_pictures::{PatchCache, Processor, Store};
 use hypereyes_policy::frozen::Wanted;
-use hypereyes_proto::{Answer, Question, ScoreSequence};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 

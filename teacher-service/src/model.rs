@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hypereyes_domain::{ModelCard, TeacherId};
+use hypereyes_domain::{Answer, ModelCard, Question, TeacherId};
 use hypereyes_engines::scoring::ScoringClient;
 use hypereyes_pictures::Store;
-use hypereyes_proto::{Answer, Question};
 use tokio::time::{Instant, timeout_at};
 
 use crate::access::Access;

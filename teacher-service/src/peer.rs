@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypereyes_chassis::{Reach, Security};
-use hypereyes_domain::{ModelCard, ModelState, TeacherId};
+use hypereyes_domain::{Answer, ModelCard, ModelState, Question, TeacherId};
 use hypereyes_pictures::Store;
-use hypereyes_proto::{Answer, CallError, Question, TeacherPeer, client};
+use hypereyes_proto::{CallError, TeacherPeer, client};
 use tokio::time::Instant;
 
 use crate::error::ScoreError;

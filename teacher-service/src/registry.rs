@@ -7,8 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hypereyes_domain::{ModelCard, ModelInfo, ModelState, Promotion, Roster, TeacherId, TeacherVersion};
-use hypereyes_proto::Question;
+use hypereyes_domain::{ModelCard, ModelInfo, ModelState, Promotion, Question, Roster, TeacherId, TeacherVersion};
 use metrics::{counter, gauge};
 
 use crate::ledger::{Kept, Ledger};

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant as Clock;
 
-use hypereyes_domain::TeacherId;
+use hypereyes_domain::{Answer, TeacherId};
 use hypereyes_pictures::Patches;
 use hypereyes_policy::Error;
 use hypereyes_policy::batch::Batch;
@@ -18,7 +18,6 @@ use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::frozen::{self, Frozen, Said, Wanted};
 use hypereyes_policy::score::Sample;
-use hypereyes_proto::Answer;
 use metrics::{counter, histogram};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use hypereyes_chassis::tls::Peer;
-use hypereyes_domain::{Failure, PictureId, Promotion};
+use hypereyes_domain::{Failure, PictureId, Promotion, Question};
 use hypereyes_pictures::Store;
 use hypereyes_proto::convert::{Invalid, ids};
 use hypereyes_proto::limits::{DIGEST_HEX, MAX_PICTURE_BYTES};
-use hypereyes_proto::{Question, failure, v1};
+use hypereyes_proto::{failure, v1};
 use metrics::{counter, histogram};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypereyes_domain::PictureId;
+use hypereyes_domain::{Answer, PictureId, Question, ScoreSequence};
 use hypereyes_pictures::{Limits, Picture, RgbImage, Store};
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_proto::{Answer, Question, ScoreSequence};
 use tokio::time::Instant;
 
 use crate::model::{Model, Unverified};

@@ -9,7 +9,8 @@ use hypereyes_actor::Config;
 use hypereyes_chassis::{BackoffConfig, TelemetryConfig};
 use hypereyes_chat::{TinyWords, tiny};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Course, PictureId, PolicyVersion, RolloutGroup, Route, Score, Task, TaskKind, TaughtGroup, TeacherVersion,
+    Accuracy, Answer, BonusBranch, Course, PictureId, PolicyVersion, RolloutGroup, Route, Score, ScoreSequence, Task, TaskKind,
+    TaughtGroup, TeacherVersion,
 };
 use hypereyes_engines::EngineConfig;
 use hypereyes_environment::EnvConfig;
@@ -17,7 +18,7 @@ use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::TinyConfig;
 use hypereyes_policy::init;
-use hypereyes_proto::{Answer, ScoreSequence, convert, failure, server, v1};
+use hypereyes_proto::{convert, failure, server, v1};
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
 use hypereyes_weights::{Publisher, Snapshot};

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Course, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup, TeacherLogprobs,
-    TeacherVersion, Trajectory,
+    Accuracy, BonusBranch, Course, Ending, PolicyVersion, Receipt, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup,
+    TeacherLogprobs, TeacherVersion, Trajectory,
 };
-use hypereyes_learner::intake::{Answer, Bounds, Intake, Receipt};
+use hypereyes_learner::intake::{Answer, Bounds, Intake};
 use hypereyes_learner::optim::OptimConfig;
 use hypereyes_learner::step::{self, Pictures};
 use hypereyes_learner::trainer::{Placement, Trainer};

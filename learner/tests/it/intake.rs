@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use hypereyes_domain::{Failure, PolicyVersion, TaskId};
-use hypereyes_learner::intake::{Answer, Bounds, Intake, Lease, Receipt};
+use hypereyes_domain::{Failure, PolicyVersion, Receipt, TaskId};
+use hypereyes_learner::intake::{Answer, Bounds, Grant, Intake};
 use hypereyes_run::ledger::Ledger;
 
 use crate::support::group;
@@ -19,7 +19,7 @@ fn with(tasks: usize, bounds: Bounds) -> Intake {
     Intake::new(bounds, tasks, 1, 7, None, PolicyVersion(0), Ledger::nowhere())
 }
 
-fn leased(intake: &mut Intake, actor: &str, now: Instant) -> Lease {
+fn leased(intake: &mut Intake, actor: &str, now: Instant) -> Grant {
     match intake.lease(&actor.into(), now) {
         Answer::Lease(lease) => lease,
         other => panic!("no lease but {other:?}"),
@@ -101,7 +101,7 @@ fn a_deterministic_intake_makes_the_same_batches_whoever_is_fast() {
                 // The actor dies; another gets the same tasks and seeds under other names.
                 clock += Duration::from_secs(11);
                 let again: Vec<_> = (0..count).map(|_| leased(&mut intake, "a", clock)).collect();
-                let told = |leases: &[Lease]| leases.iter().map(|lease| (lease.task.clone(), lease.seed)).collect::<HashSet<_>>();
+                let told = |leases: &[Grant]| leases.iter().map(|lease| (lease.task.clone(), lease.seed)).collect::<HashSet<_>>();
                 assert_eq!(told(&again), told(&leases));
                 leases = again;
             }

@@ -5,12 +5,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use hypereyes_domain::{Failure, PolicyVersion, TaskId};
-use hypereyes_learner::intake::{Answer, Bounds, Cursor, Intake, Lease, Receipt};
-use hypereyes_run::{
-    audit::audit,
-    ledger::{Event, Ledger},
-};
+use hypereyes_domain::{Failure, PolicyVersion, Receipt, TaskId};
+use hypereyes_learner::intake::{Answer, Bounds, Cursor, Grant, Intake};
+use hypereyes_run::audit::audit;
+use hypereyes_run::ledger::{Event, Ledger};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -23,7 +21,7 @@ const LEASE: Duration = Duration::from_secs(10);
 
 /// What an actor holds, and when it will hand it in.
 struct Work {
-    lease: Lease,
+    lease: Grant,
     version: u64,
     done: Instant,
 }
@@ -34,7 +32,7 @@ struct Actor {
     life: u64,
     work: Vec<Work>,
     /// Handed in, receipt lost.
-    unsure: Vec<(Lease, u64)>,
+    unsure: Vec<(Grant, u64)>,
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod ids;
 
 mod call;
 mod group;
+mod lease;
 mod model;
 mod packed;
 mod score;
@@ -18,7 +19,7 @@ mod trajectory;
 pub(crate) mod samples;
 
 pub use score::{join, scored_reply};
-pub use teach::{Answer, Question, ScoreSequence, answered};
+pub use teach::answered;
 
 /// A message that does not mean anything.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

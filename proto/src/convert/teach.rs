@@ -1,37 +1,12 @@
 //! Questions to the teacher and its answers.
 //!
-//! In: rollouts to be scored under the teacher. Out: [`ScoreSequence`]s as messages, and back; answers checked against
-//! the sequences that were asked about.
+//! In: questions and answers. Out: their messages, and back; answers checked against the sequences that were asked about.
 
-use hypereyes_domain::{GroupId, PictureId, TeacherId, TeacherLogprobs, TeacherVersion, Trajectory};
+use hypereyes_domain::{Answer, Question, ScoreSequence, TeacherVersion};
 
 use super::{Invalid, at_most, each, ids, packed, present};
 use crate::limits::{LEAST_TAUGHT, MAX_GROUP_SIZE, MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, MAX_TOP};
 use crate::v1;
-
-/// A sequence whose response tokens the teacher scores.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ScoreSequence {
-    /// Prompt token ids.
-    pub prompt: Vec<u32>,
-    /// Response token ids.
-    pub response: Vec<u32>,
-    /// One entry per response token: true where a log-prob is wanted.
-    pub mask: Vec<bool>,
-    /// Pictures in the order of their appearance in prompt and response.
-    pub pictures: Vec<PictureId>,
-}
-
-impl From<&Trajectory> for ScoreSequence {
-    fn from(rollout: &Trajectory) -> Self {
-        Self {
-            prompt: rollout.prompt.clone(),
-            response: rollout.response.clone(),
-            mask: rollout.mask.clone(),
-            pictures: rollout.pictures.clone(),
-        }
-    }
-}
 
 impl From<ScoreSequence> for v1::TokenSequence {
     fn from(sequence: ScoreSequence) -> Self {
@@ -56,48 +31,6 @@ impl TryFrom<v1::TokenSequence> for ScoreSequence {
             response: message.response,
             pictures: ids::pictures("pictures", message.pictures)?,
         })
-    }
-}
-
-/// What somebody wants to know of a teacher.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Question {
-    /// The group that the sequences belong to; it keeps to one model.
-    pub group: GroupId,
-    /// The sequences, at most [`MAX_GROUP_SIZE`].
-    pub sequences: Vec<ScoreSequence>,
-    /// The model that must answer, by name.
-    pub teacher: Option<TeacherId>,
-    /// The promotion that must answer.
-    pub epoch: Option<u64>,
-    /// Logits are divided by it; above 0.
-    pub temperature: f32,
-    /// The likeliest tokens to name at each place, at most [`MAX_TOP`].
-    pub top: usize,
-}
-
-impl Question {
-    /// What distillation asks: log-probs at temperature 1, of whichever model the group keeps to.
-    pub fn new(group: GroupId, sequences: Vec<ScoreSequence>) -> Self {
-        Self { group, sequences, teacher: None, epoch: None, temperature: 1.0, top: 0 }
-    }
-}
-
-/// A teacher's word on one sequence, for those of its response tokens whose mask is true.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
-    /// \[S\] Log-probs.
-    pub logprobs: Vec<f32>,
-    /// \[S * top\] The likeliest tokens at each, the likeliest first, with their log-probs.
-    pub top: Vec<(u32, f32)>,
-}
-
-impl Answer {
-    /// The answer as a rollout carries it: one log-prob per response token.
-    pub fn spread(self, mask: &[bool], teacher: TeacherVersion) -> TeacherLogprobs {
-        let mut own = self.logprobs.into_iter();
-        let logprobs = mask.iter().map(|wanted| if *wanted { own.next().unwrap_or(0.0) } else { 0.0 }).collect();
-        TeacherLogprobs { teacher, logprobs, top: self.top.into_iter().map(|(id, _)| id).collect() }
     }
 }
 
@@ -180,6 +113,8 @@ pub fn answered(asked: &[ScoreSequence], top: usize, reply: v1::ScoreTokensReply
 
 #[cfg(test)]
 mod tests {
+    use hypereyes_domain::TeacherLogprobs;
+
     use super::*;
     use crate::convert::samples;
 

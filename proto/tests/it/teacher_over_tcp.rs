@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use hypereyes_domain::{Failure, PictureId, TeacherVersion};
+use hypereyes_domain::{Answer, Failure, PictureId, Question, ScoreSequence, TeacherVersion};
 use hypereyes_proto::v1::teacher_server::Teacher;
-use hypereyes_proto::{Answer, Question, ScoreSequence, client, convert, failure, limits, server, v1};
+use hypereyes_proto::{client, convert, failure, limits, server, v1};
 use tonic::codegen::tokio_stream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};

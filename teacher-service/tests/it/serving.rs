@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::support::{PATIENCE, Running, model, picture, plain};
 use futures::future::join_all;
 use hypereyes_chat::Chat;
-use hypereyes_domain::{Chunk, Failure, Generate, ModelState, PolicyVersion, Sampled, Sampling, Sequence as _, TeacherVersion};
+use hypereyes_domain::{Chunk, Failure, Generate, ModelState, PolicyVersion, Question, Sampled, Sampling, ScoreSequence, Sequence as _, TeacherVersion};
 use hypereyes_pictures::{Limits, PatchCache, PatchSource, Picture, Store};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::engine::{Engine, EngineConfig};
 use hypereyes_policy::score::Sample;
-use hypereyes_proto::{Question, ScoreSequence, failure, v1};
+use hypereyes_proto::{failure, v1};
 use hypereyes_teacher_service::Config;
 use tonic::Code;
 

@@ -3,10 +3,10 @@
 use hypereyes_domain::{
     Accuracy, BonusBranch, Course, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaughtGroup, Trajectory,
 };
-use hypereyes_learner::intake::Lease;
+use hypereyes_learner::intake::Grant;
 
 /// One rollout of one token, sampled by `version`.
-pub fn group(lease: &Lease, actor: &str, version: u64) -> TaughtGroup {
+pub fn group(lease: &Grant, actor: &str, version: u64) -> TaughtGroup {
     let rollout = Trajectory {
         prompt: vec![1],
         response: vec![2],

@@ -7,14 +7,14 @@ use std::time::Duration;
 use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{Shutdown, TelemetryConfig};
 use hypereyes_chat::{TinyWords, tiny};
-use hypereyes_domain::TeacherVersion;
+use hypereyes_domain::{Question, ScoreSequence, TeacherVersion};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::{ModelConfig, TinyConfig};
 use hypereyes_policy::init;
 use hypereyes_proto::client::TeacherClient;
 use hypereyes_proto::teacher::Load;
-use hypereyes_proto::{CallError, Question, ScoreSequence, TeacherPeer, convert, v1};
+use hypereyes_proto::{CallError, TeacherPeer, convert, v1};
 use hypereyes_teacher_service::{Config, run};
 use tokio::task::JoinHandle;
 
