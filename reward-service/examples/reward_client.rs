@@ -23,11 +23,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7001".to_owned());
     let task = Task {
         id: "t".into(),
-        kind: TaskKind::VisualSelect,
+        kind: TaskKind::VISUAL_SELECT,
         question: "Which city?".into(),
         answers: vec!["Paris".into()],
         pictures: vec![],
-        layer: 0,
+        layer: None,
+        metadata: Default::default(),
         shown: vec![],
         reference: Some(Reference { rounds: 2, searches: 4 }),
     };

@@ -186,11 +186,12 @@ mod tests {
     fn task(id: &str) -> Task {
         Task {
             id: id.into(),
-            kind: TaskKind::VisualSelect,
+            kind: TaskKind::VISUAL_SELECT,
             question: "Which?".into(),
             answers: vec!["Paris".into()],
             pictures: vec![],
-            layer: 0,
+            layer: None,
+            metadata: Default::default(),
             shown: vec![],
             reference: None,
         }

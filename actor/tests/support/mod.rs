@@ -54,11 +54,12 @@ pub fn picture() -> Picture {
 pub fn task(id: &str) -> Task {
     Task {
         id: id.into(),
-        kind: TaskKind::VisualSelect,
+        kind: TaskKind::VISUAL_SELECT,
         question: "Which one has currency peso?".into(),
         answers: vec!["Mexico".into()],
         pictures: vec![picture().id],
-        layer: 0,
+        layer: None,
+        metadata: Default::default(),
         shown: vec![],
         reference: None,
     }

@@ -110,6 +110,8 @@ pub struct Stats {
     pub visual_hop: usize,
     /// As above.
     pub textual: usize,
+    /// Tasks of every kind, by its name.
+    pub kinds: BTreeMap<TaskKind, usize>,
     /// Pictures.
     pub pictures: usize,
     /// Demonstrations.
@@ -180,7 +182,9 @@ impl DataSet {
 
     /// Counts.
     pub fn stats(&self) -> Stats {
-        let kind = |kind: TaskKind| self.tasks.iter().filter(|task| task.kind == kind).count();
+        let mut kinds = BTreeMap::new();
+        self.tasks.iter().for_each(|task| *kinds.entry(task.kind.clone()).or_default() += 1);
+        let kind = |kind: TaskKind| kinds.get(&kind).copied().unwrap_or(0);
         let mean = |value: &dyn Fn(&Trajectory) -> f64| {
             let sum: f64 = self.demonstrations.iter().map(|one| value(&one.trajectory)).sum();
             sum / self.demonstrations.len().max(1) as f64
@@ -191,9 +195,10 @@ impl DataSet {
         }
         Stats {
             tasks: self.tasks.len(),
-            visual_select: kind(TaskKind::VisualSelect),
-            visual_hop: kind(TaskKind::VisualHop),
-            textual: kind(TaskKind::TextualConstraints),
+            visual_select: kind(TaskKind::VISUAL_SELECT),
+            visual_hop: kind(TaskKind::VISUAL_HOP),
+            textual: kind(TaskKind::TEXTUAL_CONSTRAINTS),
+            kinds: kinds.clone(),
             pictures: self.pictures.len(),
             demonstrations: self.demonstrations.len(),
             mean_rounds: mean(&|trajectory| f64::from(trajectory.course.round_count())),
@@ -231,6 +236,8 @@ pub fn load_tasks(folder: &Path) -> Result<Vec<Task>, DataError> {
             format!("task {} was there before", task.id)
         } else if task.answers.iter().all(|answer| answer.trim().is_empty()) {
             format!("task {} has no answer", task.id)
+        } else if let Err((what, reason)) = task.check() {
+            format!("task {}: {what} {reason}", task.id)
         } else if let Some(id) = task.pictures.iter().find(|id| !is_hash(id)) {
             format!("{id} is no picture id (64 hex digits)")
         } else if let Some(Err((what, reason))) = task.reference.map(|reference| reference.check()) {
@@ -289,7 +296,7 @@ fn write_lines<T: Serialize>(out: &mut dyn Write, rows: &[T]) -> std::io::Result
 }
 
 /// What a row of tasks may hold beside the task; any other key that a task has not is refused.
-const FREE_KEYS: [&str; 4] = ["expected", "note", "notes", "metadata"];
+const FREE_KEYS: [&str; 3] = ["expected", "note", "notes"];
 
 /// A row of tasks.
 fn task_of(line: &[u8]) -> serde_json::Result<Task> {
@@ -363,11 +370,12 @@ mod tests {
                 .map(|shade| Picture::from_image(RgbImage::from_pixel(32, 32, image::Rgb([shade, 7, 9]))).expect("a small picture"));
             let task = Task {
                 id: TaskId::new(format!("t-{at}")),
-                kind: TaskKind::VisualSelect,
+                kind: TaskKind::VISUAL_SELECT,
                 question: "Which one?".into(),
                 answers: vec!["Peru".into()],
                 pictures: vec![shown.id.clone()],
-                layer: 1,
+                layer: Some(1),
+                metadata: Default::default(),
                 shown: vec![],
                 reference: None,
             };
@@ -426,7 +434,9 @@ mod tests {
         assert!(load_picture(folder.path(), &PictureId::new("../../etc/passwd"), &Limits::default()).is_err());
         let with = |more: &str| format!("{}, {more}}}\n", first.trim_end_matches('}'));
         fs::write(folder.path().join(TASKS), with(r#""note": "n", "metadata": {"source": 1}, "expected": 7"#)).expect("overwritten");
-        assert_eq!(load_tasks(folder.path()).expect("what people keep beside a task is theirs"), set.tasks[..1]);
+        let metadata = hypereyes_domain::Metadata::from_iter([("source".to_owned(), 1.into())]);
+        let kept = [Task { metadata, ..set.tasks[0].clone() }];
+        assert_eq!(load_tasks(folder.path()).expect("what people keep beside a task is theirs"), kept);
         fs::write(folder.path().join(TASKS), with(r#""refrence": null"#)).expect("overwritten");
         let error = load_tasks(folder.path()).expect_err("a misspelt key").to_string();
         assert!(error.contains("line 1") && error.contains("`refrence`"), "{error}");

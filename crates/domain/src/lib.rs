@@ -31,6 +31,6 @@ pub use ports::{Chunk, Generate, GenerateError, Sampled, Sampling, Sequence, Set
 pub use question::{Answer, Question, ScoreSequence};
 pub use reference::Reference;
 pub use score::{Accuracy, BonusBranch, Route, Score};
-pub use task::{Shown, Task, TaskKind};
+pub use task::{Metadata, Shown, Task, TaskKind};
 pub use teacher::{ModelCard, ModelInfo, ModelState, Promotion, Roster, TeacherLogprobs, TeacherVersion};
 pub use trajectory::{Course, Ending, InvalidCourse, InvalidTrajectory, Round, Spent, Trajectory};

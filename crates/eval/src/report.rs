@@ -1,11 +1,13 @@
 //! Means with their intervals. In: one outcome per rollout. Out: a report. Pure: it knows no rollout.
 
+use std::collections::HashSet;
+
 use hypereyes_domain::{Accuracy, TaskKind};
 use hypereyes_scoring::{Interval, cas, mean_interval, wilson};
 use serde::{Deserialize, Serialize};
 
 /// What counts of one rollout.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The kind of its task.
     pub kind: TaskKind,
@@ -44,7 +46,7 @@ pub struct Report {
     pub unparsed: usize,
     /// Rollouts and tasks left out: they failed for a reason outside the policy.
     pub invalid: usize,
-    /// The same by kind of task, in a fixed order; kinds without a rollout are absent.
+    /// The same by kind of task: those that are synthesised here first, then the others by name; kinds without a rollout are absent.
     pub by_kind: Vec<KindReport>,
 }
 
@@ -71,16 +73,16 @@ pub struct KindReport {
     pub rounds_interval: Interval,
 }
 
-const KINDS: [TaskKind; 3] = [TaskKind::VisualSelect, TaskKind::VisualHop, TaskKind::TextualConstraints];
-
 impl Report {
     /// Sums up `outcomes` of `tasks` tasks, of which `left_out` could not be rolled out at all.
     pub fn new(tasks: usize, outcomes: &[Outcome], left_out: usize) -> Self {
-        let judged: Vec<Outcome> = outcomes.iter().filter(|one| !matches!(one.accuracy, Accuracy::Invalid(_))).copied().collect();
+        let judged: Vec<&Outcome> = outcomes.iter().filter(|one| !matches!(one.accuracy, Accuracy::Invalid(_))).collect();
         let all = Sums::new(&judged);
-        let of_kind = |kind: TaskKind| {
-            let some: Vec<Outcome> = judged.iter().filter(|one| one.kind == kind).copied().collect();
-            (!some.is_empty()).then(|| Sums::new(&some).kind(kind))
+        let mut kinds: Vec<&TaskKind> = judged.iter().map(|one| &one.kind).collect::<HashSet<_>>().into_iter().collect();
+        kinds.sort_by_key(|kind| kind.rank());
+        let of_kind = |kind: &TaskKind| {
+            let some: Vec<&Outcome> = judged.iter().filter(|one| one.kind == *kind).copied().collect();
+            Sums::new(&some).kind(kind.clone())
         };
         Self {
             tasks,
@@ -94,7 +96,7 @@ impl Report {
             rollouts: judged.len(),
             unparsed: judged.iter().filter(|one| one.accuracy == Accuracy::Unparsed).count(),
             invalid: outcomes.len() - judged.len() + left_out,
-            by_kind: KINDS.into_iter().filter_map(of_kind).collect(),
+            by_kind: kinds.into_iter().map(of_kind).collect(),
         }
     }
 }
@@ -111,9 +113,9 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(judged: &[Outcome]) -> Self {
+    fn new(judged: &[&Outcome]) -> Self {
         let count = judged.len().max(1) as f64;
-        let mean = |value: &dyn Fn(&Outcome) -> f64| judged.iter().map(value).sum::<f64>() / count;
+        let mean = |value: &dyn Fn(&Outcome) -> f64| judged.iter().map(|one| value(one)).sum::<f64>() / count;
         let right = judged.iter().filter(|one| one.accuracy == Accuracy::Correct).count();
         let rounds: Vec<f64> = judged.iter().map(|one| f64::from(one.rounds)).collect();
         let (accuracy, mean_rounds) = (right as f64 / count, mean(&|one| f64::from(one.rounds)));
@@ -154,11 +156,11 @@ pub(crate) mod tests {
     pub(crate) fn outcomes() -> Vec<Outcome> {
         let one = |kind, accuracy, rounds, searches, tokens| Outcome { kind, accuracy, rounds, searches, tokens };
         vec![
-            one(TaskKind::VisualSelect, Accuracy::Correct, 2, 6, 300),
-            one(TaskKind::VisualSelect, Accuracy::Wrong, 6, 6, 700),
-            one(TaskKind::TextualConstraints, Accuracy::Correct, 1, 1, 100),
-            one(TaskKind::TextualConstraints, Accuracy::Unparsed, 3, 3, 100),
-            one(TaskKind::VisualHop, Accuracy::Invalid(Failure::Tool), 9, 9, 9000),
+            one(TaskKind::VISUAL_SELECT, Accuracy::Correct, 2, 6, 300),
+            one(TaskKind::VISUAL_SELECT, Accuracy::Wrong, 6, 6, 700),
+            one(TaskKind::TEXTUAL_CONSTRAINTS, Accuracy::Correct, 1, 1, 100),
+            one(TaskKind::TEXTUAL_CONSTRAINTS, Accuracy::Unparsed, 3, 3, 100),
+            one(TaskKind::VISUAL_HOP, Accuracy::Invalid(Failure::Tool), 9, 9, 9000),
         ]
     }
 
@@ -169,9 +171,18 @@ pub(crate) mod tests {
         assert_eq!((report.accuracy, report.rounds, report.searches, report.kilotokens), (0.5, 3.0, 4.0, 0.3));
         assert!((report.cas - 0.25 * 100.0 / (0.3 + 6.0 + 1.0)).abs() < 1e-12);
         assert!(report.accuracy_interval.low < 0.5 && report.accuracy_interval.high > 0.5);
-        let kinds: Vec<TaskKind> = report.by_kind.iter().map(|kind| kind.kind).collect();
-        assert_eq!(kinds, [TaskKind::VisualSelect, TaskKind::TextualConstraints]);
+        let kinds: Vec<TaskKind> = report.by_kind.iter().map(|kind| kind.kind.clone()).collect();
+        assert_eq!(kinds, [TaskKind::VISUAL_SELECT, TaskKind::TEXTUAL_CONSTRAINTS]);
         assert_eq!((report.by_kind[1].accuracy, report.by_kind[1].rounds), (0.5, 2.0));
+    }
+
+    #[test]
+    fn kinds_of_any_name_are_split_by_name() {
+        let of = |kind: TaskKind| Outcome { kind, accuracy: Accuracy::Correct, rounds: 1, searches: 1, tokens: 10 };
+        let outcomes = ["news", TaskKind::VISUAL_HOP.as_str(), "art"].map(|kind| of(TaskKind::new(kind)));
+        let report = Report::new(3, &outcomes, 0);
+        let kinds: Vec<&str> = report.by_kind.iter().map(|kind| kind.kind.as_str()).collect();
+        assert_eq!(kinds, ["visual_hop", "art", "news"]);
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn pictures_of(set: &TaskSet, task: &Task) -> Result<Vec<Arc<Picture>>, Generate
 
 fn outcome(task: &Task, trajectory: &Trajectory, accuracy: Accuracy) -> Outcome {
     Outcome {
-        kind: task.kind,
+        kind: task.kind.clone(),
         accuracy,
         rounds: trajectory.course.round_count(),
         searches: trajectory.course.searches(),
@@ -208,11 +208,12 @@ mod tests {
     fn task(number: usize, question: &str) -> Task {
         Task {
             id: format!("t{number}").as_str().into(),
-            kind: if number.is_multiple_of(3) { TaskKind::TextualConstraints } else { TaskKind::VisualSelect },
+            kind: if number.is_multiple_of(3) { TaskKind::TEXTUAL_CONSTRAINTS } else { TaskKind::VISUAL_SELECT },
             question: question.into(),
             answers: vec!["peso".into()],
             pictures: vec![],
-            layer: 0,
+            layer: None,
+            metadata: Default::default(),
             shown: vec![],
             reference: None,
         }

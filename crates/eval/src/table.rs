@@ -44,16 +44,14 @@ impl KindReport {
         let numbers = [self.accuracy * 100.0, self.rounds, self.searches, self.kilotokens, self.cas];
         let decimals = [1, 2, 2, 2, 2];
         let cells = numbers.iter().zip(decimals).map(|(number, decimals)| format!("{number:.decimals$}"));
-        [format!("  {}", label(self.kind)), self.rollouts.to_string()].into_iter().chain(cells).collect()
+        [format!("  {}", label(&self.kind)), self.rollouts.to_string()].into_iter().chain(cells).collect()
     }
 }
 
-fn label(kind: TaskKind) -> &'static str {
-    match kind {
-        TaskKind::VisualSelect => "visual select",
-        TaskKind::VisualHop => "visual hop",
-        TaskKind::TextualConstraints => "textual",
-    }
+/// Our own kinds in words, others as their set calls them.
+fn label(kind: &TaskKind) -> &str {
+    let at = TaskKind::SYNTHETIC.iter().position(|known| known == kind);
+    at.map_or(kind.as_str(), |at| ["visual select", "visual hop", "textual"][at])
 }
 
 impl fmt::Display for Report {

@@ -67,7 +67,7 @@ fn choose(before: &BTreeMap<TaskId, Played>, after: &BTreeMap<TaskId, Played>, i
     if chosen.is_empty() {
         chosen.extend(best(&|played| right(played), &chosen));
     }
-    for kind in [TaskKind::VisualHop, TaskKind::TextualConstraints] {
+    for kind in [TaskKind::VISUAL_HOP, TaskKind::TEXTUAL_CONSTRAINTS] {
         chosen.extend(best(&|played| right(played) && played.task.kind == kind, &chosen));
     }
     let failed = |played: &Played| matches!(played.accuracy, Accuracy::Wrong | Accuracy::Unparsed) && !played.task.shown.is_empty();
@@ -88,7 +88,8 @@ mod tests {
             question: "q".into(),
             answers: vec!["a".into()],
             pictures: vec![],
-            layer: 1,
+            layer: Some(1),
+            metadata: Default::default(),
             shown: vec![Shown { entity: "mx".into(), area: Area::WHOLE }; shown],
             reference: None,
         };
@@ -99,20 +100,19 @@ mod tests {
 
     #[test]
     fn parallel_successes_come_first_then_other_kinds_then_a_failure() {
-        use TaskKind::*;
         let before = BTreeMap::from([
-            played("a", VisualSelect, 3, 4, Accuracy::Correct),
-            played("b", VisualSelect, 4, 8, Accuracy::Wrong),
-            played("c", VisualHop, 2, 6, Accuracy::Correct),
-            played("d", TextualConstraints, 0, 2, Accuracy::Correct),
-            played("e", VisualSelect, 2, 3, Accuracy::Wrong),
+            played("a", TaskKind::VISUAL_SELECT, 3, 4, Accuracy::Correct),
+            played("b", TaskKind::VISUAL_SELECT, 4, 8, Accuracy::Wrong),
+            played("c", TaskKind::VISUAL_HOP, 2, 6, Accuracy::Correct),
+            played("d", TaskKind::TEXTUAL_CONSTRAINTS, 0, 2, Accuracy::Correct),
+            played("e", TaskKind::VISUAL_SELECT, 2, 3, Accuracy::Wrong),
         ]);
         let after = BTreeMap::from([
-            played("a", VisualSelect, 3, 2, Accuracy::Correct),
-            played("b", VisualSelect, 4, 2, Accuracy::Correct),
-            played("c", VisualHop, 2, 3, Accuracy::Correct),
-            played("d", TextualConstraints, 0, 1, Accuracy::Correct),
-            played("e", VisualSelect, 2, 2, Accuracy::Wrong),
+            played("a", TaskKind::VISUAL_SELECT, 3, 2, Accuracy::Correct),
+            played("b", TaskKind::VISUAL_SELECT, 4, 2, Accuracy::Correct),
+            played("c", TaskKind::VISUAL_HOP, 2, 3, Accuracy::Correct),
+            played("d", TaskKind::TEXTUAL_CONSTRAINTS, 0, 1, Accuracy::Correct),
+            played("e", TaskKind::VISUAL_SELECT, 2, 2, Accuracy::Wrong),
         ]);
         let chosen = choose(&before, &after, |played| played.trajectory.course.round_count() == 2);
         assert_eq!(chosen.iter().map(TaskId::as_str).collect::<Vec<_>>(), ["b", "a", "c", "d", "e"]);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_run_without_parallel_episodes_still_shows_something() {
-        let after = BTreeMap::from([played("a", TaskKind::VisualSelect, 3, 5, Accuracy::Correct)]);
+        let after = BTreeMap::from([played("a", TaskKind::VISUAL_SELECT, 3, 5, Accuracy::Correct)]);
         assert_eq!(choose(&BTreeMap::new(), &after, |_| false), ["a".into()]);
         assert!(choose(&BTreeMap::new(), &BTreeMap::new(), |_| true).is_empty());
     }

@@ -28,7 +28,7 @@ pub struct Told {
 /// A task with the trained policy's episode, and the one before training.
 #[derive(Serialize)]
 pub struct Card {
-    kind: &'static str,
+    kind: String,
     question: String,
     answer: String,
     after: Side,
@@ -110,7 +110,7 @@ struct HitView {
 /// Makes the card of a task.
 pub fn card(task: &Task, picture: Option<&RgbImage>, after: &Told, before: Option<&Told>) -> Card {
     Card {
-        kind: kind(task.kind),
+        kind: kind(&task.kind).to_owned(),
         question: task.question.clone(),
         answer: task.answer().to_owned(),
         after: side(picture, after),
@@ -118,13 +118,10 @@ pub fn card(task: &Task, picture: Option<&RgbImage>, after: &Told, before: Optio
     }
 }
 
-/// A kind of task, for people.
-pub fn kind(kind: TaskKind) -> &'static str {
-    match kind {
-        TaskKind::VisualSelect => "visual, select",
-        TaskKind::VisualHop => "visual, hop",
-        TaskKind::TextualConstraints => "textual constraints",
-    }
+/// A kind of task, for people: our own in words, others as their set calls them.
+pub fn kind(kind: &TaskKind) -> &str {
+    let at = TaskKind::SYNTHETIC.iter().position(|known| known == kind);
+    at.map_or(kind.as_str(), |at| ["visual, select", "visual, hop", "textual constraints"][at])
 }
 
 fn side(picture: Option<&RgbImage>, told: &Told) -> Side {
@@ -291,7 +288,7 @@ fn put(into: &mut String, arguments: std::fmt::Arguments<'_>) {
 }
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::Reference;
+    use hypereyes_domain::{Reference, TaskKind};
 
     use super::*;
     use crate::transcript::tests::{PARALLEL, chat, mosaic as picture, play};
@@ -307,11 +304,12 @@ mod tests {
     fn task(question: &str) -> Task {
         Task {
             id: "t".into(),
-            kind: TaskKind::VisualSelect,
+            kind: TaskKind::VISUAL_SELECT,
             question: question.into(),
             answers: vec!["Peru<script>".into()],
             pictures: vec![],
-            layer: 0,
+            layer: None,
+            metadata: Default::default(),
             shown: vec![],
             reference: Some(Reference { rounds: 2, searches: 4 }),
         }

@@ -43,7 +43,7 @@ pub fn templates() -> Environment<'static> {
     });
     templates.add_filter("fixed", |value: f64, decimals: usize| number(Some(value), decimals));
     templates.add_filter("cut", |text: String| cut(&text));
-    templates.add_filter("kind", |kind: ViaDeserialize<TaskKind>| episode::kind(kind.0));
+    templates.add_filter("kind", |kind: ViaDeserialize<TaskKind>| episode::kind(&kind.0).to_owned());
     for (name, source) in [("page.html", include_str!("page.html")), ("episode.html", include_str!("episode.html"))] {
         templates.add_template(name, source).expect("the templates are tried in tests");
     }

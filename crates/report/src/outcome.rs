@@ -120,7 +120,7 @@ pub(crate) mod tests {
     /// A report of `count` rollouts of which every second is right.
     pub(crate) fn report(count: usize, rounds: u32) -> Report {
         let one = |at: usize| Rollout {
-            kind: if at.is_multiple_of(3) { TaskKind::VisualHop } else { TaskKind::VisualSelect },
+            kind: if at.is_multiple_of(3) { TaskKind::VISUAL_HOP } else { TaskKind::VISUAL_SELECT },
             accuracy: if at.is_multiple_of(2) { Accuracy::Correct } else { Accuracy::Wrong },
             rounds,
             searches: 4,

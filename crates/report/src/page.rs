@@ -28,7 +28,7 @@ pub fn render(material: &Material) -> String {
         charts => Value::from_safe_string(charts),
         more_charts => Value::from_safe_string(more_charts),
         examples => cards.collect::<Vec<_>>(),
-        dealt => material.examples.iter().any(|example| example.task.layer != 0),
+        dealt => material.examples.iter().any(|example| example.task.layer.is_some()),
         facts => facts(material),
         settings => &material.settings,
     };
@@ -233,11 +233,12 @@ mod tests {
         let told = |accuracy| Told { episode: Episode::read(&chat, &play(&chat, "q", &PARALLEL), &[mosaic()]), accuracy };
         let task = Task {
             id: "t".into(),
-            kind: TaskKind::VisualSelect,
+            kind: TaskKind::VISUAL_SELECT,
             question: "Which one has currency <sol>?".into(),
             answers: vec!["Peru".into()],
             pictures: vec![],
-            layer: 0,
+            layer: None,
+            metadata: Default::default(),
             shown: vec![],
             reference: None,
         };

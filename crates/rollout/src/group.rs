@@ -38,7 +38,7 @@ pub async fn run_group<G: Generate>(
     let sequences = prompt.start(setup, generator, seeds, sampling).await?;
     let opening = prompt.opened_thought(setup);
     let episodes = sequences.into_iter().map(|sequence| {
-        let episode = Episode::new(setup.config.env.clone(), setup.search.clone(), task.layer, &task.question, prompt.images());
+        let episode = Episode::new(setup.config.env.clone(), setup.search.clone(), task.world_seed(), &task.question, prompt.images());
         let chat = setup.chat.clone();
         let episode = episode.opened(&opening).seen_as(move |size| chat.processor().seen_as(size));
         turns::run(setup, sequence, episode, Recorder::new(prompt.tokens.clone(), task.pictures.clone()))

@@ -116,11 +116,12 @@ pub fn task() -> (Task, Vec<Arc<Picture>>) {
     let picture = Picture::from_image(canvas).expect("encodes");
     let task = Task {
         id: "t".into(),
-        kind: TaskKind::VisualSelect,
+        kind: TaskKind::VISUAL_SELECT,
         question: "Which one has currency peso?".into(),
         answers: vec!["Mexico".into()],
         pictures: vec![picture.id.clone()],
-        layer: 0,
+        layer: None,
+        metadata: Default::default(),
         shown: vec![],
         reference: None,
     };

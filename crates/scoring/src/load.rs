@@ -28,11 +28,12 @@ impl Draws {
 pub fn task(at: usize) -> Task {
     Task {
         id: TaskId::new(format!("task-{at}")),
-        kind: TaskKind::VisualSelect,
+        kind: TaskKind::VISUAL_SELECT,
         question: "Which one has capital Rabat?".into(),
         answers: vec!["Morocco".into(), "Kingdom of Morocco".into()],
         pictures: vec![],
-        layer: 0,
+        layer: None,
+        metadata: Default::default(),
         shown: vec![],
         reference: Some(Reference { rounds: 4, searches: 8 }),
     }

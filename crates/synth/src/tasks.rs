@@ -140,9 +140,9 @@ impl<'a> Drawer<'a> {
         let mix = &self.config.kinds;
         let at = random.random_range(0.0..mix.visual_select + mix.visual_hop + mix.textual);
         match at {
-            at if at < mix.visual_select => TaskKind::VisualSelect,
-            at if at < mix.visual_select + mix.visual_hop => TaskKind::VisualHop,
-            _ => TaskKind::TextualConstraints,
+            at if at < mix.visual_select => TaskKind::VISUAL_SELECT,
+            at if at < mix.visual_select + mix.visual_hop => TaskKind::VISUAL_HOP,
+            _ => TaskKind::TEXTUAL_CONSTRAINTS,
         }
     }
 
@@ -156,12 +156,13 @@ impl<'a> Drawer<'a> {
         layers.first + u64::try_from(step).unwrap_or(0).min(layers.count - 1)
     }
 
-    /// One draw of a task of this kind in a layer.
-    pub fn draw(&self, id: TaskId, kind: TaskKind, layer: u64, random: &mut ChaCha8Rng) -> Result<Draft, Dropped> {
+    /// One draw of a task of one of the [`TaskKind::SYNTHETIC`] kinds in a layer.
+    pub fn draw(&self, id: TaskId, kind: &TaskKind, layer: u64, random: &mut ChaCha8Rng) -> Result<Draft, Dropped> {
         let layer = self.world.layer(layer);
-        match kind {
-            TaskKind::TextualConstraints => self.textual(id, &layer, random),
-            TaskKind::VisualSelect | TaskKind::VisualHop => self.visual(id, kind, &layer, random),
+        if *kind == TaskKind::TEXTUAL_CONSTRAINTS {
+            self.textual(id, &layer, random)
+        } else {
+            self.visual(id, kind.clone(), &layer, random)
         }
     }
 
@@ -180,7 +181,7 @@ impl<'a> Drawer<'a> {
             })
             .ok_or(Dropped::NoConstraint)?;
         let constraint = Constraint { label: relation.label.clone(), value: value(&target, relation) };
-        let (puzzle, answers) = if kind == TaskKind::VisualHop {
+        let (puzzle, answers) = if kind == TaskKind::VISUAL_HOP {
             let others: Vec<&&Relation> = self.relations.iter().filter(|other| other.key != relation.key).collect();
             let asked = others.choose(random).ok_or(Dropped::NoConstraint)?;
             (Puzzle::Hop(constraint, asked.label.clone()), vec![value(&target, asked)])
@@ -226,7 +227,7 @@ impl<'a> Drawer<'a> {
         }
         let constraint = |relation: &Relation| Constraint { label: relation.label.clone(), value: value(relation) };
         let puzzle = Puzzle::Both(constraint(first), constraint(second));
-        let task = self.task(id, TaskKind::TextualConstraints, &puzzle, names(layer, &target), layer, None, vec![]);
+        let task = self.task(id, TaskKind::TEXTUAL_CONSTRAINTS, &puzzle, names(layer, &target), layer, None, vec![]);
         Ok(Draft { task, picture: None, puzzle })
     }
 
@@ -242,7 +243,8 @@ impl<'a> Drawer<'a> {
     ) -> Task {
         let pictures = picture.map(|picture| picture.id.clone()).into_iter().collect();
         let question = puzzle.question(self.world.noun());
-        Task { id, kind, question, answers, pictures, layer: layer.seed(), shown, reference: None }
+        let layer = Some(layer.seed()).filter(|seed| *seed != 0);
+        Task { id, kind, question, answers, pictures, layer, shown, reference: None, metadata: Default::default() }
     }
 }
 

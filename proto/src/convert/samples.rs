@@ -8,11 +8,12 @@ use hypereyes_domain::{
 pub(crate) fn task() -> hypereyes_domain::Task {
     hypereyes_domain::Task {
         id: "select-7".into(),
-        kind: TaskKind::VisualSelect,
+        kind: TaskKind::VISUAL_SELECT,
         question: "Which of these countries has the largest population?\n¿Cuál?".into(),
         answers: vec!["Mexico".into(), "México".into()],
         pictures: vec![picture('a')],
-        layer: 3,
+        layer: Some(3),
+        metadata: Default::default(),
         shown: vec![Shown { entity: "mx".into(), area: Area::from([0.0, 0.25, 0.5, 1.0]) }],
         reference: Some(Reference { rounds: 2, searches: 5 }),
     }

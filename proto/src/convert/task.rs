@@ -2,7 +2,8 @@
 //!
 //! In: tasks of a task set, references of the scorer. Out: their messages, and back.
 
-use hypereyes_domain::{EntityId, Reference, Shown, Task, TaskKind};
+use hypereyes_domain::task::metadata_text;
+use hypereyes_domain::{EntityId, Metadata, Reference, Shown, Task, TaskKind};
 
 use super::{Invalid, at_most, each, ids, present};
 use crate::limits::{MAX_ANSWER_BYTES, MAX_ANSWERS, MAX_QUESTION_BYTES, MAX_ROUNDS, MAX_SEARCHES_PER_CALL, MAX_SHOWN};
@@ -32,27 +33,40 @@ pub(crate) fn reference(message: Option<v1::Reference>) -> Result<Option<Referen
     message.map(|message| Reference::try_from(message).map_err(|invalid| invalid.within("reference"))).transpose()
 }
 
-impl From<TaskKind> for v1::TaskKind {
-    fn from(kind: TaskKind) -> Self {
-        match kind {
-            TaskKind::VisualSelect => Self::VisualSelect,
-            TaskKind::VisualHop => Self::VisualHop,
-            TaskKind::TextualConstraints => Self::TextualConstraints,
-        }
+impl From<&TaskKind> for v1::TaskKind {
+    fn from(kind: &TaskKind) -> Self {
+        let at = TaskKind::SYNTHETIC.iter().position(|known| known == kind);
+        at.map_or(Self::Unspecified, |at| [Self::VisualSelect, Self::VisualHop, Self::TextualConstraints][at])
     }
 }
 
-impl TryFrom<v1::TaskKind> for TaskKind {
-    type Error = Invalid;
-
-    fn try_from(kind: v1::TaskKind) -> Result<Self, Invalid> {
-        match kind {
-            v1::TaskKind::VisualSelect => Ok(Self::VisualSelect),
-            v1::TaskKind::VisualHop => Ok(Self::VisualHop),
-            v1::TaskKind::TextualConstraints => Ok(Self::TextualConstraints),
-            v1::TaskKind::Unspecified => Err(Invalid::new("kind", "is not said, or is of a kind not known here")),
-        }
+/// The kind by its name, or where that is missing by its number; two that contradict each other are none.
+fn kind(number: i32, name: String) -> Result<TaskKind, Invalid> {
+    let unknown = || Invalid::new("kind", "is not said, or is of a kind not known here");
+    let number = match v1::TaskKind::try_from(number).map_err(|_| unknown())? {
+        v1::TaskKind::VisualSelect => Some(TaskKind::VISUAL_SELECT),
+        v1::TaskKind::VisualHop => Some(TaskKind::VISUAL_HOP),
+        v1::TaskKind::TextualConstraints => Some(TaskKind::TEXTUAL_CONSTRAINTS),
+        v1::TaskKind::Unspecified => None,
+    };
+    if name.is_empty() {
+        return number.ok_or_else(unknown);
     }
+    at_most("kind_name", name.len(), TaskKind::MAX_BYTES)?;
+    let name = TaskKind::new(ids::text("kind_name", name)?);
+    match number {
+        Some(number) if number != name => Err(Invalid::new("kind", format!("says {number}, and kind_name {name}"))),
+        _ => Ok(name),
+    }
+}
+
+/// What a set keeps beside a task, from its JSON text.
+fn metadata(text: &str) -> Result<Metadata, Invalid> {
+    at_most("metadata", text.len(), Task::MAX_METADATA_BYTES)?;
+    if text.is_empty() {
+        return Ok(Metadata::new());
+    }
+    serde_json::from_str(text).map_err(|error| Invalid::new("metadata", format!("is no JSON object: {error}")))
 }
 
 impl From<Shown> for v1::Shown {
@@ -74,11 +88,13 @@ impl From<Task> for v1::Task {
     fn from(task: Task) -> Self {
         Self {
             id: task.id.as_str().to_owned(),
-            kind: v1::TaskKind::from(task.kind).into(),
+            kind: v1::TaskKind::from(&task.kind).into(),
+            kind_name: task.kind.to_string(),
+            metadata: metadata_text(&task.metadata),
             question: task.question,
             answers: task.answers,
             pictures: ids::texts(task.pictures),
-            layer: task.layer,
+            layer: task.layer.unwrap_or(0),
             shown: task.shown.into_iter().map(Into::into).collect(),
             reference: task.reference.map(Into::into),
         }
@@ -89,7 +105,7 @@ impl TryFrom<v1::Task> for Task {
     type Error = Invalid;
 
     fn try_from(task: v1::Task) -> Result<Self, Invalid> {
-        let kind = TaskKind::try_from(task.kind())?;
+        let kind = kind(task.kind, task.kind_name)?;
         at_most("question", task.question.len(), MAX_QUESTION_BYTES)?;
         let answer = |answer: String| at_most("answer", answer.len(), MAX_ANSWER_BYTES).map(|()| answer);
         let answers = each("answers", task.answers, MAX_ANSWERS, answer)?;
@@ -102,7 +118,8 @@ impl TryFrom<v1::Task> for Task {
             question: task.question,
             answers,
             pictures: ids::pictures("pictures", task.pictures)?,
-            layer: task.layer,
+            layer: Some(task.layer).filter(|layer| *layer != 0),
+            metadata: metadata(&task.metadata)?,
             shown: each("shown", task.shown, MAX_SHOWN, Shown::try_from)?,
             reference: reference(task.reference)?,
         })
@@ -116,18 +133,38 @@ mod tests {
 
     #[test]
     fn tasks_survive_the_wire() {
-        let bare = Task { pictures: vec![], shown: vec![], reference: None, kind: TaskKind::TextualConstraints, ..samples::task() };
-        for task in [samples::task(), bare, Task { kind: TaskKind::VisualHop, layer: u64::MAX, ..samples::task() }] {
+        let bare = Task { pictures: vec![], shown: vec![], reference: None, kind: TaskKind::TEXTUAL_CONSTRAINTS, ..samples::task() };
+        for task in [samples::task(), bare, Task { kind: TaskKind::VISUAL_HOP, layer: Some(u64::MAX), ..samples::task() }] {
             assert_eq!(Task::try_from(v1::Task::from(task.clone())), Ok(task));
         }
     }
 
     #[test]
+    fn kinds_and_metadata_of_other_sets_survive_the_wire() {
+        let metadata = Metadata::from_iter([("benchmark".to_owned(), "MMSearch".into()), ("row".to_owned(), 7.into())]);
+        let task = Task { kind: TaskKind::new("mmsearch/news"), layer: None, metadata, ..samples::task() };
+        let message = v1::Task::from(task.clone());
+        assert_eq!((message.kind, message.layer), (0, 0));
+        assert_eq!(Task::try_from(message), Ok(task));
+    }
+
+    #[test]
+    fn peers_that_say_a_kind_by_its_number_alone_are_understood() {
+        let message = v1::Task { kind_name: String::new(), ..samples::task().into() };
+        assert_eq!(Task::try_from(message), Ok(samples::task()));
+        let torn = v1::Task { kind_name: "visual_hop".into(), ..samples::task().into() };
+        assert_eq!(Task::try_from(torn).expect_err("two kinds").to_string(), "kind says visual_select, and kind_name visual_hop");
+    }
+
+    #[test]
     fn broken_tasks_are_rejected_by_name() {
         let good = v1::Task::from(samples::task());
-        let cases: [(&str, v1::Task); 10] = [
+        let cases: [(&str, v1::Task); 13] = [
             ("id", v1::Task { id: String::new(), ..good.clone() }),
             ("kind", v1::Task { kind: 99, ..good.clone() }),
+            ("kind_name", v1::Task { kind_name: "x".repeat(TaskKind::MAX_BYTES + 1), ..good.clone() }),
+            ("metadata", v1::Task { metadata: "[1]".into(), ..good.clone() }),
+            ("metadata", v1::Task { metadata: " ".repeat(Task::MAX_METADATA_BYTES + 1), ..good.clone() }),
             ("question", v1::Task { question: "q".repeat(MAX_QUESTION_BYTES + 1), ..good.clone() }),
             ("answers", v1::Task { answers: vec![], ..good.clone() }),
             ("pictures[0].id", v1::Task { pictures: vec!["../x".into()], ..good.clone() }),

@@ -94,11 +94,12 @@ impl Server {
 fn task() -> Task {
     Task {
         id: "t".into(),
-        kind: TaskKind::VisualSelect,
+        kind: TaskKind::VISUAL_SELECT,
         question: "Which city?".into(),
         answers: vec!["Paris".into()],
         pictures: vec![],
-        layer: 0,
+        layer: None,
+        metadata: Default::default(),
         shown: vec![],
         reference: None,
     }

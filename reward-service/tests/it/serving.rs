@@ -68,11 +68,12 @@ fn kept(folder: &Path) -> Config {
 fn task() -> Task {
     Task {
         id: "t".into(),
-        kind: TaskKind::VisualSelect,
+        kind: TaskKind::VISUAL_SELECT,
         question: "Which city?".into(),
         answers: vec!["Paris".into(), "Paname".into()],
         pictures: vec![],
-        layer: 0,
+        layer: None,
+        metadata: Default::default(),
         shown: vec![],
         reference: None,
     }

@@ -128,11 +128,12 @@ async fn play(config: EnvConfig, turns: &[String]) -> Course {
 fn task() -> Task {
     Task {
         id: "t".into(),
-        kind: TaskKind::VisualSelect,
+        kind: TaskKind::VISUAL_SELECT,
         question: "Which?".into(),
         answers: vec!["Paris".into()],
         pictures: vec![],
-        layer: 0,
+        layer: None,
+        metadata: Default::default(),
         shown: vec![],
         reference: None,
     }

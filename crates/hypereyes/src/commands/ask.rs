@@ -60,11 +60,12 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
     let picture = Arc::new(Picture::from_image(picture)?);
     let task = Task {
         id: "ask".into(),
-        kind: TaskKind::VisualSelect,
+        kind: TaskKind::VISUAL_SELECT,
         question: args.question.trim().to_owned(),
         answers: vec!["unknown".into()],
         pictures: vec![picture.id.clone()],
-        layer: args.layer,
+        layer: Some(args.layer).filter(|layer| *layer != 0),
+        metadata: Default::default(),
         shown: vec![],
         reference: None,
     };

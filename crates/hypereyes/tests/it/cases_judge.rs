@@ -205,11 +205,12 @@ impl Serving {
 fn task(id: &str, reference: Option<Reference>) -> Task {
     Task {
         id: id.into(),
-        kind: TaskKind::TextualConstraints,
+        kind: TaskKind::TEXTUAL_CONSTRAINTS,
         question: "Which city?".into(),
         answers: vec!["Paris".into()],
         pictures: vec![],
-        layer: 0,
+        layer: None,
+        metadata: Default::default(),
         shown: vec![],
         reference,
     }
