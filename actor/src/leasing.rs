@@ -25,7 +25,8 @@ const LAST: Duration = Duration::from_secs(3);
 /// are ours and the learner lives; after a shutdown they get `grace` to finish, and the rest is given back.
 ///
 /// # Errors
-/// [`BadInput`] for a lease that this actor can never roll out: another try would fail alike, here or in its next process.
+/// [`BadInput`] for a lease that this actor can never roll out, and for a learner of another release: another try would fail alike,
+/// here or in its next process.
 pub async fn lease(
     worker: &Arc<Worker>,
     leases: &Leases,
@@ -72,6 +73,7 @@ pub async fn lease(
                 over.trigger();
                 break;
             }
+            Err(error) if error.other_release => return Err(BadInput::new(error.message)),
             Err(error) => {
                 counter!(RECONNECTS, "op" => "lease").increment(1);
                 tracing::debug!(%error, "no lease");

@@ -10,7 +10,7 @@ use hypereyes_chassis::{BackoffConfig, BadInput};
 use hypereyes_domain::SetWeights;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_proto::client::LearnerClient;
-use hypereyes_weights::{Base, Published, Shapes, Versions, fetch, watch};
+use hypereyes_weights::{Base, Published, Shapes, Versions, WeightsError, fetch, watch};
 use metrics::{counter, gauge};
 use tokio::sync::watch::Sender;
 use tokio::time::Instant;
@@ -44,12 +44,14 @@ impl<E: SetWeights<HostWeights>> Follower<E> {
     /// Follows the learner; while it is away, the engine goes on with what it has.
     ///
     /// # Errors
-    /// [`BadInput`] when the learner trains another model than the one that this actor has: no other try would end better.
+    /// [`BadInput`] when the learner trains another model than the one that this actor has, or is of another release: no other try
+    /// would end better.
     pub async fn follow(mut self) -> Result<Infallible, BadInput> {
         let mut backoff = Backoff::new(&self.backoff);
         loop {
             match watch(&mut self.learner, Instant::now() + OPENING).await {
                 Ok(mut versions) => self.listen(&mut versions, &mut backoff).await?,
+                Err(WeightsError::OtherRelease(message)) => return Err(BadInput::new(message)),
                 Err(error) => {
                     counter!(RECONNECTS, "op" => "watch").increment(1);
                     tracing::debug!(%error, "the learner announces nothing");
@@ -85,6 +87,7 @@ impl<E: SetWeights<HostWeights>> Follower<E> {
             let until = Instant::now() + self.patience;
             let fetched = match fetch(&mut self.learner, published.version, Some(&self.shapes), self.base.as_ref(), until).await {
                 Ok(fetched) => fetched,
+                Err(WeightsError::OtherRelease(message)) => return Err(BadInput::new(message)),
                 Err(error) => {
                     counter!(RECONNECTS, "op" => "fetch").increment(1);
                     tracing::warn!(version = published.version.0, %error, "weights did not arrive");

@@ -307,3 +307,19 @@ async fn what_no_other_try_can_mend_ends_the_actor_with_its_reason() {
     let error = ended.expect_err("its weights never fit").to_string();
     assert!(error.contains("trains another model"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_of_another_release_ends_the_actor_with_one_clear_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let weights = policy(folder.path());
+    let learner = Learner::new(&weights, [lease("t@1", 2, 0)]);
+    let (incoming, address) = port();
+    learner.serve_as_of_old(incoming);
+    let (_, task) = spawn(config(folder.path(), &address, &Reward::default().serve()));
+    let ended = tokio::time::timeout(PATIENCE, task).await.expect("it ends in time").expect("no panic");
+    let error = ended.expect_err("nothing would come of it");
+    let text = format!("{error:#}");
+    assert!(["version 2", "version 1", "run the same release of both"].iter().all(|part| text.contains(part)), "{text}");
+    assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT, "another try would fail alike");
+    assert!(learner.state().submitted.is_empty());
+}

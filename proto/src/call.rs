@@ -30,6 +30,8 @@ pub struct CallError {
     pub missing: Vec<PictureId>,
     /// The peer understood and refused, or its answer is nonsense: calling again is of no use.
     pub refused: bool,
+    /// The peer is of another release: nothing will come of it until both are the same.
+    pub other_release: bool,
 }
 
 impl Retryable for CallError {
@@ -54,17 +56,19 @@ impl CallError {
                 | Code::Unimplemented
                 | Code::Unauthenticated
         );
-        Self { op, failure, message, missing, refused }
+        Self { op, failure, message, missing, refused, other_release: failure::is_other_release(status) }
     }
 
     /// No answer came in time.
     pub fn late(op: &'static str, after: Duration) -> Self {
-        Self { op, failure: Failure::Timeout, message: format!("no answer within {after:?}"), missing: vec![], refused: false }
+        let message = format!("no answer within {after:?}");
+        Self { op, failure: Failure::Timeout, message, missing: vec![], refused: false, other_release: false }
     }
 
     /// An answer came that means nothing.
     pub fn nonsense(op: &'static str, reason: impl ToString) -> Self {
-        Self { op, failure: Failure::Infrastructure, message: reason.to_string(), missing: vec![], refused: true }
+        let message = reason.to_string();
+        Self { op, failure: Failure::Infrastructure, message, missing: vec![], refused: true, other_release: false }
     }
 }
 

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use hypereyes_chassis::{Reach, Security};
 use tonic::codegen::http::Uri;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use crate::limits::MAX_MESSAGE_BYTES;
 use crate::v1;
+use crate::wire::PeerChannel;
 
 /// A learner client on a lazily opened channel.
-pub type LearnerClient = v1::learner_client::LearnerClient<Channel>;
+pub type LearnerClient = v1::learner_client::LearnerClient<PeerChannel>;
 /// A reward client on a lazily opened channel.
-pub type RewardClient = v1::reward_client::RewardClient<Channel>;
+pub type RewardClient = v1::reward_client::RewardClient<PeerChannel>;
 /// A teacher client on a lazily opened channel.
-pub type TeacherClient = v1::teacher_client::TeacherClient<Channel>;
+pub type TeacherClient = v1::teacher_client::TeacherClient<PeerChannel>;
 
 /// How channels are opened and kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,7 +117,7 @@ impl Clients {
 
     /// A channel to `address` that connects when first used. Over TLS the server's certificate must be valid for the host in
     /// the address, name or IP. Must be called inside a tokio runtime.
-    pub fn channel(&self, address: &str) -> Result<Channel, BadAddress> {
+    pub fn channel(&self, address: &str) -> Result<PeerChannel, BadAddress> {
         let (endpoint, origin) = parse(address, self.security.is_mutual())?;
         let endpoint = endpoint
             .origin(origin)
@@ -127,7 +128,7 @@ impl Clients {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20);
-        Ok(endpoint.connect_with_connector_lazy(self.security.dial_within(self.reach.clone())))
+        Ok(endpoint.connect_with_connector_lazy(self.security.dial_within(self.reach.clone())).into())
     }
 
     /// A client of the learner. Must be called inside a tokio runtime.
@@ -150,7 +151,7 @@ impl Clients {
 }
 
 /// A channel in plaintext to `address` that connects when first used. Must be called inside a tokio runtime.
-pub fn channel(address: &str, config: &ClientConfig) -> Result<Channel, BadAddress> {
+pub fn channel(address: &str, config: &ClientConfig) -> Result<PeerChannel, BadAddress> {
     Clients::default().with(*config).channel(address)
 }
 

@@ -24,6 +24,19 @@ pub fn missing_pictures(missing: &[PictureId]) -> Status {
     build(Code::FailedPrecondition, Failure::Infrastructure, &message, missing)
 }
 
+/// A status for a peer of another release, which no repetition helps.
+pub fn other_release(message: impl AsRef<str>) -> Status {
+    let message = cut(message.as_ref());
+    let kind = v1::FailureKind::Infrastructure.into();
+    let detail = v1::FailureDetail { kind, detail: message.to_owned(), missing_pictures: vec![], wire_version: crate::WIRE_VERSION };
+    Status::with_details(Code::FailedPrecondition, message, Bytes::from(detail.encode_to_vec()))
+}
+
+/// Whether a status says that the two ends are of different releases.
+pub fn is_other_release(status: &Status) -> bool {
+    !status.details().is_empty() && v1::FailureDetail::decode(status.details()).is_ok_and(|detail| detail.wire_version != 0)
+}
+
 /// The failure in a status, what happened, and the pictures that the peer lacks.
 ///
 /// A status without readable details is never the policy's fault: it is a timeout or a cancellation if its code says
@@ -58,6 +71,7 @@ fn build(code: Code, failure: Failure, message: &str, missing: &[PictureId]) -> 
         kind: v1::FailureKind::from(failure).into(),
         detail: message.to_owned(),
         missing_pictures: missing.iter().take(MAX_MISSING_LISTED).map(|id| id.as_str().to_owned()).collect(),
+        wire_version: 0,
     };
     Status::with_details(code, message, Bytes::from(detail.encode_to_vec()))
 }

@@ -15,6 +15,7 @@ pub mod orders;
 pub mod roles;
 pub mod server;
 pub mod teacher;
+pub mod wire;
 
 pub use call::CallError;
 pub use client::{BadAddress, ClientConfig, Clients};
@@ -22,6 +23,7 @@ pub use convert::Invalid;
 pub use roles::Role;
 pub use teacher::TeacherPeer;
 pub use v1::FILE_DESCRIPTOR_SET;
+pub use wire::{PeerChannel, WIRE_VERSION};
 
 /// Generated messages, clients and servers of the protobuf package `hypereyes.v1`.
 pub mod v1 {

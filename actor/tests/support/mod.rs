@@ -134,6 +134,12 @@ impl Learner {
         tokio::spawn(router.serve_with_incoming_shutdown(incoming, async move { drop(stopped.await) }));
         stop
     }
+
+    /// Serves for ever as releases did that said no version of the wire.
+    pub fn serve_as_of_old(&self, incoming: TcpIncoming) {
+        let service = v1::learner_server::LearnerServer::new(self.clone());
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+    }
 }
 
 pub fn port() -> (TcpIncoming, String) {

@@ -13,6 +13,9 @@ pub enum WeightsError {
         /// What the peer or the transport said.
         message: String,
     },
+    /// The learner is of another release.
+    #[error("weights were not served: {0}")]
+    OtherRelease(String),
     /// The deadline passed.
     #[error("weights did not arrive in time: {received} bytes came before the deadline; raise it or look at the network")]
     Deadline {
@@ -41,6 +44,7 @@ impl WeightsError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Call { failure, .. } => failure.label(),
+            Self::OtherRelease(_) => "release",
             Self::Deadline { .. } => "timeout",
             Self::Broken { label, .. } => label,
         }

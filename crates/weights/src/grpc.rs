@@ -333,6 +333,9 @@ fn digest(version: PolicyVersion, hex: &str) -> Result<Digest, WeightsError> {
 
 fn failed(status: Status) -> WeightsError {
     let (failure, message, _) = failure::from_status(&status);
+    if failure::is_other_release(&status) {
+        return WeightsError::OtherRelease(message);
+    }
     WeightsError::Call { failure, message }
 }
 

@@ -1,4 +1,5 @@
-//! Every RPC, called by every role over a real connection: whoever may gets through to the service, nobody else does.
+//! Every RPC, called by every role and by processes of other releases over a real connection: whoever may gets through to the
+//! service, nobody else does.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,13 +12,18 @@ use hypereyes_proto::roles::{self, Role, TABLE};
 use hypereyes_proto::v1::learner_server::Learner;
 use hypereyes_proto::v1::reward_server::Reward;
 use hypereyes_proto::v1::teacher_server::Teacher;
-use hypereyes_proto::{ClientConfig, server, v1};
+use hypereyes_proto::wire::{WIRE_HEADER, must_agree};
+use hypereyes_proto::{ClientConfig, failure, server, v1};
 use prost::Message;
 use tempfile::TempDir;
+use tonic::body::Body;
+use tonic::client::GrpcService;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::http::{HeaderValue, Request as HttpRequest};
 use tonic::codegen::tokio_stream::{self, Stream};
+use tonic::codegen::{Body as HttpBody, Bytes, Service, StdError};
 use tonic::service::Routes;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -175,10 +181,15 @@ fn security(folder: &TempDir, house: &Authority, role: &str) -> Security {
 
 /// Calls any RPC with an empty message, which every RPC can read; nobody sends more than one, so that all kinds of streaming
 /// look the same from here.
-async fn call(channel: &Channel, path: &'static str) -> Status {
+async fn call<S>(channel: &S, path: &'static str) -> Status
+where
+    S: GrpcService<Body> + Clone,
+    S::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <S::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+{
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     let asked = async {
-        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        grpc.ready().await.map_err(|error| Status::unavailable(error.into().to_string()))?;
         let (path, codec) = (PathAndQuery::from_static(path), ProstCodec::<(), ()>::default());
         let mut replies = grpc.streaming(Request::new(tokio_stream::iter([()])), path, codec).await?.into_inner();
         replies.message().await
@@ -261,4 +272,51 @@ fn the_table_knows_every_rpc_and_no_other() {
     assert!(TABLE.iter().all(|(_, roles)| !roles.is_empty()));
     assert_eq!(roles::callers("/hypereyes.v1.Teacher/ScoreTokens"), Some(&["actor", "teacher", "operator"][..]));
     assert_eq!(roles::callers("/hypereyes.v1.Teacher/Nothing"), None);
+}
+
+/// A client that says any version of the wire, or none, as clients of somebody's own and releases of before do.
+#[derive(Clone)]
+struct Says {
+    version: Option<&'static str>,
+    channel: Channel,
+}
+
+impl Service<HttpRequest<Body>> for Says {
+    type Response = <Channel as Service<HttpRequest<Body>>>::Response;
+    type Error = <Channel as Service<HttpRequest<Body>>>::Error;
+    type Future = <Channel as Service<HttpRequest<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        Service::poll_ready(&mut self.channel, context)
+    }
+
+    fn call(&mut self, mut request: HttpRequest<Body>) -> Self::Future {
+        if let Some(version) = self.version {
+            request.headers_mut().insert(WIRE_HEADER, HeaderValue::from_static(version));
+        }
+        Service::call(&mut self.channel, request)
+    }
+}
+
+fn assert_names_both(status: &Status, theirs: &str) {
+    assert!(status.code() == Code::FailedPrecondition && failure::is_other_release(status), "{status:?}");
+    let text = status.message();
+    assert!(text.contains("version 2") && text.contains(theirs) && text.contains("run the same release of both"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_of_another_release_are_told_so_and_clients_without_a_version_only_where_they_join_a_run() {
+    let address = serve(&Security::plaintext()).await;
+    let channel = Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+    let says = |version| Says { version, channel: channel.clone() };
+    for &(path, _) in TABLE {
+        assert_eq!(call(&says(Some("2")), path).await.message(), REACHED, "{path}");
+        assert_names_both(&call(&says(Some("3")), path).await, "version 3");
+        let silent = call(&says(None), path).await;
+        if must_agree(path) {
+            assert_names_both(&silent, "version 1");
+        } else {
+            assert_eq!(silent.message(), REACHED, "{path}");
+        }
+    }
 }
