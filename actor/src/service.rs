@@ -9,13 +9,13 @@ use bytes::Bytes;
 use hypereyes_chassis::{BadInput, Security};
 use hypereyes_domain::{
     ActorId, Answer, Failure, GroupId, Leased, PictureId, PolicyVersion, Question, Receipt, RolloutGroup, ScoreSequence, ScoredGroup, Task,
-    TaughtGroup, TeacherLogprobs,
+    TeacherLogprobs,
 };
 use hypereyes_proto::call::{INCARNATION, within};
 use hypereyes_proto::client::{LearnerClient, RewardClient};
 use hypereyes_proto::convert::{self, ids};
 use hypereyes_proto::limits::MAX_PICTURE_BYTES;
-use hypereyes_proto::{TeacherPeer, client, v1};
+use hypereyes_proto::{Parcel, Submitter, TeacherPeer, client, v1};
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status};
@@ -36,6 +36,20 @@ pub struct Beat {
     pub finished: bool,
 }
 
+/// The reward service's reply on a group, not yet held against it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores(v1::ScoredReply);
+
+impl Scores {
+    /// The group with its scores.
+    ///
+    /// # Errors
+    /// [`CallError`] where they do not fit it.
+    pub fn join(self, group: RolloutGroup) -> Result<ScoredGroup, CallError> {
+        convert::join(group, self.0).map_err(|invalid| CallError::nonsense("score_group", invalid))
+    }
+}
+
 /// Clients of all peers. Cheap to clone; they connect when first used and again whenever the connection is gone.
 #[derive(Clone, Debug)]
 pub struct Peers {
@@ -43,6 +57,7 @@ pub struct Peers {
     /// Shown to the learner with every call in the actor's name: nobody else speaks for it.
     secret: MetadataValue<Ascii>,
     learner: LearnerClient,
+    submitter: Submitter,
     reward: RewardClient,
     teacher: Option<TeacherPeer>,
     /// The teacher's likeliest tokens to ask for.
@@ -68,6 +83,7 @@ impl Peers {
         Ok(Self {
             actor: ids::actor("id", actor.to_owned()).map_err(|error| bad(&error))?,
             secret: secret(),
+            submitter: clients.channel(learner).map_err(|error| bad(&error))?.into(),
             learner: clients.learner(learner).map_err(|error| bad(&error))?,
             reward: clients.reward(reward).map_err(|error| bad(&error))?,
             teacher: teacher.map(|address| clients.teacher(address)).transpose().map_err(|error| bad(&error))?.map(TeacherPeer::new),
@@ -157,24 +173,23 @@ impl Peers {
     }
 
     /// Hands a group in.
-    pub async fn submit(&self, taught: &TaughtGroup) -> Result<Receipt, CallError> {
+    pub async fn submit(&self, parcel: &Parcel) -> Result<Receipt, CallError> {
         const OP: &str = "submit";
-        let receipt = within(OP, LARGE, self.learner.clone().submit(self.own(v1::TaughtGroup::from(taught.clone())))).await?;
+        let receipt = within(OP, LARGE, self.submitter.submit(self.own(parcel.bytes().clone()))).await?;
         let outcome =
             Receipt::try_from(receipt.outcome()).map_err(|invalid| CallError::nonsense(OP, format!("the receipt's {invalid}")))?;
         if outcome == Receipt::Invalid {
-            tracing::warn!(group = %taught.scored.group.id, detail = receipt.detail, "the learner finds a group invalid");
+            tracing::warn!(group = %parcel.group(), detail = receipt.detail, "the learner finds a group invalid");
         }
         Ok(outcome)
     }
 
     /// Has a group scored. Answers and costs are all that a score depends on, so tokens stay here: they are a hundred times as
     /// many bytes.
-    pub async fn score(&self, group: &RolloutGroup, task: &Task) -> Result<ScoredGroup, CallError> {
+    pub async fn score(&self, group: &RolloutGroup, task: &Task) -> Result<Scores, CallError> {
         const OP: &str = "score_group";
         let request = v1::ScoreGroupRequest { group: Some(group.courses().into()), task: Some(task.clone().into()) };
-        let reply = within(OP, LARGE, self.reward.clone().score_group(request)).await?;
-        convert::join(group.clone(), reply).map_err(|invalid| CallError::nonsense(OP, invalid))
+        within(OP, LARGE, self.reward.clone().score_group(request)).await.map(Scores)
     }
 
     /// Asks the teacher about rollouts, within `patience`, which the teacher is told.

@@ -12,6 +12,7 @@ use hypereyes_chassis::{BackoffConfig, RetryError, Retryable};
 use hypereyes_domain::{Failure, Generate, GroupId, Lease, Receipt, RolloutGroup, TaughtGroup};
 use hypereyes_engines::Engine;
 use hypereyes_pictures::Store;
+use hypereyes_proto::Parcel;
 use hypereyes_rollout::{Setup, run_group};
 use hypereyes_weights::Published;
 use metrics::{counter, histogram};
@@ -99,7 +100,7 @@ impl Worker {
         };
         let handed_in = match made {
             Ok((taught, pictures)) => tokio::select! {
-                receipt = self.hand_in(&taught, &pictures) => receipt,
+                receipt = self.hand_in(taught, &pictures) => receipt,
                 () = self.stop_now.cancelled() => Err(stopped()),
             },
             Err(failed) => Err(failed),
@@ -117,7 +118,8 @@ impl Worker {
         let task_pictures = stage("pictures", retry("get_pictures", until, &self.backoff, get)).await;
         let task_pictures = task_pictures.map_err(|error| Failed::new(Failure::Infrastructure, error))?;
         let (group, pictures) = stage("rollout", self.roll_out(lease, &task_pictures)).await?;
-        let scored = stage("reward", self.persist("score_group", || self.peers.score(&group, &lease.task))).await?;
+        let scores = stage("reward", self.persist("score_group", || self.peers.score(&group, &lease.task))).await?;
+        let scored = scores.join(group)?;
         let teacher = stage("teacher", self.teacher.teach(&scored, &pictures)).await;
         let taught = TaughtGroup::new(scored, teacher).and_then(|taught| taught.check().map(|()| taught));
         Ok((taught.map_err(|error| Failed::new(Failure::Infrastructure, error))?, pictures))
@@ -152,20 +154,21 @@ impl Worker {
 
     /// Puts what the learner will need, then submits until there is a receipt. The learner may lose pictures in between (it was
     /// restarted): what it names as missing is put again.
-    async fn hand_in(&self, taught: &TaughtGroup, pictures: &GroupPictures) -> Result<Receipt, Failed> {
+    async fn hand_in(&self, taught: TaughtGroup, pictures: &GroupPictures) -> Result<Receipt, Failed> {
         let crops = pictures.crops_of(&taught.scored.group);
+        let parcel = Parcel::from(taught);
         stage("submit", async {
             if !crops.is_empty() {
                 counter!(PICTURES, "from" => "learner_put").increment(crops.len() as u64);
                 self.persist("put_to_learner", || self.peers.put_to_learner(crops.clone())).await?;
             }
-            Ok(self.persist("submit", || self.submit(taught, pictures)).await?)
+            Ok(self.persist("submit", || self.submit(&parcel, pictures)).await?)
         })
         .await
     }
 
-    async fn submit(&self, taught: &TaughtGroup, pictures: &GroupPictures) -> Result<Receipt, CallError> {
-        let error = match self.peers.submit(taught).await {
+    async fn submit(&self, parcel: &Parcel, pictures: &GroupPictures) -> Result<Receipt, CallError> {
+        let error = match self.peers.submit(parcel).await {
             Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
@@ -176,7 +179,7 @@ impl Worker {
         counter!(PICTURES, "from" => "learner_put").increment(put.len() as u64);
         self.peers.put_to_learner(put).await?;
         // At once: what others put meanwhile may drive these out.
-        self.peers.submit(taught).await.map_err(|error| CallError { refused: error.refused && error.missing.is_empty(), ..error })
+        self.peers.submit(parcel).await.map_err(|error| CallError { refused: error.refused && error.missing.is_empty(), ..error })
     }
 
     async fn give_back(&self, group: &GroupId, failed: Failed) {

@@ -234,12 +234,24 @@ impl Intake {
         let group = GroupId::new(format!("{task}@{}.{}-{:x}", self.epoch, self.leases, self.life));
         let seed = self.seed_of(&task);
         self.ledger.write(&Event::Leased { group: &group, actor, epoch: self.epoch });
+        let min_version = self.oldest_to_sample();
         let held =
             Held { task: task.clone(), actor: actor.clone(), since: now, expires: now + self.bounds.lease.min(self.bounds.lease_most) };
         self.held.insert(group.clone(), held);
         self.shares.served(actor, now);
-        // Sampling starts with the newest policy; what is outstanding then bounds how far it can fall behind.
-        Answer::Lease(Grant { group, task, seed, min_version: self.version })
+        Answer::Lease(Grant { group, task, seed, min_version })
+    }
+
+    /// The oldest version that may sample for the next lease, so that its group is not stale when its turn comes: by then the step
+    /// under way, and those that what is leased or waits already fills, have each made a version. An actor that has not fetched the
+    /// newest yet need not wait for it.
+    fn oldest_to_sample(&self) -> PolicyVersion {
+        if self.bounds.deterministic {
+            return self.version;
+        }
+        let before = (self.held.len() + self.ready.len()) / self.bounds.groups_per_step.max(1) + usize::from(!self.training.is_empty());
+        let slack = self.bounds.max_staleness.saturating_sub(before as u64);
+        PolicyVersion(self.version.0.saturating_sub(slack))
     }
 
     /// What there is to say of a group before anybody looks into it; nothing where it is leased to this actor for this task.

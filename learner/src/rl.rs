@@ -211,7 +211,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     if over && saved.is_ok() {
         shared.intake().finish();
     }
-    let saved = saved.and_then(|()| run.tell(&Order::End));
+    let saved = saved.and_then(|()| run.tell(Order::End));
     if over && saved.is_ok() {
         // Idle actors hear of the end with their next request for a lease, busy ones with their next heartbeat.
         tokio::time::sleep(LINGER).await;
@@ -279,18 +279,18 @@ struct Loop<'a> {
 
 impl Loop<'_> {
     /// Tells the other ranks what comes next.
-    fn tell(&mut self, order: &Order) -> Result<()> {
+    fn tell(&mut self, order: Order) -> Result<()> {
         let Some(bench) = &mut self.bench else { return Ok(()) };
         if bench.trainer.place().world > 1 {
             (self.orders, self.said) = (self.orders + 1, Instant::now());
-            bench.trainer.ranks().broadcast(self.orders, order.to_bytes())?;
+            bench.trainer.ranks().broadcast(self.orders, order.into_bytes())?;
         }
         Ok(())
     }
 
     /// Lets the other ranks know, every now and then, that this one is there.
     fn beat(&mut self) -> Result<()> {
-        if self.said.elapsed() > self.config.ranks.timeout() / 4 { self.tell(&Order::Wait) } else { Ok(()) }
+        if self.said.elapsed() > self.config.ranks.timeout() / 4 { self.tell(Order::Wait) } else { Ok(()) }
     }
 
     /// Waits for something slow while the other ranks wait too.
@@ -388,7 +388,7 @@ impl Loop<'_> {
             return Ok(None);
         }
         if self.config.ranks.world > 1 {
-            self.tell(&Order::Step { lr, version, groups: groups.clone(), pictures: encoded })?;
+            self.tell(Order::Step { lr, version, groups: groups.clone(), pictures: encoded })?;
         }
         let mut bench = self.bench.take().expect("one step at a time");
         let stop = bench.trainer.stop();
@@ -516,7 +516,7 @@ impl Loop<'_> {
     /// All that a checkpoint keeps, from all ranks.
     fn state(&mut self, kept: &KeptReferences) -> Result<State> {
         anyhow::ensure!(self.bench.is_some(), "a step died, the last checkpoint stays in force");
-        self.tell(&Order::Moments)?;
+        self.tell(Order::Moments)?;
         let seconds = self.seconds();
         let bench = self.bench.as_mut().context("it was just there")?;
         let moments = bench.trainer.moments()?;

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod orders;
 pub mod roles;
 pub mod server;
+pub mod submit;
 pub mod teacher;
 pub mod wire;
 
@@ -21,6 +22,7 @@ pub use call::CallError;
 pub use client::{BadAddress, ClientConfig, Clients};
 pub use convert::Invalid;
 pub use roles::Role;
+pub use submit::{Parcel, Submitter};
 pub use teacher::TeacherPeer;
 pub use v1::FILE_DESCRIPTOR_SET;
 pub use wire::{PeerChannel, WIRE_VERSION};

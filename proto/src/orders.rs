@@ -31,15 +31,15 @@ pub enum Order {
 }
 
 impl Order {
-    /// For sending.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// For sending. By value: a batch is large, and nobody needs it twice.
+    pub fn into_bytes(self) -> Vec<u8> {
         use v1::rank_order::Order as Wire;
         let order = match self {
             Self::Step { lr, version, groups, pictures } => Wire::Step(v1::StepOrder {
-                lr: *lr,
+                lr,
                 version: version.0,
-                groups: groups.iter().cloned().map(Into::into).collect(),
-                pictures: pictures.iter().map(|(id, data)| v1::Picture { id: id.to_string(), data: data.clone() }).collect(),
+                groups: groups.into_iter().map(Into::into).collect(),
+                pictures: pictures.into_iter().map(|(id, data)| v1::Picture { id: id.to_string(), data }).collect(),
             }),
             Self::Moments => Wire::Moments(v1::MomentsOrder {}),
             Self::Wait => Wire::Wait(v1::WaitOrder {}),
@@ -80,7 +80,7 @@ mod tests {
         let pictures = vec![(group.scored.group.rollouts[0].pictures[0].clone(), Bytes::from_static(b"png"))];
         let step = Order::Step { lr: 1e-6, version: PolicyVersion(7), groups: vec![group], pictures };
         for order in [step, Order::Moments, Order::Wait, Order::End] {
-            assert_eq!(Order::from_bytes(&order.to_bytes()).unwrap(), order);
+            assert_eq!(Order::from_bytes(&order.clone().into_bytes()).unwrap(), order);
         }
     }
 

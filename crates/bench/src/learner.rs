@@ -89,7 +89,7 @@ fn intake(model: &ModelConfig, load: Load, seed: u64) -> Result<Map<String, Valu
         let Answer::Lease(lease) = intake.lease(&"a".into(), Instant::now()) else { anyhow::bail!("the intake gives no lease") };
         let group = group(model, load, seed, done, "a", lease.group.as_str(), lease.task.as_str())?;
         // What comes over the wire; making it is the actor's cost.
-        let message = Order::Step { lr: 0.0, version: PolicyVersion(0), groups: vec![group], pictures: vec![] }.to_bytes();
+        let message = Order::Step { lr: 0.0, version: PolicyVersion(0), groups: vec![group], pictures: vec![] }.into_bytes();
         bytes += message.len();
         let began = Instant::now();
         let Order::Step { mut groups, .. } = Order::from_bytes(&message)? else { anyhow::bail!("an order was read as another") };

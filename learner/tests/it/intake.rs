@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use hypereyes_domain::{Failure, PolicyVersion, Receipt, TaskId};
 use hypereyes_learner::intake::{Answer, Bounds, Grant, Intake};
 use hypereyes_run::ledger::Ledger;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use crate::support::group;
 
@@ -275,5 +277,60 @@ fn a_batch_that_is_put_back_is_the_next_and_forgets_no_task() {
         intake.trained(&batch[1..], PolicyVersion(1), 1);
         assert_eq!(intake.counts(), (1, 1, 0, 0));
         assert_eq!(intake.cursor().remaining.len(), 3, "its task is done again");
+    }
+}
+
+#[test]
+fn leases_are_granted_at_the_oldest_version_that_the_bound_permits() {
+    let now = Instant::now();
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    for (groups_per_step, max_staleness) in [(1, 1), (2, 1), (2, 2), (3, 4)] {
+        let mut intake = intake(40, groups_per_step, max_staleness);
+        let (mut version, mut below, mut training) = (0u64, 0, None);
+        let mut out = std::collections::VecDeque::new();
+        for _ in 0..2000 {
+            match random.random_range(0..3) {
+                0 => {
+                    if let Answer::Lease(lease) = intake.lease(&"a".into(), now) {
+                        assert!(lease.min_version <= PolicyVersion(version));
+                        below += u32::from(lease.min_version < PolicyVersion(version));
+                        out.push_back(lease);
+                    }
+                }
+                1 => {
+                    // Sampled with the oldest version that the lease lets it, and handed in in turn.
+                    if let Some(lease) = out.pop_front() {
+                        let oldest = lease.min_version.0;
+                        assert_eq!(intake.submit(group(&lease, "a", oldest), now), Receipt::Accepted);
+                    }
+                }
+                _ => match training.take() {
+                    None => training = intake.take_batch(),
+                    Some(batch) => {
+                        version += 1;
+                        intake.trained(&batch, PolicyVersion(version), version);
+                    }
+                },
+            }
+            if intake.epoch_is_over() {
+                intake.next_epoch();
+            }
+        }
+        let (trained, dropped, ..) = intake.counts();
+        assert!(trained > 50 && dropped == 0, "{groups_per_step} {max_staleness}: {trained} trained, {dropped} stale");
+        assert!(below > 0, "{groups_per_step} {max_staleness}: an actor that lags behind need not wait");
+    }
+}
+
+#[test]
+fn a_deterministic_run_samples_with_the_newest_version_only() {
+    let now = Instant::now();
+    let mut intake = with(4, Bounds { max_staleness: 4, deterministic: true, ..Bounds::default() });
+    for version in 0..4 {
+        let lease = leased(&mut intake, "a", now);
+        assert_eq!(lease.min_version, PolicyVersion(version));
+        assert_eq!(intake.submit(group(&lease, "a", version), now), Receipt::Accepted);
+        let batch = intake.take_batch().unwrap();
+        intake.trained(&batch, PolicyVersion(version + 1), version + 1);
     }
 }
