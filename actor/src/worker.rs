@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use hypereyes_chassis::backoff::retry;
-use hypereyes_chassis::{BackoffConfig, RetryError, Retryable};
+use hypereyes_chassis::{BackoffConfig, RetryError, Retryable, TraceContext};
 use hypereyes_domain::{Failure, Generate, GroupId, Lease, Receipt, RolloutGroup, TaughtGroup};
 use hypereyes_engines::Engine;
 use hypereyes_pictures::Store;
@@ -19,6 +19,7 @@ use metrics::{counter, histogram};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::leases::Held;
 use crate::metrics::{ABANDONED, GROUPS, PICTURES, STAGE_SECONDS};
@@ -93,6 +94,15 @@ impl Worker {
 
     /// Lives through a group. Returns when nothing is owed any more.
     pub async fn live(&self, lease: Lease, held: Held) {
+        let span = info_span!("group", group = %lease.group, task = %lease.task.id, version = lease.min_version.0);
+        // The trace began where the lease was granted.
+        if let Some(granted) = lease.trace.as_deref().and_then(TraceContext::parse) {
+            granted.adopt(&span);
+        }
+        self.lived(lease, held).instrument(span).await;
+    }
+
+    async fn lived(&self, lease: Lease, held: Held) {
         let made = tokio::select! {
             made = self.make(&lease) => made,
             () = held.lost() => return ended("lost", &lease.group),
@@ -112,15 +122,15 @@ impl Worker {
     }
 
     async fn make(&self, lease: &Lease) -> Result<(TaughtGroup, GroupPictures), Failed> {
-        stage("version", self.wait_for(lease)).await?;
+        stage("version", info_span!("version"), self.wait_for(lease)).await?;
         let get = || pictures::of_task(&self.peers, &self.store, &lease.task.pictures);
         let until = Instant::now() + PICTURES_PATIENCE;
-        let task_pictures = stage("pictures", retry("get_pictures", until, &self.backoff, get)).await;
+        let task_pictures = stage("pictures", info_span!("pictures"), retry("get_pictures", until, &self.backoff, get)).await;
         let task_pictures = task_pictures.map_err(|error| Failed::new(Failure::Infrastructure, error))?;
-        let (group, pictures) = stage("rollout", self.roll_out(lease, &task_pictures)).await?;
-        let scores = stage("reward", self.persist("score_group", || self.peers.score(&group, &lease.task))).await?;
+        let (group, pictures) = stage("rollout", info_span!("rollouts", count = lease.size), self.roll_out(lease, &task_pictures)).await?;
+        let scores = stage("reward", info_span!("score"), self.persist("score_group", || self.peers.score(&group, &lease.task))).await?;
         let scored = scores.join(group)?;
-        let teacher = stage("teacher", self.teacher.teach(&scored, &pictures)).await;
+        let teacher = stage("teacher", info_span!("teach"), self.teacher.teach(&scored, &pictures)).await;
         let taught = TaughtGroup::new(scored, teacher).and_then(|taught| taught.check().map(|()| taught));
         Ok((taught.map_err(|error| Failed::new(Failure::Infrastructure, error))?, pictures))
     }
@@ -157,7 +167,7 @@ impl Worker {
     async fn hand_in(&self, taught: TaughtGroup, pictures: &GroupPictures) -> Result<Receipt, Failed> {
         let crops = pictures.crops_of(&taught.scored.group);
         let parcel = Parcel::from(taught);
-        stage("submit", async {
+        stage("submit", info_span!("submit"), async {
             if !crops.is_empty() {
                 counter!(PICTURES, "from" => "learner_put").increment(crops.len() as u64);
                 self.persist("put_to_learner", || self.peers.put_to_learner(crops.clone())).await?;
@@ -218,9 +228,9 @@ fn ended(outcome: &'static str, group: &GroupId) {
     counter!(GROUPS, "outcome" => outcome).increment(1);
 }
 
-async fn stage<T>(name: &'static str, work: impl Future<Output = T>) -> T {
+async fn stage<T>(name: &'static str, span: Span, work: impl Future<Output = T>) -> T {
     let start = Clock::now();
-    let done = work.await;
+    let done = work.instrument(span).await;
     histogram!(STAGE_SECONDS, "stage" => name).record(start.elapsed().as_secs_f64());
     done
 }

@@ -136,7 +136,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         patches: PatchCache::new(processor.clone(), config.patches_bytes),
         admission: Admission::new(&config, &model, processor),
         pictures: Arc::new(Shelf::new(config.pictures_bytes)),
-        pins: Mutex::default(),
+        waiting: Mutex::default(),
         speakers: Mutex::default(),
         publisher: Publisher::new(Snapshot::stored(&whole, version, config.publish.into()), 3, life),
         plan,
@@ -392,7 +392,10 @@ impl Loop<'_> {
         }
         let mut bench = self.bench.take().expect("one step at a time");
         let stop = bench.trainer.stop();
+        let span = tracing::info_span!("step", step = self.step + 1, version = version.0, groups = groups.len());
+        self.shared.link(&span, groups.iter().map(|group| &group.scored.group.id));
         let step = on_thread("step", move || {
+            let _within = span.entered();
             let trained = step::train(&mut bench.trainer, &groups, &pictures, &bench.options, bench.temperature, lr, version);
             (bench, groups, trained)
         })?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use hypereyes_chassis::tls::Peer;
-use hypereyes_chassis::{BackoffConfig, Security, Shutdown, retry};
+use hypereyes_chassis::{BackoffConfig, Security, Shutdown, TraceContext, retry};
 use hypereyes_domain::{ActorId, Failure, GroupId, Lease, Leased, PictureId, PolicyVersion, Receipt, Sampling, TaughtGroup, WaitReason};
 use hypereyes_pictures::{PatchCache, Picture, Pins, Shelf, ShelfError};
 use hypereyes_proto::call::{INCARNATION, within};
@@ -62,6 +62,14 @@ pub struct GroupPlan {
     pub lease: Duration,
 }
 
+/// What belongs to a group until it is trained.
+pub struct Waiting {
+    /// Its pictures, which stay as long as this.
+    _pins: Pins,
+    /// Where in its trace it came in.
+    trace: Option<TraceContext>,
+}
+
 /// State shared by the service and the training loop.
 pub struct Shared {
     /// Leases and queue. A plain mutex: every hold is a few map operations, and nothing awaits under it.
@@ -76,8 +84,8 @@ pub struct Shared {
     pub pictures: Arc<Shelf>,
     /// Pictures of batches as the policy reads them, kept from step to step.
     pub patches: PatchCache,
-    /// Those that groups need which wait to be trained or are being trained. Locked after the intake, if with it.
-    pub pins: Mutex<HashMap<GroupId, Pins>>,
+    /// What groups need which wait to be trained or are being trained. Locked after the intake, if with it.
+    pub waiting: Mutex<HashMap<GroupId, Waiting>>,
     /// Who may speak for which actor.
     pub speakers: Mutex<Speakers>,
     /// Versions.
@@ -105,7 +113,14 @@ impl Shared {
     pub fn let_go(&self) {
         let intake = self.intake();
         let waiting = intake.waiting();
-        self.pins.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| waiting.contains(id));
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| waiting.contains(id));
+    }
+
+    /// Points from `span` to the traces of groups.
+    pub fn link<'a>(&self, span: &tracing::Span, groups: impl IntoIterator<Item = &'a GroupId>) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let traces = groups.into_iter().filter_map(|id| waiting.get(id)?.trace.clone());
+        traces.for_each(|trace| trace.link(span));
     }
 
     /// A picture as it came, of a rollout or of a task.
@@ -247,6 +262,8 @@ impl Learner for Service {
                 let task = self.shared.tasks.get(&grant.task).cloned();
                 let task = task.ok_or_else(|| failure::to_status(Failure::Infrastructure, format!("task {} is gone", grant.task)))?;
                 let plan = self.shared.plan;
+                // A trace of its own, in which the actor goes on: the request for work is no part of it.
+                let span = tracing::info_span!(parent: None, "lease", group = %grant.group, task = %grant.task, %actor, version = grant.min_version.0);
                 Leased::Lease(Box::new(Lease {
                     group: grant.group,
                     task,
@@ -256,6 +273,7 @@ impl Learner for Service {
                     lasts: plan.lease,
                     min_version: grant.min_version,
                     life: self.shared.publisher.life(),
+                    trace: TraceContext::of(&span).map(|trace| trace.traceparent()),
                 }))
             }
             Answer::Backpressure => wait(WaitReason::Backpressure),
@@ -265,6 +283,7 @@ impl Learner for Service {
         Ok(Response::new(leased.into()))
     }
 
+    #[tracing::instrument(name = "receive", skip_all, fields(group = tracing::field::Empty, task = tracing::field::Empty, receipt = tracing::field::Empty))]
     async fn submit(&self, request: Request<v1::TaughtGroup>) -> Result<Response<v1::Receipt>, Status> {
         let caller = caller(&request);
         let message = request.into_inner();
@@ -272,6 +291,8 @@ impl Learner for Service {
             message.scored.as_ref().and_then(|scored| scored.group.as_ref()).ok_or_else(|| Invalid::new("scored.group", "is missing"))?;
         let (id, task) = (ids::group("id", named.id.clone())?, ids::task("task_id", named.task_id.clone())?);
         let actor = ids::actor("actor_id", named.actor_id.clone())?;
+        let span = tracing::Span::current();
+        span.record("group", id.as_str()).record("task", task.as_str());
         if self.claim("submit", &actor, &caller).is_err() {
             return Ok(receipt(Receipt::Expired, ""));
         }
@@ -286,7 +307,8 @@ impl Learner for Service {
                 let mut intake = self.shared.intake();
                 let outcome = intake.submit(group, Instant::now());
                 if outcome == Receipt::Accepted {
-                    self.shared.pins.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pins);
+                    let waiting = Waiting { _pins: pins, trace: TraceContext::current() };
+                    self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, waiting);
                 }
                 (outcome, String::new())
             }
@@ -305,6 +327,7 @@ impl Learner for Service {
             Err(Flaw::Away(reason)) => return Err(failure::to_status(Failure::Infrastructure, reason)),
         };
         self.shared.bell.notify_one();
+        span.record("receipt", outcome.label());
         Ok(receipt(outcome, if outcome == Receipt::Invalid { &detail } else { "" }))
     }
 

@@ -1,4 +1,5 @@
-//! Which wire two processes speak: a number that both say with every call and every reply.
+//! Which wire two processes speak: a number that both say with every call and every reply. With it travels the trace that a call
+//! belongs to.
 //!
 //! In: calls on their way out ([`PeerChannel`]) and in ([`Versioned`]). Out: the same, or one error that names both numbers and what
 //! to do. Messages grow by fields that older processes pass over, so that most calls work between releases, and clients of one's
@@ -9,12 +10,15 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use hypereyes_chassis::TraceContext;
+use hypereyes_chassis::trace::TRACEPARENT;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::server::NamedService;
 use tonic::transport::Channel;
+use tracing::{Instrument as _, Span};
 
 use crate::failure;
 
@@ -79,6 +83,10 @@ impl Service<Request<Body>> for PeerChannel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
         request.headers_mut().insert(WIRE_HEADER, ours());
+        // What the peer does for this span is a part of the same trace.
+        if let Some(value) = TraceContext::current().and_then(|trace| HeaderValue::try_from(trace.traceparent()).ok()) {
+            request.headers_mut().insert(TRACEPARENT, value);
+        }
         let answer = self.0.call(request);
         Box::pin(async move {
             let response = answer.await?;
@@ -117,13 +125,24 @@ where
             tracing::warn!(reason = status.message(), "a process of another release is turned away");
             return Box::pin(async move { Ok(stamped(status.into_http())) });
         }
+        let called = span_of(&request);
         let answer = self.0.call(request);
-        Box::pin(async move { answer.await.map(stamped) })
+        Box::pin(async move { answer.await.map(stamped) }.instrument(called))
     }
 }
 
 fn said(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers.get(WIRE_HEADER)
+}
+
+/// The span of a call whose caller keeps a trace; none for all others.
+fn span_of<B>(request: &Request<B>) -> Span {
+    let caller = request.headers().get(TRACEPARENT).and_then(|value| TraceContext::parse(value.to_str().ok()?));
+    let Some(caller) = caller else { return Span::none() };
+    let method = request.uri().path().trim_start_matches('/');
+    let span = tracing::info_span!("rpc", otel.name = method, otel.kind = "server");
+    caller.adopt(&span);
+    span
 }
 
 fn stamped(mut response: Response<Body>) -> Response<Body> {

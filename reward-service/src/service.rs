@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use crate::change::{Change, Outcome};
 use crate::metrics as names;
@@ -58,11 +59,12 @@ impl Service {
     async fn score(&self, request: v1::ScoreGroupRequest) -> Result<v1::ScoredReply, Status> {
         let group = RolloutGroup::<Course>::try_from(request.group.ok_or_else(|| missing("group"))?).map_err(refused)?;
         let task = Task::try_from(request.task.ok_or_else(|| missing("task"))?).map_err(refused)?;
+        let span = tracing::info_span!("judge", group = %group.id, task = %task.id, rollouts = group.rollouts.len());
         let score = async {
             let _slot = self.slots.acquire().await.map_err(|_| Refusal::failed("closed", "the service is stopping"))?;
             self.scorer.score(&task, &group).await.map_err(Refusal::from)
         };
-        let scored = self.work(score).await?;
+        let scored = self.work(score.instrument(span)).await?;
         Ok(scored_reply(scored.scores.clone(), scored.reference, scored.epoch))
     }
 }

@@ -15,6 +15,7 @@ use metrics::{counter, histogram};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use crate::deadline;
 use crate::error::ScoreError;
@@ -53,7 +54,8 @@ impl Service {
         let turn = self.turns.turn(caller, deadline).await;
         let _turn = turn.ok_or_else(|| (ScoreError::Deadline.label(), Status::from(ScoreError::Deadline)))?;
         let (call, version) = self.registry.call(&question).map_err(|error| ("no_model", Status::from(error)))?;
-        let answers = call.model().ask(&question, &self.store, deadline).await.map_err(|error| {
+        let span = tracing::info_span!("forward", group = %question.group, teacher = %version, sequences = question.sequences.len());
+        let answers = call.model().ask(&question, &self.store, deadline).instrument(span).await.map_err(|error| {
             tracing::debug!(group = %question.group, teacher = %version, %error, "not scored");
             (error.label(), Status::from(error))
         })?;

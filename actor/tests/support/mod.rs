@@ -79,6 +79,7 @@ pub fn lease(id: &str, size: u32, min_version: u64) -> v1::Lease {
         deadline_ms: 60_000,
         min_version,
         life: LIFE,
+        traceparent: String::new(),
     }
 }
 

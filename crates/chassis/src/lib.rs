@@ -24,6 +24,7 @@ pub mod server;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 
 mod incoming;
 mod places;
@@ -46,3 +47,4 @@ pub use server::{Server, ServerConfig};
 pub use shutdown::Shutdown;
 pub use telemetry::{Telemetry, TelemetryConfig};
 pub use tls::{Security, TlsConfig};
+pub use trace::TraceContext;

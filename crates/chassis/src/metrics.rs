@@ -10,6 +10,8 @@ pub const RETRIES: &str = "hypereyes_retries_total";
 pub const RETRIES_EXHAUSTED: &str = "hypereyes_retries_exhausted_total";
 /// Counter: tasks or connections that were cut off at a shutdown because their grace had passed. Label: `what`.
 pub const DRAIN_CUT: &str = "hypereyes_drain_cut_total";
+/// Counter: spans that were not exported. Label: `reason` (`queue`, `export`).
+pub const SPANS_LOST: &str = "hypereyes_trace_spans_lost_total";
 /// Counter: requests of the metrics listener. Label: `outcome` (`served`, `not_found`).
 pub const SCRAPES: &str = "hypereyes_metrics_requests_total";
 /// Counter: changes of the certificate's files. Label: `outcome` (`taken`, `refused`).
@@ -41,6 +43,7 @@ pub(crate) fn describe() {
     describe_counter!(RETRIES, Unit::Count, "Calls repeated after an error that may pass, by operation and reason.");
     describe_counter!(RETRIES_EXHAUSTED, Unit::Count, "Calls given up, by operation and reason.");
     describe_counter!(DRAIN_CUT, Unit::Count, "Tasks and connections cut off at shutdown after their grace.");
+    describe_counter!(SPANS_LOST, Unit::Count, "Spans that were not exported, by reason.");
     describe_counter!(SCRAPES, Unit::Count, "Requests to the metrics listener, by outcome.");
     describe_counter!(TLS_RELOADS, Unit::Count, "Changes of the certificate's files, by outcome.");
     describe_counter!(TLS_REFUSED, Unit::Count, "Connections that came to nothing because of TLS, by side and reason.");

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
-use crate::{Shutdown, config, exit};
+use crate::{Shutdown, config, exit, trace};
 
 /// A part of the system that can be a process.
 pub trait Room {
@@ -44,7 +44,11 @@ pub struct Sources {
 /// # Errors
 /// [`crate::ConfigError`] when a setting is wrong, and what the room itself fails with.
 pub async fn start<R: Room>(sources: &Sources, shutdown: Shutdown) -> anyhow::Result<()> {
-    R::run(config::load(R::Config::default(), sources.file.as_deref(), R::ENV, &sources.sets)?, shutdown).await
+    trace::name(R::NAME);
+    let ended = R::run(config::load(R::Config::default(), sources.file.as_deref(), R::ENV, &sources.sets)?, shutdown).await;
+    // The last spans are those of the end.
+    let _ = tokio::task::spawn_blocking(trace::flush).await;
+    ended
 }
 
 /// The whole `main` of a room's own program: arguments, a runtime, signals, an exit code.

@@ -1,10 +1,11 @@
-//! Logs and metrics of a process.
+//! Logs, metrics and traces of a process.
 //!
 //! In: [`TelemetryConfig`], and what the process does. Out: log lines on stderr, and metrics in Prometheus' text format,
 //! over HTTP or as a string.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,11 +15,13 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
 use tonic::codegen::http::{StatusCode, Uri};
 use tonic::service::{AxumRouter, Routes};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::incoming::{Door, incoming};
 use crate::metrics::SCRAPES;
-use crate::{BadInput, BindError, Findings, Security, Shutdown, bind, metrics};
+use crate::{BadInput, BindError, Findings, Security, Shutdown, bind, metrics, trace};
 
 /// Bounds of duration histograms (names that end in `_seconds`): from a kernel launch to a long step.
 const SECONDS: [f64; 16] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
@@ -38,15 +41,21 @@ const DOOR: Door = Door { name: "metrics", most: 64, most_of_peer: 32, life: Som
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
-    /// Which log lines are written, in `tracing`'s directive syntax (`info,hypereyes_learner=debug`). Default `info`.
+    /// Which log lines are written, in `tracing`'s directive syntax (`info,hypereyes_learner=debug`). Default `info`, or what the environment's
+    /// `RUST_LOG` says.
     pub filter: String,
     /// True writes log lines as JSON, for machines that collect them. Default false: people read them on a laptop.
     pub json: bool,
+    /// Base address of an OTLP collector that is sent the spans of this process (HTTP, JSON), such as `http://127.0.0.1:4318`. Default
+    /// empty: none is sent, and no trace context is handed to peers unless `otlp_file` is set.
+    pub otlp: String,
+    /// File that the same is appended to, a request a line. Several processes may share one. Default empty: none.
+    pub otlp_file: PathBuf,
 }
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { filter: "info".into(), json: false }
+        Self { filter: "info".into(), json: false, otlp: String::new(), otlp_file: PathBuf::new() }
     }
 }
 
@@ -56,6 +65,9 @@ impl TelemetryConfig {
         let mut found = Findings::default();
         if let Err(error) = EnvFilter::try_new(&self.filter) {
             found.refuse("filter", format!("is {:?}, which is not a log filter: {error}", self.filter));
+        }
+        if let Some(reason) = Some(&self.otlp).filter(|otlp| !otlp.is_empty()).and_then(|otlp| trace::otlp::url(otlp).err()) {
+            found.refuse("otlp", format!("is {:?}: it {reason}", self.otlp));
         }
         found
     }
@@ -78,6 +90,9 @@ static INSTALLED: Mutex<Option<Telemetry>> = Mutex::new(None);
 pub fn init(config: &TelemetryConfig) -> Result<Telemetry, BadInput> {
     let filter = EnvFilter::try_new(&config.filter)
         .map_err(|error| BadInput::new(format!("telemetry.filter {:?} is not a log filter: {error}", config.filter)))?;
+    // What everybody knows from elsewhere; who sets the filter means the filter.
+    let asked = std::env::var("RUST_LOG").ok().filter(|_| config.filter == TelemetryConfig::default().filter);
+    let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok()).unwrap_or(filter);
     let mut installed = INSTALLED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(telemetry) = installed.as_ref() {
         return Ok(telemetry.clone());
@@ -92,9 +107,11 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, BadInput> {
     metrics::describe();
     // Colours are for eyes, and for those that want them (no-color.org).
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || Lines { colours }).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || Lines { colours }).with_ansi(colours);
+    let lines = if config.json { lines.json().boxed() } else { lines.boxed() };
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter)).with(trace::layer(config)?);
     // A subscriber that somebody (a test harness) installed before is left in place.
-    let _ = if config.json { subscriber.json().try_init() } else { subscriber.try_init() };
+    let _ = subscriber.try_init();
     Ok(installed.insert(Telemetry { handle }).clone())
 }
 
@@ -214,7 +231,7 @@ mod tests {
         counter!("hypereyes_test_twice_total").increment(2);
         assert_eq!(first.read("hypereyes_test_twice_total", &[]), Some(2.0));
         assert_eq!(second.read("hypereyes_test_twice_total", &[]), Some(2.0));
-        let error = init(&TelemetryConfig { filter: "a=b=c".into(), json: false }).err().expect("that is no filter");
+        let error = init(&TelemetryConfig { filter: "a=b=c".into(), ..TelemetryConfig::default() }).err().expect("that is no filter");
         assert!(error.to_string().contains("telemetry.filter"), "{error}");
     }
 

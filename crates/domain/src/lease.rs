@@ -26,6 +26,8 @@ pub struct Lease {
     pub min_version: PolicyVersion,
     /// The learner's life that the version belongs to.
     pub life: u32,
+    /// Where the group's trace begins, as a W3C `traceparent`; `None` where nobody keeps one.
+    pub trace: Option<String>,
 }
 
 /// The learner's answer to a request for work.

@@ -10,6 +10,7 @@ use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PictureId, Sampl
 use hypereyes_environment::{Episode, opened_thought};
 use hypereyes_pictures::{Picture, RgbImage};
 use tokio::time::timeout;
+use tracing::{Instrument as _, info_span};
 
 use crate::recorder::Recorder;
 use crate::{Setup, turns};
@@ -37,11 +38,12 @@ pub async fn run_group<G: Generate>(
     let prompt = Prompt::new(setup, task, pictures, "", &setup.config.offered())?;
     let sequences = prompt.start(setup, generator, seeds, sampling).await?;
     let opening = prompt.opened_thought(setup);
-    let episodes = sequences.into_iter().map(|sequence| {
+    let episodes = sequences.into_iter().enumerate().map(|(number, sequence)| {
         let episode = Episode::new(setup.config.env.clone(), setup.search.clone(), task.world_seed(), &task.question, prompt.images());
         let chat = setup.chat.clone();
         let episode = episode.opened(&opening).seen_as(move |size| chat.processor().seen_as(size));
-        turns::run(setup, sequence, episode, Recorder::new(prompt.tokens.clone(), task.pictures.clone()))
+        let record = Recorder::new(prompt.tokens.clone(), task.pictures.clone());
+        turns::run(setup, sequence, episode, record).instrument(info_span!("rollout", number))
     });
     let mut trajectories = Vec::with_capacity(seeds.len());
     let mut crops: Vec<Arc<Picture>> = Vec::new();

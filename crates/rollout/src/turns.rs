@@ -9,6 +9,7 @@ use hypereyes_domain::{Ending, Failure, PictureId, Sequence, Stop, Trajectory};
 use hypereyes_environment::{Episode, Step};
 use hypereyes_pictures::{Picture, RgbImage};
 use tokio::time::timeout;
+use tracing::{Instrument as _, Span, field, info_span};
 
 use crate::Setup;
 use crate::recorder::Recorder;
@@ -21,8 +22,11 @@ pub(crate) async fn run<S: Sequence>(
     mut record: Recorder,
 ) -> (Trajectory, Vec<Arc<Picture>>) {
     let mut crops = Vec::new();
+    let mut number = 0u32;
     let (ending, answer) = loop {
-        match turn(setup, &mut sequence, &mut episode, &mut record, &mut crops).await {
+        number += 1;
+        let span = info_span!("turn", number, sampled = field::Empty);
+        match turn(setup, &mut sequence, &mut episode, &mut record, &mut crops).instrument(span).await {
             Ok(()) => {}
             Err(end) => break end,
         }
@@ -50,6 +54,7 @@ async fn turn<S: Sequence>(
         .map_err(|_| failed(Failure::Timeout, "a turn took too long"))?
         .and_then(|sampled| record.sampled(&sampled).map(|()| sampled))
         .map_err(|error| failed(error.failure, &error.message))?;
+    Span::current().record("sampled", sampled.tokens.len());
     let text = setup.chat.decode(&sampled.tokens);
     match sampled.stop {
         Stop::EndToken => {}
@@ -57,8 +62,9 @@ async fn turn<S: Sequence>(
         Stop::Length if room > config.max_turn_tokens => return Err((Ending::TurnTruncated, episode.cut(&text))),
         Stop::Length | Stop::ContextFull => return Err((Ending::ContextFull, episode.cut(&text))),
     }
-    let step =
-        timeout(config.turn_timeout(), episode.step(&text)).await.map_err(|_| failed(Failure::Timeout, "a tool round took too long"))?;
+    let step = timeout(config.turn_timeout(), episode.step(&text).instrument(info_span!("tool")))
+        .await
+        .map_err(|_| failed(Failure::Timeout, "a tool round took too long"))?;
     match step {
         Step::Done { ending, answer } => Err((ending, answer)),
         Step::Observed { text, pictures, round } => {

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use hypereyes_chassis::TraceContext;
 use hypereyes_domain::{Lease, Leased, PolicyVersion, Receipt, Sampling, Task, WaitReason};
 
 use super::{Invalid, ids, present};
@@ -27,6 +28,7 @@ impl From<Lease> for v1::Lease {
             deadline_ms: millis(lease.lasts),
             min_version: lease.min_version.0,
             life: lease.life,
+            traceparent: lease.trace.unwrap_or_default(),
         }
     }
 }
@@ -52,6 +54,8 @@ impl TryFrom<v1::Lease> for Lease {
             lasts: Duration::from_millis(lease.deadline_ms),
             min_version: PolicyVersion(lease.min_version),
             life: lease.life,
+            // A trace is no part of the work: one that means nothing is none.
+            trace: Some(lease.traceparent).filter(|text| TraceContext::parse(text).is_some()),
         })
     }
 }
@@ -151,6 +155,7 @@ mod tests {
             lasts: Duration::from_millis(20_001),
             min_version: PolicyVersion(3),
             life: 9,
+            trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         }
     }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::support::{PATIENCE, Running, model, picture, plain};
 use futures::future::join_all;
 use hypereyes_chat::Chat;
-use hypereyes_domain::{Chunk, Failure, Generate, ModelState, PolicyVersion, Question, Sampled, Sampling, ScoreSequence, Sequence as _, TeacherVersion};
+use hypereyes_domain::{
+    Chunk, Failure, Generate, ModelState, PolicyVersion, Question, Sampled, Sampling, ScoreSequence, Sequence as _, TeacherVersion,
+};
 use hypereyes_pictures::{Limits, PatchCache, PatchSource, Picture, Store};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::device::Device;
