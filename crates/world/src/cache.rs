@@ -1,38 +1,32 @@
 //! A bounded cache by seed whose values are made once, however many ask at the same moment. Knows nothing of its values.
 
-use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::metrics::EVICTIONS;
 
 /// Values by seed; the least recently used make room.
 pub struct Cache<V> {
-    capacity: usize,
     /// The `what` label of the eviction counter.
     what: &'static str,
-    inner: Mutex<Inner<V>>,
+    slots: Mutex<LruCache<u64, Slot<V>>>,
 }
 
 /// A value that the first who needs it makes.
 type Slot<V> = Arc<OnceLock<V>>;
 
-struct Inner<V> {
-    slots: HashMap<u64, Slot<V>>,
-    /// Seeds, least recently used first.
-    order: VecDeque<u64>,
-}
-
 impl<V: Clone> Cache<V> {
     /// An empty cache for `capacity` values, at least one; `what` labels its evictions.
     pub fn new(capacity: usize, what: &'static str) -> Self {
-        Self { capacity: capacity.max(1), what, inner: Mutex::new(Inner { slots: HashMap::new(), order: VecDeque::new() }) }
+        Self { what, slots: Mutex::new(LruCache::new(NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN))) }
     }
 
     /// The value if it has been made; never makes or waits.
     pub fn ready(&self, seed: u64) -> Option<V> {
-        self.inner.lock().slots.get(&seed)?.get().cloned()
+        self.slots.lock().peek(&seed)?.get().cloned()
     }
 
     /// The value; made by one caller outside the lock, awaited by the others that want the same one.
@@ -42,17 +36,15 @@ impl<V: Clone> Cache<V> {
     }
 
     fn slot(&self, seed: u64) -> Slot<V> {
-        let mut inner = self.inner.lock();
-        if let Some(at) = inner.order.iter().position(|known| *known == seed) {
-            inner.order.remove(at);
-        } else if inner.order.len() >= self.capacity
-            && let Some(oldest) = inner.order.pop_front()
-        {
-            inner.slots.remove(&oldest);
+        let mut slots = self.slots.lock();
+        if let Some(known) = slots.get(&seed) {
+            return known.clone();
+        }
+        let slot = Slot::default();
+        if slots.push(seed, slot.clone()).is_some() {
             metrics::counter!(EVICTIONS, "what" => self.what).increment(1);
         }
-        inner.order.push_back(seed);
-        inner.slots.entry(seed).or_default().clone()
+        slot
     }
 }
 
