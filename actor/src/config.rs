@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use hypereyes_chassis::{BackoffConfig, BadInput, BreakerConfig, Findings, TelemetryConfig, TlsConfig};
 use hypereyes_engines::EngineConfig;
-use hypereyes_proto::client;
 use hypereyes_proto::convert::ids;
 use hypereyes_proto::limits::MAX_TOP;
+use hypereyes_proto::{client, ports};
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_search::SearchConfig;
 use serde::{Deserialize, Serialize};
@@ -78,8 +78,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             id: "actor".into(),
-            learner: "127.0.0.1:7000".into(),
-            reward: "127.0.0.1:7001".into(),
+            learner: ports::here(ports::LEARNER).to_string(),
+            reward: ports::here(ports::REWARD).to_string(),
             teacher: None,
             policy: PathBuf::from("policy"),
             world: None,

@@ -1,6 +1,6 @@
 //! Settings of the learner, the same for every rank. In: a settings file. Out: a checked [`Config`].
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hypereyes_chassis::{BadInput, Findings, ServerConfig, TelemetryConfig, TlsConfig};
@@ -8,7 +8,7 @@ use hypereyes_domain::Sampling;
 use hypereyes_objective::{Correction, ObjectiveError, Options};
 use hypereyes_policy::checkpoint::{HostWeights, StoredDtype};
 use hypereyes_policy::device::Device;
-use hypereyes_proto::client;
+use hypereyes_proto::{client, ports};
 use hypereyes_proto::limits::{MAX_BATCH_GROUPS, MAX_GROUP_SIZE};
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,7 @@ impl From<Publish> for StoredDtype {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where gRPC is served. Default 127.0.0.1:7003.
+    /// Where gRPC is served. Default 127.0.0.1:7000.
     pub listen: SocketAddr,
     /// Where `/metrics` is served. Default none.
     pub metrics_listen: Option<SocketAddr>,
@@ -50,7 +50,7 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// File that announces the addresses. Default none.
     pub announce: Option<PathBuf>,
-    /// Address of the reward service, which commits references at epoch ends.
+    /// Address of the reward service, which commits references at epoch ends. Default 127.0.0.1:7001.
     pub reward: String,
     /// Policy folder to start from.
     pub policy: PathBuf,
@@ -139,12 +139,12 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7003)),
+            listen: ports::here(ports::LEARNER),
             metrics_listen: None,
             health_listen: None,
             tls: None,
             announce: None,
-            reward: "127.0.0.1:7001".into(),
+            reward: ports::here(ports::REWARD).to_string(),
             policy: PathBuf::new(),
             tasks: PathBuf::new(),
             out: PathBuf::new(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use hypereyes_chassis::{BadInput, Findings};
 use hypereyes_collective::{Collective, Hub, Place, Tcp, Transport};
+use hypereyes_proto::ports;
 use serde::{Deserialize, Serialize};
 
 /// More ranks than this are a slip.
@@ -23,7 +24,7 @@ pub struct RanksConfig {
     pub rank: usize,
     /// Ranks of the job. Default 1.
     pub world: usize,
-    /// Rank 0's gRPC address, for the others. Default 127.0.0.1:7003.
+    /// Rank 0's gRPC address, for the others. Default 127.0.0.1:7000.
     pub leader: String,
     /// Address on which rank 0 hears the others; any free port. Default 127.0.0.1: only this machine.
     pub listen: IpAddr,
@@ -42,7 +43,7 @@ impl Default for RanksConfig {
         Self {
             rank: 0,
             world: 1,
-            leader: "127.0.0.1:7003".into(),
+            leader: ports::here(ports::LEARNER).to_string(),
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             transport: Transport::Tcp,
             gpu: 0,

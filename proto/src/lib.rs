@@ -12,6 +12,7 @@ pub mod convert;
 pub mod failure;
 pub mod limits;
 pub mod orders;
+pub mod ports;
 pub mod roles;
 pub mod server;
 pub mod submit;

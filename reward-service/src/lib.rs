@@ -16,7 +16,7 @@ pub mod scorer;
 pub mod service;
 pub mod store;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use hypereyes_chassis::server::ServeError;
 use hypereyes_chassis::{
     Announcement, BadInput, BindError, Findings, Room, Security, Server, ServerConfig, Shutdown, TelemetryConfig, TlsConfig, telemetry,
 };
+use hypereyes_proto::ports;
 use hypereyes_scoring::{ReferenceMode, TraceConfig};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -81,7 +82,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7001)),
+            listen: ports::here(ports::REWARD),
             metrics_listen: None,
             health_listen: None,
             tls: None,

@@ -30,7 +30,7 @@ pub mod verify;
 pub mod vocabulary;
 pub mod web;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,7 @@ use hypereyes_chassis::{
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::device::Device;
 use hypereyes_proto::convert::ids;
+use hypereyes_proto::ports;
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
@@ -118,7 +119,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7002)),
+            listen: ports::here(ports::TEACHER),
             metrics_listen: None,
             health_listen: None,
             tls: None,

@@ -42,6 +42,43 @@ fn every_room_reads_its_settings() {
     assert!(seen > 25, "{seen} rooms");
 }
 
+/// Services and callers that are started by hand meet, and a cluster's do at the same ports.
+#[test]
+fn every_default_address_leads_to_a_default_port_and_the_cluster_has_the_same() {
+    let (learner, actor) = (hypereyes_learner::Config::default(), hypereyes_actor::Config::default());
+    let (reward, teacher) = (hypereyes_reward_service::Config::default(), hypereyes_teacher_service::Config::default());
+    let served = [("learner", learner.listen), ("reward", reward.listen), ("teacher", teacher.listen)];
+    assert!(served.iter().all(|(_, listen)| listen.port() != 0 && listen.ip().is_loopback()), "{served:?}");
+    let at = |service: &str| served.iter().find(|(name, _)| *name == service).expect("it serves").1;
+    for (caller, address, service) in [
+        ("actor.learner", &actor.learner, "learner"),
+        ("actor.reward", &actor.reward, "reward"),
+        ("learner.reward", &learner.reward, "reward"),
+        ("learner.ranks.leader", &learner.ranks.leader, "learner"),
+    ] {
+        assert_eq!(*address, at(service).to_string(), "{caller} finds nobody");
+    }
+    let port = |address: &str| address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+    let mut seen = 0;
+    for (render, workload) in read(&folder().join("rendered")).iter().flat_map(|render| render.workloads().into_iter().map(move |it| (render, it))) {
+        let (kind, whose) = (workload.kind_of_room(), format!("{}: {}", render.name, workload.name));
+        match kind {
+            "actor" => {
+                let actor = load::<Actor>(render, &workload);
+                let teacher = actor.teacher.as_deref().map(|address| ("teacher", address));
+                for (service, address) in [("learner", actor.learner.as_str()), ("reward", actor.reward.as_str())].into_iter().chain(teacher) {
+                    assert_eq!(port(address), Some(at(service).port()), "{whose} dials {address}");
+                }
+            }
+            "learner" => assert_eq!(load::<Learner>(render, &workload).listen.port(), at(kind).port(), "{whose}"),
+            "reward" => assert_eq!(load::<RewardService>(render, &workload).listen.port(), at(kind).port(), "{whose}"),
+            _ => assert_eq!(load::<TeacherService>(render, &workload).listen.port(), at(kind).port(), "{whose}"),
+        }
+        seen += 1;
+    }
+    assert!(seen > 25, "{seen} services");
+}
+
 /// What the rooms of one overlay know of each other: among others, that a group and its prompt fit the actors' cache.
 #[test]
 fn the_rooms_of_an_overlay_fit_together() {

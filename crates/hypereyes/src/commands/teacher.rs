@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use hypereyes_chassis::{BadInput, Security};
 use hypereyes_domain::{ModelInfo, ModelState, Roster, TeacherId};
 use hypereyes_proto::teacher::Load;
-use hypereyes_proto::{CallError, TeacherPeer, client};
+use hypereyes_proto::{CallError, TeacherPeer, client, ports};
 use hypereyes_run::{Addresses, RUNS, RunFolder, read_json};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -23,8 +23,8 @@ const SMALL: Duration = Duration::from_secs(15);
 /// Pause between looks at a model that is being loaded.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// Where a teacher service listens by default; certificates have names.
-fn default(config: &Config) -> &'static str {
-    if config.tls.is_some() { "localhost:7002" } else { "127.0.0.1:7002" }
+fn default(config: &Config) -> String {
+    if config.tls.is_some() { format!("localhost:{}", ports::TEACHER) } else { ports::here(ports::TEACHER).to_string() }
 }
 
 /// Arguments of `teacher`.
@@ -125,7 +125,7 @@ fn address(config: &Config, said: Option<&str>) -> String {
     let configured = Some(&config.run_dir).filter(|path| !path.as_os_str().is_empty()).map(RunFolder::new);
     let running = || configured.or_else(|| RunFolder::newest(Path::new(RUNS), RunFolder::is_held));
     let of_run = || read_json::<Addresses>(&running()?.addresses()).ok()?.teacher;
-    said.map(str::to_owned).or_else(|| of_run().map(|address| address.to_string())).unwrap_or_else(|| default(config).into())
+    said.map(str::to_owned).or_else(|| of_run().map(|address| address.to_string())).unwrap_or_else(|| default(config))
 }
 
 /// A refusal is the asker's to mend; everything else may pass.
