@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hypereyes_chassis::{BackoffConfig, BadInput, BreakerConfig, Findings, TelemetryConfig, TlsConfig};
+use hypereyes_chassis::{BackoffConfig, BadInput, BreakerConfig, Findings, Moved, Settings, TelemetryConfig, TlsConfig};
 use hypereyes_engines::EngineConfig;
 use hypereyes_proto::convert::ids;
 use hypereyes_proto::limits::MAX_TOP;
@@ -33,7 +33,7 @@ pub struct Config {
     pub policy: PathBuf,
     /// Folder of the world pack that is searched. Default none: the embedded one.
     pub world: Option<PathBuf>,
-    /// Limits and wording of episodes. Temperature and nucleus come with each lease; the context is at most the engine's.
+    /// Limits and wording of episodes. How turns are sampled comes with each lease; the context is at most the engine's.
     pub rollout: RolloutConfig,
     /// Sizes of the engine.
     pub engine: EngineConfig,
@@ -102,6 +102,13 @@ impl Default for Config {
             announce: None,
             telemetry: TelemetryConfig::default(),
         }
+    }
+}
+
+impl Settings for Config {
+    fn moved() -> Vec<Moved> {
+        let instead = "leases say how rollouts are sampled; it is the learner's sampling";
+        vec![Moved::gone("rollout.temperature", instead), Moved::gone("rollout.top_p", instead)]
     }
 }
 

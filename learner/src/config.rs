@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use hypereyes_chassis::{BadInput, Findings, ServerConfig, TelemetryConfig, TlsConfig};
-use hypereyes_domain::Sampling;
+use hypereyes_chassis::{BadInput, Findings, Moved, ServerConfig, Settings, TelemetryConfig, TlsConfig};
+use hypereyes_domain::SamplingConfig;
 use hypereyes_objective::{Correction, ObjectiveError, Options};
 use hypereyes_policy::checkpoint::{HostWeights, StoredDtype};
 use hypereyes_policy::device::Device;
@@ -83,10 +83,9 @@ pub struct Config {
     /// Least and greatest reward that is taken. Default `[-0.5, 1.2]`: what TRACE gives with its published constants; `up` widens it
     /// to what its own can give, and a learner by itself must be told.
     pub reward_range: [f64; 2],
-    /// Sampling temperature. Default 1: the distillation's KL is defined there, so nothing else is accepted with it.
-    pub temperature: f32,
-    /// Nucleus. Default 1: a truncated distribution has other log-probs than the ones corrected for.
-    pub top_p: f32,
+    /// How rollouts are sampled; leases tell it to actors. Default temperature 1, where the distillation's KL is defined, so that nothing
+    /// else is accepted with it, and nucleus 1: a truncated distribution has other log-probs than the ones corrected for.
+    pub sampling: SamplingConfig,
     /// Learning rate after warm-up. Default 3e-4 for the tiny policy (the paper's 30B takes 1e-6).
     pub lr: f64,
     /// Steps of linear warm-up. Default 5.
@@ -158,8 +157,7 @@ impl Default for Config {
             task_tries: 5,
             max_context_tokens: 40_960,
             reward_range: [-0.5, 1.2],
-            temperature: 1.0,
-            top_p: 1.0,
+            sampling: SamplingConfig::of(1.0, 1.0),
             lr: 3e-4,
             warmup: 5,
             final_lr: 0.3,
@@ -182,6 +180,12 @@ impl Default for Config {
             server: ServerConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
+    }
+}
+
+impl Settings for Config {
+    fn moved() -> Vec<Moved> {
+        vec![Moved::to("temperature", "sampling.temperature"), Moved::to("top_p", "sampling.top_p")]
     }
 }
 
@@ -234,9 +238,9 @@ impl Config {
         ] {
             found.at_least_one(key, count);
         }
-        found.told("", Sampling::of(self.temperature, self.top_p).check());
-        if self.temperature == 0.0 {
-            found.refuse("temperature", "is 0: siblings would all be the same; give a positive number");
+        found.told("sampling", self.sampling.check());
+        if self.sampling.temperature == 0.0 {
+            found.refuse("sampling.temperature", "is 0: siblings would all be the same; give a positive number");
         }
         for (key, rate) in [("lr", self.lr), ("final_lr", self.final_lr)] {
             if !(rate.is_finite() && rate >= 0.0) {
@@ -246,12 +250,12 @@ impl Config {
             }
         }
         found.threads("threads", self.threads);
-        if self.objective.opd_coef != 0.0 && self.temperature != 1.0 {
+        if self.objective.opd_coef != 0.0 && self.sampling.temperature != 1.0 {
             let message = format!(
-                "is {}, and distillation compares log-probs at temperature 1: set temperature = 1 or objective.opd_coef = 0",
-                self.temperature
+                "is {}, and distillation compares log-probs at temperature 1: give 1, or set objective.opd_coef = 0",
+                self.sampling.temperature
             );
-            found.refuse("temperature", message);
+            found.refuse("sampling.temperature", message);
         }
         found.under("ranks", self.ranks.findings());
         match self.objective.check() {

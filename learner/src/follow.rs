@@ -65,7 +65,7 @@ fn follow(config: &Config, meeting: Meeting) -> Result<()> {
                     let picture = Picture::from_bytes(bytes, &Limits::default())?;
                     seen.insert(id, Arc::new(processor.patches(&picture.image)));
                 }
-                step::train(&mut trainer, &groups, &seen, &config.objective, f64::from(config.temperature), lr, version)?;
+                step::train(&mut trainer, &groups, &seen, &config.objective, f64::from(config.sampling.temperature), lr, version)?;
             }
             Order::Moments => drop(trainer.moments()?),
             Order::Wait => {}

@@ -121,8 +121,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let intake = Intake::new(bounds, tasks.ids(), config.seed, life, cursor, version, ledger);
     let plan = GroupPlan {
         size: config.group_size,
-        temperature: config.temperature,
-        top_p: config.top_p,
+        temperature: config.sampling.temperature,
+        top_p: config.sampling.top_p,
         lease: Duration::from_secs(config.lease_s),
     };
     let open = config.ranks.open()?;
@@ -173,7 +173,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         Some(kept) => kept?,
         None => KeptReferences { references: references.clone(), ..KeptReferences::default() },
     };
-    let bench = Bench { trainer, options: config.objective, temperature: f64::from(config.temperature) };
+    let bench = Bench { trainer, options: config.objective, temperature: f64::from(config.sampling.temperature) };
     let (began, said) = (Instant::now(), Instant::now());
     let (config, shared, keeper) = (&config, &shared, &keeper);
     // What a restore took away: shown before the checkpoint, and not to be shown again after it.

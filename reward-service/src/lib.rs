@@ -23,7 +23,7 @@ use std::sync::Arc;
 use hypereyes_chassis::ready::{AnnounceError, announce};
 use hypereyes_chassis::server::ServeError;
 use hypereyes_chassis::{
-    Announcement, BadInput, BindError, Findings, Room, Security, Server, ServerConfig, Shutdown, TelemetryConfig, TlsConfig, telemetry,
+    Announcement, BadInput, BindError, Findings, Room, Security, Server, ServerConfig, Settings, Shutdown, TelemetryConfig, TlsConfig, telemetry,
 };
 use hypereyes_proto::ports;
 use hypereyes_scoring::{ReferenceMode, TraceConfig};
@@ -101,6 +101,8 @@ impl Default for Config {
         }
     }
 }
+
+impl Settings for Config {}
 
 /// Rewards beyond this swallow what they are compared with.
 const MOST_REWARD: f64 = 1e6;

@@ -38,7 +38,7 @@ use std::time::Duration;
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
 use hypereyes_chassis::ready::announce;
 use hypereyes_chassis::{
-    Announcement, BadInput, Findings, Room, Security, Server, ServerConfig, Shutdown, TelemetryConfig, TlsConfig, telemetry,
+    Announcement, BadInput, Findings, Room, Security, Server, ServerConfig, Settings, Shutdown, TelemetryConfig, TlsConfig, telemetry,
 };
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::device::Device;
@@ -145,6 +145,8 @@ impl Default for Config {
         }
     }
 }
+
+impl Settings for Config {}
 
 /// Waiting calls and tokens of a pass above this are slips.
 const MOST: usize = 1 << 24;

@@ -16,11 +16,21 @@ use serde::de::DeserializeOwned;
 
 mod layers;
 mod merge;
+mod moved;
 
 use layers::Layer;
+pub use moved::{Moved, Now};
 
 /// A file larger than this is not a configuration.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A config type: what keys there are, and what became of those that there were.
+pub trait Settings: Serialize + DeserializeOwned {
+    /// Former keys, each with where it is now; the first that fits is told.
+    fn moved() -> Vec<Moved> {
+        Vec::new()
+    }
+}
 
 /// Reads a configuration.
 ///
@@ -30,12 +40,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`ConfigError`] with every problem found, not only the first.
-pub fn load<T: Serialize + DeserializeOwned>(
-    defaults: T,
-    file: Option<&Path>,
-    env_prefix: &str,
-    sets: &[String],
-) -> Result<T, ConfigError> {
+pub fn load<T: Settings>(defaults: T, file: Option<&Path>, env_prefix: &str, sets: &[String]) -> Result<T, ConfigError> {
     // Variables that are not Unicode cannot be meant for us.
     let env = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     load_from(defaults, file, env_prefix, env, sets)
@@ -45,7 +50,7 @@ pub fn load<T: Serialize + DeserializeOwned>(
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_from<T: Serialize + DeserializeOwned>(
+pub fn load_from<T: Settings>(
     defaults: T,
     file: Option<&Path>,
     env_prefix: &str,

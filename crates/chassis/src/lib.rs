@@ -34,7 +34,7 @@ mod weight;
 pub use backoff::{BackoffConfig, RetryError, Retryable, retry};
 pub use bind::BindError;
 pub use breaker::{Breaker, BreakerConfig};
-pub use config::{ConfigError, Problem};
+pub use config::{ConfigError, Moved, Problem, Settings};
 pub use exit::BadInput;
 pub use findings::{Finding, Findings};
 pub use guard::Callers;

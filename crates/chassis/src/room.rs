@@ -9,10 +9,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
+use crate::config::Settings;
 use crate::{Shutdown, config, exit, trace};
 
 /// A part of the system that can be a process.
@@ -24,7 +23,7 @@ pub trait Room {
     /// Prefix of the environment variables that set it: `PREFIX__KEY=value`.
     const ENV: &'static str;
     /// Its settings.
-    type Config: Default + Serialize + DeserializeOwned + Send;
+    type Config: Default + Settings + Send;
 
     /// Works until it is done or told to stop; being told to stop is not an error.
     fn run(config: Self::Config, shutdown: Shutdown) -> impl Future<Output = anyhow::Result<()>> + Send;
@@ -106,7 +105,7 @@ fn sources(matches: &ArgMatches) -> Sources {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
+    use serde::{Deserialize, Serialize};
 
     use super::*;
     use crate::BadInput;
@@ -116,6 +115,8 @@ mod tests {
     struct Bench {
         length: u32,
     }
+
+    impl Settings for Bench {}
 
     struct Attic;
 

@@ -187,6 +187,8 @@ mod tests {
         tls: Option<TlsConfig>,
     }
 
+    impl crate::config::Settings for Room {}
+
     #[test]
     fn settings_may_be_said_one_by_one_and_none_is_plaintext() {
         let load = |env: &[(&str, &str)], sets: &[&str]| {

@@ -1,6 +1,5 @@
-//! How an evaluation samples. In: a configuration. Out: defaults.
+//! How much an evaluation does and with which seeds. In: a configuration. Out: defaults. How its turns are sampled is told to the run.
 
-use hypereyes_domain::Sampling;
 use serde::{Deserialize, Serialize};
 
 /// Rollouts of a task beyond which an interval gets no narrower that anybody could tell.
@@ -10,10 +9,6 @@ const MOST_SAMPLES: usize = 10_000;
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalConfig {
-    /// Divides logits; 0 is greedy. Default 0.8 (docs/spec.md#sampling): a greedy policy trained on mixed habits flips wholly to one.
-    pub temperature: f32,
-    /// Nucleus. Default 0.7 (docs/spec.md#sampling).
-    pub top_p: f32,
     /// Rollouts per task, at least 1. Default 1.
     pub samples: usize,
     /// Tasks rolled out at the same time, at least 1. Default 16: keeps an engine's batch full without crowding it.
@@ -24,7 +19,7 @@ pub struct EvalConfig {
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { temperature: 0.8, top_p: 0.7, samples: 1, concurrency: 16, seed: 0 }
+        Self { samples: 1, concurrency: 16, seed: 0 }
     }
 }
 
@@ -34,7 +29,6 @@ impl EvalConfig {
     /// # Errors
     /// A sentence for whoever wrote the settings.
     pub fn check(&self) -> Result<(), String> {
-        self.sampling().check()?;
         if !(1..=MOST_SAMPLES).contains(&self.samples) {
             return Err(format!("samples is {}: give 1 to {MOST_SAMPLES}", self.samples));
         }
@@ -42,11 +36,6 @@ impl EvalConfig {
             return Err("concurrency is 0: give at least 1".to_owned());
         }
         Ok(())
-    }
-
-    /// How turns are sampled.
-    pub fn sampling(&self) -> Sampling {
-        Sampling::of(self.temperature, self.top_p)
     }
 
     /// Seeds of one task's rollouts; each rollout of an evaluation has its own.

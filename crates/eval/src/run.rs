@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream;
-use hypereyes_domain::{Accuracy, Generate, GenerateError, PictureId, Task, Trajectory};
+use hypereyes_domain::{Accuracy, Generate, GenerateError, PictureId, Sampling, Task, Trajectory};
 use hypereyes_pictures::Picture;
 use hypereyes_rollout::{Setup, run_group};
 use hypereyes_scoring::{Judge, accuracy_of};
@@ -46,13 +46,14 @@ pub async fn evaluate<G: Generate>(
     judge: &dyn Judge,
     set: &TaskSet,
     config: &EvalConfig,
+    sampling: Sampling,
     progress: impl FnMut(Progress),
     seen: impl FnMut(&Task, &Trajectory, Accuracy),
 ) -> Report {
     let roll = |index: usize| async move {
         let task = &set.tasks[index];
         let pictures = pictures_of(set, task)?;
-        run_group(setup, generator, task, &pictures, &config.seeds(index), config.sampling()).await.map(|rollouts| rollouts.trajectories)
+        run_group(setup, generator, task, &pictures, &config.seeds(index), sampling).await.map(|rollouts| rollouts.trajectories)
     };
     let (outcomes, left_out) = all(set, config, judge, roll, progress, seen).await;
     Report::new(set.tasks.len(), &outcomes, left_out)
@@ -65,12 +66,13 @@ pub async fn closed_book<G: Generate>(
     judge: &dyn Judge,
     set: &TaskSet,
     config: &EvalConfig,
+    sampling: Sampling,
     progress: impl FnMut(Progress),
 ) -> f64 {
     let roll = |index: usize| async move {
         let task = &set.tasks[index];
         let pictures = pictures_of(set, task)?;
-        hypereyes_rollout::closed_book(setup, generator, task, &pictures, &config.seeds(index), config.sampling()).await
+        hypereyes_rollout::closed_book(setup, generator, task, &pictures, &config.seeds(index), sampling).await
     };
     let (outcomes, left_out) = all(set, config, judge, roll, progress, |_, _, _| {}).await;
     Report::new(set.tasks.len(), &outcomes, left_out).accuracy
@@ -149,7 +151,7 @@ fn verdict(accuracy: Accuracy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use hypereyes_chat::{Chat, TinyWords, tiny};
-    use hypereyes_domain::{Chunk, Failure, PolicyVersion, Sampled, Sampling, Sequence, Stop, TaskKind};
+    use hypereyes_domain::{Chunk, Failure, PolicyVersion, Sampled, Sequence, Stop, TaskKind};
     use hypereyes_pictures::{Limits, Store};
     use hypereyes_rollout::RolloutConfig;
     use hypereyes_scoring::AliasJudge;
@@ -229,14 +231,14 @@ mod tests {
         let config = EvalConfig { samples: 2, concurrency: 3, ..EvalConfig::default() };
         let policy = Parity(setup.chat.clone());
         let (mut last, mut seen) = (None, 0);
-        let report = evaluate(&setup, &policy, &AliasJudge, &set, &config, |now| last = Some(now), |_, _, _| seen += 1).await;
+        let report = evaluate(&setup, &policy, &AliasJudge, &set, &config, Sampling::GREEDY, |now| last = Some(now), |_, _, _| seen += 1).await;
         assert_eq!((report.tasks, report.rollouts, report.invalid, seen), (12, 20, 2, 20));
         assert_eq!((report.accuracy, report.rounds, report.searches), (0.5, 1.0, 2.0));
         assert!(report.kilotokens > 0.02 && report.cas > 0.0);
         assert_eq!(last, Some(Progress { done: 12, of: 12, right: 10, judged: 20 }));
         assert_eq!(report.by_kind.len(), 2);
-        let again = evaluate(&setup, &policy, &AliasJudge, &set, &config, |_| {}, |_, _, _| {}).await;
+        let again = evaluate(&setup, &policy, &AliasJudge, &set, &config, Sampling::GREEDY, |_| {}, |_, _, _| {}).await;
         assert_eq!(report, again);
-        assert_eq!(closed_book(&setup, &policy, &AliasJudge, &set, &config, |_| {}).await, 0.0);
+        assert_eq!(closed_book(&setup, &policy, &AliasJudge, &set, &config, Sampling::GREEDY, |_| {}).await, 0.0);
     }
 }

@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 
 use hypereyes_chassis::room::Sources;
-use hypereyes_chassis::{BadInput, Findings, TlsConfig, config};
+use hypereyes_chassis::{BadInput, Findings, Moved, Settings, TlsConfig, config};
+use hypereyes_domain::SamplingConfig;
 use hypereyes_engines::EngineConfig;
 use hypereyes_environment::EnvConfig;
 use hypereyes_eval::EvalConfig;
@@ -52,6 +53,8 @@ pub struct Config {
     pub rollout: RolloutConfig,
     /// Where searches go, those of the actors of `up` included, and within which bounds.
     pub search: SearchConfig,
+    /// How turns are sampled.
+    pub sampling: SamplingTable,
     /// Size of a fresh policy.
     pub tiny: TinyConfig,
     /// Weights of a fresh policy.
@@ -67,7 +70,7 @@ pub struct Config {
     /// What `up` starts and how it watches.
     pub up: UpConfig,
     /// The learner of `up`. Default 80 steps, a few minutes on two cores, and `objective.opd_coef` 0.2: a tiny policy
-    /// has a hundred sampled tokens per rollout, not thousands, so each may weigh more than the paper's 0.05. Addresses, paths and the seed in it are set by `up`.
+    /// has a hundred sampled tokens per rollout, not thousands, so each may weigh more than the paper's 0.05. Addresses, paths, the seed and `sampling` in it are set by `up`.
     pub learner: hypereyes_learner::Config,
     /// The actors of `up`. Addresses, paths, the id, `rollout` and `search` in it are set by `up`.
     pub actor: hypereyes_actor::Config,
@@ -75,6 +78,40 @@ pub struct Config {
     pub reward_service: hypereyes_reward_service::Config,
     /// The teacher service of `up`. Addresses and paths in it are set by `up`.
     pub teacher_service: hypereyes_teacher_service::Config,
+}
+
+/// How turns are sampled, by what for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingTable {
+    /// In training, and in the filter of `synth --need-search`. Default temperature 1, because distillation compares log-probs there,
+    /// and nucleus 1.
+    pub train: SamplingConfig,
+    /// In evaluation. Default temperature 0.8 and nucleus 0.7 (docs/spec.md#sampling): a greedy policy trained on mixed habits flips wholly to
+    /// one.
+    pub eval: SamplingConfig,
+}
+
+impl Default for SamplingTable {
+    fn default() -> Self {
+        Self { train: SamplingConfig::of(1.0, 1.0), eval: SamplingConfig::of(0.8, 0.7) }
+    }
+}
+
+impl Settings for Config {
+    fn moved() -> Vec<Moved> {
+        let mut moved = Vec::new();
+        for (was, now) in [("learner", "train"), ("rollout", "train"), ("actor.rollout", "train"), ("eval", "eval")] {
+            for key in ["temperature", "top_p"] {
+                moved.push(Moved::to(&format!("{was}.{key}"), &format!("sampling.{now}.{key}")));
+            }
+        }
+        moved.extend(Moved::under("learner", hypereyes_learner::Config::moved()));
+        moved.extend(Moved::under("actor", hypereyes_actor::Config::moved()));
+        moved.extend(Moved::under("reward_service", hypereyes_reward_service::Config::moved()));
+        moved.extend(Moved::under("teacher_service", hypereyes_teacher_service::Config::moved()));
+        moved
+    }
 }
 
 /// What `up` starts and how it watches.
@@ -161,12 +198,11 @@ impl Default for Config {
             rollout: RolloutConfig {
                 max_turn_tokens: 128,
                 max_context_tokens: 768,
-                temperature: 1.0,
-                top_p: 1.0,
                 env: EnvConfig { crop_pictures: false, image_hits: 1, text_hits: 1, ..EnvConfig::default() },
                 ..RolloutConfig::default()
             },
             search: SearchConfig::default(),
+            sampling: SamplingTable::default(),
             tiny: TinyConfig::default(),
             init: InitConfig::default(),
             sft: SftConfig::default(),
@@ -203,6 +239,7 @@ impl Config {
         found.told("", self.synth.check());
         found.told("rollout", self.rollout.check());
         found.told("search", self.search.check());
+        found.told("sampling.eval", self.sampling.eval.check());
         found.told("eval", self.eval.check());
         found.told("engine", self.engine.check());
         found.at_least_one("synth.tasks", self.synth.tasks as u64);

@@ -67,6 +67,7 @@ pub async fn measure(config: &Config, world: &Arc<World>, model: &Path, set: &Ta
 pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set: &TaskSet, name: &'static str) -> Measured {
     // A model is asked by the reward service only; held-out tasks carry their aliases.
     let judge = config.reward_service.judge.rule().unwrap_or_default();
+    let sampling = config.sampling.eval.sampling();
     let bar = Bar::new(name, "tasks");
     let show = |progress: Progress| {
         let right = if progress.judged == 0 {
@@ -77,12 +78,12 @@ pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set
         bar.at(progress.done, progress.of, &right);
     };
     let mut played = Vec::new();
-    let report = evaluate(setup, engine, &judge, set, &config.eval, show, |task, trajectory, accuracy| {
+    let report = evaluate(setup, engine, &judge, set, &config.eval, sampling, show, |task, trajectory, accuracy| {
         played.push(Played { task: task.clone(), trajectory: trajectory.clone(), accuracy });
     })
     .await;
     let without = |progress: Progress| bar.at(progress.done, progress.of, "without tools");
-    let closed_book_accuracy = closed_book(setup, engine, &judge, set, &config.eval, without).await;
+    let closed_book_accuracy = closed_book(setup, engine, &judge, set, &config.eval, sampling, without).await;
     bar.done();
     // Rollouts end in any order; files must not depend on it.
     let order: BTreeMap<&TaskId, usize> = set.tasks.iter().enumerate().map(|(at, task)| (&task.id, at)).collect();

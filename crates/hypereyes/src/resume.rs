@@ -57,7 +57,7 @@ fn settled(key: &str, done: Done) -> Option<&'static str> {
     if of(&["learner.optim.lora"]) && done.begun {
         return Some("the checkpoint holds what was trained with the old ones");
     }
-    if of(&["rollout", "eval", "engine", "reward_service.judge", "seed", "world"]) && !of(PACE) && done.measured {
+    if of(&["rollout", "sampling.eval", "eval", "engine", "reward_service.judge", "seed", "world"]) && !of(PACE) && done.measured {
         return Some("the start policy is measured with the old one, and the trained one must be measured alike");
     }
     None
@@ -109,7 +109,7 @@ mod tests {
             ("seed", |config| config.seed = 3),
             ("policy", |config| config.policy = "other".into()),
             ("teacher", |config| config.teacher = "other".into()),
-            ("eval.temperature", |config| config.eval.temperature = 0.1),
+            ("sampling.eval.temperature", |config| config.sampling.eval.temperature = 0.1),
             ("learner.optim.lora.rank", |config| config.learner.optim.lora.rank = 4),
         ];
         for (key, change) in refused {

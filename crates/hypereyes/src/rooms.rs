@@ -183,6 +183,7 @@ impl Rooms {
             tasks: self.folder.train(),
             out: self.folder.learner(),
             seed: self.config.seed,
+            sampling: self.config.sampling.train,
             max_context_tokens: self.config.rollout.max_context_tokens,
             reward_range: range_of(&self.config.reward_service.trace, base.reward_range),
             ranks: hypereyes_learner::ranks::RanksConfig { rank, world, leader, ..base.ranks },

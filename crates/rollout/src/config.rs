@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypereyes_chat::Chat;
-use hypereyes_domain::Sampling;
 use hypereyes_environment::{EnvConfig, Search, Tools};
 use hypereyes_pictures::Store;
 use serde::{Deserialize, Serialize};
@@ -30,10 +29,6 @@ pub struct RolloutConfig {
     pub max_closed_book_tokens: usize,
     /// Seconds that one turn or one tool round may take; then the trajectory is masked. Default 600.
     pub turn_timeout_s: u64,
-    /// Divides logits when sampling; 0 is greedy. Default 0.8 (docs/spec.md#sampling).
-    pub temperature: f32,
-    /// Nucleus of sampling; 1 keeps all tokens. Default 0.95 in training (docs/spec.md#sampling).
-    pub top_p: f32,
     /// Tools, turns and wording of observations.
     pub env: EnvConfig,
 }
@@ -47,8 +42,6 @@ impl Default for RolloutConfig {
             max_context_tokens: 38_000,
             max_closed_book_tokens: 32,
             turn_timeout_s: 600,
-            temperature: 0.8,
-            top_p: 0.95,
             env: EnvConfig::default(),
         }
     }
@@ -73,7 +66,7 @@ impl RolloutConfig {
         if let Some((key, limit)) = limits.iter().find(|(_, limit)| *limit > MOST) {
             return Err(format!("{key} is {limit}: give at most {MOST}"));
         }
-        self.sampling().check()
+        Ok(())
     }
 
     /// System text of every prompt: the configured one, and in which units boxes are written where they are not ratios.
@@ -88,11 +81,6 @@ impl RolloutConfig {
     /// The tools offered in every prompt, as chat templates take them; none where they are not offered.
     pub fn offered(&self) -> Vec<serde_json::Value> {
         if self.offer_tools { Tools::of(&self.env.tools).offered(self.env.box_units) } else { Vec::new() }
-    }
-
-    /// How training samples.
-    pub fn sampling(&self) -> Sampling {
-        Sampling::of(self.temperature, self.top_p)
     }
 
     pub(crate) fn turn_timeout(&self) -> Duration {

@@ -1,11 +1,11 @@
 //! The need-search filter: drops what a policy answers without tools (docs/spec.md#synthesis, step 3).
 //!
-//! In: a policy and how often it may try. Out: a filter for [`crate::synthesise`]. A policy that fails to answer for a
+//! In: a policy, how it is sampled and how often it may try. Out: a filter for [`crate::synthesise`]. A policy that fails to answer for a
 //! reason of its own machine drops nothing: the filter only removes what is known to be too easy.
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Generate, Task};
+use hypereyes_domain::{Generate, Sampling, Task};
 use hypereyes_pictures::Picture;
 use hypereyes_rollout::{Setup, closed_book};
 use hypereyes_scoring::{Judge, Verdict};
@@ -13,12 +13,19 @@ use hypereyes_scoring::{Judge, Verdict};
 use crate::NeedSearch;
 
 /// Keeps a task unless the policy answers it without tools in at least `at_most + 1` of `tries` tries.
-pub fn need_search<G: Generate>(setup: Setup, generator: G, judge: Arc<dyn Judge>, tries: u64, at_most: usize) -> NeedSearch {
+pub fn need_search<G: Generate>(
+    setup: Setup,
+    generator: G,
+    judge: Arc<dyn Judge>,
+    sampling: Sampling,
+    tries: u64,
+    at_most: usize,
+) -> NeedSearch {
     Arc::new(move |task: Arc<Task>, pictures: Vec<Arc<Picture>>| {
         let (setup, generator, judge) = (setup.clone(), generator.clone(), judge.clone());
         Box::pin(async move {
             let seeds: Vec<u64> = (0..tries).collect();
-            let Ok(answers) = closed_book(&setup, &generator, &task, &pictures, &seeds, setup.config.sampling()).await else { return true };
+            let Ok(answers) = closed_book(&setup, &generator, &task, &pictures, &seeds, sampling).await else { return true };
             let right = |answer: &str| judge.judge(&task.question, answer, &task.answers) == Verdict::Correct;
             answers.iter().filter_map(|trajectory| trajectory.course.answer.as_deref()).filter(|answer| right(answer)).count() <= at_most
         })
@@ -27,7 +34,7 @@ pub fn need_search<G: Generate>(setup: Setup, generator: G, judge: Arc<dyn Judge
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Chunk, Failure, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, Stop};
+    use hypereyes_domain::{Chunk, Failure, GenerateError, PolicyVersion, Sampled, Sequence, Stop};
     use hypereyes_scoring::AliasJudge;
 
     use super::*;
@@ -64,7 +71,7 @@ mod tests {
         for (policy, at_most, keeps) in
             [(says(task.answer()), 0, false), (says(task.answer()), 2, true), (says("x"), 0, true), (Parrot(None), 0, true)]
         {
-            let filter = need_search(workshop.setup.clone(), policy, Arc::new(AliasJudge), 2, at_most);
+            let filter = need_search(workshop.setup.clone(), policy, Arc::new(AliasJudge), Sampling::of(1.0, 1.0), 2, at_most);
             assert_eq!(filter(task.clone(), pictures.clone()).await, keeps);
         }
     }

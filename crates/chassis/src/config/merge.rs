@@ -7,14 +7,14 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::layers::{self, Layer};
-use super::{ConfigError, Problem};
+use super::{ConfigError, Problem, Settings};
 use crate::nearest::nearest;
 
 /// After this many mistakes in one layer the user has surely got the point.
 const MAX_PROBLEMS_PER_LAYER: usize = 50;
 
 /// Lays `layers` over `base` in order. Problems are added to `problems`; the result is what is left without them.
-pub(super) fn apply<T: DeserializeOwned>(base: Table, layers: Vec<Layer>, problems: &mut Vec<Problem>) -> Result<T, ConfigError> {
+pub(super) fn apply<T: Settings>(base: Table, layers: Vec<Layer>, problems: &mut Vec<Problem>) -> Result<T, ConfigError> {
     let mut config = try_read::<T>(&base).map_err(|refusal| ConfigError::Defaults(refusal.to_string()))?;
     let mut base = base;
     for layer in layers {
@@ -23,7 +23,7 @@ pub(super) fn apply<T: DeserializeOwned>(base: Table, layers: Vec<Layer>, proble
     Ok(config)
 }
 
-fn lay<T: DeserializeOwned>(config: T, base: Table, layer: Layer, problems: &mut Vec<Problem>) -> (T, Table) {
+fn lay<T: Settings>(config: T, base: Table, layer: Layer, problems: &mut Vec<Problem>) -> (T, Table) {
     let known = base.clone();
     let Layer { name, mut tree, raw } = layer;
     let (mut floor, mut raw) = (base.clone(), raw);
@@ -57,7 +57,11 @@ fn lay<T: DeserializeOwned>(config: T, base: Table, layer: Layer, problems: &mut
             }
         }
         let key = if refusal.path.len() > said.len() && refusal.path.starts_with(&said) { refusal.path.join(".") } else { said.join(".") };
-        problems.push(Problem { suggestion: refusal.suggestion(&known), key, layer: name.clone(), message: refusal.message });
+        let moved = T::moved().into_iter().find(|former| refusal.unknown.is_some() && former.was == key);
+        problems.push(match moved {
+            Some(former) => Problem { suggestion: None, key, layer: name.clone(), message: former.to_string() },
+            None => Problem { suggestion: refusal.suggestion(&known), key, layer: name.clone(), message: refusal.message },
+        });
         layers::remove(&mut tree, &said);
     }
     (config, base)

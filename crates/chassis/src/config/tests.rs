@@ -26,6 +26,13 @@ struct Learner {
     resume: Option<String>,
 }
 
+impl Settings for Run {
+    fn moved() -> Vec<Moved> {
+        let own = vec![Moved::gone("rate", "every learner has its own")];
+        own.into_iter().chain(Moved::under("learner", vec![Moved::to("learning_rate", "lr"), Moved::to("adam", "betas")])).collect()
+    }
+}
+
 impl Default for Learner {
     fn default() -> Self {
         Self { lr: 1e-6, group_size: 8, betas: vec![0.9, 0.95], resume: None }
@@ -117,6 +124,20 @@ fn an_unknown_key_is_named_with_its_layer_and_the_nearest_key() {
 fn a_key_in_the_wrong_table_is_found_in_the_right_one() {
     let found = problems(load_all(None, &[], &["lr=1e-5"]));
     assert_eq!(found[0].suggestion.as_deref(), Some("learner.lr"));
+}
+
+#[test]
+fn a_former_key_is_refused_with_the_key_of_today() {
+    let said = |set: &str| problems(load_all(None, &[], &[set]))[0].to_string();
+    assert_eq!(
+        said("learner.learning_rate=1e-5"),
+        "learner.learning_rate (from --set learner.learning_rate=1e-5): is called learner.lr now"
+    );
+    // A table that is gone is named, whatever of it was said.
+    assert_eq!(said("learner.adam.beta1=0.5"), "learner.adam (from --set learner.adam.beta1=0.5): is called learner.betas now");
+    assert_eq!(said("rate=1"), "rate (from --set rate=1): is no key any more: every learner has its own");
+    let found = problems(load_all(Some("rate = 1\n[learner]\nlearning_rate = 2"), &[("HYPEREYES__LEARNER__ADAM", "1")], &[]));
+    assert_eq!(found.len(), 3, "{found:?}");
 }
 
 #[test]

@@ -30,10 +30,13 @@ pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
     let planned = Rooms::planned(config, folder)?;
     let (learner, reward) = (planned.learner_settings(0, None, None), planned.reward_settings());
     let (actor, teacher) = (planned.actor_settings(&rooms::actor(0))?, planned.teacher_settings());
-    found.under("learner", learner.findings());
+    // `up` fills this in; what is wrong with it is said under its own name.
+    let (sampling, learner_itself) = apart(learner.findings(), "sampling");
+    found.under("sampling.train", sampling);
+    found.under("learner", learner_itself);
     found.under("reward_service", reward.findings());
-    // `up` fills these in with `rollout`, `search` and one folder; what is wrong with those is said under their own names.
-    found.under("actor", without(without(actor.findings(), "rollout"), "search"));
+    // Likewise; `rollout` and `search` are looked at with the other tables of their names.
+    found.under("actor", apart(apart(actor.findings(), "rollout").1, "search").1);
     if let Some(teacher) = &teacher {
         found.under("teacher_service", teacher.findings());
     }
@@ -60,13 +63,27 @@ fn judged(config: &Config) -> Findings {
     found
 }
 
-/// Findings without those about a table.
-fn without(found: Findings, table: &str) -> Findings {
-    let mut left = Findings::default();
-    let other = |key: &str| key.split('.').next() != Some(table);
-    found.refused().iter().filter(|it| other(&it.key)).for_each(|it| left.refuse(it.key.clone(), it.message.clone()));
-    found.warned().iter().filter(|it| other(&it.key)).for_each(|it| left.warn(it.key.clone(), it.message.clone()));
-    left
+/// Findings about the keys of a table, named as there, and the others.
+fn apart(found: Findings, table: &str) -> (Findings, Findings) {
+    let (mut of_table, mut others) = (Findings::default(), Findings::default());
+    let place = |key: &str| match key.strip_prefix(table) {
+        Some("") => Some(String::new()),
+        Some(rest) => rest.strip_prefix('.').map(str::to_owned),
+        None => None,
+    };
+    for it in found.refused() {
+        match place(&it.key) {
+            Some(key) => of_table.refuse(key, it.message.clone()),
+            None => others.refuse(it.key.clone(), it.message.clone()),
+        }
+    }
+    for it in found.warned() {
+        match place(&it.key) {
+            Some(key) => of_table.warn(key, it.message.clone()),
+            None => others.warn(it.key.clone(), it.message.clone()),
+        }
+    }
+    (of_table, others)
 }
 
 /// What is wrong with the settings with which tasks are made.
@@ -74,6 +91,7 @@ pub fn tasks(config: &Config) -> Findings {
     let mut found = Findings::default();
     found.told("", config.synth.check());
     found.told("rollout", config.rollout.check());
+    found.told("sampling.train", config.sampling.train.check());
     found.told("search", config.search.check());
     found.extend(overwritten::search(config));
     found
@@ -82,9 +100,9 @@ pub fn tasks(config: &Config) -> Findings {
 /// What is wrong with the settings of an evaluation in this process.
 pub fn evaluation(config: &Config) -> Findings {
     let mut found = tasks(config);
+    found.told("sampling.eval", config.sampling.eval.check());
     found.told("eval", config.eval.check());
     found.told("engine", config.engine.check());
-    found.extend(overwritten::sampling(config, "evaluation samples with eval.temperature and eval.top_p"));
     found.extend(judged(config));
     found.extend(pairs::of_engine(config, None));
     if let Err(error) = config.engine.device.check() {

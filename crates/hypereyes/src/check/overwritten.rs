@@ -29,6 +29,7 @@ const FILLED_IN: &[(&str, &str)] = &[
     ("learner.tasks", "tasks are made from `synth` and `seed`; a learner in a process of its own reads a folder"),
     ("learner.out", "everything is written below run_dir"),
     ("learner.seed", "set `seed`"),
+    ("learner.sampling", "training samples with `sampling.train`: set it there"),
     ("learner.max_context_tokens", "set rollout.max_context_tokens"),
     ("learner.ranks.rank", "ranks are numbered; set up.ranks"),
     ("learner.ranks.world", "set up.ranks"),
@@ -52,8 +53,6 @@ pub fn findings(config: &Config) -> Findings {
             found.refuse(said.key, format!("is {}, but `up` does not use it: {instead}", said.is));
         }
     }
-    let training = "training samples with learner.temperature and learner.top_p, evaluation with eval.temperature and eval.top_p";
-    found.extend(sampling(config, training));
     found
 }
 
@@ -62,19 +61,6 @@ pub fn search(config: &Config) -> Findings {
     let mut found = Findings::default();
     for said in differences(&Config::default(), config).into_iter().filter(|said| is_in(&said.key, "actor.search")) {
         found.refuse(said.key, format!("is {}, but it is not used: {SEARCH}", said.is));
-    }
-    found
-}
-
-/// Findings about how episodes sample, for commands that are told elsewhere.
-pub fn sampling(config: &Config, instead: &str) -> Findings {
-    let (mut found, usual) = (Findings::default(), Config::default());
-    let keys =
-        [("temperature", config.rollout.temperature, usual.rollout.temperature), ("top_p", config.rollout.top_p, usual.rollout.top_p)];
-    for (key, value, usual) in keys {
-        if value.is_finite() && value != usual {
-            found.refuse(format!("rollout.{key}"), format!("is {value}, but nothing here samples with it: {instead}"));
-        }
     }
     found
 }
@@ -97,7 +83,7 @@ mod tests {
             ("learner.ranks.world", "up.ranks", |config| config.learner.ranks.world = 2),
             ("learner.listen", "up.ports.learner", |config| config.learner.listen.set_port(9)),
             ("teacher_service.model", "`teacher`", |config| config.teacher_service.model = "sglang+http://x:1?tokenizer=/t".into()),
-            ("rollout.temperature", "learner.temperature", |config| config.rollout.temperature = 0.5),
+            ("learner.sampling.temperature", "`sampling.train`", |config| config.learner.sampling.temperature = 0.5),
         ];
         for (key, instead, say) in cases {
             let mut config = Config::default();

@@ -80,7 +80,7 @@ async fn make_with(config: &Config, split: Split, knows: Option<&Path>) -> Resul
     let need_search = match knows {
         Some(model) => {
             let (setup, engine) = parts::engine(config, &world, model, PolicyVersion::default())?;
-            Some(need_search(setup, engine, Arc::new(AliasJudge), CLOSED_BOOK_TRIES, 1))
+            Some(need_search(setup, engine, Arc::new(AliasJudge), config.sampling.train.sampling(), CLOSED_BOOK_TRIES, 1))
         }
         None => None,
     };

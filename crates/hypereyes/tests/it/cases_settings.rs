@@ -77,8 +77,8 @@ fn case_nothing_to_learn() {
     let config = case("nothing-to-learn").join("up.toml");
     refused_everywhere(&config, &["up.distill=false", "learner.group_size=1"], &["learner.group_size", "nothing", "at least 2"]);
     refused_everywhere(&config, &["up.distill=false", "learner.objective.opd_only=true"], &["learner.objective.opd_only", "up.distill"]);
-    refused_everywhere(&config, &["rollout.temperature=0.5"], &["rollout.temperature", "learner.temperature", "eval.temperature"]);
-    refused_everywhere(&config, &["rollout.top_p=0.5"], &["rollout.top_p", "learner.top_p"]);
+    refused_everywhere(&config, &["rollout.temperature=0.5"], &["rollout.temperature", "sampling.train.temperature"]);
+    refused_everywhere(&config, &["rollout.top_p=0.5"], &["rollout.top_p", "sampling.train.top_p"]);
     refused_everywhere(&config, &[r#"learner.optim.groups=[{prefix="",rate=0}]"#], &["learner.optim.groups", "freezes every parameter"]);
     // With a teacher it may be meant, and is said.
     let warned = run(&["up", "--dry-run", "--config", config.to_str().unwrap(), "--set", "learner.group_size=1"]);
@@ -124,7 +124,7 @@ fn case_resume_with_other_tasks() {
         ("seed=3", ["seed is 0", "the tasks are made already"]),
         ("policy=/nowhere", ["policy is", "a resumed run keeps its policy"]),
         ("teacher=/nowhere", ["teacher is", "hypereyes teacher load"]),
-        ("eval.temperature=0.1", ["eval.temperature is", "measured alike"]),
+        ("sampling.eval.temperature=0.1", ["sampling.eval.temperature is", "measured alike"]),
     ] {
         for dry in [false, true] {
             let arguments = resume(&[set], dry);

@@ -169,15 +169,15 @@ fn wrong_input_is_one_clear_line_and_leaves_nothing_behind() {
     refused(&["eval", "--model", &path("no-model")], &["no-model"]);
     // With these nothing would ever happen, or something nobody wants.
     for (setting, says) in [
-        ("learner.top_p=nan", "top_p is NaN"),
-        ("learner.temperature=0", "temperature is 0"),
+        ("sampling.train.top_p=nan", "sampling.train.top_p is NaN"),
+        ("sampling.train.temperature=0", "sampling.train.temperature is 0"),
         ("learner.lease_s=0", "lease_s is 0"),
         ("learner.lr=-1", "lr is -1"),
         ("learner.threads=100000", "threads is 100000"),
         ("actor.engine.max_rows=0", "actor.engine.max_rows"),
         ("engine.max_sequences=0", "engine.max_sequences"),
         ("rollout.max_turn_tokens=0", "rollout.max_turn_tokens is 0"),
-        ("eval.temperature=nan", "eval.temperature is NaN"),
+        ("sampling.eval.temperature=nan", "sampling.eval.temperature is NaN"),
         ("eval.samples=100000000000000000", "eval.samples"),
         ("synth.held_out=0", "synth.held_out"),
     ] {
@@ -186,7 +186,7 @@ fn wrong_input_is_one_clear_line_and_leaves_nothing_behind() {
         refused(&["doctor", "--set", setting], &["1 of 9 checks failed"]);
     }
     refused(&["up", "--set", &run_dir, "--set", "up.ports.learner=7001", "--set", "up.ports.reward=7001"], &["up.ports"]);
-    refused(&["eval", "--set", "eval.top_p=-3"], &["eval.top_p is -3"]);
+    refused(&["eval", "--set", "sampling.eval.top_p=-3"], &["sampling.eval.top_p is -3"]);
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/data/qwen3vl-tiny").display().to_string();
     let prompt = path("prompt.jsonl");
     std::fs::write(&prompt, "{\"id\": 1, \"input_ids\": [5, 9]}\n").unwrap();
