@@ -8,10 +8,8 @@
 
 pub mod backup;
 pub mod change;
-pub mod judge;
 pub mod metrics;
 pub mod references;
-pub mod remembered;
 pub mod scorer;
 pub mod service;
 pub mod store;
@@ -25,14 +23,13 @@ use hypereyes_chassis::server::ServeError;
 use hypereyes_chassis::{
     Announcement, BadInput, BindError, Findings, Room, Security, Server, ServerConfig, Settings, Shutdown, TelemetryConfig, TlsConfig, telemetry,
 };
+use hypereyes_judge::{JudgeChoice, ModelConfig};
 use hypereyes_proto::ports;
 use hypereyes_scoring::{ReferenceMode, TraceConfig};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tonic::service::Routes;
 
-use crate::judge::JudgeChoice;
-use crate::judge::model::ModelConfig;
 use crate::references::References;
 use crate::scorer::Scorer;
 use crate::service::Service;
@@ -122,7 +119,7 @@ impl Config {
     pub fn findings(&self) -> Findings {
         let mut found = Findings::default();
         found.told("", self.trace.check());
-        found.told("", self.judge.build(&self.judge_model).map(drop));
+        found.extend(self.judge.findings(&self.judge_model));
         if let Some(store) = self.store.as_deref().filter(|store| store.exists() && !store.is_dir()) {
             found.refuse("store", format!("is {}, which is no folder", store.display()));
         }
@@ -130,13 +127,6 @@ impl Config {
             && let Err(error) = backup::read(backup)
         {
             found.refuse("restore_from", format!("cannot be taken in: {error}"));
-        }
-        if self.judge.rule().is_none() {
-            let model = &self.judge_model;
-            found.within("judge_model.temperature", model.temperature, 0.0..=100.0);
-            found.at_least_one("judge_model.max_tokens", model.max_tokens);
-            found.span("judge_model.attempt_timeout_ms", model.attempt_timeout_ms.max(1), 1, 1000);
-            found.span("judge_model.deadline_ms", model.deadline_ms.max(1), 1, 1000);
         }
         let trace = &self.trace;
         for (key, value) in [
@@ -201,6 +191,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let telemetry = telemetry::init(&config.telemetry)?;
     config.findings().admit()?;
     metrics::describe();
+    hypereyes_judge::metrics::describe();
     // The port comes first: whoever calls while the references are read waits instead of being refused.
     let security = Security::new(config.tls.as_ref())?;
     let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);

@@ -39,12 +39,6 @@ pub const MEAN_SEARCHES: &str = "hypereyes_reward_reference_mean_searches";
 pub const REWARDS: &str = "hypereyes_reward_rewards";
 /// Time of one transaction of the store, its sync included.
 pub const SYNC_SECONDS: &str = "hypereyes_reward_sync_seconds";
-/// Time to a verdict of the model that judges, all attempts included.
-pub const JUDGE_SECONDS: &str = "hypereyes_reward_judge_seconds";
-/// Verdicts asked of the model that judges, by `outcome` (correct, wrong, remembered, failed; too_long: wrong without asking).
-pub const JUDGE_VERDICTS: &str = "hypereyes_reward_judge_verdicts_total";
-/// Attempts that gave no verdict, by `reason`.
-pub const JUDGE_MISSES: &str = "hypereyes_reward_judge_misses_total";
 /// Writes to the store or its backups that failed, by `reason`.
 pub const STORE_ERRORS: &str = "hypereyes_reward_store_errors_total";
 
@@ -68,8 +62,5 @@ pub fn describe() {
     describe_gauge!(MEAN_SEARCHES, "mean searches over the committed references");
     describe_histogram!(REWARDS, "rewards of judged rollouts");
     describe_histogram!(SYNC_SECONDS, Unit::Seconds, "time of one transaction of the store, sync included");
-    describe_histogram!(JUDGE_SECONDS, Unit::Seconds, "time to a verdict of the model that judges");
-    describe_counter!(JUDGE_VERDICTS, "verdicts asked of the model that judges, by outcome");
-    describe_counter!(JUDGE_MISSES, "attempts of the model that judges without a verdict, by reason");
     describe_counter!(STORE_ERRORS, "failed writes to the store or its backups, by reason");
 }

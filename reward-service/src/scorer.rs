@@ -9,16 +9,16 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use hypereyes_chassis::Remembered;
 use hypereyes_domain::{Accuracy, Course, Failure, GroupId, Reference, RolloutGroup, Score, Task, TaskId};
+use hypereyes_judge::Verdicts;
 use hypereyes_scoring::{Candidate, Tally, TraceConfig, candidate, score_tally};
 use metrics::{counter, histogram};
 use thiserror::Error;
 
 use crate::change::{Print, Witness};
-use crate::judge::{self, Verdicts};
 use crate::metrics as names;
 use crate::references::References;
-use crate::remembered::Remembered;
 use crate::store::StoreError;
 
 /// Bytes of all right answers of a task together. Every answer is normalised once per rollout, so a flood here would be
@@ -93,7 +93,7 @@ impl Scorer {
             return Ok(known);
         }
         let tally = Tally::of(&group.rollouts);
-        let accuracies = judge::accuracies(self.judge.as_ref(), task, &tally).await;
+        let accuracies = hypereyes_judge::accuracies(self.judge.as_ref(), task, &tally).await;
         let place = self.references.place(task);
         if place != task.id {
             counter!(names::OTHER_QUESTIONS).increment(1);

@@ -3,7 +3,7 @@
 //! In: a policy, a judge, tasks with their pictures. Out: a report, as a table for people and as JSON for machines.
 //!
 //! It knows no training and no file. Episodes that failed for a reason outside the policy are counted and left out of
-//! every mean; they are never wrong answers.
+//! every mean; they are never wrong answers. An answer on which the judge gave no verdict is one of them.
 
 pub mod config;
 pub mod metrics;

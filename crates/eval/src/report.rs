@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use hypereyes_domain::{Accuracy, TaskKind};
+use hypereyes_domain::{Accuracy, Failure, TaskKind};
 use hypereyes_scoring::{Interval, cas, mean_interval, wilson};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,9 @@ pub struct Report {
     pub unparsed: usize,
     /// Rollouts and tasks left out: they failed for a reason outside the policy.
     pub invalid: usize,
+    /// Those of them that answered and got no verdict: the judge failed. None in reports of before they were counted.
+    #[serde(default)]
+    pub unjudged: usize,
     /// The same by kind of task: those that are synthesised here first, then the others by name; kinds without a rollout are absent.
     pub by_kind: Vec<KindReport>,
 }
@@ -96,6 +99,7 @@ impl Report {
             rollouts: judged.len(),
             unparsed: judged.iter().filter(|one| one.accuracy == Accuracy::Unparsed).count(),
             invalid: outcomes.len() - judged.len() + left_out,
+            unjudged: outcomes.iter().filter(|one| one.accuracy == Accuracy::Invalid(Failure::Judge)).count(),
             by_kind: kinds.into_iter().map(of_kind).collect(),
         }
     }
@@ -149,8 +153,6 @@ impl Sums {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use hypereyes_domain::Failure;
-
     use super::*;
 
     pub(crate) fn outcomes() -> Vec<Outcome> {
@@ -196,6 +198,16 @@ pub(crate) mod tests {
         }
         let read: Report = serde_json::from_str(&text).expect("reads back");
         assert_eq!((read.tasks, read.accuracy, read.by_kind.len()), (5, 0.5, 2));
+    }
+
+    #[test]
+    fn a_judge_that_failed_is_counted_and_nothing_else_of_it() {
+        let mut all = outcomes();
+        let before = Report::new(5, &all, 0);
+        all.push(Outcome { accuracy: Accuracy::Invalid(Failure::Judge), ..all[0].clone() });
+        let report = Report::new(6, &all, 0);
+        assert_eq!((before.unjudged, report.unjudged, report.invalid), (0, 1, 2));
+        assert_eq!((report.rollouts, report.accuracy, report.rounds), (before.rollouts, before.accuracy, before.rounds));
     }
 
     #[test]

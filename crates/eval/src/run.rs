@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream;
-use hypereyes_domain::{Accuracy, Generate, GenerateError, PictureId, Sampling, Task, Trajectory};
+use hypereyes_domain::{Accuracy, Course, Generate, GenerateError, PictureId, Sampling, Task, Trajectory};
+use hypereyes_judge::{Verdicts, accuracies};
 use hypereyes_pictures::Picture;
 use hypereyes_rollout::{Setup, run_group};
-use hypereyes_scoring::{Judge, accuracy_of};
+use hypereyes_scoring::Tally;
 use metrics::counter;
 
 use crate::config::EvalConfig;
@@ -37,13 +38,14 @@ pub struct Progress {
     pub judged: usize,
 }
 
-/// Rolls every task out and sums up. `progress` is called after each task; `seen` gets every trajectory with its verdict.
+/// Rolls every task out, has it judged and sums up. `progress` is called after each task; `seen` gets every trajectory with its verdict.
 ///
-/// A task whose rollouts cannot start (no engine, a missing picture) is left out and counted in [`Report::invalid`].
+/// A task whose rollouts cannot start (no engine, a missing picture) is left out and counted in [`Report::invalid`]; so is a rollout of
+/// which the judge gives no verdict, which [`Report::unjudged`] counts as well.
 pub async fn evaluate<G: Generate>(
     setup: &Setup,
     generator: &G,
-    judge: &dyn Judge,
+    judge: &dyn Verdicts,
     set: &TaskSet,
     config: &EvalConfig,
     sampling: Sampling,
@@ -63,7 +65,7 @@ pub async fn evaluate<G: Generate>(
 pub async fn closed_book<G: Generate>(
     setup: &Setup,
     generator: &G,
-    judge: &dyn Judge,
+    judge: &dyn Verdicts,
     set: &TaskSet,
     config: &EvalConfig,
     sampling: Sampling,
@@ -82,21 +84,31 @@ pub async fn closed_book<G: Generate>(
 async fn all<F: Future<Output = Result<Vec<Trajectory>, GenerateError>>>(
     set: &TaskSet,
     config: &EvalConfig,
-    judge: &dyn Judge,
+    judge: &dyn Verdicts,
     roll: impl Fn(usize) -> F,
     mut progress: impl FnMut(Progress),
     mut seen: impl FnMut(&Task, &Trajectory, Accuracy),
 ) -> (Vec<Outcome>, usize) {
     let of = set.tasks.len();
     let roll = &roll;
-    let mut rolled = stream::iter(0..of).map(|index| async move { (index, roll(index).await) }).buffer_unordered(config.concurrency.max(1));
+    // A judge may be slow: its task waits for it while others are rolled out.
+    let play = |index: usize| async move {
+        let trajectories = match roll(index).await {
+            Ok(trajectories) => trajectories,
+            Err(error) => return (index, Err(error)),
+        };
+        let courses: Vec<Course> = trajectories.iter().map(|trajectory| trajectory.course.clone()).collect();
+        let judged = accuracies(judge, &set.tasks[index], &Tally::of(&courses)).await;
+        (index, Ok(trajectories.into_iter().zip(judged).collect::<Vec<_>>()))
+    };
+    let mut rolled = stream::iter(0..of).map(play).buffer_unordered(config.concurrency.max(1));
     let (mut outcomes, mut left_out, mut done, mut right, mut judged) = (Vec::new(), 0, 0, 0, 0);
     while let Some((index, result)) = rolled.next().await {
         let task = &set.tasks[index];
         match result {
-            Ok(trajectories) => {
-                for trajectory in &trajectories {
-                    let accuracy = accuracy_of(judge, task, &trajectory.course);
+            Ok(played) => {
+                for (trajectory, accuracy) in &played {
+                    let accuracy = *accuracy;
                     counter!(ROLLOUTS, "verdict" => verdict(accuracy)).increment(1);
                     right += usize::from(accuracy == Accuracy::Correct);
                     judged += usize::from(!matches!(accuracy, Accuracy::Invalid(_)));
@@ -150,11 +162,12 @@ fn verdict(accuracy: Accuracy) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use futures::future::BoxFuture;
     use hypereyes_chat::{Chat, TinyWords, tiny};
     use hypereyes_domain::{Chunk, Failure, PolicyVersion, Sampled, Sequence, Stop, TaskKind};
     use hypereyes_pictures::{Limits, Store};
     use hypereyes_rollout::RolloutConfig;
-    use hypereyes_scoring::AliasJudge;
+    use hypereyes_scoring::{JudgeKind, Verdict};
     use hypereyes_search::EmbeddedSearch;
     use hypereyes_world::World;
 
@@ -221,6 +234,32 @@ mod tests {
         }
     }
 
+    /// Fails on whatever is not what it was told to know.
+    #[derive(Debug)]
+    struct Forgetful;
+
+    impl Verdicts for Forgetful {
+        fn verdicts<'a>(&'a self, _: &'a str, predictions: &'a [&'a str], _: &'a [String]) -> BoxFuture<'a, Vec<Option<Verdict>>> {
+            Box::pin(async move { predictions.iter().map(|said| (*said == "peso").then_some(Verdict::Correct)).collect() })
+        }
+
+        fn label(&self) -> &'static str {
+            "forgetful"
+        }
+    }
+
+    #[tokio::test]
+    async fn a_judge_that_fails_calls_nothing_wrong() {
+        let setup = setup();
+        let set = TaskSet { tasks: (0..4).map(|number| task(number, "What is the currency of Mexico?")).collect(), ..TaskSet::default() };
+        let config = EvalConfig { samples: 2, ..EvalConfig::default() };
+        let policy = Parity(setup.chat.clone());
+        let mut last = None;
+        let report = evaluate(&setup, &policy, &Forgetful, &set, &config, Sampling::GREEDY, |now| last = Some(now), |_, _, _| {}).await;
+        assert_eq!((report.rollouts, report.unjudged, report.invalid, report.accuracy), (4, 4, 4, 1.0));
+        assert_eq!(last, Some(Progress { done: 4, of: 4, right: 4, judged: 4 }));
+    }
+
     #[tokio::test]
     async fn a_policy_is_measured_and_what_cannot_start_is_left_out() {
         let setup = setup();
@@ -231,14 +270,16 @@ mod tests {
         let config = EvalConfig { samples: 2, concurrency: 3, ..EvalConfig::default() };
         let policy = Parity(setup.chat.clone());
         let (mut last, mut seen) = (None, 0);
-        let report = evaluate(&setup, &policy, &AliasJudge, &set, &config, Sampling::GREEDY, |now| last = Some(now), |_, _, _| seen += 1).await;
+        let report =
+            evaluate(&setup, &policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |now| last = Some(now), |_, _, _| seen += 1)
+                .await;
         assert_eq!((report.tasks, report.rollouts, report.invalid, seen), (12, 20, 2, 20));
         assert_eq!((report.accuracy, report.rounds, report.searches), (0.5, 1.0, 2.0));
         assert!(report.kilotokens > 0.02 && report.cas > 0.0);
         assert_eq!(last, Some(Progress { done: 12, of: 12, right: 10, judged: 20 }));
         assert_eq!(report.by_kind.len(), 2);
-        let again = evaluate(&setup, &policy, &AliasJudge, &set, &config, Sampling::GREEDY, |_| {}, |_, _, _| {}).await;
+        let again = evaluate(&setup, &policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |_| {}, |_, _, _| {}).await;
         assert_eq!(report, again);
-        assert_eq!(closed_book(&setup, &policy, &AliasJudge, &set, &config, Sampling::GREEDY, |_| {}).await, 0.0);
+        assert_eq!(closed_book(&setup, &policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |_| {}).await, 0.0);
     }
 }

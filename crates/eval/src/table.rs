@@ -10,7 +10,8 @@ use crate::report::{KindReport, Report};
 const HEAD: [&str; 7] = ["", "n", "accuracy %", "rounds", "searches", "ktokens", "CAS"];
 
 impl Report {
-    /// A table with one line per named report, each followed by its kinds of task.
+    /// A table with one line per named report, each followed by its kinds of task; below it how many answers got no verdict, if any did
+    /// not.
     pub fn table(rows: &[(&str, &Report)]) -> String {
         let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
         for (name, report) in rows {
@@ -26,7 +27,11 @@ impl Report {
             });
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
         };
-        lines.iter().map(render).collect()
+        let unjudged = rows.iter().filter(|(_, report)| report.unjudged > 0);
+        let without = unjudged.map(|(name, report)| {
+            format!("{name}: the judge gave no verdict on {} answers, which are left out and not wrong\n", report.unjudged)
+        });
+        lines.iter().map(render).chain(without).collect()
     }
 
     fn cells(&self, name: &str) -> Vec<String> {
@@ -75,5 +80,9 @@ mod tests {
         assert!(lines[1].contains("50.0 [15.0, 85.0]"), "{table}");
 
         assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{table}");
+        let unjudged = Report { unjudged: 3, ..report.clone() };
+        let table = Report::table(&[("before", &report), ("after", &unjudged)]);
+        assert_eq!(table.lines().count(), 8);
+        assert!(table.lines().last().is_some_and(|line| line.starts_with("after: the judge gave no verdict on 3 answers")), "{table}");
     }
 }

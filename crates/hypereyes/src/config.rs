@@ -74,7 +74,8 @@ pub struct Config {
     pub learner: hypereyes_learner::Config,
     /// The actors of `up`. Addresses, paths, the id, `rollout` and `search` in it are set by `up`.
     pub actor: hypereyes_actor::Config,
-    /// The reward service of `up`. Addresses and paths in it are set by `up`; `judge` and `trace` also serve `eval` and `score`.
+    /// The reward service of `up`. Addresses and paths in it are set by `up`; `judge` and `judge_model` also judge what `eval` and `up` measure, and `judge` and `trace` serve
+    /// `score`.
     pub reward_service: hypereyes_reward_service::Config,
     /// The teacher service of `up`. Addresses and paths in it are set by `up`.
     pub teacher_service: hypereyes_teacher_service::Config,

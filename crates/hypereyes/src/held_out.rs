@@ -57,16 +57,19 @@ pub fn of(set: DataSet) -> TaskSet {
 /// Measures the policy in `model`.
 ///
 /// # Errors
-/// When the policy cannot be loaded.
+/// When the policy cannot be loaded, or [`BadInput`] when the judge's settings cannot be used.
 pub async fn measure(config: &Config, world: &Arc<World>, model: &Path, set: &TaskSet, name: &'static str) -> Result<Measured> {
     let (setup, engine) = parts::engine(config, world, model, PolicyVersion(0))?;
-    Ok(measure_loaded(config, &setup, &engine, set, name).await)
+    measure_loaded(config, &setup, &engine, set, name).await
 }
 
-/// Measures a policy that is loaded. `name` is what the progress bar is called. Tasks that fail are counted in the report.
-pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set: &TaskSet, name: &'static str) -> Measured {
-    // A model is asked by the reward service only; held-out tasks carry their aliases.
-    let judge = config.reward_service.judge.rule().unwrap_or_default();
+/// Measures a policy that is loaded. `name` is what the progress bar is called. Tasks that fail are counted in the report, and so are
+/// answers on which the judge gives no verdict: the judge is the one of training (`reward_service.judge`).
+///
+/// # Errors
+/// [`BadInput`] when the judge's settings cannot be used.
+pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set: &TaskSet, name: &'static str) -> Result<Measured> {
+    let judge = config.reward_service.judge.build(&config.reward_service.judge_model)?;
     let sampling = config.sampling.eval.sampling();
     let bar = Bar::new(name, "tasks");
     let show = |progress: Progress| {
@@ -78,15 +81,15 @@ pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set
         bar.at(progress.done, progress.of, &right);
     };
     let mut played = Vec::new();
-    let report = evaluate(setup, engine, &judge, set, &config.eval, sampling, show, |task, trajectory, accuracy| {
+    let report = evaluate(setup, engine, &*judge, set, &config.eval, sampling, show, |task, trajectory, accuracy| {
         played.push(Played { task: task.clone(), trajectory: trajectory.clone(), accuracy });
     })
     .await;
     let without = |progress: Progress| bar.at(progress.done, progress.of, "without tools");
-    let closed_book_accuracy = closed_book(setup, engine, &judge, set, &config.eval, sampling, without).await;
+    let closed_book_accuracy = closed_book(setup, engine, &*judge, set, &config.eval, sampling, without).await;
     bar.done();
     // Rollouts end in any order; files must not depend on it.
     let order: BTreeMap<&TaskId, usize> = set.tasks.iter().enumerate().map(|(at, task)| (&task.id, at)).collect();
     played.sort_by_key(|one| order.get(&one.task.id).copied());
-    Measured { report, closed_book_accuracy, played }
+    Ok(Measured { report, closed_book_accuracy, played })
 }

@@ -79,6 +79,7 @@ pub fn check_model(model: &Path) -> Result<(ModelConfig, HostWeights)> {
 pub fn telemetry() -> Result<()> {
     telemetry::init(&TelemetryConfig { filter: "warn".into(), ..TelemetryConfig::default() })?;
     crate::metrics::describe();
+    hypereyes_judge::metrics::describe();
     Ok(())
 }
 

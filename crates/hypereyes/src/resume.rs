@@ -4,6 +4,7 @@
 //! what changed. It writes nothing.
 
 use hypereyes_chassis::Findings;
+use hypereyes_judge::JudgeChoice;
 use hypereyes_run::{Change, RunFolder};
 
 use crate::check::leaves::{Difference, differences, is_in};
@@ -42,8 +43,12 @@ const ELSEWHERE: &[&str] = &["sft", "sft_optim", "tiny", "init"];
 const PACE: &[&str] =
     &["rollout.turn_timeout_s", "engine.device", "engine.cache_bytes", "engine.max_sequences", "engine.max_rows", "eval.concurrency"];
 
-/// Why a key cannot change any more, if it cannot.
-fn settled(key: &str, done: Done) -> Option<&'static str> {
+/// What a model that judges says by.
+const JUDGED_BY: &[&str] =
+    &["reward_service.judge_model.model", "reward_service.judge_model.temperature", "reward_service.judge_model.max_tokens"];
+
+/// Why a key cannot change any more, if it cannot; `model` is whether a model judges.
+fn settled(key: &str, done: Done, model: bool) -> Option<&'static str> {
     let of = |tables: &[&str]| tables.iter().any(|table| is_in(key, table));
     if of(&["synth", "seed", "world"]) && done.tasks {
         return Some("the tasks are made already");
@@ -60,18 +65,22 @@ fn settled(key: &str, done: Done) -> Option<&'static str> {
     if of(&["rollout", "sampling.eval", "eval", "engine", "reward_service.judge", "seed", "world"]) && !of(PACE) && done.measured {
         return Some("the start policy is measured with the old one, and the trained one must be measured alike");
     }
+    if model && of(JUDGED_BY) && done.measured {
+        return Some("the start policy was judged with the old one, and the trained one must be judged alike");
+    }
     None
 }
 
 /// What a resumed run is told anew, and what of it is refused. Where the run writes is not looked at: it is where it is.
 pub fn compare(was: &Config, is: &Config, done: Done) -> (Vec<Change>, Findings) {
     let (mut changes, mut found) = (Vec::new(), Findings::default());
+    let model = was.reward_service.judge == JudgeChoice::Model;
     for Difference { key, was, is } in differences(was, is) {
         if key == "run_dir" {
             continue;
         }
         let show = |value: &str| if value.is_empty() { "nothing".to_owned() } else { value.to_owned() };
-        if let Some(why) = settled(&key, done) {
+        if let Some(why) = settled(&key, done, model) {
             let message = format!("is {} in this run and cannot become {}: {why}; leave it out, or begin a new run", show(&was), show(&is));
             found.refuse(key, message);
             continue;
@@ -116,6 +125,14 @@ mod tests {
             assert_eq!(told(change, all), (vec![], vec![key.to_owned()]));
             assert_eq!(told(change, Done::default()), (vec![key.to_owned()], vec![]), "nothing is done yet");
         }
+        let judged = |judge: JudgeChoice| {
+            let mut was = was.clone();
+            was.reward_service.judge = judge;
+            let mut is = was.clone();
+            is.reward_service.judge_model.model = "another".into();
+            compare(&was, &is, all).1.is_refused()
+        };
+        assert!(judged(JudgeChoice::Model) && !judged(JudgeChoice::Alias), "a model that judges nothing may change");
         let effective: [(&str, Change); 4] = [
             ("learner.steps", |config| config.learner.steps = 9),
             ("learner.lr", |config| config.learner.lr = 1e-5),

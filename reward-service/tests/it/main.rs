@@ -1,8 +1,7 @@
-//! The reward service over real connections: serving, judges, kills, mutual TLS.
+//! The reward service over real connections: serving, kills, mutual TLS.
 
 #[path = "../../../crates/chassis/tests/authority/mod.rs"]
 mod authority;
 mod crash;
-mod judge;
 mod secure;
 mod serving;

@@ -41,7 +41,6 @@ pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
         found.under("teacher_service", teacher.findings());
     }
     found.extend(overwritten::findings(config));
-    found.extend(judged(config));
     found.extend(pairs::of_up(config));
     found.extend(pairs::of_loop(&pairs::Loop {
         learner: &learner,
@@ -52,15 +51,6 @@ pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
     }));
     found.extend(pairs::of_engine(config, None));
     Ok(found)
-}
-
-/// What is said of a judge that this process does not ask.
-fn judged(config: &Config) -> Findings {
-    let mut found = Findings::default();
-    if config.reward_service.judge.rule().is_none() {
-        found.warn("reward_service.judge", "is model, which judges training: held-out tasks are judged here, by their aliases");
-    }
-    found
 }
 
 /// Findings about the keys of a table, named as there, and the others.
@@ -103,7 +93,7 @@ pub fn evaluation(config: &Config) -> Findings {
     found.told("sampling.eval", config.sampling.eval.check());
     found.told("eval", config.eval.check());
     found.told("engine", config.engine.check());
-    found.extend(judged(config));
+    found.under("reward_service", config.reward_service.judge.findings(&config.reward_service.judge_model));
     found.extend(pairs::of_engine(config, None));
     if let Err(error) = config.engine.device.check() {
         found.refuse("engine.device", format!("cannot be had: {error}"));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hypereyes_chassis::Findings;
-use hypereyes_reward_service::judge::{self, JudgeChoice};
+use hypereyes_judge::JudgeChoice;
 
 use crate::config::Config;
 
@@ -23,7 +23,7 @@ pub async fn findings(config: &Config) -> Findings {
     if reward.judge == JudgeChoice::Model {
         // It is not quoted: one that is no plain address may hold a password.
         let key = "reward_service.judge_model.url";
-        match judge::probe(&reward.judge_model, PATIENCE).await {
+        match hypereyes_judge::probe(&reward.judge_model, PATIENCE).await {
             Ok(true) => {}
             Ok(false) => found.warn(key, "is answered by a judge that called a right answer to a plain question wrong"),
             Err(reason) => found.refuse(key, format!("is answered by no judge: {reason}")),

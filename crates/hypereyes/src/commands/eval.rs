@@ -38,6 +38,7 @@ struct Answer<'a> {
     #[serde(flatten)]
     report: &'a Report,
     closed_book_accuracy: f64,
+    judge: &'static str,
     model: String,
     seed: u64,
 }
@@ -65,17 +66,22 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     }
     found.result()?;
     found.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
+    let runtime = parts::runtime()?;
+    // Who must answer later answers now.
+    let servers = runtime.block_on(check::servers::findings(config));
+    servers.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
+    servers.result()?;
     let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0))?;
-    let measured = parts::runtime()?.block_on(async {
+    let measured = runtime.block_on(async {
         let set = match &args.tasks {
             Some(folder) => held_out::load(folder)?,
             None => held_out::of(synth::make(config, Split::HeldOut).await?),
         };
-        anyhow::Ok(held_out::measure_loaded(config, &setup, &engine, &set, "eval").await)
+        held_out::measure_loaded(config, &setup, &engine, &set, "eval").await
     })?;
     anyhow::ensure!(
         measured.report.rollouts > 0,
-        "no rollout was measured: {} of {} tasks were left out; the warnings say why",
+        "no rollout was measured: {} rollouts of {} tasks were left out; the warnings say why",
         measured.report.invalid,
         measured.report.tasks
     );
@@ -84,7 +90,8 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     }
     if json {
         let closed_book_accuracy = measured.closed_book_accuracy;
-        output::json(&Answer { report: &measured.report, closed_book_accuracy, model: name, seed: config.eval.seed });
+        let judge = config.reward_service.judge.label();
+        output::json(&Answer { report: &measured.report, closed_book_accuracy, judge, model: name, seed: config.eval.seed });
     } else {
         output::say(Report::table(&[("all", &measured.report)]).trim_end());
         output::say(&format!(

@@ -114,6 +114,7 @@ async fn play(config: &Config, args: &CheckArgs) -> Result<(Vec<Rollout>, hypere
     let mut wanted = config.clone();
     wanted.synth.held_out = args.tasks;
     let TaskSet { tasks, pictures } = held_out::of(synth::make(&wanted, Split::HeldOut).await?);
+    // The distance to a teacher is told apart by right and wrong only: a rule is enough, and asks nobody.
     let judge = config.reward_service.judge.rule().unwrap_or_default();
     let bar = Bar::new("play", "tasks");
     let (mut rollouts, mut seen) = (Vec::new(), BTreeMap::new());

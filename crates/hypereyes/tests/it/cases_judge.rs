@@ -11,10 +11,9 @@ use std::process::{Output, Stdio};
 use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{Shutdown, TelemetryConfig};
 use hypereyes_domain::{Accuracy, Course, Ending, Reference, RolloutGroup, Round, Task, TaskKind, Trajectory};
+use hypereyes_judge::{JudgeChoice, ModelConfig};
 use hypereyes_proto::client::RewardClient;
 use hypereyes_proto::{convert, v1};
-use hypereyes_reward_service::judge::JudgeChoice;
-use hypereyes_reward_service::judge::model::ModelConfig;
 use hypereyes_reward_service::{Config, run};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -250,13 +249,25 @@ async fn case_reward_for_another_trainer() {
 
 /// A judge that says what the case has for the mark in what it is asked, and keeps what it was asked.
 async fn stub(replies: Vec<Value>) -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    let marked = move |prompt: &str| {
+        let of = |reply: &&Value| prompt.contains(&format!("<{}>", reply["mark"].as_str().expect("a mark")));
+        Some(replies.iter().find(of).map_or(json!("Incorrect"), |reply| reply["reply"].clone()))
+    };
+    says(marked).await
+}
+
+/// A judge that says this to a prompt, or fails (500), and keeps what it was asked.
+async fn says(
+    answer: impl Fn(&str) -> Option<Value> + Send + Sync + 'static,
+) -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    let answer = std::sync::Arc::new(answer);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}/v1", listener.local_addr().expect("an address"));
     let asked = std::sync::Arc::new(std::sync::Mutex::new(vec![]));
     let heard = asked.clone();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let (replies, heard) = (replies.clone(), heard.clone());
+            let (answer, heard) = (answer.clone(), heard.clone());
             tokio::spawn(async move {
                 let (mut text, mut part) = (Vec::new(), [0; 4096]);
                 let body = loop {
@@ -273,11 +284,11 @@ async fn stub(replies: Vec<Value>) -> (String, std::sync::Arc<std::sync::Mutex<V
                     }
                 };
                 let prompt = body["messages"][0]["content"].as_str().expect("a text").to_owned();
-                let marked = |reply: &&Value| prompt.contains(&format!("<{}>", reply["mark"].as_str().expect("a mark")));
-                let said = replies.iter().find(marked).map_or(json!("Incorrect"), |reply| reply["reply"].clone());
+                let said = answer(&prompt);
                 heard.lock().expect("no panic").push(prompt);
+                let status = if said.is_some() { "200 OK" } else { "500 No" };
                 let body = json!({"choices": [{"message": {"content": said}}]}).to_string();
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
                 let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
             });
         }
@@ -309,4 +320,58 @@ async fn case_judge_says_not_correct() {
     let asked = asked.lock().expect("no panic");
     let prompt = asked.last().expect("it was asked");
     assert!(!prompt.contains("<|im_end|>") && !prompt.lines().any(|line| line.starts_with("Right answer: Rome")), "{prompt}");
+}
+
+fn said_by(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// The judge of training judges evaluation as well: what it says counts, true or not, and where it fails nothing counts as wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_that_judges_training_judges_evaluation() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let tasks = scratch.path().join("tasks").display().to_string();
+    let made = support::run(&["synth", "--held-out", "--out", &tasks, "--set", "synth.held_out=4"]);
+    assert!(made.status.success(), "{}", said_by(&made));
+    let eval = async |url: &str, more: &[&str]| {
+        let sets = ["reward_service.judge=model", "reward_service.judge_model.model=m", "reward_service.judge_model.attempts=1"];
+        let url = format!("reward_service.judge_model.url={url}");
+        let mut arguments: Vec<String> = ["eval", "--tasks", &tasks].map(str::to_owned).to_vec();
+        arguments.extend(sets.iter().chain([&url.as_str()]).flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let run = move || support::run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        tokio::task::spawn_blocking(run).await.expect("it ends")
+    };
+    let report = |output: &Output| -> Value { serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said_by(output))) };
+    // One that lies: everything is right, or everything is wrong.
+    for (word, accuracy) in [("VERDICT: CORRECT", 1.0), ("VERDICT: INCORRECT", 0.0)] {
+        let (url, asked) = says(move |_| Some(json!(word))).await;
+        let said = report(&eval(&url, &["--json"]).await);
+        let judged = said["rollouts"].as_u64().expect("a number") - said["unparsed"].as_u64().expect("a number");
+        assert!(judged > 0, "{said}");
+        assert_eq!(said["accuracy"].as_f64().expect("a number") > 0.0, accuracy > 0.0, "{said}");
+        assert_eq!((&said["judge"], &said["unjudged"]), (&json!("model"), &json!(0)));
+        assert!(asked.lock().expect("no panic").len() > 1, "beside the question that is asked beforehand");
+    }
+    // One that answers the plain question and fails from then on.
+    let (url, _) = says(|prompt| prompt.contains("capital of France").then(|| json!("VERDICT: CORRECT"))).await;
+    let failed = eval(&url, &[]).await;
+    assert_eq!(failed.status.code(), Some(1), "nothing was measured: {}", said_by(&failed));
+    assert!(said_by(&failed).contains("no rollout was measured"), "{}", said_by(&failed));
+    // One that fails on every other answer: those are left out, counted and said.
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let (url, _) = says(move |prompt| {
+        let odd = calls.fetch_add(usize::from(!prompt.contains("capital")), std::sync::atomic::Ordering::SeqCst) % 2 == 1;
+        (!odd).then(|| json!("VERDICT: CORRECT"))
+    })
+    .await;
+    let half = eval(&url, &["--json"]).await;
+    let said = report(&half);
+    let (unjudged, rollouts) = (said["unjudged"].as_u64().expect("a number"), said["rollouts"].as_u64().expect("a number"));
+    assert!(unjudged > 0 && rollouts > 0 && unjudged + rollouts == 4, "{said}");
+    let right = said["accuracy"].as_f64().expect("a number") * rollouts as f64;
+    assert_eq!(right.round() as u64 + said["unparsed"].as_u64().expect("a number"), rollouts, "what was judged is right: {said}");
+    // Nobody there: said before anything is played.
+    let nobody = eval("http://127.0.0.1:1/v1", &[]).await;
+    assert_eq!(nobody.status.code(), Some(2), "{}", said_by(&nobody));
 }

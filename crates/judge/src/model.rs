@@ -1,15 +1,15 @@
 //! A language model as a judge, by the OpenAI chat-completions protocol that every server speaks.
 //!
 //! In: question, prediction, right answers. Out: a verdict, or none after the attempts or the time are used up. Verdicts
-//! are remembered by all that they depend on, the prompt's version included. [`super::prompt`] is what it is asked,
-//! [`super::reply`] how what it says is read.
+//! are remembered by all that they depend on, the prompt's version included. [`crate::prompt`] is what it is asked,
+//! [`crate::reply`] how what it says is read.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
-use hypereyes_chassis::BadInput;
+use futures::future::{BoxFuture, join_all};
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
+use hypereyes_chassis::{BadInput, Findings, Remembered};
 use hypereyes_scoring::Verdict;
 use metrics::{counter, histogram};
 use reqwest::StatusCode;
@@ -18,10 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::prompt::{self, prompt};
-use super::{Verdicts, reply};
-use crate::metrics as names;
-use crate::remembered::Remembered;
+use crate::prompt::{self, prompt};
+use crate::{Verdicts, metrics as names, reply};
 
 /// Longest reply that is read.
 const MAX_REPLY_BYTES: usize = 256 << 10;
@@ -67,6 +65,18 @@ impl Default for ModelConfig {
             concurrency: 32,
             cache_entries: 100_000,
         }
+    }
+}
+
+impl ModelConfig {
+    /// Which of the numbers nobody can mean.
+    pub fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        found.within("temperature", self.temperature, 0.0..=100.0);
+        found.at_least_one("max_tokens", self.max_tokens);
+        found.span("attempt_timeout_ms", self.attempt_timeout_ms.max(1), 1, 1000);
+        found.span("deadline_ms", self.deadline_ms.max(1), 1, 1000);
+        found
     }
 }
 
@@ -250,17 +260,20 @@ impl ModelJudge {
             }
             Err(reason) => {
                 counter!(names::JUDGE_VERDICTS, "outcome" => "failed").increment(1);
-                tracing::warn!(reason, endpoint = self.endpoint, "the judge gave no verdict; the rollout is masked");
+                tracing::warn!(
+                    reason,
+                    endpoint = self.endpoint,
+                    "the judge gave no verdict; the rollout counts neither as right nor as wrong"
+                );
                 None
             }
         }
     }
 }
 
-#[tonic::async_trait]
 impl Verdicts for ModelJudge {
-    async fn verdicts(&self, question: &str, predictions: &[&str], answers: &[String]) -> Vec<Option<Verdict>> {
-        join_all(predictions.iter().map(|prediction| self.verdict(question, prediction, answers))).await
+    fn verdicts<'a>(&'a self, question: &'a str, predictions: &'a [&'a str], answers: &'a [String]) -> BoxFuture<'a, Vec<Option<Verdict>>> {
+        Box::pin(join_all(predictions.iter().map(move |prediction| self.verdict(question, prediction, answers))))
     }
 
     fn label(&self) -> &'static str {

@@ -8,8 +8,8 @@ use reqwest::Url;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::Verdicts;
-use super::model::{ModelConfig, ModelJudge};
+use crate::Verdicts;
+use crate::model::{ModelConfig, ModelJudge};
 
 /// What it is asked.
 const QUESTION: &str = "What is the capital of France?";

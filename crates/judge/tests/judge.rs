@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hypereyes_domain::{Accuracy, Course, Ending, Failure, Round, Task, TaskKind};
-use hypereyes_reward_service::judge::accuracies;
-use hypereyes_reward_service::judge::model::{ModelConfig, ModelJudge};
+use hypereyes_judge::{ModelConfig, ModelJudge, accuracies};
 use hypereyes_scoring::Tally;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
