@@ -1,10 +1,9 @@
 //! Settings of an actor. In: what a file says. Out: values with defaults. Knows no peer and opens nothing.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hypereyes_chassis::{BackoffConfig, BadInput, BreakerConfig, Findings, Moved, Settings, TelemetryConfig, TlsConfig};
+use hypereyes_chassis::{BackoffConfig, BadInput, BreakerConfig, Findings, Moved, ProcessConfig, Settings};
 use hypereyes_engines::EngineConfig;
 use hypereyes_proto::convert::ids;
 use hypereyes_proto::limits::MAX_TOP;
@@ -61,17 +60,8 @@ pub struct Config {
     pub pictures_bytes: usize,
     /// How calls to peers that are away are repeated.
     pub backoff: BackoffConfig,
-    /// Where `/metrics` is served. Default none.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Where health is served in plaintext on a port of its own, for probes that show no certificate. Default none.
-    pub health_listen: Option<SocketAddr>,
-    /// Certificate with which peers prove who they are to each other. Default none: plaintext, for one machine.
-    pub tls: Option<TlsConfig>,
-    /// File in which the start is announced, once the policy is loaded. An actor serves no gRPC: the address in it is that of
-    /// the metrics, or 0.0.0.0:0. Default none.
-    pub announce: Option<PathBuf>,
-    /// Logs.
-    pub telemetry: TelemetryConfig,
+    /// What every process has: metrics, health, certificates, logs, and a parent that is told.
+    pub process: ProcessConfig,
 }
 
 impl Default for Config {
@@ -96,11 +86,7 @@ impl Default for Config {
             grace_ms: 5000,
             pictures_bytes: 256 << 20,
             backoff: BackoffConfig::default(),
-            metrics_listen: None,
-            health_listen: None,
-            tls: None,
-            announce: None,
-            telemetry: TelemetryConfig::default(),
+            process: ProcessConfig::default(),
         }
     }
 }
@@ -108,7 +94,8 @@ impl Default for Config {
 impl Settings for Config {
     fn moved() -> Vec<Moved> {
         let instead = "leases say how rollouts are sampled; it is the learner's sampling";
-        vec![Moved::gone("rollout.temperature", instead), Moved::gone("rollout.top_p", instead)]
+        let own = vec![Moved::gone("rollout.temperature", instead), Moved::gone("rollout.top_p", instead)];
+        [own, ProcessConfig::moved()].concat()
     }
 }
 
@@ -129,7 +116,7 @@ impl Config {
         }
         let peers = [("learner", Some(&self.learner)), ("reward", Some(&self.reward)), ("teacher", self.teacher.as_ref())];
         for (key, address) in peers {
-            if let Some(Err(error)) = address.map(|address| client::check_address(address, self.tls.is_some())) {
+            if let Some(Err(error)) = address.map(|address| client::check_address(address, self.process.tls.is_some())) {
                 found.refuse(key, format!("cannot be called: {error}"));
             }
         }
@@ -154,11 +141,7 @@ impl Config {
             found.refuse("teacher_top_k", format!("is {}; at most {MAX_TOP} are named", self.teacher_top_k));
         }
         found.under("backoff", self.backoff.findings());
-        found.ports(&[("metrics_listen", self.metrics_listen), ("health_listen", self.health_listen)]);
-        found.under("telemetry", self.telemetry.findings());
-        if let Some(tls) = &self.tls {
-            found.under("tls", tls.findings());
-        }
+        found.extend(self.process.findings(None));
         found
     }
 

@@ -17,12 +17,10 @@ pub mod weights;
 pub mod worker;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{Announcement, BadInput, Health, Room, Security, Shutdown, telemetry};
+use hypereyes_chassis::{BadInput, Health, Room, Shutdown};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_engines::{Engine, Policy};
@@ -61,8 +59,7 @@ impl Room for Actor {
 /// [`BadInput`] when a setting, the policy or the world cannot be used; other errors when a port cannot be taken. A peer
 /// that is away is not an error.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let telemetry = telemetry::init(&config.telemetry)?;
-    config.findings().admit()?;
+    let process = config.process.start(&config.findings())?;
     metrics::describe();
     hypereyes_rollout::metrics::describe();
     hypereyes_environment::metrics::describe();
@@ -71,23 +68,16 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     hypereyes_pictures::metrics::describe();
     // A pool that is there already is as good.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
-    let metrics = match config.metrics_listen {
-        Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
-        None => None,
-    };
     let health = Health::new().await;
-    let _probes = health.listen(config.health_listen, &shutdown).await?;
-    let security = Security::new(config.tls.as_ref())?;
+    let security = process.security().clone();
+    let watched = process.watched(&health, &shutdown).await?;
     let id = format!("{}-{}-{:08x}", config.id, std::process::id(), RandomState::new().hash_one(&config.id) as u32);
     let peers = Peers::secure(&security, &id, &config.learner, &config.reward, config.teacher.as_deref())?;
     let peers = peers.with_teacher_top(config.teacher_top_k);
     let loading = config.clone();
     let loaded = tokio::task::spawn_blocking(move || Loaded::new(&loading)).await;
     let Loaded { setup, engine, shapes, held, base } = loaded.expect("loading does not panic")?;
-    if let Some(path) = &config.announce {
-        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        announce(path, &Announcement::new(metrics.unwrap_or(nowhere), metrics))?;
-    }
+    watched.announce(None)?;
     // It serves nothing, so that ready means: it leases.
     health.ready().await;
     tracing::info!(id, learner = config.learner, reward = config.reward, teacher = config.teacher, "actor up");

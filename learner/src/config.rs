@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use hypereyes_chassis::{BadInput, Findings, Moved, ServerConfig, Settings, TelemetryConfig, TlsConfig};
+use hypereyes_chassis::{BadInput, Findings, Moved, ProcessConfig, ServerConfig, Settings};
 use hypereyes_domain::SamplingConfig;
 use hypereyes_objective::{Correction, ObjectiveError, Options};
 use hypereyes_policy::checkpoint::{HostWeights, StoredDtype};
 use hypereyes_policy::device::Device;
-use hypereyes_proto::{client, ports};
 use hypereyes_proto::limits::{MAX_BATCH_GROUPS, MAX_GROUP_SIZE};
+use hypereyes_proto::{client, ports};
 use serde::{Deserialize, Serialize};
 
 use crate::optim::OptimConfig;
@@ -42,14 +42,8 @@ impl From<Publish> for StoredDtype {
 pub struct Config {
     /// Where gRPC is served. Default 127.0.0.1:7000.
     pub listen: SocketAddr,
-    /// Where `/metrics` is served. Default none.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Where health is served in plaintext on a port of its own, for probes that show no certificate. Default none.
-    pub health_listen: Option<SocketAddr>,
-    /// Certificate with which peers prove who they are to each other. Default none: plaintext, for one machine.
-    pub tls: Option<TlsConfig>,
-    /// File that announces the addresses. Default none.
-    pub announce: Option<PathBuf>,
+    /// What every process has: metrics, health, certificates, logs, and a parent that is told.
+    pub process: ProcessConfig,
     /// Address of the reward service, which commits references at epoch ends. Default 127.0.0.1:7001.
     pub reward: String,
     /// Policy folder to start from.
@@ -131,18 +125,13 @@ pub struct Config {
     pub seed: u64,
     /// Limits of the gRPC server.
     pub server: ServerConfig,
-    /// Logs.
-    pub telemetry: TelemetryConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: ports::here(ports::LEARNER),
-            metrics_listen: None,
-            health_listen: None,
-            tls: None,
-            announce: None,
+            process: ProcessConfig::default(),
             reward: ports::here(ports::REWARD).to_string(),
             policy: PathBuf::new(),
             tasks: PathBuf::new(),
@@ -178,14 +167,14 @@ impl Default for Config {
             threads: 0,
             seed: 0,
             server: ServerConfig::default(),
-            telemetry: TelemetryConfig::default(),
         }
     }
 }
 
 impl Settings for Config {
     fn moved() -> Vec<Moved> {
-        vec![Moved::to("temperature", "sampling.temperature"), Moved::to("top_p", "sampling.top_p")]
+        let own = vec![Moved::to("temperature", "sampling.temperature"), Moved::to("top_p", "sampling.top_p")];
+        [own, ProcessConfig::moved()].concat()
     }
 }
 
@@ -276,12 +265,13 @@ impl Config {
         }
         let follows = (self.ranks.rank > 0).then_some(("ranks.leader", &self.ranks.leader));
         for (key, address) in [("reward", &self.reward)].into_iter().chain(follows) {
-            if let Err(error) = client::check_address(address, self.tls.is_some()) {
+            if let Err(error) = client::check_address(address, self.process.tls.is_some()) {
                 found.refuse(key, format!("cannot be called: {error}"));
             }
         }
         found.extend(self.nothing_to_learn());
-        self.of_process(&mut found);
+        found.under("server", self.server.findings());
+        found.extend(self.process.findings(Some(self.listen)));
         found
     }
 
@@ -338,16 +328,6 @@ impl Config {
             found.warn("warmup", format!("is {}: the learning rate grows until the end of the {} steps", self.warmup, self.steps));
         }
         found
-    }
-
-    /// What every process has.
-    fn of_process(&self, found: &mut Findings) {
-        found.ports(&[("listen", Some(self.listen)), ("metrics_listen", self.metrics_listen), ("health_listen", self.health_listen)]);
-        found.under("server", self.server.findings());
-        found.under("telemetry", self.telemetry.findings());
-        if let Some(tls) = &self.tls {
-            found.under("tls", tls.findings());
-        }
     }
 
     /// The pool of threads that computes; every rank's process has one.

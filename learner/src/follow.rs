@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::{BadInput, Health, Security, Shutdown, telemetry};
+use hypereyes_chassis::{BadInput, Health, Shutdown};
 use hypereyes_pictures::{Limits, Picture, Processor};
 use hypereyes_policy::checkpoint as model_files;
 use hypereyes_proto::orders::Order;
@@ -24,15 +24,12 @@ use crate::trainer::Trainer;
 /// # Errors
 /// [`BadInput`] for settings and files; otherwise what the group failed of.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
-    let telemetry = telemetry::init(&config.telemetry)?;
+    let process = config.process.start(&config.findings())?;
     crate::metrics::describe();
     config.start_pool();
-    if let Some(address) = config.metrics_listen {
-        telemetry.metrics_listener(address, shutdown.clone()).await?;
-    }
     let health = Health::new().await;
-    let _probes = health.listen(config.health_listen, &shutdown).await?;
-    let security = Security::new(config.tls.as_ref())?;
+    let security = process.security().clone();
+    let _watched = process.watched(&health, &shutdown).await?;
     let Some(meeting) = shutdown.race(service::meet(&security, &config.ranks)).await else { return unfinished(&shutdown) };
     let meeting = meeting?;
     // It serves nothing, so that ready means: it is on its way to the others.

@@ -11,8 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{Announcement, BadInput, Security, Server, Shutdown, telemetry};
+use hypereyes_chassis::{BadInput, Shutdown};
 use hypereyes_collective::Hub;
 use hypereyes_domain::{PolicyVersion, Reference, TaskId, TaughtGroup};
 use hypereyes_objective::Options;
@@ -58,17 +57,15 @@ struct Bench {
 /// Trains until the steps or the time are used up, or until `shutdown`, and leaves a checkpoint either way. A signal in mid-run is
 /// an error in the end, so that an orchestrator does not take the run for done.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
-    let telemetry = telemetry::init(&config.telemetry)?;
-    config.findings().admit()?;
+    let process = config.process.start(&config.findings())?;
     crate::metrics::describe();
     config.start_pool();
     config.device.admits_folder(&config.policy).map_err(refusal)?;
-    let security = Security::new(config.tls.as_ref())?;
-    let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
-    let server = server.secure(&security, hypereyes_proto::roles::callers);
+    let server = process.bind(config.listen, hypereyes_proto::FILE_DESCRIPTOR_SET, hypereyes_proto::roles::callers).await?;
+    let security = process.security().clone();
     // The service outlives the loop by a moment, so that actors hear of the end.
     let serving = Shutdown::new();
-    let _probes = server.health().listen(config.health_listen, &serving).await?;
+    let watched = process.watched(&server.health(), &serving).await?;
     let tasks = Tasks::load(&config.tasks)?;
     let out = LearnerFolder::new(&config.out);
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
@@ -145,13 +142,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         world: config.ranks.world,
         shutdown: shutdown.clone(),
     });
-    let metrics_at = match config.metrics_listen {
-        Some(addr) => Some(telemetry.metrics_listener(addr, serving.clone()).await?),
-        None => None,
-    };
-    if let Some(path) = &config.announce {
-        announce(path, &Announcement::new(server.addr(), metrics_at))?;
-    }
+    watched.announce(Some(server.addr()))?;
     let routes = Routes::new(hypereyes_proto::server::learner(Service::new(shared.clone())));
     let limits = config.server.clone();
     let stop_serving = serving.clone();

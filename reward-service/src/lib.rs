@@ -18,11 +18,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hypereyes_chassis::ready::{AnnounceError, announce};
+use hypereyes_chassis::ready::AnnounceError;
 use hypereyes_chassis::server::ServeError;
-use hypereyes_chassis::{
-    Announcement, BadInput, BindError, Findings, Room, Security, Server, ServerConfig, Settings, Shutdown, TelemetryConfig, TlsConfig, telemetry,
-};
+use hypereyes_chassis::{BadInput, BindError, Findings, Moved, ProcessConfig, Room, ServerConfig, Settings, Shutdown};
 use hypereyes_judge::{JudgeChoice, ModelConfig};
 use hypereyes_proto::ports;
 use hypereyes_scoring::{ReferenceMode, TraceConfig};
@@ -42,14 +40,8 @@ pub struct Config {
     /// Where gRPC is served; port 0 takes any free port. Default 127.0.0.1:7001: only this machine, until somebody decides
     /// otherwise.
     pub listen: SocketAddr,
-    /// Where `/metrics` is served. Default none: a parent process may serve its own.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Where health is served in plaintext on a port of its own, for probes that show no certificate. Default none.
-    pub health_listen: Option<SocketAddr>,
-    /// Certificate with which peers prove who they are to each other. Default none: plaintext, for one machine.
-    pub tls: Option<TlsConfig>,
-    /// File in which the addresses taken are announced. Default none: with a fixed port nobody needs to be told.
-    pub announce: Option<PathBuf>,
+    /// What every process has: metrics, health, certificates, logs, and a parent that is told.
+    pub process: ProcessConfig,
     /// Who judges answers: `exact`, `alias`, `contains` or `model`. Default `alias`: tasks carry aliases.
     pub judge: JudgeChoice,
     /// The model that judges, if one does.
@@ -72,18 +64,13 @@ pub struct Config {
     pub in_flight: usize,
     /// Limits of the gRPC server.
     pub server: ServerConfig,
-    /// Logs.
-    pub telemetry: TelemetryConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: ports::here(ports::REWARD),
-            metrics_listen: None,
-            health_listen: None,
-            tls: None,
-            announce: None,
+            process: ProcessConfig::default(),
             judge: JudgeChoice::default(),
             judge_model: ModelConfig::default(),
             trace: TraceConfig::default(),
@@ -94,12 +81,15 @@ impl Default for Config {
             remember_groups: 4096,
             in_flight: 256,
             server: ServerConfig::default(),
-            telemetry: TelemetryConfig::default(),
         }
     }
 }
 
-impl Settings for Config {}
+impl Settings for Config {
+    fn moved() -> Vec<Moved> {
+        ProcessConfig::moved()
+    }
+}
 
 /// Rewards beyond this swallow what they are compared with.
 const MOST_REWARD: f64 = 1e6;
@@ -139,12 +129,8 @@ impl Config {
             }
         }
         found.within("in_flight", self.in_flight, 1..=MOST_IN_FLIGHT);
-        found.ports(&[("listen", Some(self.listen)), ("metrics_listen", self.metrics_listen), ("health_listen", self.health_listen)]);
         found.under("server", self.server.findings());
-        found.under("telemetry", self.telemetry.findings());
-        if let Some(tls) = &self.tls {
-            found.under("tls", tls.findings());
-        }
+        found.extend(self.process.findings(Some(self.listen)));
         found
     }
 }
@@ -188,19 +174,12 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]; being told to stop is not an error.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
-    let telemetry = telemetry::init(&config.telemetry)?;
-    config.findings().admit()?;
+    let process = config.process.start(&config.findings())?;
     metrics::describe();
     hypereyes_judge::metrics::describe();
     // The port comes first: whoever calls while the references are read waits instead of being refused.
-    let security = Security::new(config.tls.as_ref())?;
-    let server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
-    let server = server.secure(&security, hypereyes_proto::roles::callers);
-    let _probes = server.health().listen(config.health_listen, &shutdown).await?;
-    let metrics = match config.metrics_listen {
-        Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
-        None => None,
-    };
+    let server = process.bind(config.listen, hypereyes_proto::FILE_DESCRIPTOR_SET, hypereyes_proto::roles::callers).await?;
+    let watched = process.watched(&server.health(), &shutdown).await?;
     let judge = config.judge.build(&config.judge_model)?;
     let backup = config.restore_from.as_deref().map(backup::read).transpose()?;
     let (mode, store, backups) = (config.references, config.store.clone(), config.backups);
@@ -213,9 +192,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let label = judge.label();
     let scorer = Arc::new(Scorer::new(judge, config.trace, references.clone(), config.remember_groups));
     let service = Service::new(scorer, references.clone(), config.in_flight);
-    if let Some(path) = &config.announce {
-        announce(path, &Announcement::new(server.addr(), metrics))?;
-    }
+    watched.announce(Some(server.addr()))?;
     tracing::info!(addr = %server.addr(), judge = label, references = ?config.references, store = ?config.store, "reward service up");
     let served = server.serve(Routes::new(hypereyes_proto::server::reward(service)), shutdown, &config.server).await;
     references.close().await;

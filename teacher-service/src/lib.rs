@@ -36,10 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
-use hypereyes_chassis::ready::announce;
-use hypereyes_chassis::{
-    Announcement, BadInput, Findings, Room, Security, Server, ServerConfig, Settings, Shutdown, TelemetryConfig, TlsConfig, telemetry,
-};
+use hypereyes_chassis::{BadInput, Findings, Moved, ProcessConfig, Room, ServerConfig, Settings, Shutdown};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::device::Device;
 use hypereyes_proto::convert::ids;
@@ -63,14 +60,8 @@ pub struct Config {
     /// Where gRPC is served; port 0 takes any free port. Default 127.0.0.1:7002: only this machine, until somebody decides
     /// otherwise.
     pub listen: SocketAddr,
-    /// Where `/metrics` is served. Default none: a parent process may serve its own.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Where health is served in plaintext on a port of its own, for probes that show no certificate. Default none.
-    pub health_listen: Option<SocketAddr>,
-    /// Certificate with which peers prove who they are to each other. Default none: plaintext, for one machine.
-    pub tls: Option<TlsConfig>,
-    /// File in which the addresses taken are announced, once the first model is active. Default none.
-    pub announce: Option<PathBuf>,
+    /// What every process has: metrics, health, certificates, logs, and a parent that is told.
+    pub process: ProcessConfig,
     /// The first model: a folder in Hugging Face layout, the same in an object store (`s3://bucket/prefix`), or a server (`grpc://`
     /// another teacher service, `sglang+http://`, `vllm+http://`). Not looked at where `store` knows of an active model.
     /// Default `teacher`.
@@ -112,18 +103,13 @@ pub struct Config {
     pub patches_bytes: usize,
     /// Limits of the gRPC server.
     pub server: ServerConfig,
-    /// Logs.
-    pub telemetry: TelemetryConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: ports::here(ports::TEACHER),
-            metrics_listen: None,
-            health_listen: None,
-            tls: None,
-            announce: None,
+            process: ProcessConfig::default(),
             model: "teacher".into(),
             id: "teacher".into(),
             store: None,
@@ -141,12 +127,15 @@ impl Default for Config {
             pictures_bytes: 256 << 20,
             patches_bytes: 256 << 20,
             server: ServerConfig::default(),
-            telemetry: TelemetryConfig::default(),
         }
     }
 }
 
-impl Settings for Config {}
+impl Settings for Config {
+    fn moved() -> Vec<Moved> {
+        ProcessConfig::moved()
+    }
+}
 
 /// Waiting calls and tokens of a pass above this are slips.
 const MOST: usize = 1 << 24;
@@ -188,12 +177,8 @@ impl Config {
         found.within("max_batch_tokens", self.max_batch_tokens, 2..=MOST);
         found.within("max_waiting", self.max_waiting, 1..=MOST);
         found.at_least_one("pictures_bytes", self.pictures_bytes as u64);
-        found.ports(&[("listen", Some(self.listen)), ("metrics_listen", self.metrics_listen), ("health_listen", self.health_listen)]);
         found.under("server", self.server.findings());
-        found.under("telemetry", self.telemetry.findings());
-        if let Some(tls) = &self.tls {
-            found.under("tls", tls.findings());
-        }
+        found.extend(self.process.findings(Some(self.listen)));
         found
     }
 }
@@ -218,29 +203,23 @@ impl Room for TeacherService {
 /// [`BadInput`] when a setting or the model folder cannot be used; other errors when a port cannot be taken or serving fails.
 /// Being told to stop is not an error.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let telemetry = telemetry::init(&config.telemetry)?;
-    config.findings().admit()?;
+    let process = config.process.start(&config.findings())?;
     metrics::describe();
     hypereyes_pictures::metrics::describe();
     let access = Access::new(&config.model, &config.roots, &config.hosts, &config.redirects, &config.keys)?;
     // A pool that is there already is as good.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
     // The port comes first: whoever calls while the model is read waits instead of being refused.
-    let security = Security::new(config.tls.as_ref())?;
-    let mut server = Server::bind(config.listen).await?.describe(hypereyes_proto::FILE_DESCRIPTOR_SET);
-    server = server.secure(&security, hypereyes_proto::roles::callers);
+    let mut server = process.bind(config.listen, hypereyes_proto::FILE_DESCRIPTOR_SET, hypereyes_proto::roles::callers).await?;
     let health = server.take_health();
-    let _probes = health.listen(config.health_listen, &shutdown).await?;
-    let metrics = match config.metrics_listen {
-        Some(addr) => Some(telemetry.metrics_listener(addr, shutdown.clone()).await?),
-        None => None,
-    };
+    let security = process.security().clone();
+    let watched = process.watched(&health, &shutdown).await?;
     let limits = ModelLimits {
         device: config.device,
         max_batch_tokens: config.max_batch_tokens,
         max_waiting: config.max_waiting,
         patches_bytes: config.patches_bytes,
-        security: security.clone(),
+        security,
         loader: Loader::start()?,
         memory: Memory::new(config.model_bytes),
         access: Arc::new(access),
@@ -252,9 +231,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let registry = Registry::new(limits, ledger, Duration::from_secs(config.keep_groups_s));
     let Some(first) = shutdown.race(first(&registry, &config, &access)).await else { return Ok(()) };
     first?;
-    if let Some(path) = &config.announce {
-        announce(path, &Announcement::new(server.addr(), metrics))?;
-    }
+    watched.announce(Some(server.addr()))?;
     let active = registry.roster().active().map(|active| active.to_string());
     tracing::info!(addr = %server.addr(), active, "teacher service up");
     health.ready().await;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use hypereyes_actor::Config;
-use hypereyes_chassis::{BackoffConfig, TelemetryConfig};
+use hypereyes_chassis::{BackoffConfig, ProcessConfig, TelemetryConfig};
 use hypereyes_chat::{TinyWords, tiny};
 use hypereyes_domain::{
     Accuracy, Answer, BonusBranch, Course, PictureId, PolicyVersion, RolloutGroup, Route, Score, ScoreSequence, Task, TaskKind,
@@ -373,7 +373,10 @@ pub fn config(policy: &Path, learner: &str, reward: &str) -> Config {
         engine: EngineConfig { max_sequences: 8, max_context: 256, ..EngineConfig::default() },
         heartbeat_ms: 20,
         backoff: BackoffConfig { first_ms: 5, max_ms: 50, ..BackoffConfig::default() },
-        telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+        process: ProcessConfig {
+            telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+            ..ProcessConfig::default()
+        },
         ..Config::default()
     }
 }

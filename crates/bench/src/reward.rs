@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hypereyes_actor::service::Peers;
 use hypereyes_chassis::ready::await_announcement;
-use hypereyes_chassis::{Shutdown, TelemetryConfig};
+use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
 use hypereyes_domain::{Course, Reference, RolloutGroup, Task, TaskId};
 use hypereyes_reward_service::Config;
 use hypereyes_reward_service::references::References;
@@ -75,9 +75,12 @@ async fn serving(load: &Load, seed: u64) -> Result<Map<String, Value>> {
     let announce = folder.path().join("ready.json");
     let config = Config {
         listen: "127.0.0.1:0".parse().expect("an address"),
-        announce: Some(announce.clone()),
         store: Some(folder.path().join("store")),
-        telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+        process: ProcessConfig {
+            announce: Some(announce.clone()),
+            telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+            ..ProcessConfig::default()
+        },
         ..Config::default()
     };
     let shutdown = Shutdown::new();

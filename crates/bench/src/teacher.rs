@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hypereyes_chassis::ready::await_announcement;
-use hypereyes_chassis::{Shutdown, TelemetryConfig};
+use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
 use hypereyes_domain::{Question, ScoreSequence, TeacherId, TeacherVersion};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::device::Device;
@@ -106,13 +106,16 @@ async fn swapping(folder: &Path, load: &Load, seed: u64) -> Result<Vec<Map<Strin
     let announce = scratch.path().join("ready.json");
     let config = Config {
         listen: "127.0.0.1:0".parse().expect("an address"),
-        announce: Some(announce.clone()),
         model: folder.display().to_string(),
         id: "t-0".into(),
         store: Some(scratch.path().join("store")),
         device: load.device,
         keep_groups_s: 2,
-        telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+        process: ProcessConfig {
+            announce: Some(announce.clone()),
+            telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+            ..ProcessConfig::default()
+        },
         ..Config::default()
     };
     let shutdown = Shutdown::new();

@@ -35,7 +35,7 @@ pub struct Config {
     pub seed: u64,
     /// Where a run writes. Empty: a fresh folder under `runs/`.
     pub run_dir: PathBuf,
-    /// Where every model of the command computes, those of all rooms of `up` included: `cpu`, `cuda` or `cuda-bf16`. Default
+    /// Where every model of the command computes, those of all services of `up` included: `cpu`, `cuda` or `cuda-bf16`. Default
     /// `cpu`, which leaves the parts' own `device` keys as they are.
     pub device: Device,
     /// World pack folder. Empty: the embedded countries.
@@ -44,8 +44,8 @@ pub struct Config {
     pub policy: PathBuf,
     /// Teacher (Hugging Face folder of the same family). Empty: the shipped one.
     pub teacher: PathBuf,
-    /// Certificates with which `teacher` speaks to a service that wants mutual TLS. Default none. The rooms of `up` are on one
-    /// machine and speak in plaintext; rooms elsewhere have a `tls` of their own.
+    /// Certificates with which `teacher` speaks to a service that wants mutual TLS. Default none. The services of `up` are on one
+    /// machine and speak in plaintext; services elsewhere have a `process.tls` of their own.
     pub tls: Option<TlsConfig>,
     /// Tasks and demonstrations. Default 192 training tasks: an epoch, after which references tighten, is then 24 steps.
     pub synth: SynthConfig,
@@ -70,12 +70,13 @@ pub struct Config {
     /// What `up` starts and how it watches.
     pub up: UpConfig,
     /// The learner of `up`. Default 80 steps, a few minutes on two cores, and `objective.opd_coef` 0.2: a tiny policy
-    /// has a hundred sampled tokens per rollout, not thousands, so each may weigh more than the paper's 0.05. Addresses, paths, the seed and `sampling` in it are set by `up`.
+    /// has a hundred sampled tokens per rollout, not thousands, so each may weigh more than the paper's 0.05. Addresses, paths, the
+    /// seed and `sampling` in it are set by `up`.
     pub learner: hypereyes_learner::Config,
     /// The actors of `up`. Addresses, paths, the id, `rollout` and `search` in it are set by `up`.
     pub actor: hypereyes_actor::Config,
-    /// The reward service of `up`. Addresses and paths in it are set by `up`; `judge` and `judge_model` also judge what `eval` and `up` measure, and `judge` and `trace` serve
-    /// `score`.
+    /// The reward service of `up`. Addresses and paths in it are set by `up`; `judge` and `judge_model` also judge what `eval` and `up`
+    /// measure, and `judge` and `trace` serve `score`.
     pub reward_service: hypereyes_reward_service::Config,
     /// The teacher service of `up`. Addresses and paths in it are set by `up`.
     pub teacher_service: hypereyes_teacher_service::Config,
@@ -88,8 +89,8 @@ pub struct SamplingTable {
     /// In training, and in the filter of `synth --need-search`. Default temperature 1, because distillation compares log-probs there,
     /// and nucleus 1.
     pub train: SamplingConfig,
-    /// In evaluation. Default temperature 0.8 and nucleus 0.7 (docs/spec.md#sampling): a greedy policy trained on mixed habits flips wholly to
-    /// one.
+    /// In evaluation. Default temperature 0.8 and nucleus 0.7 (docs/spec.md#sampling): a greedy policy trained on mixed habits flips
+    /// wholly to one.
     pub eval: SamplingConfig,
 }
 
@@ -125,11 +126,11 @@ pub struct UpConfig {
     pub ranks: usize,
     /// Whether failed rollouts are distilled from the teacher. Default true; without, no teacher is started.
     pub distill: bool,
-    /// Loopback ports of the rooms. Default 0 each: any free one.
+    /// Loopback ports of the services. Default 0 each: any free one.
     pub ports: Ports,
-    /// Restarts of rooms that die.
+    /// Restarts of services that die.
     pub restarts: RestartConfig,
-    /// Seconds that a room may take to come up. Default 120: a large model loads for a while.
+    /// Seconds that a service may take to come up. Default 120: a large model loads for a while.
     pub start_timeout_s: u64,
     /// Seconds without an optimiser step after which the run is ended. Default 900.
     pub stall_timeout_s: u64,

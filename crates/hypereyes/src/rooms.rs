@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::{config, ready};
+use hypereyes_chassis::{ProcessConfig, config, ready};
 use hypereyes_run::{Addresses, RunFolder};
 use tokio::process::Command;
 
@@ -106,21 +106,37 @@ impl Rooms {
         let path = self.folder.room_config(name);
         let announce = self.folder.announcement(name);
         ready::clear(&announce)?;
-        let announce = Some(announce);
-        let metrics_listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        // Each serves its metrics at a free port and says where.
+        let announced = |process: ProcessConfig| ProcessConfig {
+            metrics_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            announce: Some(announce),
+            ..process
+        };
         match name {
-            REWARD => config::dump(&hypereyes_reward_service::Config { metrics_listen, announce, ..self.reward_settings() }, &path)?,
-            TEACHER => {
-                let teacher = self.teacher_settings().context("a teacher has an address and a model")?;
-                config::dump(&hypereyes_teacher_service::Config { metrics_listen, announce, ..teacher }, &path)?;
+            REWARD => {
+                let mut reward = self.reward_settings();
+                reward.process = announced(reward.process);
+                config::dump(&reward, &path)?;
             }
-            LEARNER => config::dump(&self.learner_settings(0, metrics_listen, announce), &path)?,
+            TEACHER => {
+                let mut teacher = self.teacher_settings().context("a teacher has an address and a model")?;
+                teacher.process = announced(teacher.process);
+                config::dump(&teacher, &path)?;
+            }
+            LEARNER => {
+                let mut learner = self.learner_settings(0);
+                learner.process = announced(learner.process);
+                config::dump(&learner, &path)?;
+            }
             name if self.followers().iter().any(|follower| follower == name) => {
+                // It serves nobody, and nobody waits for it to.
                 let number = name.trim_start_matches("rank-").parse().context("ranks are numbered")?;
-                config::dump(&self.learner_settings(number, None, None), &path)?;
+                config::dump(&self.learner_settings(number), &path)?;
             }
             actor => {
-                config::dump(&hypereyes_actor::Config { metrics_listen, announce, ..self.actor_settings(actor)? }, &path)?;
+                let mut actor = self.actor_settings(actor)?;
+                actor.process = announced(actor.process);
+                config::dump(&actor, &path)?;
             }
         }
         Ok(())
@@ -163,12 +179,7 @@ impl Rooms {
     }
 
     /// The settings of a rank of the learner.
-    pub fn learner_settings(
-        &self,
-        rank: usize,
-        metrics_listen: Option<SocketAddr>,
-        announce: Option<PathBuf>,
-    ) -> hypereyes_learner::Config {
+    pub fn learner_settings(&self, rank: usize) -> hypereyes_learner::Config {
         let mut base = self.config.learner.clone();
         if self.teacher.is_none() {
             base.objective.opd_coef = 0.0;
@@ -176,8 +187,6 @@ impl Rooms {
         let (world, leader) = (self.config.up.ranks.max(1), self.addresses.learner.to_string());
         hypereyes_learner::Config {
             listen: self.addresses.learner,
-            metrics_listen,
-            announce,
             reward: self.addresses.reward.to_string(),
             policy: self.policy.clone(),
             tasks: self.folder.train(),

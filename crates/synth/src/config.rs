@@ -109,7 +109,7 @@ impl Layers {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExplorerConfig {
-    /// Share that looks at one thing per round. Default 0.55: most of a cold start is slow, so reinforcement has room.
+    /// Share that looks at one thing per round. Default 0.55: most of a cold start is slow, so that reinforcement has something to gain.
     pub serial: f64,
     /// Share that looks at two things per round. Default 0.15.
     pub pairs: f64,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hypereyes_chassis::ready::await_announcement;
-use hypereyes_chassis::{Room, Security, Shutdown, TelemetryConfig, TlsConfig, exit};
+use hypereyes_chassis::{ProcessConfig, Room, Security, Shutdown, TelemetryConfig, TlsConfig, exit};
 use hypereyes_proto::{client, v1};
 use hypereyes_reward_service::{Config, RewardService};
 use tonic::Code;
@@ -25,10 +25,13 @@ async fn a_learner_commits_and_an_actor_does_not() {
     let listen = "127.0.0.1:0".parse().expect("an address");
     let config = Config {
         listen,
-        tls: Some(files("reward")),
-        health_listen: Some(listen),
-        announce: Some(announce.clone()),
-        telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+        process: ProcessConfig {
+            tls: Some(files("reward")),
+            health_listen: Some(listen),
+            announce: Some(announce.clone()),
+            telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+            ..ProcessConfig::default()
+        },
         ..Config::default()
     };
     let shutdown = Shutdown::new();
@@ -46,7 +49,8 @@ async fn a_learner_commits_and_an_actor_does_not() {
     shutdown.trigger();
     tokio::time::timeout(PATIENCE, room).await.expect("in time").expect("no panic").expect("an orderly end");
 
-    let wrong = Config { tls: Some(TlsConfig { key: "/nowhere/tls.key".into(), ..files("reward") }), ..config };
+    let mut wrong = config;
+    wrong.process.tls = Some(TlsConfig { key: "/nowhere/tls.key".into(), ..files("reward") });
     let error = RewardService::run(wrong, Shutdown::new()).await.expect_err("no key");
     assert_eq!(exit::room_code_of(error.as_ref()), exit::ROOM_BAD_INPUT);
     assert!(error.to_string().contains("/nowhere/tls.key"), "{error}");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hypereyes_chassis::ready::await_announcement;
-use hypereyes_chassis::{Shutdown, TelemetryConfig};
+use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
 use hypereyes_domain::{
     Accuracy, BonusBranch, Course, Ending, PolicyVersion, Reference, RolloutGroup, Round, Route, ScoredGroup, Task, TaskKind, Trajectory,
 };
@@ -30,7 +30,7 @@ impl Running {
         hypereyes_chassis::ready::clear(&announce).expect("the folder is writable");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let shutdown = Shutdown::new();
-        let task = tokio::spawn(run(Config { listen, announce: Some(announce.clone()), telemetry: quiet(), ..config }, shutdown.clone()));
+        let task = tokio::spawn(run(Config { listen, process: quiet(&announce), ..config }, shutdown.clone()));
         let said = await_announcement(&announce, tokio::time::Instant::now() + PATIENCE).await.expect("the service comes up");
         Self { client: hypereyes_proto::client::reward(&said.addr.to_string()).expect("an address"), shutdown, task }
     }
@@ -57,8 +57,9 @@ impl Running {
     }
 }
 
-fn quiet() -> TelemetryConfig {
-    TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() }
+fn quiet(announce: &Path) -> ProcessConfig {
+    let telemetry = TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() };
+    ProcessConfig { announce: Some(announce.to_owned()), telemetry, ..ProcessConfig::default() }
 }
 
 fn kept(folder: &Path) -> Config {

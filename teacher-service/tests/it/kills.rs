@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::{PATIENCE, model};
 use hypereyes_chassis::ready::{await_announcement, clear};
-use hypereyes_chassis::{Shutdown, TelemetryConfig};
+use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
 use hypereyes_domain::TeacherId;
 use hypereyes_proto::TeacherPeer;
 use hypereyes_proto::teacher::Load;
@@ -28,11 +28,14 @@ async fn service() {
     let folder = Path::new(&folder);
     let config = Config {
         listen: "127.0.0.1:0".parse().expect("an address"),
-        announce: Some(folder.join("ready.json")),
         model: folder.join("m").display().to_string(),
         id: "first".into(),
         store: Some(folder.join("store")),
-        telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+        process: ProcessConfig {
+            announce: Some(folder.join("ready.json")),
+            telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+            ..ProcessConfig::default()
+        },
         ..Config::default()
     };
     run(config, Shutdown::new()).await.expect("serves until it is killed");

@@ -90,7 +90,7 @@ fn every_room_is_probed_where_it_answers() {
         let (room, whose) = (workload.room(), format!("{}: {}", render.name, workload.name));
         let ports: BTreeMap<&str, u64> =
             list(room, "ports").map(|port| (text(port, "name"), port["containerPort"].as_u64().expect("a number"))).collect();
-        let mut wanted = BTreeMap::from([("metrics", "metrics_listen"), ("health", "health_listen")]);
+        let mut wanted = BTreeMap::from([("metrics", "process.metrics_listen"), ("health", "process.health_listen")]);
         if workload.role() != "actor" {
             wanted.insert("grpc", "listen");
         }
@@ -260,7 +260,7 @@ fn certificate<'a>(render: &'a Render, workload: &Workload) -> Option<&'a Value>
     render.of("Certificate").next()?;
     let whose = format!("{}: {}", render.name, workload.name);
     for (key, file) in [("certificate", "tls.crt"), ("key", "tls.key"), ("authority", "ca.crt")] {
-        let path = workload.setting(render, &format!("tls.{key}")).unwrap_or_else(|| panic!("{whose}: no tls.{key}"));
+        let path = workload.setting(render, &format!("process.tls.{key}")).unwrap_or_else(|| panic!("{whose}: no process.tls.{key}"));
         assert_eq!(path.as_str(), Some(format!("/etc/tls/{file}").as_str()), "{whose}");
     }
     let mount = list(workload.room(), "volumeMounts").find(|mount| mount["mountPath"] == "/etc/tls").expect("it is mounted");

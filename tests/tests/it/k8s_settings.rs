@@ -23,7 +23,7 @@ fn every_room_reads_its_settings() {
                 "learner" => learner(&render, &workload).check().expect("settings that can be meant"),
                 "reward" => {
                     let mut config = load::<RewardService>(&render, &workload);
-                    config.tls = None;
+                    config.process.tls = None;
                     // The address of the judge is filled in by whoever has one.
                     let found = config.findings();
                     let own = found.refused().iter().find(|finding| !finding.key.starts_with("judge_model"));
@@ -31,7 +31,7 @@ fn every_room_reads_its_settings() {
                 }
                 "teacher" => {
                     let mut config = load::<TeacherService>(&render, &workload);
-                    (config.tls, config.device) = (None, Device::Cpu);
+                    (config.process.tls, config.device) = (None, Device::Cpu);
                     config.check().expect("settings that can be meant");
                 }
                 kind => panic!("{}: {}: there is no room {kind}", render.name, workload.name),
@@ -60,13 +60,17 @@ fn every_default_address_leads_to_a_default_port_and_the_cluster_has_the_same() 
     }
     let port = |address: &str| address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
     let mut seen = 0;
-    for (render, workload) in read(&folder().join("rendered")).iter().flat_map(|render| render.workloads().into_iter().map(move |it| (render, it))) {
+    for (render, workload) in
+        read(&folder().join("rendered")).iter().flat_map(|render| render.workloads().into_iter().map(move |it| (render, it)))
+    {
         let (kind, whose) = (workload.kind_of_room(), format!("{}: {}", render.name, workload.name));
         match kind {
             "actor" => {
                 let actor = load::<Actor>(render, &workload);
                 let teacher = actor.teacher.as_deref().map(|address| ("teacher", address));
-                for (service, address) in [("learner", actor.learner.as_str()), ("reward", actor.reward.as_str())].into_iter().chain(teacher) {
+                for (service, address) in
+                    [("learner", actor.learner.as_str()), ("reward", actor.reward.as_str())].into_iter().chain(teacher)
+                {
                     assert_eq!(port(address), Some(at(service).port()), "{whose} dials {address}");
                 }
             }
@@ -123,14 +127,14 @@ fn published() -> Vec<(&'static str, TextConfig)> {
 /// An actor's settings on this machine: without the GPU and the certificates of its pod.
 fn actor(render: &Render, workload: &Workload) -> hypereyes_actor::Config {
     let mut config = load::<Actor>(render, workload);
-    (config.engine.device, config.tls) = (Device::Cpu, None);
+    (config.engine.device, config.process.tls) = (Device::Cpu, None);
     config
 }
 
 /// A learner's, likewise.
 fn learner(render: &Render, workload: &Workload) -> hypereyes_learner::Config {
     let mut config = load::<Learner>(render, workload);
-    (config.device, config.tls) = (Device::Cpu, None);
+    (config.device, config.process.tls) = (Device::Cpu, None);
     config
 }
 

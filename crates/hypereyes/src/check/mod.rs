@@ -28,7 +28,7 @@ use crate::rooms::{self, Rooms};
 pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
     let mut found = config.findings();
     let planned = Rooms::planned(config, folder)?;
-    let (learner, reward) = (planned.learner_settings(0, None, None), planned.reward_settings());
+    let (learner, reward) = (planned.learner_settings(0), planned.reward_settings());
     let (actor, teacher) = (planned.actor_settings(&rooms::actor(0))?, planned.teacher_settings());
     // `up` fills this in; what is wrong with it is said under its own name.
     let (sampling, learner_itself) = apart(learner.findings(), "sampling");

@@ -56,7 +56,7 @@ pub fn run(config: &Config, folder: &RunFolder, world: &World, folders: &Folders
     let mut found = Findings::default();
     let shape = named("policy", shape(&mut found, "policy", &folders.policy))?;
     let planned = Rooms::planned(config, folder)?;
-    let (learner, actor) = (planned.learner_settings(0, None, None), planned.actor_settings(&rooms::actor(0))?);
+    let (learner, actor) = (planned.learner_settings(0), planned.actor_settings(&rooms::actor(0))?);
     let rooms = pairs::Loop { learner: &learner, actor: &actor, teacher: None, rollout: "rollout", model: Some(&shape.text) };
     for inner in [pairs::of_loop(&rooms), pairs::of_engine(config, Some(&shape.text))] {
         inner.refused().iter().for_each(|finding| found.refuse(finding.key.clone(), finding.message.clone()));

@@ -157,10 +157,10 @@ pub fn of_up(config: &Config) -> Findings {
         found.warn("learner.objective.opd_coef", "is 0: a teacher is started and its word counts nothing; up.distill = false spares it");
     }
     let speak = [
-        ("learner.tls", learner.tls.is_some()),
-        ("actor.tls", actor.tls.is_some()),
-        ("reward_service.tls", config.reward_service.tls.is_some()),
-        ("teacher_service.tls", config.teacher_service.tls.is_some()),
+        ("learner.process.tls", learner.process.tls.is_some()),
+        ("actor.process.tls", actor.process.tls.is_some()),
+        ("reward_service.process.tls", config.reward_service.process.tls.is_some()),
+        ("teacher_service.process.tls", config.teacher_service.process.tls.is_some()),
     ];
     let speak = if up.distill { &speak[..] } else { &speak[..3] };
     if let (Some((with, _)), Some((without, _))) = (speak.iter().find(|it| it.1), speak.iter().find(|it| !it.1)) {
@@ -173,14 +173,14 @@ pub fn of_up(config: &Config) -> Findings {
         ("up.ports.learner", at(ports.learner)),
         ("up.ports.reward", at(ports.reward)),
         ("up.ports.teacher", at(ports.teacher)),
-        ("learner.health_listen", learner.health_listen),
-        ("reward_service.health_listen", config.reward_service.health_listen),
-        ("teacher_service.health_listen", config.teacher_service.health_listen),
-        ("actor.health_listen", actor.health_listen),
+        ("learner.process.health_listen", learner.process.health_listen),
+        ("reward_service.process.health_listen", config.reward_service.process.health_listen),
+        ("teacher_service.process.health_listen", config.teacher_service.process.health_listen),
+        ("actor.process.health_listen", actor.process.health_listen),
     ]);
     for (key, address, copies, of) in [
-        ("actor.health_listen", actor.health_listen, up.actors, "up.actors"),
-        ("learner.health_listen", learner.health_listen, up.ranks, "up.ranks"),
+        ("actor.process.health_listen", actor.process.health_listen, up.actors, "up.actors"),
+        ("learner.process.health_listen", learner.process.health_listen, up.ranks, "up.ranks"),
     ] {
         if address.is_some_and(|address| address.port() != 0) && copies > 1 {
             let address = address.map(|address| address.to_string()).unwrap_or_default();
@@ -272,7 +272,7 @@ mod tests {
         };
         assert!(of(|_| {}).is_empty());
         assert_eq!(of(|config| (config.up.ports.learner, config.up.ports.reward) = (7001, 7001)), ["up.ports.reward"]);
-        assert_eq!(of(|config| config.actor.health_listen = "127.0.0.1:8086".parse().ok()), ["actor.health_listen"]);
-        assert_eq!(of(|config| config.learner.tls = Some(hypereyes_chassis::TlsConfig::default())), ["learner.tls"]);
+        assert_eq!(of(|config| config.actor.process.health_listen = "127.0.0.1:8086".parse().ok()), ["actor.process.health_listen"]);
+        assert_eq!(of(|config| config.learner.process.tls = Some(hypereyes_chassis::TlsConfig::default())), ["learner.process.tls"]);
     }
 }

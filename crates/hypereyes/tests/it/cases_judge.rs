@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use hypereyes_chassis::ready::await_announcement;
-use hypereyes_chassis::{Shutdown, TelemetryConfig};
+use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
 use hypereyes_domain::{Accuracy, Course, Ending, Reference, RolloutGroup, Round, Task, TaskKind, Trajectory};
 use hypereyes_judge::{JudgeChoice, ModelConfig};
 use hypereyes_proto::client::RewardClient;
@@ -159,8 +159,9 @@ fn the_released_reader_s_defaults_hold_on_the_command_line() {
     assert_eq!((&answers[1]["output"]["tool_count"], &answers[1]["output"]["search_count"]), (&json!(1), &json!(1)));
 }
 
-fn quiet() -> TelemetryConfig {
-    TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() }
+fn quiet(announce: &Path) -> ProcessConfig {
+    let telemetry = TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() };
+    ProcessConfig { announce: Some(announce.to_owned()), telemetry, ..ProcessConfig::default() }
 }
 
 /// A reward service on the loopback, until it is dropped.
@@ -182,7 +183,7 @@ impl Serving {
         let announce = folder.path().join("ready.json");
         let listen = "127.0.0.1:0".parse().expect("an address");
         let shutdown = Shutdown::new();
-        let config = Config { listen, announce: Some(announce.clone()), telemetry: quiet(), ..config };
+        let config = Config { listen, process: quiet(&announce), ..config };
         tokio::spawn(run(config, shutdown.clone()));
         let said = await_announcement(&announce, tokio::time::Instant::now() + support::DEADLINE).await.expect("the service comes up");
         let client = hypereyes_proto::client::reward(&said.addr.to_string()).expect("an address");
@@ -257,9 +258,7 @@ async fn stub(replies: Vec<Value>) -> (String, std::sync::Arc<std::sync::Mutex<V
 }
 
 /// A judge that says this to a prompt, or fails (500), and keeps what it was asked.
-async fn says(
-    answer: impl Fn(&str) -> Option<Value> + Send + Sync + 'static,
-) -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+async fn says(answer: impl Fn(&str) -> Option<Value> + Send + Sync + 'static) -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
     let answer = std::sync::Arc::new(answer);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}/v1", listener.local_addr().expect("an address"));

@@ -53,8 +53,8 @@ impl Room {
             }
             None => Command::new(program),
         };
-        command.args(["room", kind, "--set", "listen=127.0.0.1:0", "--set", "metrics_listen=127.0.0.1:0"]);
-        command.args(["--set", &format!("announce={}", ready.display())]);
+        command.args(["room", kind, "--set", "listen=127.0.0.1:0", "--set", "process.metrics_listen=127.0.0.1:0"]);
+        command.args(["--set", &format!("process.announce={}", ready.display())]);
         command.args(sets.iter().flat_map(|set| ["--set", set.as_str()]));
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.env(VARIABLE, SECRET).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

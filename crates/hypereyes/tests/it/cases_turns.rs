@@ -70,7 +70,7 @@ fn case_noop_call_is_no_search() {
 
     let folder = tempfile::tempdir().expect("a folder");
     let announce = folder.path().join("ready.json");
-    let set = format!("announce={}", announce.display());
+    let set = format!("process.announce={}", announce.display());
     let mut room = Room(hypereyes(&["room", "reward", "--set", "listen=127.0.0.1:0", "--set", &set]).spawn().expect("starts"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -124,17 +124,17 @@ const FINE: &[(&str, &str)] = &[
 ];
 /// Texts may say anything: what they mean is known where they are used.
 const TEXTS: &[&str] = &[
-    "actor.telemetry.filter",
-    "learner.telemetry.filter",
+    "actor.process.telemetry.filter",
+    "learner.process.telemetry.filter",
     "policy",
-    "reward_service.telemetry.filter",
+    "reward_service.process.telemetry.filter",
     "rollout.env.hint_none_left",
     "rollout.env.hint_one_left",
     "rollout.system_prompt",
     "run_dir",
     "teacher",
     "teacher_service.id",
-    "teacher_service.telemetry.filter",
+    "teacher_service.process.telemetry.filter",
     "world",
 ];
 /// Likewise of a judge; a number that is larger than every bound it meets does no harm there either.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hypereyes_chassis::{Security, Shutdown, TelemetryConfig, ready};
+use hypereyes_chassis::{ProcessConfig, Security, Shutdown, TelemetryConfig, ready};
 use hypereyes_chat::{TinyWords, tiny};
 use hypereyes_learner::{Config, rl};
 use hypereyes_pictures::{Picture, RgbImage};
@@ -160,7 +160,6 @@ pub async fn started(reward: Reward, set: impl FnOnce(&mut Config)) -> Room {
     tokio::spawn(tonic::transport::Server::builder().add_service(server::reward(reward.clone())).serve_with_incoming(incoming));
     let mut config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
-        announce: Some(root.join("learner.json")),
         reward: at,
         policy: root.join("policy"),
         tasks: root.join("tasks"),
@@ -170,7 +169,11 @@ pub async fn started(reward: Reward, set: impl FnOnce(&mut Config)) -> Room {
         group_size: 2,
         max_staleness: 100,
         checkpoint_every: 1000,
-        telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+        process: ProcessConfig {
+            announce: Some(root.join("learner.json")),
+            telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+            ..ProcessConfig::default()
+        },
         ..Config::default()
     };
     set(&mut config);
@@ -180,7 +183,7 @@ pub async fn started(reward: Reward, set: impl FnOnce(&mut Config)) -> Room {
 /// Starts a learner with these settings, perhaps again.
 pub async fn begin(folder: tempfile::TempDir, model: ModelConfig, reward: Reward, config: Config) -> Room {
     let shutdown = Shutdown::new();
-    let announcement = config.announce.clone().unwrap();
+    let announcement = config.process.announce.clone().unwrap();
     let _ = std::fs::remove_file(&announcement);
     let ended = tokio::spawn(rl::run(config.clone(), shutdown.clone()));
     let announced = ready::await_announcement(&announcement, tokio::time::Instant::now() + PATIENCE).await.expect("it comes up");

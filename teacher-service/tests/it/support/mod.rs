@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hypereyes_chassis::ready::await_announcement;
-use hypereyes_chassis::{Shutdown, TelemetryConfig};
+use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
 use hypereyes_chat::{TinyWords, tiny};
 use hypereyes_domain::{Question, ScoreSequence, TeacherVersion};
 use hypereyes_pictures::{Picture, RgbImage};
@@ -72,11 +72,14 @@ impl Running {
         let announce = folder.path().join("ready.json");
         let config = Config {
             listen: "127.0.0.1:0".parse().expect("an address"),
-            announce: Some(announce.clone()),
             id: "a".into(),
             // Other services and servers of these tests are on this machine.
             hosts: if config.hosts.is_empty() { vec!["127.0.0.1".into()] } else { config.hosts.clone() },
-            telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+            process: ProcessConfig {
+                announce: Some(announce.clone()),
+                telemetry: TelemetryConfig { filter: "error".into(), ..TelemetryConfig::default() },
+                ..ProcessConfig::default()
+            },
             ..config
         };
         let shutdown = Shutdown::new();
