@@ -147,6 +147,32 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_before_formats_were_counted_is_read_and_what_is_of_later_is_refused_in_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(MANIFEST);
+        save(dir.path(), &state(3), 1).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(manifest["format"], 2);
+        manifest["format"] = 9.into();
+        manifest["more"] = "x".into();
+        std::fs::write(&path, manifest.to_string()).unwrap();
+        let error = load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("format 9") && error.contains("up to 2") && !error.contains('\n'), "{error}");
+        let object = manifest.as_object_mut().unwrap();
+        object.remove("format");
+        object.remove("more");
+        std::fs::write(&path, manifest.to_string()).unwrap();
+        assert_eq!(load(dir.path()).unwrap().unwrap(), state(3));
+        // One that was written then: its tensors are not kept, so that they are what is missed, and not the manifest.
+        let mut old = vec![];
+        let packed: &[u8] = include_bytes!("../../tests/data/format-1/manifest.json.gz");
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed), &mut old).unwrap();
+        std::fs::write(&path, old).unwrap();
+        let error = load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("step-000008") && error.contains("safetensors"), "{error}");
+    }
+
+    #[test]
     fn references_that_nobody_can_have_reached_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let nothing = Reference { rounds: 1, searches: 0 };

@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
+/// The format that is written. Readers take this one and every earlier one; 1 is what has no number.
+const FORMAT: u32 = 2;
 pub(crate) const FILES: [&str; 3] = ["weights.safetensors", "adam_first.safetensors", "adam_second.safetensors"];
 
 /// A checkpoint cannot be written or used.
@@ -26,6 +28,14 @@ pub enum CheckpointError {
         path: String,
         /// Cause.
         source: std::io::Error,
+    },
+    /// A later release wrote it.
+    #[error("checkpoint {path} has format {format}, and this release ({release}) reads formats up to {FORMAT}: go on with the release that wrote it", release = env!("CARGO_PKG_VERSION"))]
+    Later {
+        /// Where.
+        path: String,
+        /// Its format.
+        format: u32,
     },
     /// What is there is not a sound checkpoint.
     #[error("checkpoint {path}: {reason}; {remedy}")]
@@ -51,8 +61,21 @@ pub(crate) trait Manifest: Serialize + DeserializeOwned {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sealed<M> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    format: Option<u32>,
     manifest: M,
     seal: String,
+}
+
+/// The format alone.
+#[derive(Deserialize)]
+struct Mark {
+    #[serde(default = "first")]
+    format: u32,
+}
+
+fn first() -> u32 {
+    1
 }
 
 fn seal<M: Manifest>(manifest: &M) -> String {
@@ -108,7 +131,7 @@ pub(crate) fn save<M: Manifest>(
     }
     let manifest = manifest(name.clone(), digests);
     let seal = seal(&manifest);
-    let text = serde_json::to_vec_pretty(&Sealed { manifest, seal }).expect("a manifest is plain values");
+    let text = serde_json::to_vec_pretty(&Sealed { format: Some(FORMAT), manifest, seal }).expect("a manifest is plain values");
     for path in [folder.join(MANIFEST), dir.join(MANIFEST)] {
         atomic::write(&path, &text).map_err(io(&path))?;
     }
@@ -134,7 +157,13 @@ pub(crate) fn load<M: Manifest>(dir: &Path) -> Result<Option<(M, [HostWeights; 3
         Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
         Err(source) => return Err(CheckpointError::Io { path: path.display().to_string(), source }),
     };
-    let Sealed::<M> { manifest, seal: sealed } = serde_json::from_slice(&text).map_err(|error| damaged(&path, None, error.to_string()))?;
+    // Before the rest: what a later release wrote may hold what is not known here.
+    let Mark { format } = serde_json::from_slice(&text).map_err(|error| damaged(&path, None, error.to_string()))?;
+    if format > FORMAT {
+        return Err(CheckpointError::Later { path: path.display().to_string(), format });
+    }
+    let sealed = serde_json::from_slice(&text).map_err(|error| damaged(&path, None, error.to_string()))?;
+    let Sealed::<M> { format: _, manifest, seal: sealed } = sealed;
     if sealed != seal(&manifest) {
         return Err(damaged(&path, None, "its content does not match its seal".into()));
     }

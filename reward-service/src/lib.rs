@@ -202,7 +202,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
 /// A damaged store stays damaged, so an orchestrator must not try again.
 fn damage_is_input(error: StoreError) -> RunError {
     match error {
-        StoreError::Damaged { .. } => BadInput::new(error.to_string()).into(),
+        StoreError::Damaged { .. } | StoreError::Later { .. } => BadInput::new(error.to_string()).into(),
         _ => error.into(),
     }
 }

@@ -61,6 +61,14 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
     },
+    /// A later release wrote it.
+    #[error("{path} is of format {format}, and this release ({release}) reads formats up to {FORMAT}: use the release that wrote it, or another store", release = env!("CARGO_PKG_VERSION"))]
+    Later {
+        /// The database.
+        path: PathBuf,
+        /// Its format.
+        format: u64,
+    },
     /// The database holds something else than was written.
     #[error("{path} is damaged ({reason}); {advice}")]
     Damaged {
@@ -180,8 +188,11 @@ impl Store {
             }
             Ok(format.unwrap_or(FORMAT))
         })?;
-        if format != FORMAT {
-            return Err(damaged(&self.path, format!("format {format} is not known to this version, which writes {FORMAT}")));
+        if format > FORMAT {
+            return Err(StoreError::Later { path: self.path.clone(), format });
+        }
+        if format == 0 {
+            return Err(damaged(&self.path, "there is no format 0".to_owned()));
         }
         Ok(())
     }

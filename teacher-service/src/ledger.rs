@@ -82,8 +82,15 @@ impl Ledger {
             Ok(bytes) => {
                 let advice = "the file is damaged or another program's; remove it, and load and promote the models again";
                 let state: State = serde_json::from_slice(&bytes).map_err(|error| bad(format!("{error}; {advice}")))?;
-                if state.format != FORMAT {
-                    return Err(bad(format!("format {} is not {FORMAT}; {advice}", state.format)));
+                if state.format > FORMAT {
+                    let (format, release) = (state.format, env!("CARGO_PKG_VERSION"));
+                    return Err(bad(format!(
+                        "it is of format {format}, and this release ({release}) reads formats up to {FORMAT}: use the release that wrote it, or \
+                         remove it, and load and promote the models again"
+                    )));
+                }
+                if state.format == 0 {
+                    return Err(bad(format!("there is no format 0; {advice}")));
                 }
                 state
             }
@@ -172,6 +179,18 @@ mod tests {
         let mut ledger = Ledger::open_with(Some(folder.path()), |_, _| Err(io::Error::other("full"))).expect("opens");
         assert!(ledger.loaded(kept("a")).is_err() && ledger.promoted(&"a".into(), 1).is_err());
         assert_eq!(ledger.state(), &State::default());
+    }
+
+    #[test]
+    fn what_an_earlier_release_wrote_is_read_and_what_is_of_later_is_refused_in_a_line() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join(FILE), include_str!("../../tests/data/format-1/registry.json")).expect("writes");
+        let ledger = Ledger::open(Some(folder.path())).expect("an earlier release's");
+        let state = ledger.state();
+        assert_eq!((state.models[0].id.as_str(), state.history.len(), state.history[0].epoch), ("teacher", 1, 1));
+        std::fs::write(folder.path().join(FILE), r#"{"format":9,"models":[],"history":[]}"#).expect("writes");
+        let error = Ledger::open(Some(folder.path())).expect_err("of later").to_string();
+        assert!(error.contains("format 9") && error.contains("up to 1") && !error.contains('\n'), "{error}");
     }
 
     #[test]

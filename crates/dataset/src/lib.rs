@@ -1,4 +1,5 @@
-//! A data set folder: `tasks.jsonl`, `pictures/<id>.png`, `demonstrations.jsonl`, and in `about.json` which tokenizer made these.
+//! A data set folder: `tasks.jsonl`, `pictures/<id>.png`, `demonstrations.jsonl`, and in `about.json` which tokenizer made these, and
+//! of which format they are.
 //!
 //! In: tasks, pictures and demonstrations, or such a folder. Out: the other. It knows nothing of how tasks are made.
 //!
@@ -23,6 +24,8 @@ pub const TASKS: &str = "tasks.jsonl";
 pub const DEMONSTRATIONS: &str = "demonstrations.jsonl";
 /// What is said of the set as a whole.
 pub const ABOUT: &str = "about.json";
+/// The format that is written. Readers take this one and every earlier one; 1 is what has no number.
+pub const FORMAT: u32 = 2;
 /// Longest of those that is read.
 const MAX_ABOUT: u64 = 64 << 10;
 /// The pictures' folder.
@@ -83,20 +86,34 @@ pub struct DataSet {
 }
 
 /// `about.json`; keys of later versions are passed over.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct About {
+    #[serde(default = "first")]
+    format: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tokenizer: Option<String>,
+}
+
+fn first() -> u32 {
+    1
 }
 
 /// What is said of a set as a whole; nothing in sets of before it was said.
 fn about(folder: &Path) -> Result<About, DataError> {
     let path = folder.join(ABOUT);
     let bytes = match hypereyes_outside::files::read(&path, MAX_ABOUT) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(About::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(About { format: first(), tokenizer: None }),
         read => read.map_err(|error| file(&path, &error))?,
     };
-    serde_json::from_slice(&bytes).map_err(|error| DataError::File { path: path.clone(), reason: error.to_string() })
+    let about: About = serde_json::from_slice(&bytes).map_err(|error| DataError::File { path: path.clone(), reason: error.to_string() })?;
+    if about.format > FORMAT {
+        let release = env!("CARGO_PKG_VERSION");
+        let (format, most) = (about.format, FORMAT);
+        let reason =
+            format!("is of format {format}, and this release ({release}) reads formats up to {most}: use the release that wrote the set");
+        return Err(DataError::File { path, reason });
+    }
+    Ok(about)
 }
 
 /// What a data set holds.
@@ -151,9 +168,8 @@ impl DataSet {
             _ => {}
         }
         replace(&folder.join(DEMONSTRATIONS), |out| write_lines(out, &self.demonstrations))?;
-        if let Some(tokenizer) = &self.tokenizer {
-            replace(&about, |out| write_lines(out, &[About { tokenizer: Some(tokenizer.clone()) }]))?;
-        }
+        let said = About { format: FORMAT, tokenizer: self.tokenizer.clone() };
+        replace(&about, |out| write_lines(out, &[said]))?;
         replace(&folder.join(TASKS), |out| write_lines(out, &self.tasks))?;
         sync(folder)?;
         self.sweep(&pictures)
@@ -229,6 +245,8 @@ pub fn load_tasks(folder: &Path) -> Result<Vec<Task>, DataError> {
     if !path.is_file() {
         return Err(DataError::File { path, reason: "there is no such task set; make one with `hypereyes synth`".into() });
     }
+    // Before the rows: those of a later release may hold what is not known here.
+    about(folder)?;
     let tasks = read_lines(&path, task_of)?;
     let mut seen = HashSet::new();
     for (at, task) in tasks.iter().enumerate() {
@@ -407,6 +425,20 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path().join(PICTURES)).expect("a folder").count(), 6);
         let stats = read.stats();
         assert_eq!((stats.tasks, stats.pictures, stats.mean_searches, stats.longest), (3, 6, 2.0, 3));
+    }
+
+    #[test]
+    fn sets_of_before_formats_were_counted_are_read_and_those_of_later_refused_in_a_line() {
+        let old = load_tasks(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/format-1/tasks")).expect("an earlier release's");
+        assert_eq!(old.iter().map(|task| task.layer).collect::<Vec<_>>(), [Some(1), Some(3), Some(2)]);
+        assert_eq!(old.iter().map(|task| task.kind.as_str()).collect::<HashSet<_>>(), ["textual_constraints", "visual_select"].into());
+        assert!(old.iter().all(|task| task.metadata.is_empty() && task.reference.is_some()));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        set(1).write(folder.path()).expect("written");
+        assert_eq!(about(folder.path()).expect("said").format, FORMAT);
+        fs::write(folder.path().join(ABOUT), r#"{"format":9,"more":[1]}"#).expect("overwritten");
+        let error = load_tasks(folder.path()).expect_err("of later").to_string();
+        assert!(error.contains("format 9") && error.contains("up to 2") && !error.contains('\n'), "{error}");
     }
 
     #[test]

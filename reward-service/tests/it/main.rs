@@ -3,5 +3,6 @@
 #[path = "../../../crates/chassis/tests/authority/mod.rs"]
 mod authority;
 mod crash;
+mod formats;
 mod secure;
 mod serving;
