@@ -31,7 +31,7 @@ lint:
 verify:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets --features hypereyes/cuda -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --document-private-items
 
 # Licences, sources, refused crates (needs cargo-deny).
 deny:

@@ -1,6 +1,6 @@
 //! Checkpoints: everything a run needs to go on, behind one manifest.
 //!
-//! In: weights, optimiser, cursor, references. Out: a [`sealed`](crate::sealed) folder of them, and the same back.
+//! In: weights, optimiser, cursor, references. Out: a [`sealed`] folder of them, and the same back.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -12,7 +12,7 @@ use crate::importance::Correction;
 /// Largest bound or coefficient that is believed; anything above is a slip.
 const MAX_OPTION: f64 = 1e6;
 
-/// Options of [`crate::evaluate`].
+/// Options of [`crate::evaluate()`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {

@@ -2,7 +2,7 @@
 //!
 //! In: a path and bytes. Out: the file. A reader, or a crash at any moment, sees the old content or the new.
 //!
-//! **Use** [`write`] for a file by itself. Who writes many files of one folder calls [`replace`] for each and [`sync`] once.
+//! **Use** [`write()`] for a file by itself. Who writes many files of one folder calls [`replace`] for each and [`sync`] once.
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write};

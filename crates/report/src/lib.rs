@@ -65,7 +65,7 @@ pub fn write(folder: &RunFolder) -> Result<()> {
 /// Reads what the page needs.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn gather(folder: &RunFolder) -> Result<Material> {
     let outcome: Outcome = read_json(&folder.result())?;
     let mut settings = String::new();

@@ -6,7 +6,7 @@
 //!
 //! | file | record | written by |
 //! |---|---|---|
-//! | `format.json` | [`format`] | `up` and the learner, each in its own folder |
+//! | `format.json` | [`mod@format`] | `up` and the learner, each in its own folder |
 //! | `learner/metrics.jsonl` | [`Step`] | the learner, a line per optimiser step |
 //! | `learner/groups.jsonl` | [`ledger::Event`], read as [`ledger::Line`] | the learner, a line per event of a group |
 //! | `learner/trajectories.jsonl` | [`Recorded`] | the learner, some steps |

@@ -1,6 +1,6 @@
 //! What a cold start that was cut goes on from: weights, moments, the cursor, and on what terms it began.
 //!
-//! In: the same. Out: a [`sealed`](crate::sealed) folder, and what differs between the terms of then and now.
+//! In: the same. Out: a [`sealed`] folder, and what differs between the terms of then and now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Parameters by published name, on the host and in a model.
 //!
-//! In: a model, or named tensors ([`reading`] reads them from a folder, [`save`] is the one way to write one). Out: the other, or
+//! In: a model, or named tensors ([`reading`] reads them from a folder, [`mod@save`] is the one way to write one). Out: the other, or
 //! one error that names what is missing, extra or mis-shaped. Parameter names are the module paths, so there is no mapping table;
 //! the other names that checkpoints have for them are in [`names`].
 

@@ -1,6 +1,6 @@
 //! Attention as few operations over many segments at once, for backends where starting an operation costs more than doing it.
 //!
-//! In and out: as [`Kernels`](super::Kernels) says; this is also the definition that fused versions are tested against.
+//! In and out: as [`Kernels`] says; this is also the definition that fused versions are tested against.
 //! Segments of like lengths lie side by side, padded to the longest of them; what stands in the padding is computed and
 //! dropped. Scores are held for one such group at a time, and for some rows of a segment that has too many for itself, so that
 //! memory is bounded whatever a batch holds.
@@ -17,12 +17,12 @@ const SCORES: usize = 64 << 20;
 /// Scores of padding that cost less than another round of operations.
 const FREE_SCORES: usize = 1 << 20;
 
-/// [`Kernels::segment_attention`](super::Kernels::segment_attention).
+/// [`Kernels::segment_attention`].
 pub fn segment_attention<B: Kernels>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, segments: &Segments) -> FloatTensor<B> {
     attention::<B>([q, k, v], &Seen { segments, trunks: &[], most: SCORES })
 }
 
-/// [`Kernels::branch_attention`](super::Kernels::branch_attention).
+/// [`Kernels::branch_attention`].
 pub fn branch_attention<B: Kernels>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, branches: &Branches) -> FloatTensor<B> {
     attention::<B>([q, k, v], &Seen { segments: &branches.segments, trunks: &branches.trunks, most: SCORES })
 }
@@ -38,7 +38,7 @@ fn attention<B: Kernels>([q, k, v]: [FloatTensor<B>; 3], seen: &Seen<'_>) -> Flo
     unwrap(in_order(parts.map(one).collect(), &seen.order(&groups), &q))
 }
 
-/// [`Kernels::segment_attention_backward`](super::Kernels::segment_attention_backward).
+/// [`Kernels::segment_attention_backward`].
 pub fn segment_attention_backward<B: Kernels>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,

@@ -10,12 +10,12 @@ use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData}
 
 use super::{Kernels, unwrap, wrap};
 
-/// [`Kernels::project`](super::Kernels::project).
+/// [`Kernels::project`].
 pub fn project<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     unwrap(wrap::<B, 2>(x).matmul(wrap::<B, 2>(weight).transpose()))
 }
 
-/// [`Kernels::project_backward`](super::Kernels::project_backward).
+/// [`Kernels::project_backward`].
 pub fn project_backward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, grad: FloatTensor<B>) -> [FloatTensor<B>; 2] {
     let grad = wrap::<B, 2>(grad);
     [unwrap(grad.clone().matmul(wrap(weight))), unwrap(grad.transpose().matmul(wrap(x)))]
@@ -31,7 +31,7 @@ fn as_wide_as<B: Backend, const D: usize>(like: DType, x: Tensor<B, D>) -> Tenso
     if x.dtype() == like { x } else { x.cast(FloatDType::from(like)) }
 }
 
-/// [`Kernels::rms_norm`](super::Kernels::rms_norm).
+/// [`Kernels::rms_norm`].
 pub fn rms_norm<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
     let x = wrap::<B, 2>(x);
     let dtype = x.dtype();
@@ -40,7 +40,7 @@ pub fn rms_norm<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64)
     unwrap(as_wide_as(dtype, x * inverse * wide(wrap::<B, 1>(weight)).unsqueeze()))
 }
 
-/// [`Kernels::rms_norm_backward`](super::Kernels::rms_norm_backward).
+/// [`Kernels::rms_norm_backward`].
 pub fn rms_norm_backward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64, grad: FloatTensor<B>) -> [FloatTensor<B>; 2] {
     let (x, grad, weight) = (wrap::<B, 2>(x), wrap::<B, 2>(grad), wrap::<B, 1>(weight));
     let dtype = x.dtype();
@@ -56,7 +56,7 @@ pub fn rms_norm_backward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, 
     [unwrap(as_wide_as(dtype, dx)), unwrap(as_wide_as(dtype, dweight))]
 }
 
-/// [`Kernels::rotate`](super::Kernels::rotate).
+/// [`Kernels::rotate`].
 pub fn rotate<B: Backend>(x: FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTensor<B>) -> FloatTensor<B> {
     let (x, cos, sin) = (wrap::<B, 2>(x), wrap::<B, 2>(cos), wrap::<B, 2>(sin));
     let [n, width] = x.dims();
@@ -67,7 +67,7 @@ pub fn rotate<B: Backend>(x: FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTens
     unwrap((x * cos.reshape([n, 1, e]) + turned * sin.reshape([n, 1, e])).reshape([n, width]))
 }
 
-/// [`Kernels::norm_rotate`](super::Kernels::norm_rotate).
+/// [`Kernels::norm_rotate`].
 pub fn norm_rotate<B: Kernels>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
@@ -81,13 +81,13 @@ pub fn norm_rotate<B: Kernels>(
     B::rotate(unwrap(normed.reshape([n, width])), cos, sin)
 }
 
-/// [`Kernels::swiglu`](super::Kernels::swiglu).
+/// [`Kernels::swiglu`].
 pub fn swiglu<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
     let (gate, up) = (wrap::<B, 2>(gate), wrap::<B, 2>(up));
     unwrap(gate.clone() * sigmoid(gate) * up)
 }
 
-/// [`Kernels::swiglu_backward`](super::Kernels::swiglu_backward).
+/// [`Kernels::swiglu_backward`].
 pub fn swiglu_backward<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>, grad: FloatTensor<B>) -> [FloatTensor<B>; 2] {
     let (gate, up, grad) = (wrap::<B, 2>(gate), wrap::<B, 2>(up), wrap::<B, 2>(grad));
     let sig = sigmoid(gate.clone());
@@ -96,7 +96,7 @@ pub fn swiglu_backward<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>, gra
     [unwrap(dgate), unwrap(dup)]
 }
 
-/// [`Kernels::cached_attention`](super::Kernels::cached_attention).
+/// [`Kernels::cached_attention`].
 pub fn cached_attention<B: Kernels>(q: FloatTensor<B>, cache: [FloatTensor<B>; 2], places: IntTensor<B>, heads: usize) -> FloatTensor<B> {
     let (q, places) = (wrap::<B, 2>(q), Tensor::<B, 2, Int>::from_primitive(places));
     let [n, width] = q.dims();
@@ -113,7 +113,7 @@ pub fn cached_attention<B: Kernels>(q: FloatTensor<B>, cache: [FloatTensor<B>; 2
     unwrap(seen.matmul(values).reshape([n, width]))
 }
 
-/// [`Kernels::probabilities`](super::Kernels::probabilities).
+/// [`Kernels::probabilities`].
 pub fn probabilities<B: Backend>(scores: FloatTensor<B>, last: IntTensor<B>, scale: f64) -> FloatTensor<B> {
     let (scores, last) = (wrap::<B, 4>(scores), Tensor::<B, 2, Int>::from_primitive(last));
     let ([s, k, m, p], [_, l], dtype) = (scores.dims(), last.dims(), scores.dtype());
@@ -124,20 +124,20 @@ pub fn probabilities<B: Backend>(scores: FloatTensor<B>, last: IntTensor<B>, sca
     unwrap(as_wide_as(dtype, activation::softmax(seen, 3)).reshape([s, k, m, p]))
 }
 
-/// [`Kernels::probabilities_backward`](super::Kernels::probabilities_backward).
+/// [`Kernels::probabilities_backward`].
 pub fn probabilities_backward<B: Backend>(p: FloatTensor<B>, scale: f64, grad: FloatTensor<B>) -> FloatTensor<B> {
     let (p, grad) = (wrap::<B, 4>(p), wrap::<B, 4>(grad));
     unwrap((grad.clone() - (grad * p.clone()).sum_dim(3)) * p * scale)
 }
 
-/// [`Kernels::pick_logprobs`](super::Kernels::pick_logprobs); f32 whatever the logits are.
+/// [`Kernels::pick_logprobs`]; f32 whatever the logits are.
 pub fn pick_logprobs<B: Backend>(logits: FloatTensor<B>, tokens: &[u32], temperature: f64) -> FloatTensor<B> {
     let logits = wide(wrap::<B, 2>(logits)) / temperature;
     let column = column::<B>(tokens, &logits.device());
     unwrap(log_softmax(logits, 1).gather(1, column).reshape([tokens.len()]))
 }
 
-/// [`Kernels::pick_logprobs_backward`](super::Kernels::pick_logprobs_backward): d log p(token) / d logits = onehot(token) - p.
+/// [`Kernels::pick_logprobs_backward`]: d log p(token) / d logits = onehot(token) - p.
 pub fn pick_logprobs_backward<B: Backend>(
     logits: FloatTensor<B>,
     tokens: &[u32],

@@ -1,7 +1,7 @@
 //! The released reference cache and its candidates (docs/spec.md#reference). In: updates and reads of per-prompt references. Out: what
 //! the released cache would answer, hold and have on disk.
 //!
-//! [`crate::Ledger`] is what training uses; it keeps the same order of references but joins them and commits by epoch.
+//! [`crate::Known`] is what training uses; it keeps the same order of references but joins them and commits by epoch.
 
 use std::collections::BTreeMap;
 
