@@ -57,6 +57,17 @@ pub(crate) fn prepare(shared: &Shared, model: &ModelConfig, batch: Vec<TaughtGro
     sorted
 }
 
+/// Cuts the pictures of the groups that come next, so that no step waits for it. What cannot be read is found out by the step that
+/// needs it: until then it may be whole again.
+pub(crate) fn prefetch(shared: &Shared) {
+    let next = shared.intake().next_pictures();
+    for id in &next {
+        if let Err(reason) = patches(shared, id) {
+            tracing::debug!(picture = %id, reason, "a picture of a waiting group cannot be read yet");
+        }
+    }
+}
+
 impl Prepared {
     /// Reads the pictures once more as they came. A group whose picture went away since it was cut is not trained either.
     fn encode(&mut self, shared: &Shared) {

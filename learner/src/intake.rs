@@ -6,10 +6,10 @@
 //! ends; who holds much while others get nothing gives some of it up ([`crate::shares`]). Pure state: it knows no network and no
 //! tensor. Time is monotonic and passed in.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use hypereyes_domain::{ActorId, Failure, GroupId, PolicyVersion, Receipt, TaskId, TaughtGroup};
+use hypereyes_domain::{ActorId, Failure, GroupId, PictureId, PolicyVersion, Receipt, TaskId, TaughtGroup};
 use hypereyes_run::ledger::{Event, Ledger};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -491,6 +491,12 @@ impl Intake {
     /// Groups that wait to be trained or are being trained.
     pub fn waiting(&self) -> HashSet<GroupId> {
         self.ready.iter().map(|group| group.scored.group.id.clone()).chain(self.training.iter().cloned()).collect()
+    }
+
+    /// Pictures of the groups that come next, as far as they are here already.
+    pub fn next_pictures(&self) -> BTreeSet<PictureId> {
+        let next = self.ready.iter().take(self.bounds.groups_per_step).flat_map(|group| &group.scored.group.rollouts);
+        next.flat_map(|rollout| rollout.pictures.iter().cloned()).collect()
     }
 
     /// A batch has become a policy version.

@@ -390,6 +390,9 @@ impl Loop<'_> {
             let trained = step::train(&mut bench.trainer, &groups, &pictures, &bench.options, bench.temperature, lr, version);
             (bench, groups, trained)
         })?;
+        let waiting = self.shared.clone();
+        // Nobody waits for it; the next batch finds in the cache what was done by then.
+        drop(tokio::task::spawn_blocking(move || batch::prefetch(&waiting)));
         let (patience, alone) = (Duration::from_secs(self.config.stop_s), self.config.ranks.world == 1);
         let late = async {
             shutdown.cancelled().await;

@@ -334,3 +334,18 @@ fn a_deterministic_run_samples_with_the_newest_version_only() {
         intake.trained(&batch, PolicyVersion(version + 1), version + 1);
     }
 }
+
+#[test]
+fn pictures_of_the_groups_that_come_next_are_known_beforehand() {
+    let now = Instant::now();
+    let mut intake = with(4, Bounds { groups_per_step: 2, ..Bounds::default() });
+    for picture in ["b", "a", "c"] {
+        let lease = leased(&mut intake, "a", now);
+        let mut group = group(&lease, "a", 0);
+        group.scored.group.rollouts[0].pictures = vec![picture.into()];
+        assert_eq!(intake.submit(group, now), Receipt::Accepted);
+    }
+    assert_eq!(intake.next_pictures().into_iter().collect::<Vec<_>>(), ["a".into(), "b".into()], "of one step's groups");
+    intake.take_batch().unwrap();
+    assert_eq!(intake.next_pictures().into_iter().collect::<Vec<_>>(), ["c".into()]);
+}
