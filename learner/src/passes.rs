@@ -17,7 +17,7 @@ use hypereyes_policy::device::{Device, OnDevice};
 use hypereyes_policy::faults;
 use hypereyes_policy::frozen::{self, Said, Wanted};
 use hypereyes_policy::lanes::Lanes;
-use hypereyes_policy::model::Qwen3Vl;
+use hypereyes_policy::models::{Model, Vlm};
 use hypereyes_policy::ops::Kernels;
 use hypereyes_policy::score::{self, Sample, Target};
 
@@ -77,7 +77,7 @@ pub(crate) struct Placed<B: Kernels> {
     config: ModelConfig,
     lanes: Lanes,
     /// One per lane: the same tensors, each the leaf of its own tape.
-    models: Vec<Qwen3Vl<Autodiff<B>>>,
+    models: Vec<Model<Autodiff<B>>>,
     device: B::Device,
 }
 
@@ -122,7 +122,7 @@ impl<B: Kernels> Placed<B> {
     /// # Errors
     /// [`Error::Input`] when the weights do not fit the shape.
     pub(crate) fn new(config: &ModelConfig, weights: &HostWeights, lanes: Lanes, device: B::Device) -> Result<Self, Error> {
-        let first = checkpoint::from_host(Qwen3Vl::<Autodiff<B>>::init(config, 0, &device), weights)?;
+        let first = checkpoint::from_host(Model::<Autodiff<B>>::init(config, 0, &device), weights)?;
         Ok(Self { models: copies(first, lanes.count()), config: config.clone(), lanes, device })
     }
 
@@ -202,7 +202,7 @@ impl<B: Kernels> ModuleMapper<Autodiff<B>> for Replace<B> {
 }
 
 /// Models over the same storage whose parameters are leaves of their own: tapes that share a leaf would share a lock.
-fn copies<B: Kernels>(model: Qwen3Vl<Autodiff<B>>, count: usize) -> Vec<Qwen3Vl<Autodiff<B>>> {
+fn copies<B: Kernels>(model: Model<Autodiff<B>>, count: usize) -> Vec<Model<Autodiff<B>>> {
     struct Leaves;
     impl<B: Kernels> ModuleMapper<Autodiff<B>> for Leaves {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<Autodiff<B>, D>>) -> Param<Tensor<Autodiff<B>, D>> {

@@ -12,7 +12,7 @@ use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::backend::Cpu;
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::model::Qwen3Vl;
+use hypereyes_policy::models::{Model, Vlm};
 use hypereyes_rollout::Setup;
 use hypereyes_world::World;
 
@@ -70,7 +70,7 @@ pub fn check_model(model: &Path) -> Result<(ModelConfig, HostWeights)> {
     let bad = |error: hypereyes_policy::Error| BadInput::new(error.to_string());
     chat(model)?;
     let (config, weights) = checkpoint::read(model).map_err(bad)?;
-    let built = checkpoint::from_host(Qwen3Vl::<Cpu>::init(&config, 0, &Default::default()), &weights);
+    let built = checkpoint::from_host(Model::<Cpu>::init(&config, 0, &Default::default()), &weights);
     built.map_err(|error| BadInput::new(format!("{}: {error}", model.display())))?;
     Ok((config, weights))
 }

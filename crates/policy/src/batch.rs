@@ -11,9 +11,9 @@ use hypereyes_pictures::Patches;
 
 use crate::Error;
 use crate::config::ModelConfig;
-use crate::model::{Positions, Rows};
+use crate::models::{Positions, Rows};
 
-/// Sequences ready for [`crate::model::Qwen3Vl::hidden`].
+/// Sequences ready for [`crate::models::Vlm::hidden`].
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Rows of all segments.

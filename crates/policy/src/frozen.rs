@@ -15,7 +15,7 @@ use crate::config::ModelConfig;
 use crate::device::{Device, OnDevice};
 use crate::faults;
 use crate::lanes::Lanes;
-use crate::model::Qwen3Vl;
+use crate::models::{Model, Vlm};
 use crate::ops::{Branches, Kernels, Segments};
 use crate::score::{self, Sample, Target};
 
@@ -85,7 +85,7 @@ impl OnDevice for Freeze<'_> {
 
     fn run<B: Kernels>(self, device: B::Device) -> Self::Output {
         let Self { config, weights, lanes } = self;
-        let model = checkpoint::from_host(Qwen3Vl::<B>::init(&config, 0, &device), weights)?;
+        let model = checkpoint::from_host(Model::<B>::init(&config, 0, &device), weights)?;
         Ok(Box::new(Placed { config, lanes, model, device }))
     }
 }
@@ -93,7 +93,7 @@ impl OnDevice for Freeze<'_> {
 struct Placed<B: Kernels> {
     config: ModelConfig,
     lanes: Lanes,
-    model: Qwen3Vl<B>,
+    model: Model<B>,
     device: B::Device,
 }
 
@@ -116,7 +116,7 @@ impl<B: Kernels> Frozen for Placed<B> {
 /// [`Error::Input`] when a sample does not fit the model.
 pub fn say<B: Kernels>(
     config: &ModelConfig,
-    model: &Qwen3Vl<B>,
+    model: &Model<B>,
     device: &B::Device,
     samples: &[Sample],
     wanted: Wanted,
@@ -132,7 +132,7 @@ pub fn say<B: Kernels>(
 }
 
 /// What is said of all targets.
-fn answer<B: Kernels>(model: &Qwen3Vl<B>, hidden: Tensor<B, 2>, targets: &[Target], wanted: Wanted) -> Result<Said, Error> {
+fn answer<B: Kernels>(model: &Model<B>, hidden: Tensor<B, 2>, targets: &[Target], wanted: Wanted) -> Result<Said, Error> {
     if wanted.top == 0 {
         let logprobs = faults::floats(score::logprobs(model, hidden, targets, wanted.temperature))?;
         return Ok(Said { logprobs, top: vec![] });

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Cpu;
 use crate::checkpoint::{self, HostTensor, HostWeights};
 use crate::config::ModelConfig;
-use crate::model::Qwen3Vl;
+use crate::models::{Model, Vlm};
 
 /// Spreads above this are slips.
 const MOST_SPREAD: f64 = 1000.0;
@@ -59,7 +59,7 @@ impl Default for InitConfig {
 /// Fresh weights.
 pub fn fresh(config: &ModelConfig, init: &InitConfig, seed: u64) -> HostWeights {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut weights = checkpoint::to_host(&Qwen3Vl::<Cpu>::init(config, 0, &Default::default()));
+    let mut weights = checkpoint::to_host(&Model::<Cpu>::init(config, 0, &Default::default()));
     let back = 1.0 / (2.0 * config.text.num_hidden_layers as f64).sqrt();
     for (name, tensor) in &mut weights {
         if name.ends_with("q_norm.weight") || name.ends_with("k_norm.weight") {

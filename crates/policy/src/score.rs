@@ -12,7 +12,7 @@ use hypereyes_pictures::Patches;
 use crate::Error;
 use crate::batch::Batch;
 use crate::config::ModelConfig;
-use crate::model::{Attend, Qwen3Vl, rotary_tables};
+use crate::models::{Attend, Model, Vlm};
 use crate::ops::{self, Asked, Kernels, Segments, guards};
 
 /// One sequence and which of its tokens are asked about.
@@ -69,14 +69,14 @@ pub fn lay_out(config: &ModelConfig, samples: &[Sample]) -> Result<(Batch, Vec<T
 }
 
 /// Hidden states \[rows, d\] of a batch.
-pub fn hidden<B: Kernels>(model: &Qwen3Vl<B>, config: &ModelConfig, batch: &Batch, device: &B::Device) -> Tensor<B, 2> {
+pub fn hidden<B: Kernels>(model: &Model<B>, config: &ModelConfig, batch: &Batch, device: &B::Device) -> Tensor<B, 2> {
     let segments = Segments::of_lengths(&batch.lengths, true, config.text.num_attention_heads, config.text.num_key_value_heads);
     hidden_of(model, config, batch, &mut &*segments, device)
 }
 
 /// As [`hidden`]; which row sees which is `attend`'s business.
 pub fn hidden_of<B: Kernels>(
-    model: &Qwen3Vl<B>,
+    model: &Model<B>,
     config: &ModelConfig,
     batch: &Batch,
     attend: &mut impl Attend<B>,
@@ -84,12 +84,11 @@ pub fn hidden_of<B: Kernels>(
 ) -> Tensor<B, 2> {
     let pictures: Vec<_> = batch.pictures.iter().map(AsRef::as_ref).collect();
     let visual = model.encode_images(&pictures, device);
-    let rotary = rotary_tables(&config.text, &batch.rows.positions, device);
-    model.hidden(&batch.rows, &rotary, visual.as_ref(), attend, device)
+    model.hidden(config, &batch.rows, visual.as_ref(), attend, device)
 }
 
 /// Log-probs \[targets\] at `temperature` (logits are divided by it), differentiable.
-pub fn logprobs<B: Kernels>(model: &Qwen3Vl<B>, hidden: Tensor<B, 2>, targets: &[Target], temperature: f64) -> Tensor<B, 1> {
+pub fn logprobs<B: Kernels>(model: &Model<B>, hidden: Tensor<B, 2>, targets: &[Target], temperature: f64) -> Tensor<B, 1> {
     let device = hidden.device();
     guards::must(guards::below("row", targets.iter().map(|target| target.row), hidden.dims()[0]));
     let rows: Vec<i64> = targets.iter().map(|target| target.row as i64).collect();

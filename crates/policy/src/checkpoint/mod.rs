@@ -18,7 +18,7 @@ pub use self::save::{Saver, digest, save, serialise};
 use crate::Error;
 use crate::aligned::Aligned;
 use crate::faults;
-use crate::model::Qwen3Vl;
+use crate::models::Model;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -88,7 +88,7 @@ impl ParamPath {
 }
 
 /// Copies a model's parameters to the host.
-pub fn to_host<B: Backend>(model: &Qwen3Vl<B>) -> HostWeights {
+pub fn to_host<B: Backend>(model: &Model<B>) -> HostWeights {
     struct Collect {
         path: ParamPath,
         weights: HostWeights,
@@ -113,7 +113,7 @@ pub fn to_host<B: Backend>(model: &Qwen3Vl<B>) -> HostWeights {
 }
 
 /// Puts host parameters into a model; every parameter must be there with its shape, and nothing else.
-pub fn from_host<B: Backend>(model: Qwen3Vl<B>, weights: &HostWeights) -> Result<Qwen3Vl<B>, Error> {
+pub fn from_host<B: Backend>(model: Model<B>, weights: &HostWeights) -> Result<Model<B>, Error> {
     struct Apply<'a> {
         path: ParamPath,
         weights: &'a HostWeights,

@@ -158,7 +158,7 @@ mod tests {
     use crate::backend::Cpu;
     use crate::checkpoint;
     use crate::config::{ExpertsConfig, TinyConfig};
-    use crate::model::Qwen3Vl;
+    use crate::models::{Model, Vlm};
 
     fn configs() -> Vec<ModelConfig> {
         let mut all = vec![];
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn the_names_are_those_of_the_model_that_is_built() {
         for config in configs() {
-            let built = checkpoint::to_host(&Qwen3Vl::<Cpu>::init(&config, 0, &Default::default()));
+            let built = checkpoint::to_host(&Model::<Cpu>::init(&config, 0, &Default::default()));
             assert_eq!(Names::of(&config).all().collect::<Vec<_>>(), built.keys().collect::<Vec<_>>());
         }
     }

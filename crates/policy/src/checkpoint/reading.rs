@@ -16,7 +16,7 @@ use super::save::interrupted;
 use super::{HostTensor, HostWeights, from_host, published};
 use crate::Error;
 use crate::config::ModelConfig;
-use crate::model::Qwen3Vl;
+use crate::models::{Model, Vlm};
 use crate::ops::Kernels;
 
 /// Largest file that is read: far above any single shard, far below an accident.
@@ -88,10 +88,10 @@ pub fn read_with_remarks(dir: &Path) -> Result<(ModelConfig, HostWeights, Vec<St
 ///
 /// # Errors
 /// As [`read`].
-pub fn load<B: Kernels>(dir: &Path, device: &B::Device) -> Result<(ModelConfig, Qwen3Vl<B>), Error> {
+pub fn load<B: Kernels>(dir: &Path, device: &B::Device) -> Result<(ModelConfig, Model<B>), Error> {
     let (config, weights) = read(dir)?;
     let model =
-        from_host(Qwen3Vl::init(&config, 0, device), &weights).map_err(|error| Error::Input(format!("{}: {error}", dir.display())))?;
+        from_host(Model::init(&config, 0, device), &weights).map_err(|error| Error::Input(format!("{}: {error}", dir.display())))?;
     Ok((config, model))
 }
 

@@ -7,8 +7,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use crate::config::TextConfig;
-use crate::model::Attend;
+use crate::models::{Attend, KeysValues};
 
 /// One row of a step: which of the step's slots it belongs to, and its index in that sequence.
 #[derive(Clone, Copy, Debug)]
@@ -68,14 +67,8 @@ pub fn most_siblings(slots: usize) -> usize {
 }
 
 /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` hold at `value_bytes` per value.
-pub fn slots_within(config: &TextConfig, capacity: usize, most: usize, bytes: u64, value_bytes: usize) -> usize {
-    most.min(usize::try_from(bytes / slot_bytes(config, capacity, value_bytes).max(1)).unwrap_or(usize::MAX))
-}
-
-/// Bytes of one slot of `capacity` positions.
-pub fn slot_bytes(config: &TextConfig, capacity: usize, value_bytes: usize) -> u64 {
-    let positions = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * capacity;
-    (2 * positions * value_bytes) as u64
+pub fn slots_within(state: &KeysValues, capacity: usize, most: usize, bytes: u64, value_bytes: usize) -> usize {
+    most.min(usize::try_from(bytes / state.bytes(capacity, value_bytes).max(1)).unwrap_or(usize::MAX))
 }
 
 /// Attention of a step's rows over their sequences' caches.

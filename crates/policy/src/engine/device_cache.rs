@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
 use super::cache::{Cache, CacheRow, slots_within};
-use crate::config::TextConfig;
+use crate::models::KeysValues;
 use crate::ops::{self, Kernels, guards};
 
 /// One layer's keys and values.
@@ -32,21 +32,21 @@ pub struct DeviceCache<B: Backend> {
 }
 
 /// Slots of a cache whose values have `value_bytes` each: no more than kernels can count the values of a layer.
-pub(super) fn slots_on_gpu(config: &TextConfig, capacity: usize, most: usize, bytes: u64, value_bytes: usize) -> usize {
-    let width = config.num_key_value_heads * config.head_dim;
+pub(super) fn slots_on_gpu(state: &KeysValues, capacity: usize, most: usize, bytes: u64, value_bytes: usize) -> usize {
+    let width = state.row();
     let most = most.min(guards::COUNTABLE / capacity.saturating_mul(width).max(1));
-    slots_within(config, capacity, most, bytes, value_bytes)
+    slots_within(state, capacity, most, bytes, value_bytes)
 }
 
 impl<B: Backend> DeviceCache<B> {
     /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` or the values that kernels count hold.
-    pub fn new(config: &TextConfig, capacity: usize, most: usize, bytes: u64, device: &B::Device) -> Self {
-        let width = config.num_key_value_heads * config.head_dim;
-        let slots = slots_on_gpu(config, capacity, most, bytes, size_of::<B::FloatElem>());
+    pub fn new(state: &KeysValues, capacity: usize, most: usize, bytes: u64, device: &B::Device) -> Self {
+        let width = state.row();
+        let slots = slots_on_gpu(state, capacity, most, bytes, size_of::<B::FloatElem>());
         let shape = [slots.max(1), capacity, width];
         let layer = |_| Mutex::new(Layer { keys: Tensor::zeros(shape, device), values: Tensor::zeros(shape, device) });
-        let layers = (0..config.num_hidden_layers).map(layer).collect();
-        Self { heads: config.num_attention_heads, slots, capacity, free: (0..slots).rev().collect(), layers }
+        let layers = (0..state.layers).map(layer).collect();
+        Self { heads: state.query_heads, slots, capacity, free: (0..slots).rev().collect(), layers }
     }
 
     /// Ends the pass where a slot or a position does not exist: its keys would be written over another sequence's.
@@ -140,12 +140,12 @@ mod tests {
     use crate::init;
 
     /// Two groups one after the other, two turns each, in an engine of either cache.
-    fn story<C: Cache<Cpu> + 'static>(cache: impl Fn(&TextConfig, &EngineConfig) -> C) -> Vec<Sampled> {
+    fn story<C: Cache<Cpu> + 'static>(cache: impl Fn(KeysValues, &EngineConfig) -> C) -> Vec<Sampled> {
         let model = TinyConfig { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
         let weights = init::fresh(&model, &Default::default(), 3);
         // Rows are fewer than prompts are long: they are read in pieces.
         let sizes = EngineConfig { max_sequences: 5, max_context: 200, max_rows: 13, ..EngineConfig::default() };
-        let cache = cache(&model.text, &sizes);
+        let cache = cache(crate::models::state(&model.text), &sizes);
         let engine = start::<Cpu, _>(model, &weights, sizes, PolicyVersion(0), cache, Default::default()).unwrap();
         let chunk = |count: u32, salt: u32| Chunk { tokens: (0..count).map(|at| (at * 7 + salt) % 60).collect(), pictures: vec![] };
         tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -167,7 +167,7 @@ mod tests {
     fn an_engine_says_the_same_over_either_cache() {
         let host = story(|text, sizes| KvPool::new(text, sizes.max_context, sizes.max_sequences, sizes.cache_bytes));
         let device = story(|text, sizes| {
-            DeviceCache::<Cpu>::new(text, sizes.max_context, sizes.max_sequences, sizes.cache_bytes, &Default::default())
+            DeviceCache::<Cpu>::new(&text, sizes.max_context, sizes.max_sequences, sizes.cache_bytes, &Default::default())
         });
         assert_eq!(host.len(), 8);
         for (host, device) in host.iter().zip(&device) {

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::cache::{Cache, CacheRow, slots_within};
 use crate::aligned::Aligned;
 use crate::backend::Cpu;
-use crate::config::TextConfig;
+use crate::models::KeysValues;
 use crate::ops::attention::{self, AttendSiblings, BLOCK, Positions, Queries};
 use crate::ops::product::View;
 
@@ -47,9 +47,9 @@ struct Block {
 
 impl Block {
     /// `capacity` is in whole pieces.
-    fn new(config: &TextConfig, capacity: usize) -> Self {
-        let (e, kv_heads) = (config.head_dim, config.num_key_value_heads);
-        let size = config.num_hidden_layers * kv_heads * e * capacity;
+    fn new(state: &KeysValues, capacity: usize) -> Self {
+        let (e, kv_heads) = (state.width, state.heads);
+        let size = state.layers * kv_heads * e * capacity;
         Self { keys: Aligned::zeros(size), values: Aligned::zeros(size), capacity, e, kv_heads }
     }
 
@@ -103,7 +103,7 @@ impl KvSlot {
 /// The memory of all sequences: as many blocks as the budget holds, made when first needed and used again ever after.
 #[derive(Debug)]
 pub struct KvPool {
-    config: TextConfig,
+    state: KeysValues,
     capacity: usize,
     slots: usize,
     held: usize,
@@ -117,15 +117,15 @@ impl KvPool {
     }
 
     /// Slots that there would be.
-    pub fn slots_of(config: &TextConfig, context: usize, most: usize, bytes: u64) -> usize {
-        slots_within(config, Self::capacity_of(context), most, bytes, size_of::<f32>())
+    pub fn slots_of(state: &KeysValues, context: usize, most: usize, bytes: u64) -> usize {
+        slots_within(state, Self::capacity_of(context), most, bytes, size_of::<f32>())
     }
 
     /// Slots of `capacity` positions each: at most `most`, and no more than `bytes` hold.
-    pub fn new(config: &TextConfig, capacity: usize, most: usize, bytes: u64) -> Self {
+    pub fn new(state: KeysValues, capacity: usize, most: usize, bytes: u64) -> Self {
         let capacity = Self::capacity_of(capacity);
-        let slots = Self::slots_of(config, capacity, most, bytes);
-        Self { config: config.clone(), capacity, slots, held: 0, free: vec![] }
+        let slots = Self::slots_of(&state, capacity, most, bytes);
+        Self { state, capacity, slots, held: 0, free: vec![] }
     }
 }
 
@@ -144,7 +144,7 @@ impl Cache<Cpu> for KvPool {
     fn take(&mut self) -> KvSlot {
         debug_assert!(self.room() > 0, "admission counts slots");
         self.held += 1;
-        let own = self.free.pop().unwrap_or_else(|| Block::new(&self.config, self.capacity));
+        let own = self.free.pop().unwrap_or_else(|| Block::new(&self.state, self.capacity));
         KvSlot { prompt: None, own }
     }
 
@@ -178,7 +178,7 @@ impl Cache<Cpu> for KvPool {
         let device = q.device();
         let host = |tensor: Tensor<Cpu, 2>| tensor.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
         let (q, k, v) = (host(q), host(k), host(v));
-        let (e, heads, kv_heads) = (self.config.head_dim, self.config.num_attention_heads, self.config.num_key_value_heads);
+        let (e, heads, kv_heads) = (self.state.width, self.state.query_heads, self.state.heads);
         let (width, kv_width) = (heads * e, kv_heads * e);
         for (row, place) in rows.iter().enumerate() {
             let (k, v) = (&k[row * kv_width..][..kv_width], &v[row * kv_width..][..kv_width]);

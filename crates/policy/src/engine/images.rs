@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hypereyes_pictures::Patches;
 
 use crate::config::ModelConfig;
-use crate::model::VisualTokens;
+use crate::models::VisualTokens;
 use crate::ops::Kernels;
 
 /// What a picture has become so far.

@@ -5,6 +5,7 @@
 //! new tokens; a group's prompt is processed once.
 
 mod cache;
+mod config;
 mod device_cache;
 mod host_cache;
 mod images;
@@ -22,140 +23,21 @@ use std::sync::{Arc, OnceLock, mpsc};
 
 use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampled, Sampling};
 use hypereyes_pictures::PatchSource;
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use self::cache::{Cache, most_siblings};
+pub use self::config::{EngineConfig, Placeholders};
 use self::device_cache::DeviceCache;
 use self::host_cache::KvPool;
 use self::sight::{Input, Sight};
 use self::worker::Worker;
 use crate::backend::Cpu;
 use crate::checkpoint::{self, HostWeights};
-use crate::config::{ModelConfig, TextConfig};
+use crate::config::ModelConfig;
 use crate::device::{Device, OnDevice};
-use crate::model::Qwen3Vl;
+use crate::models::{self, Model, Vlm};
 use crate::ops::Kernels;
 use crate::{Error, faults};
-
-/// Sizes above this are slips: products of them could not be counted.
-const MOST: usize = 1 << 24;
-
-/// Sizes of an engine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EngineConfig {
-    /// Sequences held at once, prompts that are being read included; further groups wait.
-    pub max_sequences: usize,
-    /// Tokens of one sequence, prompt included.
-    pub max_context: usize,
-    /// Most bytes of keys and values; fewer sequences are held if they would need more. Default 4 GiB.
-    pub cache_bytes: u64,
-    /// Where the model computes: `cpu`, `cuda` or `cuda-bf16`. Default `cpu`.
-    pub device: Device,
-    /// Rows in one pass: bounds the memory of a pass and how long decoding waits for a long prompt.
-    pub max_rows: usize,
-    /// Tokens that end a turn, any of them. Set from the model folder, not from a file.
-    #[serde(skip)]
-    pub end_tokens: Vec<u32>,
-    /// Who writes placeholders of pictures. Set by what the engine is for, not from a file.
-    #[serde(skip)]
-    pub placeholders: Placeholders,
-}
-
-impl EngineConfig {
-    /// Refuses sizes with which nothing could ever be computed, naming the key.
-    ///
-    /// # Errors
-    /// A sentence for whoever wrote the settings.
-    pub fn check(&self) -> Result<(), String> {
-        let sizes = [("max_sequences", self.max_sequences), ("max_context", self.max_context), ("max_rows", self.max_rows)];
-        if self.cache_bytes == 0 {
-            return Err("cache_bytes is 0: no token could be kept; give room for a sequence".to_owned());
-        }
-        match sizes.iter().find(|(_, size)| !(1..=MOST).contains(size)) {
-            Some((key, 0)) => Err(format!("{key} is 0: no token could be fed; give at least 1")),
-            Some((key, size)) => Err(format!("{key} is {size}: give at most {MOST}")),
-            None => Ok(()),
-        }
-    }
-
-    /// Sequences that such an engine holds of a model: as many as `max_sequences` allows and `cache_bytes` has room for.
-    pub fn slots(&self, model: &TextConfig) -> usize {
-        let (context, most, bytes) = (self.max_context, self.max_sequences, self.cache_bytes);
-        match self.device {
-            Device::Cpu => KvPool::slots_of(model, context, most, bytes),
-            device => device_cache::slots_on_gpu(model, context, most, bytes, device.value_bytes() as usize),
-        }
-    }
-
-    /// What keeps a group of `siblings` out of such an engine, and what would let it in; `group` is the key that asks for it.
-    /// Without a model only the number of sequences can be told.
-    ///
-    /// # Errors
-    /// A sentence that follows `group` and names the other key, whose table is `table`.
-    pub fn holds_group(&self, table: &str, siblings: usize, model: Option<&TextConfig>) -> Result<(), String> {
-        if self.check().is_err() {
-            // Said by who looks at the sizes alone.
-            return Ok(());
-        }
-        let needed = 1 + cache::beside_the_prompt(siblings);
-        if needed > self.max_sequences {
-            let (has, fits) = (self.max_sequences, most_siblings(self.max_sequences));
-            return Err(format!(
-                "is {siblings}, but {table}.max_sequences = {has} holds a group of {fits} beside its prompt: set {table}.max_sequences = \
-                 {needed}, or give at most {fits}"
-            ));
-        }
-        let Some(model) = model else { return Ok(()) };
-        let slots = self.slots(model);
-        if needed > slots {
-            let wanted = self.slot_bytes(model).saturating_mul(needed as u64);
-            let fits = match most_siblings(slots) {
-                0 => String::new(),
-                fits => format!(", or give at most {fits}"),
-            };
-            return Err(format!(
-                "is {siblings}, which takes {needed} sequences of {} tokens, but {table}.cache_bytes = {} holds {slots}: set \
-                 {table}.cache_bytes = {wanted}{fits}, or lower {table}.max_context",
-                self.max_context, self.cache_bytes
-            ));
-        }
-        Ok(())
-    }
-
-    /// Bytes of the keys and values of one sequence.
-    fn slot_bytes(&self, model: &TextConfig) -> u64 {
-        match self.device {
-            Device::Cpu => cache::slot_bytes(model, KvPool::capacity_of(self.max_context), self.device.value_bytes() as usize),
-            device => cache::slot_bytes(model, self.max_context, device.value_bytes() as usize),
-        }
-    }
-}
-
-/// What a placeholder of a picture is where there is no picture.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Placeholders {
-    /// An error in a prompt, and never sampled: only the environment shows pictures.
-    #[default]
-    OfPictures,
-    /// A token as any other, as transformers has it.
-    Text,
-}
-
-impl Default for EngineConfig {
-    fn default() -> Self {
-        Self {
-            max_sequences: 33,
-            max_context: 768,
-            cache_bytes: 4 << 30,
-            device: Device::Cpu,
-            max_rows: 1024,
-            end_tokens: vec![],
-            placeholders: Placeholders::OfPictures,
-        }
-    }
-}
 
 pub(crate) enum Command {
     Start { prompt: Input, seeds: Vec<u64>, sampling: Sampling, reply: oneshot::Sender<Result<Vec<u64>, GenerateError>> },
@@ -190,7 +72,7 @@ impl Engine {
         let (sizes, most, bytes) = (config.max_context, config.max_sequences, config.cache_bytes);
         match config.device {
             Device::Cpu => {
-                let cache = KvPool::new(&model.text, sizes, most, bytes);
+                let cache = KvPool::new(models::state(&model.text), sizes, most, bytes);
                 start::<Cpu, _>(model, weights, config, version, cache, Default::default())
             }
             device => device.run(OnGpu { model, weights, config, version })?,
@@ -230,7 +112,8 @@ impl OnDevice for OnGpu<'_> {
 
     fn run<B: Kernels>(self, device: B::Device) -> Self::Output {
         let Self { model, weights, config, version } = self;
-        let cache = DeviceCache::<B>::new(&model.text, config.max_context, config.max_sequences, config.cache_bytes, &device);
+        let cache =
+            DeviceCache::<B>::new(&models::state(&model.text), config.max_context, config.max_sequences, config.cache_bytes, &device);
         start(model, weights, config, version, cache, device)
     }
 }
@@ -244,7 +127,7 @@ fn start<B: Kernels, C: Cache<B> + 'static>(
     cache: C,
     device: B::Device,
 ) -> Result<Engine, Error> {
-    let built = checkpoint::from_host(Qwen3Vl::<B>::init(&model, 0, &device), weights)?;
+    let built = checkpoint::from_host(Model::<B>::init(&model, 0, &device), weights)?;
     let most_siblings = most_siblings(cache.slots());
     let mut worker = Worker::new(built, model, config, version, cache, device)?;
     let (commands, inbox) = mpsc::channel();
@@ -371,7 +254,7 @@ mod tests {
         let model = TinyConfig { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
         let weights = init::fresh(&model, &Default::default(), 3);
         let sizes = EngineConfig::default();
-        let cache = Broken(KvPool::new(&model.text, sizes.max_context, sizes.max_sequences, sizes.cache_bytes));
+        let cache = Broken(KvPool::new(models::state(&model.text), sizes.max_context, sizes.max_sequences, sizes.cache_bytes));
         let engine = start::<Cpu, _>(model, &weights, sizes, PolicyVersion(0), cache, Default::default()).unwrap();
         for call in ["first", "second"] {
             let prompt = Chunk { tokens: vec![1, 2, 3], pictures: vec![] };

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use super::images::Images;
 use super::metrics;
 use super::sampler::Sampler;
-use crate::model::Positions;
+use crate::models::Positions;
 use crate::ops::Kernels;
 
 /// Who is told how something ended.

@@ -20,7 +20,7 @@ use super::shares::shares;
 use super::worker::Worker;
 use super::{Placeholders, metrics};
 use crate::faults;
-use crate::model::{Rows, VisualTokens, rotary_tables};
+use crate::models::{Rows, VisualTokens, Vlm};
 use crate::ops::Kernels;
 
 /// Logits from which choosing tokens is worth a task of the pool.
@@ -176,10 +176,9 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
         let of_prompts = places.iter().filter(|place| part[place.slot].sequence.opening.is_some()).count();
         metrics::step(rows.tokens.len(), of_prompts, sampling.len());
         let visual = visuals.join();
-        let rotary = rotary_tables(&self.config.text, &rows.positions, &self.device);
         let mut slots: Vec<&mut C::Slot> = part.iter_mut().map(|scheduled| &mut scheduled.sequence.slot).collect();
         let mut attend = CachedAttention::new(&self.cache, &mut slots, &places, &self.device);
-        let hidden = self.model.hidden(&rows, &rotary, visual.as_ref(), &mut attend, &self.device);
+        let hidden = self.model.hidden(&self.config, &rows, visual.as_ref(), &mut attend, &self.device);
         if sampling.is_empty() {
             return;
         }
@@ -276,8 +275,8 @@ mod tests {
         let weights = init::fresh(&model, &Default::default(), 3);
         // One of the pictures below fills a step.
         let sizes = EngineConfig { max_rows: 24, ..EngineConfig::default() };
-        let cache = KvPool::new(&model.text, sizes.max_context, sizes.max_sequences, sizes.cache_bytes);
-        let built = checkpoint::from_host(crate::model::Qwen3Vl::<Cpu>::init(&model, 0, &Default::default()), &weights).unwrap();
+        let cache = KvPool::new(crate::models::state(&model.text), sizes.max_context, sizes.max_sequences, sizes.cache_bytes);
+        let built = checkpoint::from_host(crate::models::Model::<Cpu>::init(&model, 0, &Default::default()), &weights).unwrap();
         let mut worker = Worker::new(built, model.clone(), sizes, PolicyVersion(0), cache, Default::default()).unwrap();
         let start = |worker: &mut Worker<Cpu, KvPool>, prompt: Input| {
             let (reply, answer) = oneshot::channel();

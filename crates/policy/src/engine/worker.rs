@@ -16,7 +16,7 @@ use super::sight::Input;
 use super::{Command, EngineConfig, Placeholders, metrics};
 use crate::config::ModelConfig;
 use crate::lanes::Lanes;
-use crate::model::Qwen3Vl;
+use crate::models::Model;
 use crate::ops::{Kernels, guards};
 use crate::{Error, checkpoint};
 
@@ -31,7 +31,7 @@ const LANE_WEIGHTS: u128 = 8 << 20;
 const MOST_LANES: usize = 8;
 
 pub(super) struct Worker<B: Kernels, C: Cache<B>> {
-    pub(super) model: Qwen3Vl<B>,
+    pub(super) model: Model<B>,
     pub(super) lanes: Lanes,
     /// Whether lanes pay (see [`LANE_WEIGHTS`]).
     pub(super) small: bool,
@@ -47,7 +47,7 @@ pub(super) struct Worker<B: Kernels, C: Cache<B>> {
 
 impl<B: Kernels, C: Cache<B>> Worker<B, C> {
     pub(super) fn new(
-        model: Qwen3Vl<B>,
+        model: Model<B>,
         config: ModelConfig,
         engine: EngineConfig,
         version: PolicyVersion,

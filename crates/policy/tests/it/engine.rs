@@ -11,7 +11,7 @@ use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::{ModelConfig, TinyConfig};
 use hypereyes_policy::engine::{Engine, EngineConfig, EngineSequence, Placeholders};
 use hypereyes_policy::init::{InitConfig, fresh};
-use hypereyes_policy::model::Qwen3Vl;
+use hypereyes_policy::models::{Model, Vlm};
 use hypereyes_policy::ops::Kernels;
 use hypereyes_policy::score::{self, Target};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
@@ -88,7 +88,7 @@ impl Story {
     fn again<B: Kernels>(&self, seed: u64) -> Vec<f32> {
         let (config, weights) = policy(seed);
         let device = Default::default();
-        let model = checkpoint::from_host(Qwen3Vl::<B>::init(&config, 0, &device), &weights).unwrap();
+        let model = checkpoint::from_host(Model::<B>::init(&config, 0, &device), &weights).unwrap();
         let mut batch = Batch::default();
         let pictures: Vec<Arc<Patches>> = self.pictures.iter().map(|id| CUT.get(id).expect("cut")).collect();
         batch.push(&config, &self.tokens, &pictures).unwrap();

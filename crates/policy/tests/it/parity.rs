@@ -11,11 +11,11 @@ use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{self, HostTensor, ParamPath, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::engine::{Engine, EngineConfig};
-use hypereyes_policy::model::{Qwen3Vl, VisualTokens, rotary_tables};
+use hypereyes_policy::models::{Model, VisualTokens, Vlm};
 use hypereyes_policy::ops::Segments;
 use hypereyes_policy::score::{self, Target};
 
-fn logprobs<B: hypereyes_policy::ops::Kernels>(model: &Qwen3Vl<B>, config: &ModelConfig, case: &Case, device: &B::Device) -> Tensor<B, 1> {
+fn logprobs<B: hypereyes_policy::ops::Kernels>(model: &Model<B>, config: &ModelConfig, case: &Case, device: &B::Device) -> Tensor<B, 1> {
     let mut batch = Batch::default();
     batch.push(config, &case.ids, &case.pictures).unwrap();
     let targets: Vec<Target> = case.ids[1..].iter().enumerate().map(|(row, token)| Target { row, token: *token }).collect();
@@ -23,7 +23,7 @@ fn logprobs<B: hypereyes_policy::ops::Kernels>(model: &Qwen3Vl<B>, config: &Mode
 }
 
 #[track_caller]
-fn logprobs_hold(name: &str, config: &ModelConfig, model: &Qwen3Vl<Cpu>) {
+fn logprobs_hold(name: &str, config: &ModelConfig, model: &Model<Cpu>) {
     for (index, case) in cases(name).iter().enumerate() {
         let ours = logprobs(model, config, case, &Default::default()).into_data().into_vec::<f32>().unwrap();
         let worst = ours.iter().zip(&case.next_logprobs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -51,11 +51,11 @@ fn hidden_states_equal_transformers_layer_by_layer() {
             batch.push(&config, &case.ids, &case.pictures).unwrap();
             let pictures: Vec<_> = batch.pictures.iter().map(AsRef::as_ref).collect();
             let visual = model.encode_images(&pictures, &device);
-            let rotary = rotary_tables(&config.text, &batch.rows.positions, &device);
             let segments = Segments::of_lengths(&batch.lengths, true, config.text.num_attention_heads, config.text.num_key_value_heads);
             let last = |x: &Tensor<Cpu, 2>| x.clone().narrow(0, case.ids.len() - 1, 1).into_data().into_vec::<f32>().unwrap();
             let mut seen = vec![];
-            let hidden = model.hidden_seen(&batch.rows, &rotary, visual.as_ref(), &mut &*segments, &device, &mut |x| seen.push(last(x)));
+            let hidden =
+                model.hidden_observed(&config, &batch.rows, visual.as_ref(), &mut &*segments, &device, &mut |x| seen.push(last(x)));
             seen.push(last(&hidden));
             assert_eq!(seen.len(), case.hidden.len());
             let mut worst = 0.0f32;
@@ -288,7 +288,7 @@ fn what_is_saved_is_read_back_and_what_does_not_fit_is_named() {
                 && remarks[0].contains("1 tensors are no part of the model")
                 && remarks[0].contains("extra")
         );
-        let model = Qwen3Vl::<Cpu>::init(&config, 0, &Default::default());
+        let model = Model::<Cpu>::init(&config, 0, &Default::default());
         assert!(checkpoint::from_host(model, &more).unwrap_err().to_string().contains("tensor extra is not part"));
         assert!(refused(&|weights| drop(weights.insert(norm.into(), extra.clone()))).contains("norm.weight has shape [1]"));
         assert!(refused(&|weights| weights.get_mut(norm).unwrap().values[3] = f32::NAN).contains("holds NaN at index 3"));

@@ -7,39 +7,11 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::layers::{Embedding, Init, Linear, RmsNorm};
 use super::moe::Moe;
 use crate::config::TextConfig;
-use crate::ops::{self, Branches, Kernels, Segments};
-
-/// How rows attend.
-pub trait Attend<B: Backend> {
-    /// `q` \[n, h * e\], `k` and `v` \[n, kv * e\], rotated; returns \[n, h * e\].
-    fn attend(&mut self, layer: usize, q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>) -> Tensor<B, 2>;
-}
-
-/// Whole sequences at once.
-impl<B: Kernels> Attend<B> for &Segments {
-    fn attend(&mut self, _: usize, q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>) -> Tensor<B, 2> {
-        ops::attention(q, k, v, self)
-    }
-}
-
-/// Whole sequences at once, what siblings share only once.
-impl<B: Kernels> Attend<B> for &Branches {
-    fn attend(&mut self, _: usize, q: Tensor<B, 2>, k: Tensor<B, 2>, v: Tensor<B, 2>) -> Tensor<B, 2> {
-        ops::branch_attention(q, k, v, self)
-    }
-}
-
-/// Rotary tables of the rows, \[n, e\] each.
-#[derive(Clone, Debug)]
-pub struct Rotary<B: Backend> {
-    /// Cosines.
-    pub cos: Tensor<B, 2>,
-    /// Sines.
-    pub sin: Tensor<B, 2>,
-}
+use crate::models::layers::{Embedding, Init, Linear, RmsNorm};
+use crate::models::{Attend, Rotary};
+use crate::ops::{self, Kernels};
 
 /// Attention block.
 #[derive(Module, Debug)]
@@ -155,7 +127,7 @@ impl<B: Kernels> Text<B> {
         }
     }
 
-    /// Runs the layers on embedded rows. `deepstack[i]`, if there, is added after layer `i`; `see` is shown what goes
+    /// Runs the layers on embedded rows. `deepstack[i]`, if there, is added after layer `i`; `observe` is shown what goes
     /// into every layer.
     pub fn forward(
         &self,
@@ -163,14 +135,14 @@ impl<B: Kernels> Text<B> {
         rotary: &Rotary<B>,
         deepstack: Vec<Tensor<B, 2>>,
         attend: &mut impl Attend<B>,
-        see: &mut dyn FnMut(&Tensor<B, 2>),
+        observe: &mut dyn FnMut(&Tensor<B, 2>),
     ) -> Tensor<B, 2> {
         let mut deepstack = deepstack.into_iter();
         // What goes into a layer is normed as it is summed.
         let norm_before = |index: usize| self.layers.get(index).map_or(&self.norm, |layer| &layer.input_layernorm);
         let mut normed = norm_before(0).forward(x.clone());
         for (index, layer) in self.layers.iter().enumerate() {
-            see(&x);
+            observe(&x);
             let attended = layer.self_attn.forward(normed, rotary, index, attend);
             let (sum, normed_sum) = layer.post_attention_layernorm.after_sum(x, attended);
             let mixed = layer.mlp.forward(normed_sum);

@@ -8,8 +8,8 @@ use burn::tensor::{Tensor, TensorData};
 
 use rayon::prelude::*;
 
-use super::text::Rotary;
 use crate::config::TextConfig;
+use crate::models::Rotary;
 
 /// Assigns positions to the tokens of one sequence as they come; it survives between turns.
 #[derive(Clone, Debug, Default)]

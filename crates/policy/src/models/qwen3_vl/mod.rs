@@ -1,12 +1,11 @@
 //! Qwen3-VL, dense or with experts: one definition for actor, teacher and learner.
 //!
-//! In: token rows of any number of sequences end to end, and the pictures they mention. Out: hidden states, or log-probs
-//! of given tokens. Not known here: text, sampling, rewards. Follows transformers' `qwen3_vl` and
+//! In: token rows of any number of sequences end to end, and the pictures they mention. Out: hidden states and the head. Not known
+//! here: text, sampling, rewards. Follows transformers' `qwen3_vl` and
 //! `qwen3_vl_moe` modelling (5.x).
 //!
 //! Shapes: `n` token rows, `d` text width, `e` head width, `m` visual tokens.
 
-mod layers;
 mod moe;
 mod positions;
 mod text;
@@ -17,14 +16,14 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use hypereyes_pictures::Patches;
 
-pub use self::layers::{Init, Linear};
-pub use self::positions::{Positions, rotary_tables};
+pub use self::positions::Positions;
+use self::positions::rotary_tables;
 use self::text::Text;
-pub use self::text::{Attend, Rotary};
 use self::vision::Vision;
-pub use self::vision::VisualTokens;
-use crate::config::ModelConfig;
-use crate::ops::{self, Kernels, guards};
+use super::layers::{Init, Linear};
+use super::{Attend, KeysValues, Rows, VisualTokens, Vlm};
+use crate::config::{ModelConfig, TextConfig};
+use crate::ops::{Kernels, guards};
 
 /// Decoder and tower under their published names.
 #[derive(Module, Debug)]
@@ -40,35 +39,8 @@ pub struct Qwen3Vl<B: Backend> {
     lm_head: Option<Linear<B>>,
 }
 
-/// What the decoder needs to know of its rows, on the host.
-#[derive(Clone, Debug, Default)]
-pub struct Rows {
-    /// Token ids.
-    pub tokens: Vec<u32>,
-    /// M-RoPE positions, (time, height, width) per row.
-    pub positions: Vec<[u32; 3]>,
-    /// Row of the visual tokens that stands in for the row's embedding; `None` for text.
-    pub visual: Vec<Option<usize>>,
-}
-
-impl Rows {
-    /// Whether every token has an embedding among `vocab`, and every row that shows a picture one among `visual` visual tokens.
-    ///
-    /// # Errors
-    /// A sentence.
-    pub fn check(&self, vocab: usize, visual: usize) -> Result<(), String> {
-        let Self { tokens, positions, visual: shown } = self;
-        if positions.len() != tokens.len() || shown.len() != tokens.len() {
-            return Err(format!("{} tokens have {} positions, and {} are said to show or not", tokens.len(), positions.len(), shown.len()));
-        }
-        guards::tokens(tokens, vocab)?;
-        guards::below("visual token", shown.iter().copied().flatten(), visual)
-    }
-}
-
-impl<B: Kernels> Qwen3Vl<B> {
-    /// Fresh weights with standard deviation 0.02, seeded.
-    pub fn init(config: &ModelConfig, seed: u64, device: &B::Device) -> Self {
+impl<B: Kernels> Vlm<B> for Qwen3Vl<B> {
+    fn init(config: &ModelConfig, seed: u64, device: &B::Device) -> Self {
         B::seed(device, seed);
         let init = Init { device, std: 0.02 };
         let (d, vocab) = (config.text.hidden_size, config.text.vocab_size);
@@ -78,8 +50,7 @@ impl<B: Kernels> Qwen3Vl<B> {
         }
     }
 
-    /// Encodes pictures; `None` when there are none.
-    pub fn encode_images(&self, pictures: &[&Patches], device: &B::Device) -> Option<VisualTokens<B>> {
+    fn encode_images(&self, pictures: &[&Patches], device: &B::Device) -> Option<VisualTokens<B>> {
         if pictures.is_empty() {
             return None;
         }
@@ -94,28 +65,16 @@ impl<B: Kernels> Qwen3Vl<B> {
         Some(self.model.visual.forward(patches, &grids))
     }
 
-    /// Final hidden states \[n, d\] of the rows.
-    pub fn hidden(
+    fn hidden_observed(
         &self,
+        config: &ModelConfig,
         rows: &Rows,
-        rotary: &Rotary<B>,
         visual: Option<&VisualTokens<B>>,
         attend: &mut impl Attend<B>,
         device: &B::Device,
+        observe: &mut dyn FnMut(&Tensor<B, 2>),
     ) -> Tensor<B, 2> {
-        self.hidden_seen(rows, rotary, visual, attend, device, &mut |_| {})
-    }
-
-    /// As [`Qwen3Vl::hidden`]; `see` is shown what goes into every layer.
-    pub fn hidden_seen(
-        &self,
-        rows: &Rows,
-        rotary: &Rotary<B>,
-        visual: Option<&VisualTokens<B>>,
-        attend: &mut impl Attend<B>,
-        device: &B::Device,
-        see: &mut dyn FnMut(&Tensor<B, 2>),
-    ) -> Tensor<B, 2> {
+        let rotary = rotary_tables(&config.text, &rows.positions, device);
         let n = rows.tokens.len();
         let vocab = self.model.language_model.embed_tokens.weight.dims()[0];
         guards::must(rows.check(vocab, visual.map_or(0, |visual| visual.embeddings.dims()[0])));
@@ -137,19 +96,22 @@ impl<B: Kernels> Qwen3Vl<B> {
                 deepstack.push(Tensor::cat(vec![zero, tap.clone()], 0).select(0, or_zero.clone()));
             }
         }
-        self.model.language_model.forward(x, rotary, deepstack, attend, see)
+        self.model.language_model.forward(x, &rotary, deepstack, attend, observe)
     }
 
-    /// The head \[vocab, d\]; the embedding table if they are tied.
-    pub fn head(&self) -> Tensor<B, 2> {
+    fn head(&self) -> Tensor<B, 2> {
         match &self.lm_head {
             Some(head) => head.weight.val(),
             None => self.model.language_model.embed_tokens.weight.val(),
         }
     }
 
-    /// Logits \[n, vocab\] of hidden states.
-    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        ops::project(hidden, self.head())
+    fn state(config: &TextConfig) -> KeysValues {
+        KeysValues {
+            layers: config.num_hidden_layers,
+            query_heads: config.num_attention_heads,
+            heads: config.num_key_value_heads,
+            width: config.head_dim,
+        }
     }
 }

@@ -7,9 +7,9 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::layers::{Init, Linear};
 use crate::config::ExpertsConfig;
 use crate::faults;
+use crate::models::layers::{Init, Linear};
 use crate::ops::{self, Kernels};
 
 /// All experts of a layer.
