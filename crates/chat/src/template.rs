@@ -205,6 +205,22 @@ mod tests {
     }
 
     #[test]
+    fn tools_are_offered_where_the_template_has_a_place_for_them() {
+        let tools = json!([{"type": "function", "function": {"name": "text_search", "parameters": {"type": "object"}}}]);
+        let messages = json!([{"role": "user", "content": "q"}]);
+        let knows =
+            "{%- if tools %}<tools>{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n</tools>{% endif %}{{ messages[0].content }}";
+        let rendered = Template::new(knows).render_offering(&messages, &tools).expect("a sound template");
+        let schema = r#"{"type": "function", "function": {"name": "text_search", "parameters": {"type": "object"}}}"#;
+        assert_eq!(rendered, format!("<tools>\n{schema}\n</tools>q"));
+        for none in [json!([]), json!(null)] {
+            assert_eq!(Template::new(knows).render_offering(&messages, &none).expect("a sound template"), "q");
+        }
+        let deaf = "{{ messages[0].content }}";
+        assert_eq!(Template::new(deaf).render_offering(&messages, &tools).expect("a sound template"), "q");
+    }
+
+    #[test]
     fn a_template_that_drops_pictures_or_raises_is_refused_with_its_reason() {
         let deaf = "{% for m in messages %}{{ m.role }}{% endfor %}";
         assert!(Frame::cut(deaf, true).expect_err("no marks").to_string().contains(SYSTEM_MARK));

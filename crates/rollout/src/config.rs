@@ -119,6 +119,17 @@ mod tests {
     }
 
     #[test]
+    fn tools_are_offered_by_default_and_the_shipped_template_has_no_place_for_them() {
+        let setup = crate::scripted::setup();
+        let offered = setup.config.offered();
+        let names: Vec<&str> = offered.iter().filter_map(|tool| tool["function"]["name"].as_str()).collect();
+        assert_eq!(names, ["image_search", "text_search"]);
+        let prompt = |tools: &[serde_json::Value]| setup.chat.prompt_offering("s", "q", &[(4, 6)], tools).expect("a prompt");
+        assert_eq!(prompt(&offered), prompt(&[]), "the shipped policies know this prompt");
+        assert!(RolloutConfig { offer_tools: false, ..RolloutConfig::default() }.offered().is_empty());
+    }
+
+    #[test]
     fn settings_under_which_nothing_found_is_shown_are_refused_by_name() {
         let refused = |env: EnvConfig| RolloutConfig { env, ..RolloutConfig::default() }.check().expect_err("refused");
         let default = EnvConfig::default();
