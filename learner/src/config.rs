@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::optim::OptimConfig;
 use crate::ranks::RanksConfig;
+use crate::step::StepOptions;
 use crate::trainer::Placement;
 
 /// How weights are published.
@@ -86,6 +87,9 @@ pub struct Config {
     pub warmup: u64,
     /// Share of the learning rate left at the last step, reached linearly. Default 0.3.
     pub final_lr: f64,
+    /// Optimiser updates that a batch makes. Default 1: the ratio that `objective` clips is then 1. With more, log-probs of the
+    /// policy before the step are taken once, and the groups of the batch are dealt into as many minibatches, each with its own update.
+    pub updates_per_batch: usize,
     /// The objective: advantages, clipping, importance correction, aggregation, distillation.
     pub objective: Options,
     /// Optimiser.
@@ -150,6 +154,7 @@ impl Default for Config {
             lr: 3e-4,
             warmup: 5,
             final_lr: 0.3,
+            updates_per_batch: 1,
             objective: Options::default(),
             optim: OptimConfig { weight_decay: 0.0, ..OptimConfig::default() },
             device: Device::Cpu,
@@ -203,6 +208,14 @@ impl Config {
         }
         if self.groups_per_step > MAX_BATCH_GROUPS {
             found.refuse("groups_per_step", format!("is {}: give at most {MAX_BATCH_GROUPS}", self.groups_per_step));
+        }
+        found.at_least_one("updates_per_batch", self.updates_per_batch as u64);
+        if self.updates_per_batch > self.groups_per_step.max(1) {
+            let message = format!(
+                "is {}, but a batch has groups_per_step = {} groups, and a minibatch has at least one: give at most that",
+                self.updates_per_batch, self.groups_per_step
+            );
+            found.refuse("updates_per_batch", message);
         }
         if self.lease_s == 0 {
             found.refuse("lease_s", "is 0: no group could be rolled out in time; give at least 1");
@@ -319,8 +332,9 @@ impl Config {
             ("clip_high", objective.clip_high != usual.clip_high),
             ("dual_clip", objective.dual_clip != usual.dual_clip),
         ];
-        for (key, _) in clips.iter().filter(|(_, differs)| *differs) {
-            found.warn(format!("objective.{key}"), "changes nothing: a batch is trained once, and the ratio that is clipped is 1 then");
+        for (key, _) in clips.iter().filter(|(_, differs)| *differs && self.updates_per_batch <= 1) {
+            let message = "changes nothing with updates_per_batch = 1, where the ratio that is clipped is 1: give more updates than one";
+            found.warn(format!("objective.{key}"), message);
         }
         if self.lr == 0.0 {
             found.warn("lr", "is 0: every step is taken and no weight moves");
@@ -336,6 +350,12 @@ impl Config {
             // Fails only if a pool exists already, as when rooms share a process; then that pool is used.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global();
         }
+    }
+
+    /// How a batch is trained.
+    pub(crate) fn step_options(&self) -> StepOptions {
+        let temperature = f64::from(self.sampling.temperature);
+        StepOptions { objective: self.objective, temperature, updates_per_batch: self.updates_per_batch }
     }
 
     /// Where and how the model is passed through.

@@ -51,6 +51,7 @@ fn follow(config: &Config, meeting: Meeting) -> Result<()> {
     let (model, _) = model_files::read(&config.policy).map_err(bad)?;
     let processor = Processor::load(&config.policy).map_err(|error| BadInput::new(error.to_string()))?;
     let optim = config.optim.clone();
+    let options = config.step_options();
     let mut trainer = Trainer::among(ranks, config.ranks.sharded, model, start.weights, optim, config.placement()).map_err(refusal)?;
     trainer.resume(&start.moments);
     tracing::info!(rank = config.ranks.rank, world = config.ranks.world, steps = start.moments.steps, "rank up");
@@ -62,7 +63,7 @@ fn follow(config: &Config, meeting: Meeting) -> Result<()> {
                     let picture = Picture::from_bytes(bytes, &Limits::default())?;
                     seen.insert(id, Arc::new(processor.patches(&picture.image)));
                 }
-                step::train(&mut trainer, &groups, &seen, &config.objective, f64::from(config.sampling.temperature), lr, version)?;
+                step::train(&mut trainer, &groups, &seen, &options, lr, version)?;
             }
             Order::Moments => drop(trainer.moments()?),
             Order::Wait => {}

@@ -35,6 +35,9 @@ pub trait Passes: Send {
     /// one set per batch in order; `None` where nothing is asked or every coefficient is 0.
     fn wave(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>) -> Vec<Option<Gradients>>;
 
+    /// Log-probs of the targets of at most [`Passes::lanes`] batches, as a wave shows them, without a tape.
+    fn logprobs(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64) -> Vec<Vec<f32>>;
+
     /// What the model says of the samples' asked tokens, without a tape.
     ///
     /// # Errors
@@ -99,6 +102,17 @@ impl<B: Kernels> Passes for Placed<B> {
                 gradients.insert(name, faults::floats_or_panic(gradient));
             });
             (!gradients.is_empty()).then_some(gradients)
+        })
+    }
+
+    fn logprobs(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64) -> Vec<Vec<f32>> {
+        let model = self.models[0].valid();
+        self.lanes.map(batches, |_, (batch, targets)| {
+            if targets.is_empty() {
+                return vec![];
+            }
+            let hidden = score::hidden(&model, &self.config, &batch, &self.device);
+            faults::floats_or_panic(score::logprobs(&model, hidden, &targets, temperature))
         })
     }
 

@@ -14,7 +14,6 @@ use anyhow::{Context, Result};
 use hypereyes_chassis::{BadInput, Shutdown};
 use hypereyes_collective::Hub;
 use hypereyes_domain::{PolicyVersion, Reference, TaskId, TaughtGroup};
-use hypereyes_objective::Options;
 use hypereyes_pictures::{PatchCache, Processor, Shelf};
 use hypereyes_policy::checkpoint::{self as model_files, Saver, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
@@ -38,7 +37,7 @@ use crate::pace::Pace;
 use crate::ranks::Meeting;
 use crate::service::{GroupPlan, Service, Shared};
 use crate::start::Start;
-use crate::step;
+use crate::step::{self, StepOptions};
 use crate::tasks::Tasks;
 use crate::trainer::{Moments, TrainError, Trainer};
 
@@ -48,10 +47,9 @@ const LINGER: Duration = Duration::from_millis(2500);
 const LAST_TRIES: (u32, Duration) = (20, Duration::from_secs(1));
 
 /// What a step needs that stays on the training thread.
-struct Bench {
+struct TrainContext {
     trainer: Trainer,
-    options: Options,
-    temperature: f64,
+    options: StepOptions,
 }
 
 /// Trains until the steps or the time are used up, or until `shutdown`, and leaves a checkpoint either way. A signal in mid-run is
@@ -164,7 +162,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         Some(kept) => kept?,
         None => KeptReferences { references: references.clone(), ..KeptReferences::default() },
     };
-    let bench = Bench { trainer, options: config.objective, temperature: f64::from(config.sampling.temperature) };
+    let context = TrainContext { trainer, options: config.step_options() };
     let (began, said) = (Instant::now(), Instant::now());
     let (config, shared, keeper) = (&config, &shared, &keeper);
     // What a restore took away: shown before the checkpoint, and not to be shown again after it.
@@ -176,7 +174,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         keeper,
         saver,
         model,
-        bench: Some(bench),
+        context: Some(context),
         step,
         version,
         began,
@@ -252,7 +250,7 @@ struct Loop<'a> {
     saver: Saver,
     model: Arc<ModelConfig>,
     /// Away while a step runs on its thread.
-    bench: Option<Bench>,
+    context: Option<TrainContext>,
     step: u64,
     version: PolicyVersion,
     began: Instant,
@@ -271,10 +269,10 @@ struct Loop<'a> {
 impl Loop<'_> {
     /// Tells the other ranks what comes next.
     fn tell(&mut self, order: Order) -> Result<()> {
-        let Some(bench) = &mut self.bench else { return Ok(()) };
-        if bench.trainer.place().world > 1 {
+        let Some(context) = &mut self.context else { return Ok(()) };
+        if context.trainer.place().world > 1 {
             (self.orders, self.said) = (self.orders + 1, Instant::now());
-            bench.trainer.ranks().broadcast(self.orders, order.into_bytes())?;
+            context.trainer.ranks().broadcast(self.orders, order.into_bytes())?;
         }
         Ok(())
     }
@@ -381,14 +379,14 @@ impl Loop<'_> {
         if self.config.ranks.world > 1 {
             self.tell(Order::Step { lr, version, groups: groups.clone(), pictures: encoded })?;
         }
-        let mut bench = self.bench.take().expect("one step at a time");
-        let stop = bench.trainer.stop();
+        let mut context = self.context.take().expect("one step at a time");
+        let stop = context.trainer.stop();
         let span = tracing::info_span!("step", step = self.step + 1, version = version.0, groups = groups.len());
         self.shared.link(&span, groups.iter().map(|group| &group.scored.group.id));
         let step = on_thread("step", move || {
             let _within = span.entered();
-            let trained = step::train(&mut bench.trainer, &groups, &pictures, &bench.options, bench.temperature, lr, version);
-            (bench, groups, trained)
+            let trained = step::train(&mut context.trainer, &groups, &pictures, &context.options, lr, version);
+            (context, groups, trained)
         })?;
         let waiting = self.shared.clone();
         // Nobody waits for it; the next batch finds in the cache what was done by then.
@@ -407,13 +405,13 @@ impl Loop<'_> {
                 self.config.stop_s
             ),
         };
-        let (bench, batch, trained) = ended.context("the training thread died")?;
+        let (context, batch, trained) = ended.context("the training thread died")?;
         let mut measured = match trained {
             Ok(measured) => measured,
             Err(TrainError::BrokenOff) => {
                 tracing::info!(step = self.step, groups = batch.len(), "the step under way is broken off; its groups go back");
                 metrics::counter!(STEPS_BROKEN_OFF).increment(1);
-                self.bench = Some(bench);
+                self.context = Some(context);
                 self.shared.intake().put_back(batch);
                 return Ok(None);
             }
@@ -427,8 +425,8 @@ impl Loop<'_> {
         }
         self.step += 1;
         self.version = self.version.next();
-        self.shared.publisher.publish(Snapshot::stored(bench.trainer.weights(), self.version, self.config.publish.into()));
-        self.bench = Some(bench);
+        self.shared.publisher.publish(Snapshot::stored(context.trainer.weights(), self.version, self.config.publish.into()));
+        self.context = Some(context);
         {
             let mut intake = self.shared.intake();
             intake.trained(&batch, self.version, self.step);
@@ -512,15 +510,15 @@ impl Loop<'_> {
 
     /// All that a checkpoint keeps, from all ranks.
     fn state(&mut self, kept: &KeptReferences) -> Result<State> {
-        anyhow::ensure!(self.bench.is_some(), "a step died, the last checkpoint stays in force");
+        anyhow::ensure!(self.context.is_some(), "a step died, the last checkpoint stays in force");
         self.tell(Order::Moments)?;
         let seconds = self.seconds();
-        let bench = self.bench.as_mut().context("it was just there")?;
-        let moments = bench.trainer.moments()?;
+        let context = self.context.as_mut().context("it was just there")?;
+        let moments = context.trainer.moments()?;
         Ok(State {
             step: self.step,
             version: self.version,
-            weights: bench.trainer.state(),
+            weights: context.trainer.state(),
             moments,
             cursor: self.shared.intake().cursor(),
             references: kept.references.clone(),
@@ -531,11 +529,10 @@ impl Loop<'_> {
     }
 
     fn write(&self, state: &State) -> Result<()> {
-        let bench = self.bench.as_ref().context("a step died, the last checkpoint stays in force")?;
-        let out = LearnerFolder::new(&self.config.out);
-        checkpoint::save(&out.checkpoint(), state, self.config.checkpoint_keep)?;
-        let saved = self.saver.save(bench.trainer.config(), bench.trainer.weights(), StoredDtype::F32)?;
-        SavedPolicy { step: state.step, digest: saved.digest }.write(out.root()).context("cannot write policy.json")?;
+        let context = self.context.as_ref().context("a step died, the last checkpoint stays in force")?;
+        checkpoint::save(&self.config.out.join("checkpoint"), state, self.config.checkpoint_keep)?;
+        let saved = self.saver.save(context.trainer.config(), context.trainer.weights(), StoredDtype::F32)?;
+        Receipt { step: state.step, digest: saved.digest }.write(&self.config.out).context("cannot write policy.json")?;
         Ok(())
     }
 }

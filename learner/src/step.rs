@@ -1,14 +1,18 @@
 //! One optimiser step: taught groups in, a gradient step and what it measured out.
 //!
-//! Rewards become group advantages over the whole batch; then, micro-batch by micro-batch, the objective turns log-probs
-//! into derivatives (`hypereyes-objective`) and the trainer back-propagates them. One update per batch: the old policy is
-//! the one whose forward pass is being differentiated, so the ratio is 1 and its derivative is what counts; the distance to
-//! the policy that sampled is corrected by truncated importance weights.
+//! Rewards become group advantages over the whole batch. The batch is then cut into minibatches of whole groups, and each makes
+//! one optimiser update: micro-batch by micro-batch, the objective turns log-probs into derivatives (`hypereyes-objective`) and
+//! the trainer back-propagates them. The old policy of the ratio is the one before the first update, for every minibatch: with one
+//! update it is the policy whose forward pass is being differentiated, so that the ratio is 1 and only its derivative counts; with
+//! several the ratio moves, and clipping bounds how far. The distance to the policy that sampled is corrected by truncated
+//! importance weights.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hypereyes_collective::Place;
 use hypereyes_domain::{Accuracy, PictureId, PolicyVersion, Route, TaughtGroup, TeacherLogprobs};
 use hypereyes_objective::{self as objective, Credit, Options, Sequence, Totals};
 use hypereyes_pictures::Patches;
@@ -26,6 +30,24 @@ use crate::trainer::{TrainError, Trainer};
 /// Pictures of a batch as patches.
 pub type Pictures = HashMap<PictureId, Arc<Patches>>;
 
+/// How batches are trained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepOptions {
+    /// The objective.
+    pub objective: Options,
+    /// Temperature at which log-probs are taken: the one that rollouts are sampled at.
+    pub temperature: f64,
+    /// Optimiser updates that a batch makes, each on a part of it; at least 1. A batch of fewer groups makes one per group.
+    pub updates_per_batch: usize,
+}
+
+impl Default for StepOptions {
+    /// The default objective at temperature 1, one update per batch.
+    fn default() -> Self {
+        Self { objective: Options::default(), temperature: 1.0, updates_per_batch: 1 }
+    }
+}
+
 /// What a rank measured in its part of a batch.
 #[derive(Default, Serialize, Deserialize)]
 struct Part {
@@ -35,81 +57,85 @@ struct Part {
 }
 
 /// Trains on a batch; `version` is the policy's before the step. Every rank calls it with the same batch and passes over its
-/// own part: whole runs of neighbours, so that siblings share their pictures. What is measured is of the whole batch on rank
-/// 0, and of this rank's part elsewhere.
+/// own part of each minibatch: whole runs of neighbours, so that siblings share their pictures. What is measured is of the whole
+/// batch on rank 0, and of this rank's part elsewhere; where there are several minibatches, means are over them.
 ///
 /// # Errors
-/// [`TrainError`] when a sample, a reward or another rank is broken.
+/// [`TrainError`] when a sample, a reward or another rank is broken. Told to stop, it breaks off before the first update or not
+/// at all.
 pub fn train(
     trainer: &mut Trainer,
     groups: &[TaughtGroup],
     pictures: &Pictures,
-    options: &Options,
-    temperature: f64,
+    options: &StepOptions,
     lr: f64,
     version: PolicyVersion,
 ) -> Result<Step, TrainError> {
     let began = Instant::now();
-    let (samples, mut sequences) = lay_out(groups, pictures)?;
-    let teachers: Vec<Option<&TeacherLogprobs>> = groups.iter().flat_map(|group| group.teacher.iter().map(Option::as_ref)).collect();
-    let owners: Vec<u64> = sequences.iter().map(|sequence| sequence.group).collect();
-    let rewards: Vec<Option<f64>> = sequences
-        .iter()
-        .map(|sequence| match sequence.credit {
-            Credit::Reward(reward) => reward,
-            Credit::Advantage(_) => None,
-        })
-        .collect();
+    let (samples, prepared) = lay_out(groups, pictures)?;
+    let owners: Vec<u64> = prepared.iter().map(|rollout| rollout.group).collect();
+    let rewards: Vec<Option<f64>> = prepared.iter().map(|rollout| rollout.reward).collect();
     let invalid = |error: objective::ObjectiveError| TrainError::from(Error::Input(error.to_string()));
-    let advantages = objective::group_advantages(&owners, &rewards, options.normalisation).map_err(invalid)?;
-    for (sequence, advantage) in sequences.iter_mut().zip(&advantages.values) {
-        sequence.credit = Credit::Advantage(*advantage);
-    }
-    let totals = Totals::of(&sequences);
+    let advantages = objective::group_advantages(&owners, &rewards, options.objective.normalisation).map_err(invalid)?;
+    let minibatches = minibatches(groups, options.updates_per_batch);
     let place = trainer.place();
-    let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
-    let mine = score::even_runs(&lengths, usize::MAX, place.world).get(place.rank).cloned().unwrap_or(0..0);
+    let parts: Vec<Range<usize>> = minibatches.iter().map(|whole| part_of(&samples, whole, place)).collect();
     let mut own = Part::default();
-    compare(trainer, &samples[mine.clone()], &teachers[mine.clone()], &mut own.taught)?;
-    let mut failure = None;
-    trainer.accumulate(&samples[mine.clone()], temperature, |run, logprobs| {
-        let taught = teachers[mine.clone()][run.clone()].iter();
-        let part: Vec<Sequence> = sequences[mine.clone()][run]
-            .iter()
-            .zip(logprobs)
-            .map(|(sequence, logprobs)| {
-                let now: Vec<f64> = logprobs.iter().map(|value| f64::from(*value)).collect();
-                Sequence { new: now.clone(), old: now, ..sequence.clone() }
-            })
-            .collect();
-        for (sequence, teacher) in part.iter().zip(taught) {
-            if let (Some(teacher), Some(own_word)) = (teacher, &sequence.teacher) {
-                own.taught.add(teacher, &sequence.new, own_word);
-            }
-        }
-        match objective::evaluate_part(&part, &totals, options) {
-            Ok(output) => {
-                own.loss += output.loss;
-                own.metrics.absorb(&output.metrics);
-                output.gradients.into_iter().map(|list| list.into_iter().map(|value| value as f32).collect()).collect()
-            }
-            Err(error) => {
-                failure.get_or_insert(error);
-                logprobs.iter().map(|list| vec![0.0; list.len()]).collect()
-            }
-        }
-    })?;
-    if let Some(error) = failure {
-        return Err(invalid(error));
+    compare(trainer, &samples, &prepared, parts.iter().cloned().flatten(), &mut own.taught)?;
+    // The first minibatch is passed over by the policy before the step anyway: that pass says both old and new.
+    let mut old: Vec<Option<Vec<f64>>> = vec![None; samples.len()];
+    for part in &parts[1..] {
+        let logprobs = trainer.logprobs(&samples[part.clone()], options.temperature)?;
+        part.clone().zip(logprobs).for_each(|(at, logprobs)| old[at] = Some(wide(&logprobs)));
     }
-    let grad_norm = trainer.step(lr)?;
+    let share = 1.0 / minibatches.len() as f64;
+    let mut grad_norm = 0.0;
+    for (number, (whole, part)) in minibatches.iter().zip(&parts).enumerate() {
+        // What one update has changed is not to be left without the others.
+        trainer.set_interruptible(number == 0);
+        let totals = Totals::of_counts(prepared[whole.clone()].iter().map(Prepared::trained_tokens));
+        let mut failure = None;
+        trainer.accumulate(&samples[part.clone()], options.temperature, |run, logprobs| {
+            let at = part.start + run.start..part.start + run.end;
+            let evaluated = |(at, logprobs): (usize, &Vec<f32>)| {
+                let new = wide(logprobs);
+                let old = old[at].clone().unwrap_or_else(|| new.clone());
+                prepared[at].evaluated(advantages.values[at], new, old)
+            };
+            let sequences: Vec<Sequence> = at.clone().zip(logprobs).map(evaluated).collect();
+            for (sequence, rollout) in sequences.iter().zip(&prepared[at]) {
+                if let (Some(teacher), Some(said)) = (rollout.lesson, &sequence.teacher) {
+                    own.taught.add(teacher, &sequence.old, said);
+                }
+            }
+            match objective::evaluate_part(&sequences, &totals, &options.objective) {
+                Ok(mut output) => {
+                    output.metrics.scale(share);
+                    own.loss += share * output.loss;
+                    own.metrics.absorb(&output.metrics);
+                    output.gradients.into_iter().map(|list| list.into_iter().map(|value| value as f32).collect()).collect()
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    logprobs.iter().map(|list| vec![0.0; list.len()]).collect()
+                }
+            }
+        })?;
+        if let Some(error) = failure {
+            return Err(invalid(error));
+        }
+        let norm = trainer.step(lr)?;
+        if !norm.is_finite() {
+            metrics::counter!(crate::metrics::STEPS_SKIPPED).increment(1);
+        }
+        grad_norm += share * norm;
+    }
+    trainer.set_interruptible(true);
     let Part { loss, metrics: sums, taught } = together(trainer, own, version)?;
-    if !grad_norm.is_finite() {
-        metrics::counter!(crate::metrics::STEPS_SKIPPED).increment(1);
-    }
     let mut measured = describe(groups, version);
     measured.zero_variance_groups = Some((advantages.zero_variance_groups + advantages.small_groups) as u64);
-    let n = sequences.len() as f64;
+    let n = prepared.len() as f64;
+    measured.updates = Some(minibatches.len() as u64);
     measured.loss = Some(loss);
     measured.grad_norm = Some(grad_norm);
     measured.lr = Some(lr);
@@ -127,6 +153,8 @@ pub fn train(
     }
     metrics::counter!(crate::metrics::UNTAUGHT).increment(sums.untaught_sequences as u64);
     measured.clip_fraction = Some(sums.pg_clipfrac);
+    measured.dual_clip_fraction = Some(sums.dual_clipfrac);
+    measured.ppo_kl = Some(sums.ppo_kl);
     measured.tis_mean = Some(sums.tis);
     measured.train_rollout_logprob_abs_diff = Some(sums.train_rollout_logprob_abs_diff);
     let seconds = began.elapsed().as_secs_f64();
@@ -161,9 +189,15 @@ fn together(trainer: &mut Trainer, own: Part, version: PolicyVersion) -> Result<
 /// felt.
 const COMPARED: usize = 4;
 
-/// How much of the teachers' choice the policy shares, before it is trained.
-fn compare(trainer: &Trainer, samples: &[Sample], teachers: &[Option<&TeacherLogprobs>], sums: &mut Sums) -> Result<(), TrainError> {
-    let named = samples.iter().zip(teachers).filter_map(|(sample, teacher)| Some((sample, (*teacher)?)));
+/// How much of the teachers' choice the policy shares, before it is trained; `own` are this rank's rollouts.
+fn compare(
+    trainer: &Trainer,
+    samples: &[Sample],
+    prepared: &[Prepared<'_>],
+    own: impl Iterator<Item = usize>,
+    sums: &mut Sums,
+) -> Result<(), TrainError> {
+    let named = own.filter_map(|at| Some((&samples[at], prepared[at].lesson?)));
     for (sample, teacher) in named.filter(|(_, teacher)| !teacher.top.is_empty()).take(COMPARED) {
         let tokens = sample.asked.len();
         let said = trainer.say(std::slice::from_ref(sample), Wanted { temperature: 1.0, top: teacher.top.len() / tokens.max(1) })?;
@@ -171,6 +205,26 @@ fn compare(trainer: &Trainer, samples: &[Sample], teachers: &[Option<&TeacherLog
         sums.compare(teacher, &policy, tokens);
     }
     Ok(())
+}
+
+/// The rollouts of each minibatch: whole groups in the batch's order, in `updates` runs whose numbers of groups differ by at most
+/// one; a run per group where there are fewer groups.
+fn minibatches(groups: &[TaughtGroup], updates: usize) -> Vec<Range<usize>> {
+    let count = updates.clamp(1, groups.len().max(1));
+    let sizes: Vec<usize> = groups.iter().map(|group| group.scored.group.rollouts.len()).collect();
+    let start = |number: usize| sizes[..number * sizes.len() / count].iter().sum::<usize>();
+    (0..count).map(|number| start(number)..start(number + 1)).collect()
+}
+
+/// A rank's rollouts of a minibatch.
+fn part_of(samples: &[Sample], whole: &Range<usize>, place: Place) -> Range<usize> {
+    let lengths: Vec<usize> = samples[whole.clone()].iter().map(|sample| sample.tokens.len()).collect();
+    let own = score::even_runs(&lengths, usize::MAX, place.world).get(place.rank).cloned().unwrap_or(0..0);
+    whole.start + own.start..whole.start + own.end
+}
+
+fn wide(logprobs: &[f32]) -> Vec<f64> {
+    logprobs.iter().map(|value| f64::from(*value)).collect()
 }
 
 /// Whether the model can read a group.
@@ -186,9 +240,45 @@ pub fn check(config: &ModelConfig, group: &TaughtGroup, pictures: &Pictures) -> 
     score::lay_out(config, &samples).map(|_| ())
 }
 
+/// What the objective needs of a rollout and is known before any pass. Its lists have a value per sampled token.
+struct Prepared<'a> {
+    /// Number of its group in the batch.
+    group: u64,
+    /// `None` where there is no verdict: it trains nothing.
+    reward: Option<f64>,
+    /// Log-probs that the sampler recorded.
+    sampled: Vec<f64>,
+    /// Log-probs of the teacher, and the answer that they are from.
+    teacher: Option<Vec<f64>>,
+    lesson: Option<&'a TeacherLogprobs>,
+    /// Whether the teacher is to shape it.
+    distill: bool,
+}
+
+impl Prepared<'_> {
+    fn trained_tokens(&self) -> usize {
+        if self.reward.is_some() { self.sampled.len() } else { 0 }
+    }
+
+    /// With what a pass has found, and its advantage within its group.
+    fn evaluated(&self, advantage: f64, new: Vec<f64>, old: Vec<f64>) -> Sequence {
+        Sequence {
+            group: self.group,
+            credit: Credit::Advantage(advantage),
+            valid: self.reward.is_some(),
+            mask: vec![true; self.sampled.len()],
+            new,
+            old,
+            rollout: self.sampled.clone(),
+            teacher: self.teacher.clone(),
+            distill: self.distill,
+        }
+    }
+}
+
 /// Token sequences for the trainer and, beside them, what the objective needs; only sampled tokens are listed.
-fn lay_out(groups: &[TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, Vec<Sequence>), Error> {
-    let (mut samples, mut sequences) = (vec![], vec![]);
+fn lay_out<'a>(groups: &'a [TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, Vec<Prepared<'a>>), Error> {
+    let (mut samples, mut prepared) = (vec![], vec![]);
     for (number, group) in groups.iter().enumerate() {
         let scored = &group.scored;
         for ((rollout, score), teacher) in scored.group.rollouts.iter().zip(&scored.scores).zip(&group.teacher) {
@@ -202,21 +292,17 @@ fn lay_out(groups: &[TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, 
                 asked: at.iter().map(|at| start + at).collect(),
                 trunk: 0,
             });
-            let judged = score.route != Route::Skip;
-            sequences.push(Sequence {
+            prepared.push(Prepared {
                 group: number as u64,
-                credit: Credit::Reward(judged.then_some(score.reward)),
-                valid: judged,
-                mask: vec![true; at.len()],
-                new: vec![0.0; at.len()],
-                old: vec![0.0; at.len()],
-                rollout: pick(&rollout.logprobs),
+                reward: (score.route != Route::Skip).then_some(score.reward),
+                sampled: pick(&rollout.logprobs),
                 teacher: teacher.as_ref().map(|teacher| pick(&teacher.logprobs)),
+                lesson: teacher.as_ref(),
                 distill: score.route == Route::Distill,
             });
         }
     }
-    Ok((samples, sequences))
+    Ok((samples, prepared))
 }
 
 /// What a batch looks like before any training.

@@ -65,8 +65,9 @@ pub struct Trainer {
     micro_tokens: usize,
     /// Optimiser steps that were tried; names the calls that ranks make together.
     tried: u64,
-    /// Whether passes are to be broken off.
+    /// Whether passes are to be broken off, and may be.
     stop: Arc<AtomicBool>,
+    interruptible: bool,
 }
 
 impl Trainer {
@@ -97,13 +98,23 @@ impl Trainer {
         placement: Placement,
     ) -> Result<Self, hypereyes_policy::Error> {
         let update = update::place(&config, weights, &optim, placement, &*ranks, sharded)?;
-        Ok(Self { config, ranks, update, optim, micro_tokens: placement.micro_tokens, tried: 0, stop: Arc::default() })
+        Ok(Self { config, ranks, update, optim, micro_tokens: placement.micro_tokens, tried: 0, stop: Arc::default(), interruptible: true })
     }
 
     /// Set, it breaks off the batch under way at the next micro-batch ([`TrainError::BrokenOff`]). Only for a rank that is alone: the
     /// others of a group would wait for it.
     pub fn stop(&self) -> Arc<AtomicBool> {
         self.stop.clone()
+    }
+
+    /// Whether [`Trainer::stop`] is heeded from now on. Whoever makes several updates of one batch takes this away between the first
+    /// and the last, and gives it back.
+    pub fn set_interruptible(&mut self, interruptible: bool) {
+        self.interruptible = interruptible;
+    }
+
+    fn is_to_break_off(&self) -> bool {
+        self.interruptible && self.stop.load(Ordering::Acquire)
     }
 
     /// What a checkpoint keeps: the master weights; with adapters, the matrices as they were and the adapters beside them.
@@ -159,7 +170,7 @@ impl Trainer {
         let lanes = self.update.lanes();
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
         for wave in score::even_runs(&lengths, self.micro_tokens / lanes, lanes).chunks(lanes) {
-            if self.stop.load(Ordering::Acquire) {
+            if self.is_to_break_off() {
                 self.update.forget();
                 return Err(TrainError::BrokenOff);
             }
@@ -171,6 +182,26 @@ impl Trainer {
             });
         }
         Ok(())
+    }
+
+    /// Log-probs of what this rank's samples ask, at `temperature`, by the policy as it is now: the numbers that
+    /// [`Trainer::accumulate`] would show, without a tape, in its micro-batches.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when a sample does not fit the model, [`TrainError::BrokenOff`].
+    pub fn logprobs(&self, samples: &[Sample], temperature: f64) -> Result<Vec<Vec<f32>>, TrainError> {
+        let lanes = self.update.lanes();
+        let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
+        let mut logprobs = vec![];
+        for wave in score::even_runs(&lengths, self.micro_tokens / lanes, lanes).chunks(lanes) {
+            if self.is_to_break_off() {
+                return Err(TrainError::BrokenOff);
+            }
+            let laid = wave.iter().map(|run| score::lay_out(&self.config, &samples[run.clone()])).collect::<Result<Vec<_>, _>>()?;
+            let values = self.update.logprobs(laid, temperature);
+            logprobs.extend(wave.iter().zip(values).flat_map(|(run, values)| score::per_sample(&samples[run.clone()], &values)));
+        }
+        Ok(logprobs)
     }
 
     /// What the policy says of the samples' asked tokens as it is now; nothing is trained.

@@ -13,7 +13,7 @@ use hypereyes_domain::{
 };
 use hypereyes_learner::intake::{Answer, Bounds, Intake};
 use hypereyes_learner::optim::OptimConfig;
-use hypereyes_learner::step::{self, Pictures};
+use hypereyes_learner::step::{self, Pictures, StepOptions};
 use hypereyes_learner::trainer::{Placement, Trainer};
 use hypereyes_objective::Options;
 use hypereyes_policy::checkpoint::HostWeights;
@@ -48,14 +48,14 @@ const MULTIPLES: [usize; 5] = [1, 2, 4, 8, 16];
 pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64) -> Result<Vec<Map<String, Value>>> {
     let mut rows = vec![intake(model, load, seed)?];
     let mut trainer = Trainer::new(model.clone(), weights.clone(), OptimConfig::default(), load.placement)?;
-    let options = Options { opd_coef: 0.2, ..Options::default() };
+    let options = StepOptions { objective: Options { opd_coef: 0.2, ..Options::default() }, ..StepOptions::default() };
     for multiple in MULTIPLES {
         let groups: Vec<TaughtGroup> = (0..load.groups * multiple)
             .map(|number| group(model, load, seed, number, "a", &format!("g{number}"), "t"))
             .collect::<Result<_>>()?;
         let mut once = || -> Result<(f64, f64)> {
             let began = Instant::now();
-            let measured = step::train(&mut trainer, &groups, &Pictures::new(), &options, 1.0, 1e-5, PolicyVersion(0))?;
+            let measured = step::train(&mut trainer, &groups, &Pictures::new(), &options, 1e-5, PolicyVersion(0))?;
             Ok((began.elapsed().as_secs_f64(), measured.tokens.unwrap_or(0) as f64))
         };
         once()?;

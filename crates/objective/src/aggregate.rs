@@ -50,9 +50,16 @@ pub struct Totals {
 impl Totals {
     /// Counts `sequences`.
     pub fn of(sequences: &[Sequence]) -> Self {
-        let counts = sequences.iter().map(Sequence::trained_tokens);
-        let (active, tokens) = counts.fold((0, 0), |(active, tokens), count| (active + usize::from(count > 0), tokens + count));
-        Self { sequences: sequences.len(), active, tokens }
+        Self::of_counts(sequences.iter().map(Sequence::trained_tokens))
+    }
+
+    /// Of sequences with these numbers of trained tokens.
+    pub fn of_counts(counts: impl Iterator<Item = usize>) -> Self {
+        counts.fold(Self::default(), |totals, count| Self {
+            sequences: totals.sequences + 1,
+            active: totals.active + usize::from(count > 0),
+            tokens: totals.tokens + count,
+        })
     }
 
     /// Adds those of another part of the batch.

@@ -62,6 +62,25 @@ impl Metrics {
         Self { sequences: part.sequences, active_sequences: part.active, trained_tokens: part.tokens, ..Self::default() }
     }
 
+    /// Multiplies the aggregates: batches whose shares add up to 1 are then added up to a mean over them. Counts stay, and so does
+    /// what is a mean over tokens.
+    pub fn scale(&mut self, share: f64) {
+        for aggregate in [
+            &mut self.pg_clipfrac,
+            &mut self.dual_clipfrac,
+            &mut self.ppo_kl,
+            &mut self.ois,
+            &mut self.tis,
+            &mut self.tis_clipfrac,
+            &mut self.tis_abs,
+            &mut self.train_rollout_logprob_abs_diff,
+            &mut self.train_rollout_prob_abs_diff,
+            &mut self.opd_reverse_kl_diluted,
+        ] {
+            *aggregate *= share;
+        }
+    }
+
     /// Adds the metrics of another part of the same batch, evaluated with the same totals.
     pub fn absorb(&mut self, other: &Metrics) {
         self.opd_reverse_kl = mean_of((self.opd_reverse_kl, self.distilled_tokens), (other.opd_reverse_kl, other.distilled_tokens));

@@ -143,7 +143,7 @@ fn curves(steps: &[Step]) -> (String, String) {
         chart("Gradient norm", "Before clipping.", 3, true, vec![series("norm", &|step| step.grad_norm)]),
         chart(
             "Clipped, %",
-            "Tokens whose ratio left the trust region.",
+            "Tokens whose ratio to the policy before the step left the clipping bounds; 0 where a batch makes one update.",
             2,
             true,
             vec![series("tokens", &|step| percent(step.clip_fraction))],

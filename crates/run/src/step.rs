@@ -28,10 +28,12 @@ pub struct Step {
     pub starved_seconds: Option<f64>,
     /// The objective's value.
     pub loss: Option<f64>,
-    /// Gradient norm before clipping.
+    /// Gradient norm before clipping, the mean over the updates of the batch.
     pub grad_norm: Option<f64>,
     /// Learning rate.
     pub lr: Option<f64>,
+    /// Optimiser updates that the batch made.
+    pub updates: Option<u64>,
     /// Mean reward of judged rollouts.
     pub reward: Option<f64>,
     /// Share of judged rollouts that are right, 0..=1.
@@ -58,8 +60,12 @@ pub struct Step {
     pub distilled_tokens: Option<f64>,
     /// What each teacher version did, by `name#epoch`.
     pub teachers: BTreeMap<String, TeacherMeans>,
-    /// Share of tokens whose ratio was clipped.
+    /// Share of tokens whose ratio was clipped; 0 where a batch makes one update.
     pub clip_fraction: Option<f64>,
+    /// Share of tokens held by the dual bound; 0 where a batch makes one update.
+    pub dual_clip_fraction: Option<f64>,
+    /// Mean of `old - new` over trained tokens: how far the updates of a batch had moved the policy when a token was trained.
+    pub ppo_kl: Option<f64>,
     /// Mean importance weight before truncation.
     pub tis_mean: Option<f64>,
     /// Mean absolute log-prob gap between learner and sampler.

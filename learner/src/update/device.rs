@@ -116,6 +116,10 @@ impl<B: Kernels> Update for Resident<B> {
         }
     }
 
+    fn logprobs(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64) -> Vec<Vec<f32>> {
+        self.passes.logprobs(batches, temperature)
+    }
+
     fn forget(&mut self) {
         self.slots.values_mut().for_each(|slot| slot.gradient = None);
     }

@@ -60,6 +60,10 @@ impl Update for Host {
         }
     }
 
+    fn logprobs(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64) -> Vec<Vec<f32>> {
+        self.passes.logprobs(batches, temperature)
+    }
+
     fn forget(&mut self) {
         self.gradients.fill(0.0);
     }

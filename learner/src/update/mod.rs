@@ -28,6 +28,9 @@ pub trait Update: Send {
     /// Passes at most [`Update::lanes`] batches through the model and back, and adds their gradients up in order.
     fn accumulate(&mut self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>);
 
+    /// Log-probs of the batches' targets, of at most [`Update::lanes`] batches, without a tape.
+    fn logprobs(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64) -> Vec<Vec<f32>>;
+
     /// Forgets what was added up since the last step.
     fn forget(&mut self);
 

@@ -15,13 +15,16 @@ use hypereyes_domain::{
 };
 use hypereyes_learner::lora::LoraConfig;
 use hypereyes_learner::optim::{OptimConfig, ParameterGroup};
-use hypereyes_learner::step::{self, Pictures};
+use hypereyes_learner::step::{self, Pictures, StepOptions};
 use hypereyes_learner::trainer::{Placement, Trainer};
 use hypereyes_objective::Options;
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::TinyConfig;
 use hypereyes_policy::device::Device;
+use hypereyes_policy::frozen::Wanted;
 use hypereyes_policy::init;
+use hypereyes_policy::score::Sample;
+use hypereyes_run::Step;
 
 const STEPS: u64 = 20;
 const VOCAB: u32 = 60;
@@ -70,15 +73,19 @@ fn with(ranks: Box<dyn Collective>, sharded: bool, optim: OptimConfig, from: Opt
     Trainer::among(ranks, sharded, model, weights, optim, placement).unwrap()
 }
 
+fn options(updates_per_batch: usize) -> StepOptions {
+    StepOptions { objective: Options { opd_coef: 0.2, ..Options::default() }, updates_per_batch, ..StepOptions::default() }
+}
+
 /// Trains on the same five groups again and again, and says in a file which step it is at.
 fn train(mut trainer: Trainer, delay: Duration, at: &str) -> Result<HostWeights, String> {
     let groups: Vec<TaughtGroup> = (0..5).map(group).collect();
-    let options = Options { opd_coef: 0.2, ..Options::default() };
+    let options = options(std::env::var("UPDATES").map_or(1, |updates| updates.parse().unwrap()));
     for number in 0..STEPS {
         std::fs::write(at, number.to_string()).unwrap();
         std::thread::sleep(delay);
         let version = PolicyVersion(number);
-        step::train(&mut trainer, &groups, &Pictures::new(), &options, 1.0, LR, version).map_err(|error| error.to_string())?;
+        step::train(&mut trainer, &groups, &Pictures::new(), &options, LR, version).map_err(|error| error.to_string())?;
     }
     Ok(trainer.weights().clone())
 }
@@ -130,12 +137,17 @@ impl Drop for Job {
 }
 
 fn start(folder: &Path, world: usize, sharded: bool, timeout: u64, delay: u64) -> Job {
+    start_with(folder, world, sharded, timeout, delay, 1)
+}
+
+fn start_with(folder: &Path, world: usize, sharded: bool, timeout: u64, delay: u64, updates: usize) -> Job {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let spawn = |rank: usize| {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "ranks::rank"])
             .envs([("RANK", rank.to_string()), ("WORLD", world.to_string()), ("HUB", port.to_string())])
             .envs([("TIMEOUT", timeout.to_string()), ("DELAY", delay.to_string()), ("SHARDED", u8::from(sharded).to_string())])
+            .env("UPDATES", updates.to_string())
             .env("OUT", folder.join(format!("rank{rank}")))
             .stdout(Stdio::null())
             .spawn()
@@ -145,8 +157,12 @@ fn start(folder: &Path, world: usize, sharded: bool, timeout: u64, delay: u64) -
 }
 
 fn weights_of(world: usize, sharded: bool) -> Vec<u8> {
+    weights_after(world, sharded, 1)
+}
+
+fn weights_after(world: usize, sharded: bool, updates: usize) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    let mut job = start(folder.path(), world, sharded, 60_000, 0);
+    let mut job = start_with(folder.path(), world, sharded, 60_000, 0, updates);
     for rank in &mut job.ranks {
         assert!(rank.wait().unwrap().success());
     }
@@ -216,9 +232,9 @@ fn a_rank_that_stops_or_dies_is_named_by_all_others_in_time() {
 
 fn steps(trainer: &mut Trainer, count: u64) {
     let groups: Vec<TaughtGroup> = (0..5).map(group).collect();
-    let options = Options { opd_coef: 0.2, ..Options::default() };
+    let options = options(1);
     for number in 0..count {
-        step::train(trainer, &groups, &Pictures::new(), &options, 1.0, 3e-3, PolicyVersion(number)).unwrap();
+        step::train(trainer, &groups, &Pictures::new(), &options, 3e-3, PolicyVersion(number)).unwrap();
     }
 }
 
@@ -257,4 +273,81 @@ fn frozen_parameters_stay_as_they_are() {
     for (name, tensor) in trainer.weights().iter().filter(|(name, _)| name.contains("language_model.layers")) {
         assert_eq!(tensor == &before[name], name.contains("layers.0."), "{name}");
     }
+}
+
+#[test]
+fn several_updates_of_a_batch_are_the_same_on_one_and_two_ranks() {
+    let alone = weights_after(1, true, 3);
+    assert!(worst(&alone, &weights_of(1, true)) > 1e-4, "three updates are another training than one");
+    let shared = weights_after(2, true, 3);
+    let far = worst(&shared, &alone);
+    println!("2 ranks, 3 updates a batch: largest difference to one rank {far:.1e}");
+    assert!(far < 1e-5, "{far}");
+    assert_eq!(weights_after(2, true, 3), shared, "again");
+    assert_eq!(weights_after(2, false, 3), shared, "each with all of the optimiser's state");
+}
+
+/// Steps on eight groups whose sampler is the policy itself, and what they measured.
+fn on_policy(options: &StepOptions, optim: OptimConfig, lr: f64, count: u64) -> (HostWeights, Vec<Step>) {
+    let mut trainer = with(Box::new(Tcp::alone()), true, optim, None);
+    let mut groups: Vec<TaughtGroup> = (0..8).map(group).collect();
+    for rollout in groups.iter_mut().flat_map(|group| &mut group.scored.group.rollouts) {
+        let start = rollout.prompt.len();
+        let at: Vec<usize> = (0..rollout.mask.len()).filter(|at| rollout.mask[*at]).collect();
+        let tokens = rollout.prompt.iter().chain(&rollout.response).copied().collect();
+        let sample = Sample { tokens, asked: at.iter().map(|at| start + at).collect(), ..Sample::default() };
+        let said = trainer.say(&[sample], Wanted::PLAIN).unwrap().remove(0).logprobs;
+        at.iter().zip(said).for_each(|(at, logprob)| rollout.logprobs[*at] = logprob);
+    }
+    let step = |number| step::train(&mut trainer, &groups, &Pictures::new(), options, lr, PolicyVersion(number)).unwrap();
+    let measured = (0..count).map(step).collect();
+    (trainer.weights().clone(), measured)
+}
+
+#[test]
+fn with_several_updates_the_ratio_moves_and_clipping_decides_what_is_learned() {
+    const LR: f64 = 1e-2;
+    let (_, once) = on_policy(&options(1), OptimConfig::default(), LR, 2);
+    assert!(once.iter().all(|step| [step.clip_fraction, step.dual_clip_fraction, step.ppo_kl] == [Some(0.0); 3] && step.updates == Some(1)));
+    let (clipped, measured) = on_policy(&options(4), OptimConfig::default(), LR, 2);
+    println!("clipped, by step: {:?}", measured.iter().map(|step| step.clip_fraction).collect::<Vec<_>>());
+    assert!(measured.iter().all(|step| step.clip_fraction > Some(0.0) && step.ppo_kl != Some(0.0) && step.updates == Some(4)), "{measured:?}");
+    let ablate = |change: &dyn Fn(&mut Options)| {
+        let mut options = options(4);
+        change(&mut options.objective);
+        on_policy(&options, OptimConfig::default(), LR, 2)
+    };
+    // Bounds that nothing reaches, the upper one alone, and a bound for bad tokens that grew.
+    let (wide, free) = ablate(&|options| (options.clip_low, options.clip_high) = (1.0, 1e6));
+    assert!(free.iter().all(|step| step.clip_fraction == Some(0.0)) && wide != clipped);
+    let (higher, _) = ablate(&|options| options.clip_high = 0.2);
+    assert_ne!(higher, clipped, "the upper bound counts by itself");
+    let (dual, held) = ablate(&|options| options.dual_clip = Some(1.01));
+    assert!(held.iter().any(|step| step.dual_clip_fraction > Some(0.0)) && dual != clipped);
+    // With one update the bounds change nothing.
+    let mut options = options(1);
+    let (one, _) = on_policy(&options, OptimConfig::default(), LR, 2);
+    (options.objective.clip_low, options.objective.clip_high) = (0.0, 0.0);
+    assert_eq!(on_policy(&options, OptimConfig::default(), LR, 2).0, one);
+}
+
+#[test]
+fn at_a_rate_of_0_several_updates_find_the_policy_that_sampled() {
+    let lora = OptimConfig { lora: LoraConfig { rank: 2, ..LoraConfig::default() }, ..OptimConfig::default() };
+    for optim in [OptimConfig::default(), lora] {
+        let before = with(Box::new(Tcp::alone()), true, optim.clone(), None).weights().clone();
+        let (after, measured) = on_policy(&options(4), optim, 0.0, 2);
+        for step in &measured {
+            assert!(step.train_rollout_logprob_abs_diff < Some(1e-5) && step.ppo_kl.unwrap().abs() < 1e-5 && step.clip_fraction == Some(0.0), "{step:?}");
+        }
+        assert_eq!(after, before);
+    }
+}
+
+#[test]
+fn a_batch_of_fewer_groups_than_updates_makes_an_update_per_group() {
+    let mut trainer = with(Box::new(Tcp::alone()), true, OptimConfig::default(), None);
+    let groups: Vec<TaughtGroup> = (0..3).map(group).collect();
+    let measured = step::train(&mut trainer, &groups, &Pictures::new(), &options(4), LR, PolicyVersion(0)).unwrap();
+    assert_eq!((measured.updates, trainer.moments().unwrap().steps), (Some(3), 3));
 }
