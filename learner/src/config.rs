@@ -72,6 +72,11 @@ pub struct Config {
     /// How often in a row a task may fail (its lease given back or expired, its group of no use) before it is set aside and the run
     /// goes on without it; 0 tries for ever. Default 5.
     pub task_tries: u32,
+    /// Whether groups that would teach nothing (no spread of rewards, and no word of a teacher) are replaced by groups of other tasks
+    /// before they are trained, as in DAPO. Default false.
+    pub skip_zero_variance: bool,
+    /// Groups that one step passes over at most; then it is trained with what there is. Default 32.
+    pub skip_zero_variance_most: usize,
     /// Longest rollout in tokens, prompt included, that is taken. Default 40960, above the published recipe's; `up` puts its
     /// `rollout.max_context_tokens` there.
     pub max_context_tokens: usize,
@@ -148,6 +153,8 @@ impl Default for Config {
             lease_s: 20,
             lease_most_s: 3600,
             task_tries: 5,
+            skip_zero_variance: false,
+            skip_zero_variance_most: 32,
             max_context_tokens: 40_960,
             reward_range: [-0.5, 1.2],
             sampling: SamplingConfig::of(1.0, 1.0),
@@ -183,6 +190,8 @@ impl Settings for Config {
     }
 }
 
+/// Groups passed over per step above this are a slip: a run would roll out for hours and train nothing.
+const MOST_SKIPPED: usize = 1 << 16;
 /// Learning rates above this move every weight out of its range in one step.
 const MOST_RATE: f64 = 10.0;
 
@@ -209,6 +218,7 @@ impl Config {
         if self.groups_per_step > MAX_BATCH_GROUPS {
             found.refuse("groups_per_step", format!("is {}: give at most {MAX_BATCH_GROUPS}", self.groups_per_step));
         }
+        found.within("skip_zero_variance_most", self.skip_zero_variance_most, 1..=MOST_SKIPPED);
         found.at_least_one("updates_per_batch", self.updates_per_batch as u64);
         if self.updates_per_batch > self.groups_per_step.max(1) {
             let message = format!(

@@ -3,7 +3,8 @@
 //! In: requests of actors, the clock, steps of the trainer. Out: leases, receipts, batches, and a ledger line for every
 //! event. A group has one fate: it is trained, or dropped for a reason; a lease that expires or is given back goes to the
 //! next who asks, under a new group id. A task that fails again and again is set aside ([`crate::trials`]), so that an epoch
-//! ends; who holds much while others get nothing gives some of it up ([`crate::shares`]). Pure state: it knows no network and no
+//! ends; who holds much while others get nothing gives some of it up ([`crate::shares`]); groups that would teach nothing may be
+//! passed over for others ([`crate::spread`]). Pure state: it knows no network and no
 //! tensor. Time is monotonic and passed in.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -17,6 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::shares::Shares;
+use crate::spread::Skips;
 use crate::trials::Trials;
 
 /// Bounds of the intake.
@@ -35,6 +37,8 @@ pub struct Bounds {
     /// Whether every batch is made of the next tasks in order, all of them sampled by the policy that it trains: then what is
     /// trained does not depend on who was fast or died.
     pub deterministic: bool,
+    /// Whether groups that would teach nothing are passed over, and how many.
+    pub skips: Option<Skips>,
 }
 
 impl Default for Bounds {
@@ -47,6 +51,7 @@ impl Default for Bounds {
             lease_most: Duration::from_secs(3600),
             tries: 5,
             deterministic: false,
+            skips: None,
         }
     }
 }
@@ -129,6 +134,9 @@ pub struct Intake {
     version: PolicyVersion,
     /// The groups of the batch that is being trained.
     training: HashSet<GroupId>,
+    /// Groups that were passed over and not yet asked for, and the tasks of those since the last step.
+    skipped: Vec<TaughtGroup>,
+    skipped_tasks: Vec<TaskId>,
     /// The next batch is taken as it is, full or not.
     pressed: bool,
     finished: bool,
@@ -166,6 +174,8 @@ impl Intake {
             dropped: 0,
             version,
             training: HashSet::new(),
+            skipped: vec![],
+            skipped_tasks: vec![],
             pressed: false,
             finished: false,
             now: None,
@@ -449,6 +459,7 @@ impl Intake {
     /// The next batch, if there is one. Where no more groups come, at an epoch's end and once it is finished, a smaller one is taken
     /// rather than none.
     pub fn take_batch(&mut self) -> Option<Vec<TaughtGroup>> {
+        self.pass_over();
         let no_more = self.finished || self.order.is_empty();
         let last = no_more && self.held.is_empty() && !self.ready.is_empty();
         let pressed = std::mem::take(&mut self.pressed) && !self.ready.is_empty();
@@ -472,6 +483,42 @@ impl Intake {
         }
         self.training = batch.iter().map(|group| group.scored.group.id.clone()).collect();
         (!batch.is_empty()).then_some(batch)
+    }
+
+    /// Drops what would teach nothing from the front of the queue, as far as the bound goes: what is leased next takes its place.
+    fn pass_over(&mut self) {
+        let Some(skips) = self.bounds.skips else { return };
+        if self.bounds.deterministic {
+            // Decided when all are there and in the order of their tasks, or else who was fast would decide what the bound spares.
+            let no_more = self.finished || self.order.is_empty();
+            if self.ready.len() < self.bounds.groups_per_step && !(no_more && self.held.is_empty()) {
+                return;
+            }
+            let places = self.places();
+            self.ready.make_contiguous().sort_by_key(|group| places.get(&group.scored.group.task).copied());
+        }
+        let mut at = 0;
+        while at < self.ready.len().min(self.bounds.groups_per_step) && self.skipped_tasks.len() < skips.most {
+            let passed = if skips.teaches_nothing(&self.ready[at]) && !self.is_stale(&self.ready[at]) { self.ready.remove(at) } else { None };
+            match passed {
+                None => at += 1,
+                Some(group) => {
+                    self.drop_group(&group.scored.group.id, "zero_variance", "");
+                    self.skipped_tasks.push(group.scored.group.task.clone());
+                    self.skipped.push(group);
+                }
+            }
+        }
+    }
+
+    /// The groups that were passed over since somebody last asked: their successes count all the same.
+    pub fn take_skipped(&mut self) -> Vec<TaughtGroup> {
+        std::mem::take(&mut self.skipped)
+    }
+
+    /// How many groups were passed over since the last step.
+    pub fn skipped(&self) -> usize {
+        self.skipped_tasks.len()
     }
 
     /// A group of the batch that was taken turns out to be of no use, for a reason that lies with its task: the others go on.
@@ -503,6 +550,7 @@ impl Intake {
     pub fn trained(&mut self, groups: &[TaughtGroup], version: PolicyVersion, step: u64) {
         self.version = version;
         self.training.clear();
+        self.skipped_tasks.clear();
         self.trained += groups.len() as u64;
         for group in groups {
             self.ledger.write(&Event::Trained { group: &group.scored.group.id, step });
@@ -554,12 +602,14 @@ impl Intake {
         self.finished
     }
 
-    /// Where to go on after a restart: what is leased or queued but not trained is to be done again.
+    /// Where to go on after a restart: what is leased or queued but not trained is to be done again, and so is what was passed over
+    /// for the step under way, so that a restart does not change how many more may be.
     pub fn cursor(&self) -> Cursor {
+        let skipped = self.skipped_tasks.iter().cloned();
         let queued = self.ready.iter().map(|group| group.scored.group.task.clone());
         let mut held: Vec<TaskId> = self.held.values().map(|held| held.task.clone()).collect();
         held.sort();
-        let mut remaining: Vec<TaskId> = queued.chain(held).chain(self.order.iter().cloned()).collect();
+        let mut remaining: Vec<TaskId> = skipped.chain(queued).chain(held).chain(self.order.iter().cloned()).collect();
         if self.bounds.deterministic {
             let places = self.places();
             remaining.sort_by_key(|task| places.get(task).copied());

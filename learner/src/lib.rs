@@ -26,6 +26,7 @@ pub mod service;
 pub mod sft;
 pub mod shares;
 pub mod speakers;
+pub mod spread;
 pub mod start;
 pub mod step;
 pub mod tasks;

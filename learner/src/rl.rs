@@ -36,6 +36,7 @@ use crate::metrics::{CHECKPOINTS_FAILED, STEPS_BROKEN_OFF};
 use crate::pace::Pace;
 use crate::ranks::Meeting;
 use crate::service::{GroupPlan, Service, Shared};
+use crate::spread::Skips;
 use crate::start::Start;
 use crate::step::{self, StepOptions};
 use crate::tasks::Tasks;
@@ -108,6 +109,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         lease_most: Duration::from_secs(config.lease_most_s.max(config.lease_s)),
         tries: config.task_tries,
         deterministic: config.deterministic,
+        skips: config.skip_zero_variance.then_some(Skips { most: config.skip_zero_variance_most, objective: config.objective }),
     };
     let processor = Processor::load(&config.policy).map_err(|error| BadInput::new(error.to_string()))?;
     let model = Arc::new(model);
@@ -303,14 +305,16 @@ impl Loop<'_> {
         let (mut waiting, mut pace) = (Instant::now(), Pace::new());
         let pass = |limit: u64, seconds: f64| limit > 0 && seconds >= limit as f64;
         while self.step < self.config.steps && !pass(self.config.time_limit_s, self.seconds()) {
-            let (batch, over, drained, hungry, nothing_left) = {
+            let (batch, skipped, over, drained, hungry, nothing_left) = {
                 let mut intake = self.shared.intake();
                 metrics::gauge!(crate::metrics::QUEUE_FILL).set(intake.fill());
                 let batch = intake.take_batch();
+                let skipped = intake.take_skipped();
                 let over = batch.is_none() && intake.epoch_is_over();
                 let nothing_left = if over { intake.nothing_left() } else { None };
-                (batch, over, intake.is_finished() && intake.counts().2 == 0, intake.has_tasks(), nothing_left)
+                (batch, skipped, over, intake.is_finished() && intake.counts().2 == 0, intake.has_tasks(), nothing_left)
             };
+            self.note_successes(&skipped);
             self.shared.let_go();
             if let Some(batch) = batch {
                 let starved = waiting.elapsed().as_secs_f64();
@@ -417,18 +421,14 @@ impl Loop<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        for group in &batch {
-            let scored = &group.scored;
-            let Some(shown) = hypereyes_scoring::candidate(&scored.scores, &scored.group.rollouts) else { continue };
-            let best = self.candidates.entry(scored.group.task.clone()).or_insert(shown.reference);
-            *best = (*best).min(shown.reference);
-        }
+        self.note_successes(&batch);
         self.step += 1;
         self.version = self.version.next();
         self.shared.publisher.publish(Snapshot::stored(context.trainer.weights(), self.version, self.config.publish.into()));
         self.context = Some(context);
         {
             let mut intake = self.shared.intake();
+            measured.skipped_groups = Some(intake.skipped() as u64);
             intake.trained(&batch, self.version, self.step);
             let (trained, dropped, _, epoch) = intake.counts();
             (measured.groups_trained, measured.groups_dropped, measured.epoch) = (Some(trained), Some(dropped), Some(epoch));
@@ -439,6 +439,15 @@ impl Loop<'_> {
             self.record(&batch);
         }
         Ok(Some(measured))
+    }
+
+    /// Keeps the cheapest success of each task, to become a reference at the end of the pass.
+    fn note_successes(&mut self, groups: &[TaughtGroup]) {
+        for scored in groups.iter().map(|group| &group.scored) {
+            let Some(shown) = hypereyes_scoring::candidate(&scored.scores, &scored.group.rollouts) else { continue };
+            let best = self.candidates.entry(scored.group.task.clone()).or_insert(shown.reference);
+            *best = (*best).min(shown.reference);
+        }
     }
 
     /// Writes some trajectories of a step with their tasks, for people and for the report.
@@ -530,9 +539,10 @@ impl Loop<'_> {
 
     fn write(&self, state: &State) -> Result<()> {
         let context = self.context.as_ref().context("a step died, the last checkpoint stays in force")?;
-        checkpoint::save(&self.config.out.join("checkpoint"), state, self.config.checkpoint_keep)?;
+        let out = LearnerFolder::new(&self.config.out);
+        checkpoint::save(&out.checkpoint(), state, self.config.checkpoint_keep)?;
         let saved = self.saver.save(context.trainer.config(), context.trainer.weights(), StoredDtype::F32)?;
-        Receipt { step: state.step, digest: saved.digest }.write(&self.config.out).context("cannot write policy.json")?;
+        SavedPolicy { step: state.step, digest: saved.digest }.write(out.root()).context("cannot write policy.json")?;
         Ok(())
     }
 }

@@ -72,6 +72,8 @@ pub struct Step {
     pub train_rollout_logprob_abs_diff: Option<f64>,
     /// Groups whose rewards are all equal, those of one verdict or none among them: they teach nothing but what the teacher says.
     pub zero_variance_groups: Option<u64>,
+    /// Groups that were passed over for this step because they would teach nothing.
+    pub skipped_groups: Option<u64>,
     /// Mean versions between sampling and training.
     pub staleness: Option<f64>,
     /// The most versions between sampling and training.

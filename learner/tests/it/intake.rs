@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use hypereyes_domain::{Failure, PolicyVersion, Receipt, TaskId};
 use hypereyes_learner::intake::{Answer, Bounds, Grant, Intake};
+use hypereyes_learner::spread::Skips;
+use hypereyes_objective::Options;
 use hypereyes_run::ledger::Ledger;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::support::group;
+use crate::support::{group, rewarded};
 
 fn intake(tasks: usize, groups_per_step: usize, max_staleness: u64) -> Intake {
     let bounds = Bounds { groups_per_step, max_staleness, lease: Duration::from_secs(10), deterministic: false, ..Bounds::default() };
@@ -348,4 +350,93 @@ fn pictures_of_the_groups_that_come_next_are_known_beforehand() {
     assert_eq!(intake.next_pictures().into_iter().collect::<Vec<_>>(), ["a".into(), "b".into()], "of one step's groups");
     intake.take_batch().unwrap();
     assert_eq!(intake.next_pictures().into_iter().collect::<Vec<_>>(), ["c".into()]);
+}
+
+/// Tasks whose number is a multiple of three come back with equal rewards.
+fn flat(task: &TaskId) -> bool {
+    task.as_str()[1..].parse::<u32>().unwrap().is_multiple_of(3)
+}
+
+/// Rolls out whatever is leased, backwards where `swap`, until there is a batch, or none to be had in this epoch.
+fn next_batch(intake: &mut Intake, swap: bool, version: u64, now: Instant) -> Option<Vec<TaskId>> {
+    loop {
+        if let Some(batch) = intake.take_batch() {
+            intake.trained(&batch, PolicyVersion(version + 1), version + 1);
+            return Some(batch.into_iter().map(|group| group.scored.group.task).collect());
+        }
+        let mut leases = vec![];
+        while let Answer::Lease(lease) = intake.lease(&"a".into(), now) {
+            leases.push(lease);
+        }
+        if leases.is_empty() {
+            return None;
+        }
+        if swap {
+            leases.reverse();
+        }
+        for lease in leases {
+            let rewards: &[f64] = if flat(&lease.task) { &[1.0, 1.0] } else { &[1.0, 0.0] };
+            assert_eq!(intake.submit(rewarded(&lease, "a", version, rewards, false), now), Receipt::Accepted);
+        }
+    }
+}
+
+#[test]
+fn groups_that_teach_nothing_are_replaced_up_to_a_bound_whoever_is_fast() {
+    let now = Instant::now();
+    let story = |most: usize, deterministic: bool, swap: bool| {
+        let skips = Some(Skips { most, objective: Options::default() });
+        let bounds = Bounds { groups_per_step: 4, max_staleness: 1, deterministic, skips, ..Bounds::default() };
+        let mut intake = with(24, bounds);
+        let mut batches = vec![];
+        while let Some(mut batch) = next_batch(&mut intake, swap, batches.len() as u64, now) {
+            if !deterministic {
+                batch.sort();
+            }
+            batches.push(batch);
+        }
+        assert!(intake.epoch_is_over(), "what is passed over is done for this epoch");
+        (batches, intake.counts().1, intake.take_skipped().len() as u64)
+    };
+    for deterministic in [false, true] {
+        let (batches, dropped, skipped) = story(100, deterministic, false);
+        assert!(batches.iter().all(|batch| batch.len() == 4) && batches.len() == 4, "{batches:?}");
+        assert!(!batches.concat().iter().any(flat), "{batches:?}");
+        assert_eq!((dropped, skipped), (8, 8), "a fate for each, and each is shown once");
+        let (bounded, dropped, _) = story(1, deterministic, false);
+        assert!(dropped > 0 && dropped <= bounded.len() as u64 + 1, "one per step, and one after the last");
+        assert_eq!(bounded.concat().len() as u64 + dropped, 24);
+        assert!(bounded.concat().iter().any(flat), "beyond the bound what there is is trained");
+    }
+    for most in [1, 2, 100] {
+        assert_eq!(story(most, true, true), story(most, true, false), "at most {most}");
+    }
+}
+
+#[test]
+fn what_was_passed_over_for_a_step_that_was_not_taken_is_done_again() {
+    let now = Instant::now();
+    let skips = Some(Skips { most: 9, objective: Options::default() });
+    let mut intake = with(4, Bounds { groups_per_step: 3, deterministic: true, skips, ..Bounds::default() });
+    for _ in 0..3 {
+        let lease = leased(&mut intake, "a", now);
+        intake.submit(rewarded(&lease, "a", 0, &[1.0, 1.0], false), now);
+    }
+    assert!(intake.take_batch().is_none());
+    assert_eq!((intake.skipped(), intake.cursor().remaining.len()), (3, 4));
+}
+
+#[test]
+fn a_group_teaches_by_spread_or_by_its_teacher() {
+    let now = Instant::now();
+    let lease = leased(&mut intake(1, 1, 1), "a", now);
+    let skips = |objective| Skips { most: 1, objective };
+    let usual = skips(Options { opd_coef: 0.2, ..Options::default() });
+    let nothing = |skips: Skips, rewards: &[f64], taught| skips.teaches_nothing(&rewarded(&lease, "a", 0, rewards, taught));
+    assert!(nothing(usual, &[0.5, 0.5], false) && nothing(usual, &[0.5], false));
+    assert!(!nothing(usual, &[0.5, 0.6], false) && !nothing(usual, &[0.5, 0.5], true));
+    let without_teacher = skips(Options { opd_coef: 0.0, ..Options::default() });
+    assert!(nothing(without_teacher, &[0.5, 0.5], true), "its word counts nothing");
+    let teacher_alone = skips(Options { opd_only: true, ..usual.objective });
+    assert!(nothing(teacher_alone, &[0.5, 0.6], false) && !nothing(teacher_alone, &[0.5, 0.6], true));
 }

@@ -1,13 +1,31 @@
 //! A finished group, as small as one can be.
 
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Course, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaughtGroup, Trajectory,
+    Accuracy, BonusBranch, Course, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaughtGroup, TeacherLogprobs, TeacherVersion, Trajectory,
 };
 use hypereyes_learner::intake::Grant;
 
-/// One rollout of one token, sampled by `version`.
+/// One rollout of one token, sampled by `version`, wrong and without a teacher's answer.
 pub fn group(lease: &Grant, actor: &str, version: u64) -> TaughtGroup {
-    let rollout = Trajectory {
+    let score = Score { accuracy: Accuracy::Unparsed, bonus: 0.0, branch: BonusBranch::None, reward: -0.5, route: Route::Distill };
+    made(lease, actor, vec![rollout(version)], vec![score], vec![None])
+}
+
+/// A rollout of one token per reward; with `taught` a teacher has answered for the first.
+pub fn rewarded(lease: &Grant, actor: &str, version: u64, rewards: &[f64], taught: bool) -> TaughtGroup {
+    let score = |(at, reward): (usize, &f64)| {
+        let (accuracy, route) =
+            if taught && at == 0 { (Accuracy::Wrong, Route::Distill) } else { (Accuracy::Correct, Route::Reinforce) };
+        Score { accuracy, bonus: 0.0, branch: BonusBranch::None, reward: *reward, route }
+    };
+    let answer = || TeacherLogprobs { teacher: TeacherVersion::new("t", 1), logprobs: vec![-0.1], top: vec![] };
+    let teacher = (0..rewards.len()).map(|at| (taught && at == 0).then(answer)).collect();
+    let rollouts = rewards.iter().map(|_| rollout(version)).collect();
+    made(lease, actor, rollouts, rewards.iter().enumerate().map(score).collect(), teacher)
+}
+
+fn rollout(version: u64) -> Trajectory {
+    Trajectory {
         prompt: vec![1],
         response: vec![2],
         mask: vec![true],
@@ -15,8 +33,16 @@ pub fn group(lease: &Grant, actor: &str, version: u64) -> TaughtGroup {
         versions: vec![PolicyVersion(version)],
         pictures: vec![],
         course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
-    };
-    let score = Score { accuracy: Accuracy::Unparsed, bonus: 0.0, branch: BonusBranch::None, reward: -0.5, route: Route::Distill };
-    let group = RolloutGroup { id: lease.group.clone(), task: lease.task.clone(), actor: actor.into(), rollouts: vec![rollout] };
-    TaughtGroup::new(ScoredGroup::new(group, vec![score], None, 0).unwrap(), vec![None]).unwrap()
+    }
+}
+
+fn made(
+    lease: &Grant,
+    actor: &str,
+    rollouts: Vec<Trajectory>,
+    scores: Vec<Score>,
+    teacher: Vec<Option<TeacherLogprobs>>,
+) -> TaughtGroup {
+    let group = RolloutGroup { id: lease.group.clone(), task: lease.task.clone(), actor: actor.into(), rollouts };
+    TaughtGroup::new(ScoredGroup::new(group, scores, None, 0).unwrap(), teacher).unwrap()
 }
