@@ -9,9 +9,9 @@ use bytes::Bytes;
 use hypereyes_domain::{PictureId, TaughtGroup};
 use hypereyes_pictures::{Limits, Patches, Picture};
 use hypereyes_policy::config::ModelConfig;
+use hypereyes_trainer::Pictures;
 
 use crate::service::Shared;
-use crate::step::{self, Pictures};
 
 /// A batch, sorted.
 pub(crate) struct Prepared {
@@ -41,7 +41,7 @@ pub(crate) fn prepare(shared: &Shared, model: &ModelConfig, batch: Vec<TaughtGro
         }
         let fit = match fault {
             Some(reason) => Err(("picture", reason)),
-            None => step::check(model, &group, &pictures).map_err(|error| ("unfit", error.to_string())),
+            None => hypereyes_trainer::check(model, &group, &pictures).map_err(|error| ("unfit", error.to_string())),
         };
         match fit {
             Ok(()) => {

@@ -7,13 +7,12 @@ use std::path::Path;
 
 use hypereyes_domain::{PolicyVersion, Reference, TaskId};
 use hypereyes_policy::checkpoint::HostWeights;
+pub use hypereyes_trainer::sealed::CheckpointError;
+use hypereyes_trainer::{Moments, sealed};
 use serde::{Deserialize, Serialize};
 
 use crate::intake::Cursor;
 use crate::metrics::IMPOSSIBLE_REFERENCES;
-use crate::sealed;
-pub use crate::sealed::CheckpointError;
-use crate::trainer::Moments;
 
 /// All of a run's state.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +118,7 @@ mod tests {
     use hypereyes_policy::checkpoint::HostTensor;
 
     use super::*;
-    use crate::sealed::{FILES, MANIFEST, folders};
+    use hypereyes_trainer::sealed::{FILES, MANIFEST, folders};
 
     fn state(step: u64) -> State {
         let weights: HostWeights = [("w".to_owned(), HostTensor { shape: vec![2], values: vec![0.1, step as f32] })].into();

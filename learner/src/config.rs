@@ -10,12 +10,10 @@ use hypereyes_policy::checkpoint::{HostWeights, StoredDtype};
 use hypereyes_policy::device::Device;
 use hypereyes_proto::limits::{MAX_BATCH_GROUPS, MAX_GROUP_SIZE};
 use hypereyes_proto::{client, ports};
+use hypereyes_trainer::{OptimConfig, Placement, StepOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::optim::OptimConfig;
 use crate::ranks::RanksConfig;
-use crate::step::StepOptions;
-use crate::trainer::Placement;
 
 /// How weights are published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,14 +10,13 @@ use hypereyes_chassis::{BadInput, Health, Shutdown};
 use hypereyes_pictures::{Limits, Picture, Processor};
 use hypereyes_policy::checkpoint as model_files;
 use hypereyes_proto::orders::Order;
+use hypereyes_trainer::{Pictures, Trainer, step};
 
 use crate::config::Config;
 use crate::ranks::Meeting;
 use crate::rl::{refusal, unfinished};
 use crate::service;
 use crate::start::Start;
-use crate::step::{self, Pictures};
-use crate::trainer::Trainer;
 
 /// Follows rank 0 until it ends the run, or until `shutdown`.
 ///

@@ -499,7 +499,8 @@ impl Intake {
         }
         let mut at = 0;
         while at < self.ready.len().min(self.bounds.groups_per_step) && self.skipped_tasks.len() < skips.most {
-            let passed = if skips.teaches_nothing(&self.ready[at]) && !self.is_stale(&self.ready[at]) { self.ready.remove(at) } else { None };
+            let passed =
+                if skips.teaches_nothing(&self.ready[at]) && !self.is_stale(&self.ready[at]) { self.ready.remove(at) } else { None };
             match passed {
                 None => at += 1,
                 Some(group) => {

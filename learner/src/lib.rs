@@ -1,9 +1,8 @@
 //! The learner: taught groups in, policy versions out.
 //!
-//! In: demonstrations (cold start) or groups that actors submit (reinforcement learning). Out: weights, versions, metrics,
-//! a ledger of every group's fate, checkpoints. One room with two modes: [`sft`] and [`rl`].
+//! In: groups that actors submit. Out: versions, metrics, a ledger of every group's fate, checkpoints.
 //!
-//! It does not know how rollouts are made, what a tool is, or how answers are judged.
+//! It does not know how rollouts are made, what a tool is, how answers are judged, or how a model is trained: that is the trainer's.
 
 pub mod admission;
 mod batch;
@@ -12,28 +11,18 @@ pub mod config;
 mod follow;
 pub mod intake;
 pub mod keeper;
-pub mod layout;
-pub mod lora;
 pub mod metrics;
-pub mod optim;
 pub mod pace;
-pub mod passes;
 mod places;
 pub mod ranks;
 pub mod rl;
-mod sealed;
 pub mod service;
-pub mod sft;
 pub mod shares;
 pub mod speakers;
 pub mod spread;
 pub mod start;
-pub mod step;
 pub mod tasks;
-pub mod taught;
-pub mod trainer;
 pub mod trials;
-pub mod update;
 
 pub use config::Config;
 use hypereyes_chassis::{Room, Shutdown};

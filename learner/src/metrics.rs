@@ -4,8 +4,6 @@ use metrics::{Unit, describe_counter, describe_gauge};
 
 /// Groups that were not trained, by `reason`.
 pub const GROUPS_DROPPED: &str = "hypereyes_groups_dropped_total";
-/// Groups that were trained.
-pub const GROUPS_TRAINED: &str = "hypereyes_groups_trained_total";
 /// Leases taken back, by `reason`.
 pub const LEASES_RELEASED: &str = "hypereyes_leases_released_total";
 /// Tasks that failed too often and are not leased any more.
@@ -25,31 +23,18 @@ pub const STARVED: &str = "hypereyes_learner_starved_seconds_total";
 /// Share of its recent time (the last half minute or so) that the learner waited for groups while there were tasks to hand out: too
 /// few actors when it is high. The end of an epoch does not count, where more actors are of no help.
 pub const STARVED_RATIO: &str = "hypereyes_learner_starved_ratio";
-/// Seconds of the last optimiser step.
-pub const STEP_SECONDS: &str = "hypereyes_learner_step_seconds";
 /// Groups leased or waiting, as a share of the bound.
 pub const QUEUE_FILL: &str = "hypereyes_learner_queue_fill_ratio";
 /// References of a checkpoint that nobody can have reached (no search), left out.
 pub const IMPOSSIBLE_REFERENCES: &str = "hypereyes_learner_impossible_references_total";
-/// Optimiser steps without an update because the gradient was not finite.
-pub const STEPS_SKIPPED: &str = "hypereyes_learner_steps_skipped_total";
-
-/// Mean of log p_policy - log p_teacher over the last batch's shaped tokens, by `teacher` (`name#epoch`).
-pub const TEACHER_KL: &str = "hypereyes_learner_teacher_reverse_kl";
-/// Share of the teacher's likeliest tokens that are the policy's too, by `teacher`.
-pub const TEACHER_OVERLAP: &str = "hypereyes_learner_teacher_top_overlap_ratio";
-/// Tokens that a teacher's word shaped, by `teacher`.
-pub const TEACHER_TOKENS: &str = "hypereyes_learner_teacher_tokens_total";
-/// Rollouts routed to the teacher that came without its word.
-pub const UNTAUGHT: &str = "hypereyes_learner_untaught_rollouts_total";
 
 /// Tells the recorder what the names mean.
 pub fn describe() {
     hypereyes_collective::metrics::describe();
     hypereyes_run::metrics::describe();
     hypereyes_pictures::metrics::describe();
+    hypereyes_trainer::metrics::describe();
     describe_counter!(GROUPS_DROPPED, "Groups that were not trained, by reason");
-    describe_counter!(GROUPS_TRAINED, "Groups that were trained");
     describe_counter!(IMPOSSIBLE_REFERENCES, "References of a checkpoint that nobody can have reached, left out");
     describe_counter!(LEASES_RELEASED, "Leases taken back, by reason");
     describe_counter!(TASKS_SET_ASIDE, "Tasks that failed too often and are not leased any more");
@@ -60,11 +45,5 @@ pub fn describe() {
     describe_counter!(CHECKPOINTS_FAILED, "Checkpoints that could not be written");
     describe_counter!(STARVED, Unit::Seconds, "Time that the learner waited for groups");
     describe_gauge!(STARVED_RATIO, "Share of its recent time that the learner waited for groups which more actors could have made");
-    describe_gauge!(STEP_SECONDS, Unit::Seconds, "Duration of the last optimiser step");
     describe_gauge!(QUEUE_FILL, "Groups leased or waiting, as a share of the bound");
-    describe_gauge!(TEACHER_KL, "Mean log-prob gap between policy and teacher on shaped tokens, by teacher");
-    describe_gauge!(TEACHER_OVERLAP, "Share of the teacher's likeliest tokens that are the policy's too, by teacher");
-    describe_counter!(TEACHER_TOKENS, "Tokens that a teacher's word shaped, by teacher");
-    describe_counter!(UNTAUGHT, "Rollouts routed to the teacher that came without its word");
-    describe_counter!(STEPS_SKIPPED, "Steps without an update because the gradient was not finite");
 }

@@ -22,6 +22,8 @@ use hypereyes_run::{
     LearnerFolder, Lines, Recorded, SavedPolicy, Step, follow, format,
     ledger::{Event, Ledger},
 };
+use hypereyes_trainer::lora::Lora;
+use hypereyes_trainer::{Moments, StepOptions, TrainError, Trainer, step};
 use hypereyes_weights::{Publisher, Snapshot};
 use tonic::service::Routes;
 
@@ -31,16 +33,13 @@ use crate::checkpoint::{self, State};
 use crate::config::Config;
 use crate::intake::{Bounds, Intake};
 use crate::keeper::{KeptReferences, ReferenceKeeper};
-use crate::lora::Lora;
 use crate::metrics::{CHECKPOINTS_FAILED, STEPS_BROKEN_OFF};
 use crate::pace::Pace;
 use crate::ranks::Meeting;
 use crate::service::{GroupPlan, Service, Shared};
 use crate::spread::Skips;
 use crate::start::Start;
-use crate::step::{self, StepOptions};
 use crate::tasks::Tasks;
-use crate::trainer::{Moments, TrainError, Trainer};
 
 /// How long the service outlives training: above an actor's pause between heartbeats.
 const LINGER: Duration = Duration::from_millis(2500);

@@ -2,8 +2,7 @@
 
 use hypereyes_policy::Error;
 use hypereyes_policy::checkpoint::{HostTensor, HostWeights, StoredDtype, parse, serialise};
-
-use crate::trainer::Moments;
+use hypereyes_trainer::Moments;
 
 /// Weights and moments.
 #[derive(Clone, Debug, PartialEq)]

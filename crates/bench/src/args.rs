@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use hypereyes_chassis::BadInput;
 use hypereyes_collective::Transport;
-use hypereyes_learner::trainer::Placement;
+use hypereyes_trainer::Placement;
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;

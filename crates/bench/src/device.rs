@@ -6,8 +6,6 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use hypereyes_learner::optim::OptimConfig;
-use hypereyes_learner::trainer::{Placement, Trainer};
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
@@ -15,6 +13,8 @@ use hypereyes_policy::frozen::{self, Wanted};
 use hypereyes_policy::init;
 use hypereyes_policy::probe::{self, Shape, Timed};
 use hypereyes_policy::score::Sample;
+use hypereyes_trainer::OptimConfig;
+use hypereyes_trainer::{Placement, Trainer};
 use serde_json::{Map, Value, json};
 
 use super::{Size, median, tokens};

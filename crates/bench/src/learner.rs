@@ -12,14 +12,12 @@ use hypereyes_domain::{
     TeacherLogprobs, TeacherVersion, Trajectory,
 };
 use hypereyes_learner::intake::{Answer, Bounds, Intake};
-use hypereyes_learner::optim::OptimConfig;
-use hypereyes_learner::step::{self, Pictures, StepOptions};
-use hypereyes_learner::trainer::{Placement, Trainer};
 use hypereyes_objective::Options;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::orders::Order;
 use hypereyes_run::ledger::Ledger;
+use hypereyes_trainer::{OptimConfig, Pictures, Placement, StepOptions, Trainer, step};
 use serde_json::{Map, Value};
 
 use super::{median, tokens};

@@ -3,12 +3,12 @@
 //! In: a model, a number of sequences and their length. Out: one row with tokens per second of both.
 
 use anyhow::Result;
-use hypereyes_learner::optim::OptimConfig;
-use hypereyes_learner::trainer::{Placement, Trainer};
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::frozen::{self, Wanted};
 use hypereyes_policy::score::Sample;
+use hypereyes_trainer::OptimConfig;
+use hypereyes_trainer::{Placement, Trainer};
 use serde_json::{Map, Value};
 
 use super::{median, seconds, tokens};

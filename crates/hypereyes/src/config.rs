@@ -11,8 +11,6 @@ use hypereyes_domain::SamplingConfig;
 use hypereyes_engines::EngineConfig;
 use hypereyes_environment::EnvConfig;
 use hypereyes_eval::EvalConfig;
-use hypereyes_learner::optim::OptimConfig;
-use hypereyes_learner::sft::SftConfig;
 use hypereyes_objective::Options;
 use hypereyes_policy::config::TinyConfig;
 use hypereyes_policy::device::Device;
@@ -20,6 +18,8 @@ use hypereyes_policy::init::InitConfig;
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_search::SearchConfig;
 use hypereyes_synth::SynthConfig;
+use hypereyes_trainer::OptimConfig;
+use hypereyes_trainer::sft::SftConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::supervise::RestartConfig;

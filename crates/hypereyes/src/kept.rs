@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use hypereyes_chassis::{BadInput, exit};
-use hypereyes_learner::sft::checkpoint::{self, State, Terms};
+use hypereyes_trainer::sft::checkpoint::{self, State, Terms};
 
 use crate::output;
 

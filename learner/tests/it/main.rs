@@ -1,8 +1,7 @@
-//! The learner: intake, ranks, strangers, a long soak.
+//! The learner: intake, strangers, a long soak.
 
 mod cases;
 mod intake;
-mod ranks;
 mod room;
 mod soak;
 mod support;

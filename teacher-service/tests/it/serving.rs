@@ -65,8 +65,8 @@ fn learners_word(folder: &Path, sequences: &[ScoreSequence], pictures: &[Picture
         asked: (0..sequence.mask.len()).filter(|at| sequence.mask[*at]).map(|at| sequence.prompt.len() + at).collect(),
         trunk: 0,
     };
-    let placement = hypereyes_learner::trainer::Placement { device: Device::Cpu, micro_tokens: 4096 };
-    let mut trainer = hypereyes_learner::trainer::Trainer::new(config, weights, Default::default(), placement).expect("fits");
+    let placement = hypereyes_trainer::Placement { device: Device::Cpu, micro_tokens: 4096 };
+    let mut trainer = hypereyes_trainer::Trainer::new(config, weights, Default::default(), placement).expect("fits");
     let mut all = vec![];
     let samples: Vec<Sample> = sequences.iter().map(sample).collect();
     let keep = |_: std::ops::Range<usize>, logprobs: &[Vec<f32>]| {

@@ -26,7 +26,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "hypereyes-run",
         ],
     ),
-    (4, &["hypereyes-engines", "hypereyes-judge", "hypereyes-rollout", "hypereyes-search", "hypereyes-weights"]),
+    (4, &["hypereyes-engines", "hypereyes-judge", "hypereyes-rollout", "hypereyes-search", "hypereyes-trainer", "hypereyes-weights"]),
     (
         5,
         &[

@@ -11,14 +11,14 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::{BadInput, Shutdown};
 use hypereyes_dataset::DataSet;
-use hypereyes_learner::sft::checkpoint::{State, Terms};
-use hypereyes_learner::sft::{self, Cursor, Example};
-use hypereyes_learner::trainer::Trainer;
 use hypereyes_pictures::{Limits, Processor};
 use hypereyes_policy::checkpoint::save::{Saved, keep_apart};
 use hypereyes_policy::checkpoint::{self, HostWeights, Saver, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::init;
+use hypereyes_trainer::Trainer;
+use hypereyes_trainer::sft::checkpoint::{State, Terms};
+use hypereyes_trainer::sft::{self, Cursor, Example};
 use serde::Serialize;
 
 use crate::commands::synth::write_tokenizer;

@@ -14,8 +14,7 @@ pub fn group(lease: &Grant, actor: &str, version: u64) -> TaughtGroup {
 /// A rollout of one token per reward; with `taught` a teacher has answered for the first.
 pub fn rewarded(lease: &Grant, actor: &str, version: u64, rewards: &[f64], taught: bool) -> TaughtGroup {
     let score = |(at, reward): (usize, &f64)| {
-        let (accuracy, route) =
-            if taught && at == 0 { (Accuracy::Wrong, Route::Distill) } else { (Accuracy::Correct, Route::Reinforce) };
+        let (accuracy, route) = if taught && at == 0 { (Accuracy::Wrong, Route::Distill) } else { (Accuracy::Correct, Route::Reinforce) };
         Score { accuracy, bonus: 0.0, branch: BonusBranch::None, reward: *reward, route }
     };
     let answer = || TeacherLogprobs { teacher: TeacherVersion::new("t", 1), logprobs: vec![-0.1], top: vec![] };

@@ -5,21 +5,21 @@
 //! else. Where ranks are sharded, each keeps the optimiser's state of its shard only (ZeRO, stage 2: gradients are scattered).
 
 use hypereyes_collective::{Collective, CollectiveError, Place};
-use hypereyes_policy::Error;
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::HostWeights;
-use hypereyes_policy::frozen::{Said, Wanted};
-use hypereyes_policy::score::{Sample, Target};
+use hypereyes_policy::score::Target;
 
-use super::Update;
+use super::OptimizerBackend;
+use crate::config::OptimConfig;
+use crate::error::TrainError;
 use crate::layout::Layout;
 use crate::lora::Lora;
-use crate::optim::{self, AdamW, OptimConfig};
-use crate::passes::{Passes, Weigh};
-use crate::trainer::{Moments, TrainError};
+use crate::moments::Moments;
+use crate::optim::{self, AdamW};
+use crate::runner::{LossFn, ModelRunner};
 
 pub(super) struct Host {
-    passes: Box<dyn Passes>,
+    runner: Box<dyn ModelRunner>,
     /// Whether each rank keeps a shard of the optimiser's state, or all of it.
     sharded: bool,
     weights: HostWeights,
@@ -32,7 +32,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(
-        passes: Box<dyn Passes>,
+        runner: Box<dyn ModelRunner>,
         weights: HostWeights,
         adapters: Option<(Lora, HostWeights)>,
         optim: &OptimConfig,
@@ -42,17 +42,17 @@ impl Host {
         let layout = Layout::of(adapters.as_ref().map_or(&weights, |(_, adapters)| adapters), optim);
         let shard = if sharded { place.shard(layout.total()) } else { 0..layout.total() };
         let gradients = vec![0.0; layout.total()];
-        Self { passes, sharded, weights, adapters, optimiser: AdamW::new(shard), layout, gradients }
+        Self { runner, sharded, weights, adapters, optimiser: AdamW::new(shard), layout, gradients }
     }
 }
 
-impl Update for Host {
-    fn lanes(&self) -> usize {
-        self.passes.lanes()
+impl OptimizerBackend for Host {
+    fn runner(&self) -> &dyn ModelRunner {
+        &*self.runner
     }
 
-    fn accumulate(&mut self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>) {
-        for gradients in self.passes.wave(batches, temperature, weigh).iter().flatten() {
+    fn accumulate(&mut self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, loss: LossFn<'_>) {
+        for gradients in self.runner.gradients(batches, temperature, loss).iter().flatten() {
             match &self.adapters {
                 None => self.layout.add(gradients, &mut self.gradients),
                 Some((lora, adapters)) => self.layout.add(&lora.project(gradients, adapters), &mut self.gradients),
@@ -60,16 +60,8 @@ impl Update for Host {
         }
     }
 
-    fn logprobs(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64) -> Vec<Vec<f32>> {
-        self.passes.logprobs(batches, temperature)
-    }
-
     fn forget(&mut self) {
         self.gradients.fill(0.0);
-    }
-
-    fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
-        self.passes.say(samples, wanted)
     }
 
     fn step(&mut self, ranks: &mut dyn Collective, number: u64, config: &OptimConfig, lr: f64) -> Result<f64, TrainError> {
@@ -89,7 +81,7 @@ impl Update for Host {
         if let Some((lora, adapters)) = &self.adapters {
             lora.merge(adapters, &mut self.weights);
         }
-        self.passes.load(&self.weights)?;
+        self.runner.load(&self.weights)?;
         Ok(norm)
     }
 

@@ -12,13 +12,15 @@ use hypereyes_domain::{IMAGE_SEARCH, Trajectory};
 use hypereyes_pictures::{Processor, RgbImage};
 use hypereyes_policy::Error;
 use hypereyes_policy::device::Device;
+use hypereyes_policy::score::Sample;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::trainer::{Placement, TrainError, Trainer};
-use hypereyes_policy::score::Sample;
+use crate::error::TrainError;
+use crate::placement::Placement;
+use crate::trainer::Trainer;
 
 /// Settings of the cold start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

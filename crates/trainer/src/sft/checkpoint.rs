@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Cursor;
+use crate::moments::Moments;
 use crate::sealed;
 pub use crate::sealed::CheckpointError;
-use crate::trainer::Moments;
 
 /// Keys that may change when a run goes on: they say how its next steps are taken, not what it is.
 const FREE: [&str; 14] = [

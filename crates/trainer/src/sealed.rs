@@ -13,10 +13,12 @@ use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub(crate) const MANIFEST: &str = "manifest.json";
+/// Name of the manifest.
+pub const MANIFEST: &str = "manifest.json";
 /// The format that is written. Readers take this one and every earlier one; 1 is what has no number.
 const FORMAT: u32 = 2;
-pub(crate) const FILES: [&str; 3] = ["weights.safetensors", "adam_first.safetensors", "adam_second.safetensors"];
+/// Names of the files of tensors: weights, first moments, second moments.
+pub const FILES: [&str; 3] = ["weights.safetensors", "adam_first.safetensors", "adam_second.safetensors"];
 
 /// A checkpoint cannot be written or used.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +52,7 @@ pub enum CheckpointError {
 }
 
 /// What a checkpoint says of itself. Numbers in it are whole, so that what is read is written the same again.
-pub(crate) trait Manifest: Serialize + DeserializeOwned {
+pub trait Manifest: Serialize + DeserializeOwned {
     /// The folder with the files.
     fn folder(&self) -> &str;
     /// BLAKE3 of each file, hex.
@@ -92,7 +94,7 @@ fn remedy(dir: &Path, damaged: Option<&str>) -> String {
 }
 
 /// Names of the checkpoints' folders, oldest first.
-pub(crate) fn folders(dir: &Path) -> Vec<String> {
+pub fn folders(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut names: Vec<String> =
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| is_ours(name)).collect();
@@ -106,7 +108,10 @@ fn is_ours(name: &str) -> bool {
 
 /// Writes a checkpoint of a step under `dir`, then removes all but the newest `keep` (at least one). `manifest` is given the name
 /// of its folder and the files' digests.
-pub(crate) fn save<M: Manifest>(
+///
+/// # Errors
+/// [`CheckpointError`]; the one before is then still in force.
+pub fn save<M: Manifest>(
     dir: &Path,
     step: u64,
     tensors: [&HostWeights; 3],
@@ -145,7 +150,10 @@ pub(crate) fn save<M: Manifest>(
 }
 
 /// Reads the newest checkpoint under `dir`; `None` when there is none.
-pub(crate) fn load<M: Manifest>(dir: &Path) -> Result<Option<(M, [HostWeights; 3])>, CheckpointError> {
+///
+/// # Errors
+/// [`CheckpointError`] that says what to do.
+pub fn load<M: Manifest>(dir: &Path) -> Result<Option<(M, [HostWeights; 3])>, CheckpointError> {
     let path = dir.join(MANIFEST);
     let damaged = |path: &Path, folder: Option<&str>, reason: String| CheckpointError::Damaged {
         path: path.display().to_string(),

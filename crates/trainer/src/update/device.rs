@@ -14,18 +14,24 @@ use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::{Device, OnDevice};
 use hypereyes_policy::faults;
-use hypereyes_policy::frozen::{Said, Wanted};
 use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::ops::{self, Kernels};
-use hypereyes_policy::score::{Sample, Target};
+use hypereyes_policy::score::Target;
 
-use super::Update;
+use super::OptimizerBackend;
+use crate::config::OptimConfig;
+use crate::error::TrainError;
 use crate::layout::{Entry, Layout};
-use crate::optim::{self, OptimConfig};
-use crate::passes::{Passes, Placed, Weigh};
-use crate::trainer::{Moments, TrainError};
+use crate::moments::Moments;
+use crate::optim;
+use crate::runner::{LossFn, ModelRunner, Placed};
 
-pub(super) fn place(config: &ModelConfig, weights: HostWeights, optim: &OptimConfig, device: Device) -> Result<Box<dyn Update>, Error> {
+pub(super) fn place(
+    config: &ModelConfig,
+    weights: HostWeights,
+    optim: &OptimConfig,
+    device: Device,
+) -> Result<Box<dyn OptimizerBackend>, Error> {
     device.admits(config)?;
     device.run(Place { config, weights, optim })?
 }
@@ -37,7 +43,7 @@ struct Place<'a> {
 }
 
 impl OnDevice for Place<'_> {
-    type Output = Result<Box<dyn Update>, Error>;
+    type Output = Result<Box<dyn OptimizerBackend>, Error>;
 
     fn run<B: Kernels>(self, device: B::Device) -> Self::Output {
         Ok(Box::new(Resident::<B>::new(self.config, self.weights, self.optim, device)?))
@@ -55,7 +61,7 @@ struct Slot<B: Kernels> {
 }
 
 struct Resident<B: Kernels> {
-    passes: Placed<B>,
+    runner: Placed<B>,
     slots: BTreeMap<String, Slot<B>>,
     device: B::Device,
     steps: u64,
@@ -67,7 +73,7 @@ struct Resident<B: Kernels> {
 
 impl<B: Kernels> Resident<B> {
     fn new(config: &ModelConfig, mut weights: HostWeights, optim: &OptimConfig, device: B::Device) -> Result<Self, Error> {
-        let passes = Placed::new(config, &weights, Lanes::of_this_pool(1)?, device.clone())?;
+        let runner = Placed::new(config, &weights, Lanes::of_this_pool(1)?, device.clone())?;
         let slot = |entry: &Entry| Slot {
             master: row(&weights[&entry.name].values, &device),
             first: zeros(entry, &device),
@@ -78,7 +84,7 @@ impl<B: Kernels> Resident<B> {
         let layout = Layout::of(&weights, optim);
         let slots: BTreeMap<String, Slot<B>> = layout.entries.iter().map(|entry| (entry.name.clone(), slot(entry))).collect();
         weights.retain(|name, _| !slots.contains_key(name));
-        Ok(Self { passes, slots, device, steps: 0, frozen: weights, read: OnceLock::new() })
+        Ok(Self { runner, slots, device, steps: 0, frozen: weights, read: OnceLock::new() })
     }
 
     /// The norm of all gradients together: squares are added up in parts on the device, the parts on the host.
@@ -96,16 +102,16 @@ impl<B: Kernels> Resident<B> {
     }
 }
 
-impl<B: Kernels> Update for Resident<B> {
-    fn lanes(&self) -> usize {
-        1
+impl<B: Kernels> OptimizerBackend for Resident<B> {
+    fn runner(&self) -> &dyn ModelRunner {
+        &self.runner
     }
 
-    fn accumulate(&mut self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>) {
-        let Self { passes, slots, .. } = self;
+    fn accumulate(&mut self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, loss: LossFn<'_>) {
+        let Self { runner, slots, .. } = self;
         for (number, batch) in batches.into_iter().enumerate() {
-            let Some((logprobs, values)) = passes.forward(0, batch, temperature) else { continue };
-            passes.backward(0, logprobs, weigh(number, &values), &mut |name, gradient| {
+            let Some((logprobs, values)) = runner.forward(0, batch, temperature) else { continue };
+            runner.backward(0, logprobs, loss(number, &values), &mut |name, gradient| {
                 let Some(slot) = slots.get_mut(&name) else { return };
                 // One alone stays as it is; sums are in f32.
                 slot.gradient = Some(match slot.gradient.take() {
@@ -116,16 +122,8 @@ impl<B: Kernels> Update for Resident<B> {
         }
     }
 
-    fn logprobs(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64) -> Vec<Vec<f32>> {
-        self.passes.logprobs(batches, temperature)
-    }
-
     fn forget(&mut self) {
         self.slots.values_mut().for_each(|slot| slot.gradient = None);
-    }
-
-    fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
-        self.passes.say(samples, wanted)
     }
 
     fn step(&mut self, _: &mut dyn Collective, _: u64, config: &OptimConfig, lr: f64) -> Result<f64, TrainError> {
@@ -146,7 +144,7 @@ impl<B: Kernels> Update for Resident<B> {
             rounded.insert(name.clone(), weight);
             self.slots.insert(name, Slot { entry, master, first, second, gradient: None });
         }
-        self.passes.replace(rounded);
+        self.runner.replace(rounded);
         // Errors are told to the thread that asked, and the next step may be on another.
         faults::settle::<B>(&self.device)?;
         self.read = OnceLock::new();
@@ -197,16 +195,17 @@ fn values<B: Kernels>(row: Tensor<B, 1>) -> Vec<f32> {
 mod tests {
     use hypereyes_collective::Tcp;
     use hypereyes_policy::config::TinyConfig;
+    use hypereyes_policy::score::Sample;
     use hypereyes_policy::{init, score};
 
     use super::*;
-    use crate::optim::ParameterGroup;
-    use crate::trainer::Placement;
+    use crate::config::ParameterGroup;
+    use crate::placement::Placement;
 
     const LR: f64 = 3e-3;
 
     /// Steps with one batch each, of three sequences; the second step passes over it twice.
-    fn steps(update: &mut dyn Update, config: &ModelConfig, optim: &OptimConfig, numbers: std::ops::Range<u64>) -> Vec<f64> {
+    fn steps(update: &mut dyn OptimizerBackend, config: &ModelConfig, optim: &OptimConfig, numbers: std::ops::Range<u64>) -> Vec<f64> {
         let sample = |seed: u32| Sample {
             tokens: (0..20 + seed).map(|at| (at * 7 + seed) % 60).collect(),
             asked: (1..20).collect(),
@@ -239,6 +238,17 @@ mod tests {
         for (norm, wanted) in norms.iter().zip(steps(&mut *host, &config, &optim, 0..4)) {
             assert!((norm - wanted).abs() < 1e-4 * wanted, "{norm} for {wanted}");
         }
+        let sample = Sample { tokens: (0..20).collect(), asked: (1..20).collect(), ..Sample::default() };
+        let batch = || vec![score::lay_out(&config, std::slice::from_ref(&sample)).unwrap()];
+        let said = through.runner().logprobs(batch(), 0.8).remove(0);
+        for (value, wanted) in said.iter().zip(host.runner().logprobs(batch(), 0.8).remove(0)) {
+            assert!((value - wanted).abs() < 1e-3, "{value} for {wanted}");
+        }
+        // What is said without a tape is what a pass with one shows.
+        through.accumulate(batch(), 0.8, &mut |_, logprobs| {
+            assert!(logprobs.iter().zip(&said).all(|(taped, plain)| (taped - plain).abs() < 1e-6));
+            vec![0.0; logprobs.len()]
+        });
         let mut moved = 0.0f32;
         for (name, tensor) in through.weights() {
             for ((value, wanted), before) in tensor.values.iter().zip(&host.weights()[name].values).zip(&weights[name].values) {

@@ -3,7 +3,8 @@
 //! In: samples and, per micro-batch, the derivative of the loss to every trained token's log-prob (so that every
 //! objective is a function of log-probs and none is written in tensors). Out: new weights and what was measured.
 //!
-//! Micro-batches run at once, one per lane of cores. Where gradients are summed and weights updated is [`Update`]'s business.
+//! Micro-batches run at once, one per lane of cores. Where gradients are summed and weights updated is the [`OptimizerBackend`]'s business; what the
+//! model says without being trained is its [`ModelRunner`]'s.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,55 +13,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hypereyes_collective::{Collective, CollectiveError, Place, Tcp};
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::device::Device;
-use hypereyes_policy::frozen::{Said, Wanted};
 use hypereyes_policy::score::{self, Sample};
 
-use crate::optim::OptimConfig;
-use crate::update::{self, Update};
+use crate::config::OptimConfig;
+use crate::error::TrainError;
+use crate::moments::Moments;
+use crate::placement::Placement;
+use crate::runner::ModelRunner;
+use crate::update::{self, OptimizerBackend};
 
 /// Derivative of the loss to the log-prob of each trained token, per sample.
 pub type Coefficients = Vec<Vec<f32>>;
-
-/// Where and how a model is passed through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// Where.
-    pub device: Device,
-    /// Tokens of the micro-batches that run at once (at least one sample each).
-    pub micro_tokens: usize,
-}
-
-/// What can stop training.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The model, a sample or the settings.
-    #[error(transparent)]
-    Model(#[from] hypereyes_policy::Error),
-    /// Another rank.
-    #[error(transparent)]
-    Ranks(#[from] CollectiveError),
-    /// It was told to stop in the middle of a batch; weights and moments are those before it.
-    #[error("the step was broken off")]
-    BrokenOff,
-}
-
-/// Moments of all trainable parameters, by name.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Moments {
-    /// Steps taken.
-    pub steps: u64,
-    /// First moments.
-    pub first: HostWeights,
-    /// Second moments.
-    pub second: HostWeights,
-}
 
 /// Model, master weights and optimiser.
 pub struct Trainer {
     config: ModelConfig,
     ranks: Box<dyn Collective>,
-    update: Box<dyn Update>,
+    backend: Box<dyn OptimizerBackend>,
     optim: OptimConfig,
     micro_tokens: usize,
     /// Optimiser steps that were tried; names the calls that ranks make together.
@@ -97,8 +66,17 @@ impl Trainer {
         optim: OptimConfig,
         placement: Placement,
     ) -> Result<Self, hypereyes_policy::Error> {
-        let update = update::place(&config, weights, &optim, placement, &*ranks, sharded)?;
-        Ok(Self { config, ranks, update, optim, micro_tokens: placement.micro_tokens, tried: 0, stop: Arc::default(), interruptible: true })
+        let backend = update::place(&config, weights, &optim, placement, &*ranks, sharded)?;
+        Ok(Self {
+            config,
+            ranks,
+            backend,
+            optim,
+            micro_tokens: placement.micro_tokens,
+            tried: 0,
+            stop: Arc::default(),
+            interruptible: true,
+        })
     }
 
     /// Set, it breaks off the batch under way at the next micro-batch ([`TrainError::BrokenOff`]). Only for a rank that is alone: the
@@ -119,12 +97,17 @@ impl Trainer {
 
     /// What a checkpoint keeps: the master weights; with adapters, the matrices as they were and the adapters beside them.
     pub fn state(&self) -> HostWeights {
-        self.update.state()
+        self.backend.state()
     }
 
     /// The master weights.
     pub fn weights(&self) -> &HostWeights {
-        self.update.weights()
+        self.backend.weights()
+    }
+
+    /// The model on its device, to be asked: nothing is trained by it.
+    pub fn runner(&self) -> &dyn ModelRunner {
+        self.backend.runner()
     }
 
     /// The model's shape.
@@ -145,7 +128,7 @@ impl Trainer {
     /// Goes on with moments from a checkpoint; every rank takes its part of them.
     pub fn resume(&mut self, moments: &Moments) {
         self.tried = moments.steps;
-        self.update.resume(moments);
+        self.backend.resume(moments);
     }
 
     /// All moments, from all ranks; every rank must call it.
@@ -153,7 +136,7 @@ impl Trainer {
     /// # Errors
     /// [`CollectiveError`] when a rank is missing.
     pub fn moments(&mut self) -> Result<Moments, CollectiveError> {
-        self.update.moments(&mut *self.ranks, self.tried)
+        self.backend.moments(&mut *self.ranks, self.tried)
     }
 
     /// Passes over this rank's samples and adds up gradients. `objective(run, log-probs)` is called per micro-batch with the
@@ -167,16 +150,16 @@ impl Trainer {
         temperature: f64,
         mut objective: impl FnMut(Range<usize>, &[Vec<f32>]) -> Coefficients,
     ) -> Result<(), TrainError> {
-        let lanes = self.update.lanes();
+        let lanes = self.runner().lanes();
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
         for wave in score::even_runs(&lengths, self.micro_tokens / lanes, lanes).chunks(lanes) {
             if self.is_to_break_off() {
-                self.update.forget();
+                self.backend.forget();
                 return Err(TrainError::BrokenOff);
             }
             let laid = wave.iter().map(|run| score::lay_out(&self.config, &samples[run.clone()])).collect::<Result<Vec<_>, _>>();
-            let laid = laid.inspect_err(|_| self.update.forget())?;
-            self.update.accumulate(laid, temperature, &mut |number, values| {
+            let laid = laid.inspect_err(|_| self.backend.forget())?;
+            self.backend.accumulate(laid, temperature, &mut |number, values| {
                 let run = wave[number].clone();
                 objective(run.clone(), &score::per_sample(&samples[run], values)).concat()
             });
@@ -190,7 +173,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Model`] when a sample does not fit the model, [`TrainError::BrokenOff`].
     pub fn logprobs(&self, samples: &[Sample], temperature: f64) -> Result<Vec<Vec<f32>>, TrainError> {
-        let lanes = self.update.lanes();
+        let lanes = self.runner().lanes();
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
         let mut logprobs = vec![];
         for wave in score::even_runs(&lengths, self.micro_tokens / lanes, lanes).chunks(lanes) {
@@ -198,18 +181,10 @@ impl Trainer {
                 return Err(TrainError::BrokenOff);
             }
             let laid = wave.iter().map(|run| score::lay_out(&self.config, &samples[run.clone()])).collect::<Result<Vec<_>, _>>()?;
-            let values = self.update.logprobs(laid, temperature);
+            let values = self.runner().logprobs(laid, temperature);
             logprobs.extend(wave.iter().zip(values).flat_map(|(run, values)| score::per_sample(&samples[run.clone()], &values)));
         }
         Ok(logprobs)
-    }
-
-    /// What the policy says of the samples' asked tokens as it is now; nothing is trained.
-    ///
-    /// # Errors
-    /// [`hypereyes_policy::Error`] when a sample does not fit the model.
-    pub fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, hypereyes_policy::Error> {
-        self.update.say(samples, wanted)
     }
 
     /// Updates the weights with what all ranks accumulated; every rank must call it. Returns the gradient norm before
@@ -219,6 +194,6 @@ impl Trainer {
     /// [`TrainError`] when the model or a rank fails; the trainer is then of no further use.
     pub fn step(&mut self, lr: f64) -> Result<f64, TrainError> {
         self.tried += 1;
-        self.update.step(&mut *self.ranks, self.tried, &self.optim, lr)
+        self.backend.step(&mut *self.ranks, self.tried, &self.optim, lr)
     }
 }

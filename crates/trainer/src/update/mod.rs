@@ -12,33 +12,25 @@ use hypereyes_policy::Error;
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::frozen::{Said, Wanted};
-use hypereyes_policy::score::{Sample, Target};
+use hypereyes_policy::score::Target;
 
+use crate::config::OptimConfig;
+use crate::error::TrainError;
 use crate::lora::Lora;
-use crate::optim::OptimConfig;
-use crate::passes::Weigh;
-use crate::trainer::{Moments, Placement, TrainError};
+use crate::moments::Moments;
+use crate::placement::Placement;
+use crate::runner::{self, LossFn, ModelRunner};
 
 /// A model with its master weights, moments and summed gradients.
-pub trait Update: Send {
-    /// Batches that run at once.
-    fn lanes(&self) -> usize;
+pub trait OptimizerBackend: Send {
+    /// The model, as it is passed through.
+    fn runner(&self) -> &dyn ModelRunner;
 
-    /// Passes at most [`Update::lanes`] batches through the model and back, and adds their gradients up in order.
-    fn accumulate(&mut self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>);
-
-    /// Log-probs of the batches' targets, of at most [`Update::lanes`] batches, without a tape.
-    fn logprobs(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64) -> Vec<Vec<f32>>;
+    /// Passes a wave of micro-batches through the model and back, and adds their gradients up in order.
+    fn accumulate(&mut self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, loss: LossFn<'_>);
 
     /// Forgets what was added up since the last step.
     fn forget(&mut self);
-
-    /// What the model says of the samples' asked tokens, without a tape.
-    ///
-    /// # Errors
-    /// [`Error::Input`] when a sample does not fit the model.
-    fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error>;
 
     /// One update with what all ranks accumulated; `number` names the calls that they make together. Returns the gradient norm
     /// before clipping (not finite: no update).
@@ -79,7 +71,7 @@ pub fn place(
     placement: Placement,
     ranks: &dyn Collective,
     sharded: bool,
-) -> Result<Box<dyn Update>, Error> {
+) -> Result<Box<dyn OptimizerBackend>, Error> {
     let bad = |reason| Error::Input(format!("optim: {reason}"));
     optim.check(&weights).map_err(bad)?;
     let adapters = Lora::split(&mut weights, &optim.lora).map_err(bad)?;
@@ -87,6 +79,6 @@ pub fn place(
         return device::place(config, weights, optim, placement.device);
     }
     let most_lanes = placement.micro_tokens / LANE_TOKENS;
-    let passes = crate::passes::place(config, &weights, placement.device, most_lanes)?;
-    Ok(Box::new(host::Host::new(passes, weights, adapters, optim, ranks.place(), sharded)))
+    let runner = runner::place(config, &weights, placement.device, most_lanes)?;
+    Ok(Box::new(host::Host::new(runner, weights, adapters, optim, ranks.place(), sharded)))
 }

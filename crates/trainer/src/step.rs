@@ -7,28 +7,23 @@
 //! several the ratio moves, and clipping bounds how far. The distance to the policy that sampled is corrected by truncated
 //! importance weights.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Instant;
 
 use hypereyes_collective::Place;
-use hypereyes_domain::{Accuracy, PictureId, PolicyVersion, Route, TaughtGroup, TeacherLogprobs};
-use hypereyes_objective::{self as objective, Credit, Options, Sequence, Totals};
-use hypereyes_pictures::Patches;
+use hypereyes_domain::{PolicyVersion, TaughtGroup};
+use hypereyes_objective::{self as objective, Options, Sequence, Totals};
 use hypereyes_policy::Error;
-use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::frozen::Wanted;
 use hypereyes_policy::score::{self, Sample};
 use hypereyes_run::Step;
-use hypereyes_scoring::cas;
 use serde::{Deserialize, Serialize};
 
+use crate::error::TrainError;
+use crate::measured::describe;
+use crate::prepared::{Pictures, Prepared, lay_out};
 use crate::taught::Sums;
-use crate::trainer::{TrainError, Trainer};
-
-/// Pictures of a batch as patches.
-pub type Pictures = HashMap<PictureId, Arc<Patches>>;
+use crate::trainer::Trainer;
 
 /// How batches are trained.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -200,7 +195,7 @@ fn compare(
     let named = own.filter_map(|at| Some((&samples[at], prepared[at].lesson?)));
     for (sample, teacher) in named.filter(|(_, teacher)| !teacher.top.is_empty()).take(COMPARED) {
         let tokens = sample.asked.len();
-        let said = trainer.say(std::slice::from_ref(sample), Wanted { temperature: 1.0, top: teacher.top.len() / tokens.max(1) })?;
+        let said = trainer.runner().score(std::slice::from_ref(sample), Wanted { temperature: 1.0, top: teacher.top.len() / tokens.max(1) })?;
         let policy: Vec<u32> = said.iter().flat_map(|said| said.top.iter().map(|(id, _)| *id)).collect();
         sums.compare(teacher, &policy, tokens);
     }
@@ -225,112 +220,4 @@ fn part_of(samples: &[Sample], whole: &Range<usize>, place: Place) -> Range<usiz
 
 fn wide(logprobs: &[f32]) -> Vec<f64> {
     logprobs.iter().map(|value| f64::from(*value)).collect()
-}
-
-/// Whether the model can read a group.
-///
-/// # Errors
-/// [`Error::Input`] that says which token or picture it cannot.
-pub fn check(config: &ModelConfig, group: &TaughtGroup, pictures: &Pictures) -> Result<(), Error> {
-    let (samples, _) = lay_out(std::slice::from_ref(group), pictures)?;
-    let too_early = samples.iter().find(|sample| sample.asked.first() == Some(&0));
-    if too_early.is_some() {
-        return Err(Error::Input(format!("group {}: the first token of all has no log-prob", group.scored.group.id)));
-    }
-    score::lay_out(config, &samples).map(|_| ())
-}
-
-/// What the objective needs of a rollout and is known before any pass. Its lists have a value per sampled token.
-struct Prepared<'a> {
-    /// Number of its group in the batch.
-    group: u64,
-    /// `None` where there is no verdict: it trains nothing.
-    reward: Option<f64>,
-    /// Log-probs that the sampler recorded.
-    sampled: Vec<f64>,
-    /// Log-probs of the teacher, and the answer that they are from.
-    teacher: Option<Vec<f64>>,
-    lesson: Option<&'a TeacherLogprobs>,
-    /// Whether the teacher is to shape it.
-    distill: bool,
-}
-
-impl Prepared<'_> {
-    fn trained_tokens(&self) -> usize {
-        if self.reward.is_some() { self.sampled.len() } else { 0 }
-    }
-
-    /// With what a pass has found, and its advantage within its group.
-    fn evaluated(&self, advantage: f64, new: Vec<f64>, old: Vec<f64>) -> Sequence {
-        Sequence {
-            group: self.group,
-            credit: Credit::Advantage(advantage),
-            valid: self.reward.is_some(),
-            mask: vec![true; self.sampled.len()],
-            new,
-            old,
-            rollout: self.sampled.clone(),
-            teacher: self.teacher.clone(),
-            distill: self.distill,
-        }
-    }
-}
-
-/// Token sequences for the trainer and, beside them, what the objective needs; only sampled tokens are listed.
-fn lay_out<'a>(groups: &'a [TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, Vec<Prepared<'a>>), Error> {
-    let (mut samples, mut prepared) = (vec![], vec![]);
-    for (number, group) in groups.iter().enumerate() {
-        let scored = &group.scored;
-        for ((rollout, score), teacher) in scored.group.rollouts.iter().zip(&scored.scores).zip(&group.teacher) {
-            let start = rollout.prompt.len();
-            let at: Vec<usize> = rollout.mask.iter().enumerate().filter(|(_, sampled)| **sampled).map(|(at, _)| at).collect();
-            let pick = |list: &[f32]| -> Vec<f64> { at.iter().map(|at| f64::from(list[*at])).collect() };
-            let seen = rollout.pictures.iter().map(|id| pictures.get(id).cloned().ok_or(id)).collect::<Result<Vec<_>, _>>();
-            samples.push(Sample {
-                tokens: rollout.prompt.iter().chain(&rollout.response).copied().collect(),
-                pictures: seen.map_err(|id| Error::Input(format!("group {}: picture {id} is not here", scored.group.id)))?,
-                asked: at.iter().map(|at| start + at).collect(),
-                trunk: 0,
-            });
-            prepared.push(Prepared {
-                group: number as u64,
-                reward: (score.route != Route::Skip).then_some(score.reward),
-                sampled: pick(&rollout.logprobs),
-                teacher: teacher.as_ref().map(|teacher| pick(&teacher.logprobs)),
-                lesson: teacher.as_ref(),
-                distill: score.route == Route::Distill,
-            });
-        }
-    }
-    Ok((samples, prepared))
-}
-
-/// What a batch looks like before any training.
-fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Step {
-    let rollouts: Vec<_> = groups.iter().flat_map(|group| group.scored.group.rollouts.iter().zip(&group.scored.scores)).collect();
-    let n = rollouts.len().max(1) as f64;
-    let mean = |of: &dyn Fn(&(&hypereyes_domain::Trajectory, &hypereyes_domain::Score)) -> f64| rollouts.iter().map(of).sum::<f64>() / n;
-    let judged: Vec<_> = rollouts.iter().filter(|(_, score)| score.route != Route::Skip).collect();
-    let of_judged = |value: f64| (!judged.is_empty()).then(|| value / judged.len() as f64);
-    let right = judged.iter().filter(|(_, score)| score.accuracy == Accuracy::Correct).count();
-    let references: Vec<_> = groups.iter().filter_map(|group| group.scored.reference).collect();
-    let of_references = |sum: u64| (!references.is_empty()).then(|| sum as f64 / references.len() as f64);
-    let lag: Vec<u64> = rollouts.iter().filter_map(|(rollout, _)| rollout.oldest_version()).map(|old| version.staleness_of(old)).collect();
-    let accuracy = of_judged(right as f64);
-    let (rounds, kilotokens) =
-        (mean(&|(rollout, _)| f64::from(rollout.course.round_count())), mean(&|(rollout, _)| rollout.tokens() as f64) / 1000.0);
-    Step {
-        reward: of_judged(judged.iter().map(|(_, score)| score.reward).sum()),
-        accuracy,
-        rounds: Some(rounds),
-        searches: Some(mean(&|(rollout, _)| f64::from(rollout.course.searches()))),
-        kilotokens: Some(kilotokens),
-        cas: accuracy.map(|accuracy| cas(accuracy, kilotokens, rounds)),
-        reference_rounds: of_references(references.iter().map(|reference| u64::from(reference.rounds)).sum()),
-        reference_searches: of_references(references.iter().map(|reference| u64::from(reference.searches)).sum()),
-        staleness: Some(lag.iter().map(|lag| *lag as f64).sum::<f64>() / lag.len().max(1) as f64),
-        staleness_max: Some(lag.iter().copied().max().unwrap_or(0)),
-        tokens: Some(rollouts.iter().map(|(rollout, _)| rollout.tokens() as u64).sum()),
-        ..Step::default()
-    }
 }

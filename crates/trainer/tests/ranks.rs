@@ -13,10 +13,6 @@ use hypereyes_domain::{
     Accuracy, BonusBranch, Course, Ending, GroupId, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup,
     TeacherLogprobs, TeacherVersion, Trajectory,
 };
-use hypereyes_learner::lora::LoraConfig;
-use hypereyes_learner::optim::{OptimConfig, ParameterGroup};
-use hypereyes_learner::step::{self, Pictures, StepOptions};
-use hypereyes_learner::trainer::{Placement, Trainer};
 use hypereyes_objective::Options;
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::TinyConfig;
@@ -25,6 +21,7 @@ use hypereyes_policy::frozen::Wanted;
 use hypereyes_policy::init;
 use hypereyes_policy::score::Sample;
 use hypereyes_run::Step;
+use hypereyes_trainer::{LoraConfig, OptimConfig, ParameterGroup, Pictures, Placement, StepOptions, Trainer, step};
 
 const STEPS: u64 = 20;
 const VOCAB: u32 = 60;
@@ -144,7 +141,7 @@ fn start_with(folder: &Path, world: usize, sharded: bool, timeout: u64, delay: u
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let spawn = |rank: usize| {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "ranks::rank"])
+            .args(["--exact", "rank"])
             .envs([("RANK", rank.to_string()), ("WORLD", world.to_string()), ("HUB", port.to_string())])
             .envs([("TIMEOUT", timeout.to_string()), ("DELAY", delay.to_string()), ("SHARDED", u8::from(sharded).to_string())])
             .env("UPDATES", updates.to_string())
@@ -296,7 +293,7 @@ fn on_policy(options: &StepOptions, optim: OptimConfig, lr: f64, count: u64) -> 
         let at: Vec<usize> = (0..rollout.mask.len()).filter(|at| rollout.mask[*at]).collect();
         let tokens = rollout.prompt.iter().chain(&rollout.response).copied().collect();
         let sample = Sample { tokens, asked: at.iter().map(|at| start + at).collect(), ..Sample::default() };
-        let said = trainer.say(&[sample], Wanted::PLAIN).unwrap().remove(0).logprobs;
+        let said = trainer.runner().score(&[sample], Wanted::PLAIN).unwrap().remove(0).logprobs;
         at.iter().zip(said).for_each(|(at, logprob)| rollout.logprobs[*at] = logprob);
     }
     let step = |number| step::train(&mut trainer, &groups, &Pictures::new(), options, lr, PolicyVersion(number)).unwrap();

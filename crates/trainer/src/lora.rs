@@ -5,59 +5,13 @@
 //! model itself never hears of adapters: it is given the sums, and so are the actors. What is saved is optimiser state; a pass
 //! costs what it costs without.
 
-use hypereyes_chassis::Findings;
 use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::optim::Gradients;
-
-/// Which matrices get adapters, and how large.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LoraConfig {
-    /// Rank of an adapter; 0 trains the matrices themselves. Default 0.
-    pub rank: usize,
-    /// Scale: the product counts `alpha / rank` times. Default 16.
-    pub alpha: f64,
-    /// Last parts of the names of the matrices that get one. Default all linear maps of attention and MLPs.
-    pub targets: Vec<String>,
-}
-
-impl Default for LoraConfig {
-    fn default() -> Self {
-        let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).to_vec();
-        Self { rank: 0, alpha: 16.0, targets }
-    }
-}
-
-/// Ranks above this are no low ones.
-const MOST_RANK: usize = 1 << 16;
-
-impl LoraConfig {
-    /// What is wrong with the settings, whatever the model.
-    pub fn findings(&self) -> Findings {
-        let mut found = Findings::default();
-        found.within("rank", self.rank, 0..=MOST_RANK);
-        if !(self.alpha > 0.0 && (self.alpha as f32).is_finite()) {
-            found.refuse("alpha", format!("is {}: give more than 0", self.alpha));
-        }
-        found
-    }
-
-    /// Why a model whose tensors have these names and numbers of dimensions can have no such adapters.
-    pub fn misfit<'a>(&self, mut tensors: impl Iterator<Item = (&'a str, usize)>) -> Option<String> {
-        let fits = self.rank == 0 || tensors.any(|(name, dimensions)| dimensions == 2 && self.wants(name));
-        (!fits).then(|| format!("is {:?}: no matrix is called any of them", self.targets))
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        let last = stem(name).rsplit('.').next();
-        self.targets.iter().any(|target| last == Some(target.as_str()))
-    }
-}
+use crate::config::{LoraConfig, stem};
+use crate::layout::Gradients;
 
 const A: &str = ".lora_A.weight";
 const B: &str = ".lora_B.weight";
@@ -68,10 +22,6 @@ pub struct Lora {
     base: HostWeights,
     rank: usize,
     scale: f32,
-}
-
-fn stem(name: &str) -> &str {
-    name.strip_suffix(".weight").unwrap_or(name)
 }
 
 impl Lora {

@@ -3,11 +3,15 @@
 //! In: weights by name, and which of them are frozen or treated apart. Out: one flat row of values, and which piece of which
 //! parameter lies where. Parameters are in the order of their names, so that every rank and every start agrees.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hypereyes_policy::checkpoint::{HostTensor, HostWeights};
 
-use crate::optim::{Gradients, OptimConfig};
+use crate::config::OptimConfig;
+
+/// Gradients by parameter name, row-major like the parameter.
+pub type Gradients = BTreeMap<String, Vec<f32>>;
 
 /// One trainable parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,7 +129,7 @@ fn decays(name: &str, tensor: &HostTensor) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optim::ParameterGroup;
+    use crate::config::ParameterGroup;
 
     fn weights() -> HostWeights {
         let tensor = |shape: &[usize], from: usize| HostTensor {

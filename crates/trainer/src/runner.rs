@@ -21,28 +21,28 @@ use hypereyes_policy::models::{Model, Vlm};
 use hypereyes_policy::ops::Kernels;
 use hypereyes_policy::score::{self, Sample, Target};
 
-use crate::optim::Gradients;
+use crate::layout::Gradients;
 
-/// Answers the log-probs of batch number `n` of a wave with a coefficient for each.
-pub type Weigh<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Vec<f32>;
+/// The loss as the runner sees it: given the log-probs of micro-batch number `n` of a wave, the derivative to each.
+pub type LossFn<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Vec<f32>;
 
 /// A model that can be passed through with gradients, on whichever device.
-pub trait Passes: Send {
-    /// Batches that run at once.
+pub trait ModelRunner: Send {
+    /// Micro-batches that run at once.
     fn lanes(&self) -> usize;
 
-    /// Passes at most [`Passes::lanes`] batches through the model and back: the gradients of `sum(coefficient * log-prob)`,
-    /// one set per batch in order; `None` where nothing is asked or every coefficient is 0.
-    fn wave(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>) -> Vec<Option<Gradients>>;
+    /// Passes a wave of micro-batches, at most [`ModelRunner::lanes`] of them, through the model and back: the gradients of
+    /// `sum(coefficient * log-prob)`, one set per micro-batch in order; `None` where nothing is asked or every coefficient is 0.
+    fn gradients(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, loss: LossFn<'_>) -> Vec<Option<Gradients>>;
 
-    /// Log-probs of the targets of at most [`Passes::lanes`] batches, as a wave shows them, without a tape.
+    /// Log-probs of the targets of at most [`ModelRunner::lanes`] micro-batches, as [`ModelRunner::gradients`] shows them, without a tape.
     fn logprobs(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64) -> Vec<Vec<f32>>;
 
     /// What the model says of the samples' asked tokens, without a tape.
     ///
     /// # Errors
     /// [`Error::Input`] when a sample does not fit the model.
-    fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error>;
+    fn score(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error>;
 
     /// Puts other weights in.
     ///
@@ -55,7 +55,7 @@ pub trait Passes: Send {
 ///
 /// # Errors
 /// [`Error`] when the weights do not fit the shape, there is no such device, or it does not admit the model.
-pub fn place(config: &ModelConfig, weights: &HostWeights, device: Device, most_lanes: usize) -> Result<Box<dyn Passes>, Error> {
+pub fn place(config: &ModelConfig, weights: &HostWeights, device: Device, most_lanes: usize) -> Result<Box<dyn ModelRunner>, Error> {
     device.admits(config)?;
     let lanes = Lanes::of_this_pool(if device.has_lanes() { most_lanes } else { 1 })?;
     device.run(Place { config: config.clone(), weights, lanes })?
@@ -68,7 +68,7 @@ struct Place<'a> {
 }
 
 impl OnDevice for Place<'_> {
-    type Output = Result<Box<dyn Passes>, Error>;
+    type Output = Result<Box<dyn ModelRunner>, Error>;
 
     fn run<B: Kernels>(self, device: B::Device) -> Self::Output {
         Ok(Box::new(Placed::<B>::new(&self.config, self.weights, self.lanes, device)?))
@@ -84,16 +84,16 @@ pub(crate) struct Placed<B: Kernels> {
     device: B::Device,
 }
 
-impl<B: Kernels> Passes for Placed<B> {
+impl<B: Kernels> ModelRunner for Placed<B> {
     fn lanes(&self) -> usize {
         self.lanes.count()
     }
 
-    fn wave(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, weigh: Weigh<'_>) -> Vec<Option<Gradients>> {
+    fn gradients(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, loss: LossFn<'_>) -> Vec<Option<Gradients>> {
         let passed = self.lanes.map(batches, |lane, batch| self.forward(lane, batch, temperature));
         let weighted = passed.into_iter().enumerate().map(|(number, passed)| {
             let (logprobs, values) = passed?;
-            Some((logprobs, weigh(number, &values)))
+            Some((logprobs, loss(number, &values)))
         });
         self.lanes.map(weighted.collect(), |lane, weighted| {
             let (logprobs, coefficients) = weighted?;
@@ -116,7 +116,7 @@ impl<B: Kernels> Passes for Placed<B> {
         })
     }
 
-    fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
+    fn score(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
         frozen::say(&self.config, &self.models[0].valid(), &self.device, samples, wanted)
     }
 
