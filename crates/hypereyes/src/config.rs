@@ -11,6 +11,7 @@ use hypereyes_domain::SamplingConfig;
 use hypereyes_engines::EngineConfig;
 use hypereyes_environment::EnvConfig;
 use hypereyes_eval::EvalConfig;
+use hypereyes_miniature::CurriculumConfig;
 use hypereyes_objective::Options;
 use hypereyes_policy::config::TinyConfig;
 use hypereyes_policy::device::Device;
@@ -61,6 +62,8 @@ pub struct Config {
     pub init: InitConfig,
     /// Cold start.
     pub sft: SftConfig,
+    /// The curriculum of `sft --recipe miniature`.
+    pub miniature: CurriculumConfig,
     /// Optimiser of the cold start.
     pub sft_optim: OptimConfig,
     /// In-process engine of `eval` and `ask`.
@@ -208,6 +211,7 @@ impl Default for Config {
             tiny: TinyConfig::default(),
             init: InitConfig::default(),
             sft: SftConfig::default(),
+            miniature: CurriculumConfig::default(),
             sft_optim: OptimConfig { beta2: 0.95, weight_decay: 0.05, ..OptimConfig::default() },
             engine: EngineConfig { max_sequences: 64, ..EngineConfig::default() },
             eval: EvalConfig::default(),

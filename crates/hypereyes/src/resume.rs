@@ -38,7 +38,7 @@ impl Done {
 }
 
 /// Tables of which nothing in a run depends.
-const ELSEWHERE: &[&str] = &["sft", "sft_optim", "tiny", "init"];
+const ELSEWHERE: &[&str] = &["sft", "sft_optim", "miniature", "tiny", "init"];
 /// Keys that decide how fast and how patiently something is done, not what comes out.
 const PACE: &[&str] =
     &["rollout.turn_timeout_s", "engine.device", "engine.cache_bytes", "engine.max_sequences", "engine.max_rows", "eval.concurrency"];

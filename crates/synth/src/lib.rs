@@ -8,7 +8,6 @@
 
 pub mod compose;
 pub mod config;
-pub mod drill;
 pub mod error;
 pub mod explorer;
 pub mod metrics;

@@ -36,6 +36,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "hypereyes-teacher-service",
             "hypereyes-synth",
             "hypereyes-eval",
+            "hypereyes-miniature",
         ],
     ),
     (6, &["hypereyes-bench", "hypereyes-offline", "hypereyes-report"]),

@@ -116,13 +116,14 @@ pub fn asking(config: &Config) -> Findings {
 pub fn cold_start(config: &Config) -> Findings {
     let mut found = Findings::default();
     found.told("", config.sft.check());
+    found.told("miniature", config.miniature.check());
     found.told("tiny", config.tiny.check());
     found.told("init", config.init.check());
     found.under("sft_optim", config.sft_optim.findings());
     if let Err(error) = config.sft.device.check() {
         found.refuse("sft.device", format!("cannot be had: {error}"));
     }
-    if config.sft.lr == 0.0 {
+    if config.sft.lr == Some(0.0) {
         found.warn("sft.lr", "is 0: every step is taken and no weight moves");
     }
     found

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hypereyes_chassis::{BadInput, Shutdown};
 use hypereyes_dataset::DataSet;
+use hypereyes_miniature::{self as miniature, Curriculum, Lesson};
 use hypereyes_pictures::{Limits, Processor};
 use hypereyes_policy::checkpoint::save::{Saved, keep_apart};
 use hypereyes_policy::checkpoint::{self, HostWeights, Saver, StoredDtype};
@@ -18,7 +19,7 @@ use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::init;
 use hypereyes_trainer::Trainer;
 use hypereyes_trainer::sft::checkpoint::{State, Terms};
-use hypereyes_trainer::sft::{self, Cursor, Example};
+use hypereyes_trainer::sft::{self, Cursor, Example, Plain, SftConfig, Source};
 use serde::Serialize;
 
 use crate::commands::synth::write_tokenizer;
@@ -27,15 +28,16 @@ use crate::kept::Kept;
 use crate::progress::Bar;
 use crate::{check, parts};
 
-/// Distinct look-up drills; far more than are used twice.
-const DRILLS: usize = 4000;
-
 /// Arguments of `sft`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  hypereyes sft --data data/train --out policies/cold\n  \
-    hypereyes sft --data data/wide --model policies/cold --out policies/teacher --set sft.steps=4000\n  \
+#[command(
+    after_help = "Examples:\n  hypereyes sft --data data/train --model models/qwen3-vl --out policies/cold --set sft.steps=500 --set sft.batch_tokens=65536\n  \
+    hypereyes sft --data data/train --out policies/cold                a fresh tiny policy, by the miniature's recipe\n  \
     hypereyes sft --data data/train --out policies/cold --resume      go on with the same command that was cut\n\n\
-    Every sft.checkpoint_every steps, and at Ctrl-C, what is needed to go on is kept in OUT.checkpoint, until OUT is written.")]
+    plain shows every demonstration whole, once per pass; sft.lr is 1e-5 unless it is set. miniature is the curriculum of the embedded\n\
+    policy (the table `miniature` of the settings): reading before looking, glances, drills; sft.lr is 2e-3 unless it is set.\n\n\
+    Every sft.checkpoint_every steps, and at Ctrl-C, what is needed to go on is kept in OUT.checkpoint, until OUT is written."
+)]
 pub struct SftArgs {
     /// Data set folder made by `hypereyes synth`.
     #[arg(long)]
@@ -43,6 +45,9 @@ pub struct SftArgs {
     /// Policy folder to go on from. Without it, a fresh tiny policy is made for the world.
     #[arg(long)]
     pub model: Option<PathBuf>,
+    /// How demonstrations are shown. Default plain; without --model, where a fresh tiny policy is made, miniature.
+    #[arg(long, value_enum)]
+    pub recipe: Option<Recipe>,
     /// Policy folder to write (Hugging Face layout). A model that is there is replaced as a whole.
     #[arg(long)]
     pub out: PathBuf,
@@ -57,6 +62,22 @@ pub struct SftArgs {
     pub resume: bool,
 }
 
+/// How demonstrations are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// Every demonstration whole, once per pass in random order.
+    Plain,
+    /// The embedded policy's curriculum: reading before looking, glances, look-up drills of the world.
+    Miniature,
+}
+
+impl SftArgs {
+    fn recipe(&self) -> Recipe {
+        self.recipe.unwrap_or(if self.model.is_some() { Recipe::Plain } else { Recipe::Miniature })
+    }
+}
+
 /// A file system's complaint is bad input as long as nothing has been trained.
 fn bad(error: impl std::fmt::Display) -> BadInput {
     BadInput::new(error.to_string())
@@ -66,8 +87,15 @@ fn bad(error: impl std::fmt::Display) -> BadInput {
 pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
     let mut found = check::cold_start(config);
     found.result()?;
+    let (recipe, usual) = (args.recipe(), Config::default());
+    let settings = match recipe {
+        Recipe::Plain => config.sft.clone(),
+        Recipe::Miniature => SftConfig { lr: config.sft.lr.or(Some(miniature::LR)), ..config.sft.clone() },
+    };
+    if recipe != Recipe::Miniature && config.miniature != usual.miniature {
+        found.warn("miniature", "has no effect without --recipe miniature");
+    }
     if args.model.is_some() {
-        let usual = Config::default();
         for (table, differs) in [("tiny", config.tiny != usual.tiny), ("init", config.init != usual.init)] {
             if differs {
                 found.warn(table, "has no effect with --model, whose shape and weights are taken");
@@ -99,7 +127,8 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
     found.warned().iter().for_each(|warning| crate::output::note(&format!("warning: {warning}")));
     let processor = Processor::load(tokenizer).map_err(bad)?;
     let terms = Terms::default()
-        .with("sft", &config.sft)
+        .with("sft", &SftConfig { lr: Some(settings.peak()), ..settings.clone() })
+        .with("recipe", &recipe)
         .with("sft_optim", &config.sft_optim)
         .with("seed", &config.seed)
         .with("bf16", &args.bf16)
@@ -107,16 +136,26 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         .with("the picture settings", &format!("{processor:?}"))
         .with("the demonstrations", &digest(&set.demonstrations));
     let images: BTreeMap<_, _> = set.pictures.into_iter().map(|(id, picture)| (id, picture.image)).collect();
-    let mut examples = vec![];
+    let mut demonstrations = vec![];
     for demonstration in &set.demonstrations {
         let pictures = demonstration.trajectory.pictures.iter().map(|id| images.get(id).cloned()).collect::<Option<Vec<_>>>();
         let pictures = pictures.with_context(|| format!("task {}: a picture is not in the data set", demonstration.task))?;
-        examples.push(Example::new(&demonstration.trajectory, pictures));
+        demonstrations.push((&demonstration.trajectory, pictures));
     }
-    let drills = hypereyes_synth::drill::drills(&*parts::world(config)?, &chat, &config.rollout.system_text(), DRILLS, config.seed);
-    let drills = drills.map_err(bad)?;
-    let terms = terms.with("the drills (world, system prompt, tokenizer)", &digest(&drills));
-    let drills: Vec<Example> = drills.iter().map(|drill| Example::new(drill, vec![])).collect();
+    let (source, terms): (Box<dyn Source>, Terms) = match recipe {
+        Recipe::Plain => {
+            let examples = demonstrations.into_iter().map(|(trajectory, pictures)| Example::new(trajectory, pictures)).collect();
+            (Box::new(Plain { examples, processor, observation_weight: settings.observation_weight }), terms)
+        }
+        Recipe::Miniature => {
+            let (world, system) = (parts::world(config)?, config.rollout.system_text());
+            let drills = miniature::drill::drills(&world, &chat, &system, miniature::drill::COUNT, config.seed).map_err(bad)?;
+            let terms = terms.with("miniature", &config.miniature).with("the drills (world, system prompt, tokenizer)", &digest(&drills));
+            let lessons = demonstrations.into_iter().map(|(trajectory, pictures)| Lesson::new(trajectory, pictures)).collect();
+            let curriculum = Curriculum::new(lessons, &drills, processor, config.miniature.clone(), settings.observation_weight, &model);
+            (Box::new(curriculum), terms)
+        }
+    };
     let (mut cursor, before, weights, moments) = match resumed {
         Some(state) => {
             kept.check_terms(&state, &terms)?;
@@ -124,7 +163,7 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         }
         None => (Cursor::new(config.seed), 0.0, weights, None),
     };
-    let mut trainer = Trainer::new(model.clone(), weights, config.sft_optim.clone(), config.sft.placement()).map_err(parts::refusal)?;
+    let mut trainer = Trainer::new(model.clone(), weights, config.sft_optim.clone(), settings.placement()).map_err(parts::refusal)?;
     if let Some(moments) = &moments {
         trainer.resume(moments);
     }
@@ -139,7 +178,7 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
         let (terms, cursor) = (terms.clone(), cursor.clone());
         Ok(State { terms, cursor, seconds: seconds(began), moments: trainer.moments()?, weights: trainer.state() })
     };
-    let trained = sft::train(&mut trainer, &examples, &drills, &processor, &config.sft, &mut cursor, |trainer, cursor, step| {
+    let trained = sft::train(&mut trainer, &*source, &settings, &mut cursor, |trainer, cursor, step| {
         tokens += step.tokens;
         let speed = tokens as f64 / began.elapsed().as_secs_f64();
         let text = format!(
@@ -149,7 +188,7 @@ pub fn run(config: &Config, args: &SftArgs, json: bool) -> Result<()> {
             step.grad_norm,
             step.lr,
             speed,
-            if step.blind { " (blind)" } else { "" }
+            if step.note.is_empty() { String::new() } else { format!(" ({})", step.note) }
         );
         bar.at(step.step, config.sft.steps, &text);
         last = Some(step);

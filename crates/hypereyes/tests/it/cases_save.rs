@@ -233,7 +233,8 @@ fn case_what_a_save_forgets() {
     }
 }
 
-const STEPS: [&str; 6] = ["--set", "sft.steps=40", "--set", "sft.blind_steps=10", "--set", "sft.checkpoint_every=3"];
+const STEPS: [&str; 8] =
+    ["--recipe", "miniature", "--set", "sft.steps=40", "--set", "miniature.blind_steps=10", "--set", "sft.checkpoint_every=3"];
 
 /// Waits for a checkpoint of a cold start.
 fn kept(out: &Path, child: &mut std::process::Child) {
@@ -355,4 +356,27 @@ fn what_cannot_be_written_is_said_before_anything_is_trained() {
     let out = root.path().join("cold");
     said(&run(&sft(&data, &model, Path::new(&format!("{}/", out.display())), &["--set", "sft.steps=2", "--keep", "1"])), 0);
     assert!(out.join("model.safetensors").exists() && root.path().join("cold-1/tokenizer.json").exists());
+}
+
+#[test]
+fn a_given_model_is_trained_plainly_and_a_fresh_one_by_the_miniatures_recipe() {
+    let root = tempfile::tempdir().unwrap();
+    let data = data(root.path());
+    let (model, at) = (policy(), |name: &str| root.path().join(name));
+    let last = |arguments: &[&str], name: &str| -> Value {
+        let out = at(name);
+        let fixed = ["sft", "--json", "--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        let small = ["--set", "sft.steps=2", "--set", "sft.batch_tokens=400", "--set", "sft.warmup=0"];
+        let output = run(&[&fixed[..], &small, arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["last"].clone()
+    };
+    let given = ["--model", model.to_str().unwrap()];
+    let plain = last(&given, "plain");
+    assert!(plain["note"].is_null() && plain["lr"].as_f64().unwrap() <= 1e-5, "{plain}");
+    let curriculum = last(&[&given[..], &["--recipe", "miniature"]].concat(), "curriculum");
+    let fresh = last(&["--set", "tiny.layers=1"], "fresh");
+    for shown in [curriculum, fresh] {
+        assert!(shown["note"] == "blind" && shown["lr"].as_f64().unwrap() > 1e-4, "{shown}");
+    }
 }

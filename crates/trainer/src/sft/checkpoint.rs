@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn changed_terms_are_named_with_both_values() {
-        let terms = |lr, seed: u64| Terms::default().with("sft", &SftConfig { lr, ..SftConfig::default() }).with("seed", &seed);
+        let terms = |lr, seed: u64| Terms::default().with("sft", &SftConfig { lr: Some(lr), ..SftConfig::default() }).with("seed", &seed);
         let began = terms(0.1 + 0.2, 3);
         let kept: Terms = serde_json::from_str(&serde_json::to_string(&began).unwrap()).unwrap();
         assert_eq!(kept.changes(&began), []);

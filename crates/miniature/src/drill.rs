@@ -13,6 +13,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// Distinct drills of a cold start; far more than are used twice.
+pub const COUNT: usize = 4000;
 /// Fewest and most facts of a drill.
 const FACTS: std::ops::RangeInclusive<usize> = 3..=8;
 /// Share of drills that go on to another fact of the owner.
