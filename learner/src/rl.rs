@@ -1,8 +1,8 @@
 //! The reinforcement-learning loop.
 //!
 //! Consumes taught groups from the [`intake`](crate::intake); produces policy versions, references committed at epoch
-//! ends, metrics and checkpoints. Waits for a full batch; is unblocked by the service's bell. The model lives on one
-//! thread; the async side only moves batches to it and versions back.
+//! ends, metrics and checkpoints. Waits for a full batch; is unblocked by the service's bell. Whatever passes over weights (steps,
+//! copies of a version, checkpoints) runs on threads of its own; the async side only moves batches to them and versions back.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -189,7 +189,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     };
     if fresh && config.deterministic {
         // Whoever is killed before the first checkpoint goes back to here.
-        run.save(&kept)?;
+        let state = run.state(&kept).await?;
+        run.write(&state).await?;
     }
     shared.open.store(true, Ordering::Release);
     let ended = run.steps(&mut kept, &shutdown).await;
@@ -268,14 +269,32 @@ struct Loop<'a> {
 }
 
 impl Loop<'_> {
+    /// The number of an order that is about to be given.
+    fn next_order(&mut self) -> u64 {
+        (self.orders, self.said) = (self.orders + 1, Instant::now());
+        self.orders
+    }
+
     /// Tells the other ranks what comes next.
-    fn tell(&mut self, order: Order) -> Result<()> {
-        let Some(context) = &mut self.context else { return Ok(()) };
-        if context.trainer.place().world > 1 {
-            (self.orders, self.said) = (self.orders + 1, Instant::now());
-            context.trainer.ranks().broadcast(self.orders, order.into_bytes())?;
+    fn tell(&mut self, order: &Order) -> Result<()> {
+        if self.config.ranks.world > 1 && self.context.is_some() {
+            let number = self.next_order();
+            let context = self.context.as_mut().context("it was just there")?;
+            context.trainer.ranks().broadcast(number, order.to_bytes())?;
         }
         Ok(())
+    }
+
+    /// Work on the model on a thread of its own; the model is away meanwhile.
+    async fn with_model<T: Send + 'static>(&mut self, name: &str, work: impl FnOnce(&mut Trainer) -> T + Send + 'static) -> Result<T> {
+        let mut context = self.context.take().context("a step died, the last checkpoint stays in force")?;
+        let working = on_thread(name, move || {
+            let done = work(&mut context.trainer);
+            (context, done)
+        })?;
+        let (context, done) = working.await.with_context(|| format!("the {name} thread died"))?;
+        self.context = Some(context);
+        Ok(done)
     }
 
     /// Lets the other ranks know, every now and then, that this one is there.
@@ -324,7 +343,7 @@ impl Loop<'_> {
                     metrics.append(&measured);
                     tracing::info!(step = self.step, accuracy = measured.accuracy, rounds = measured.rounds, "step");
                     if self.unsaved || self.step.is_multiple_of(self.config.checkpoint_every.max(1)) {
-                        self.keep(kept)?;
+                        self.keep(kept).await?;
                     }
                 }
                 self.shared.let_go();
@@ -379,16 +398,22 @@ impl Loop<'_> {
             self.shared.intake().put_back(groups);
             return Ok(None);
         }
-        if self.config.ranks.world > 1 {
-            self.tell(Order::Step { lr, version, groups: groups.clone(), pictures: encoded })?;
-        }
+        let order = (self.config.ranks.world > 1).then(|| self.next_order());
         let mut context = self.context.take().expect("one step at a time");
-        let stop = context.trainer.stop();
-        let span = tracing::info_span!("step", step = self.step + 1, version = version.0, groups = groups.len());
-        self.shared.link(&span, groups.iter().map(|group| &group.scored.group.id));
+        let (stop, publish) = (context.trainer.stop(), self.config.publish);
         let step = on_thread("step", move || {
-            let _within = span.entered();
+            let mut groups = groups;
+            if let Some(number) = order {
+                let order = Order::Step { lr, version, groups, pictures: encoded };
+                let told = context.trainer.ranks().broadcast(number, order.to_bytes());
+                let Order::Step { groups: batch, .. } = order else { unreachable!("it was just made") };
+                groups = batch;
+                if let Err(error) = told {
+                    return (context, groups, Err(error.into()));
+                }
+            }
             let trained = step::train(&mut context.trainer, &groups, &pictures, &context.options, lr, version);
+            let trained = trained.map(|measured| (measured, Snapshot::stored(context.trainer.weights(), version.next(), publish.into())));
             (context, groups, trained)
         })?;
         let waiting = self.shared.clone();
@@ -409,8 +434,8 @@ impl Loop<'_> {
             ),
         };
         let (context, batch, trained) = ended.context("the training thread died")?;
-        let mut measured = match trained {
-            Ok(measured) => measured,
+        let (mut measured, snapshot) = match trained {
+            Ok(trained) => trained,
             Err(TrainError::BrokenOff) => {
                 tracing::info!(step = self.step, groups = batch.len(), "the step under way is broken off; its groups go back");
                 metrics::counter!(STEPS_BROKEN_OFF).increment(1);
@@ -423,7 +448,7 @@ impl Loop<'_> {
         self.note_successes(&batch);
         self.step += 1;
         self.version = self.version.next();
-        self.shared.publisher.publish(Snapshot::stored(context.trainer.weights(), self.version, self.config.publish.into()));
+        self.shared.publisher.publish(snapshot);
         self.context = Some(context);
         {
             let mut intake = self.shared.intake();
@@ -478,9 +503,9 @@ impl Loop<'_> {
     }
 
     /// A checkpoint in mid-run: one that cannot be written is tried again after the next step, and the one before stays in force.
-    fn keep(&mut self, kept: &KeptReferences) -> Result<()> {
-        let state = self.state(kept)?;
-        let written = self.write(&state);
+    async fn keep(&mut self, kept: &KeptReferences) -> Result<()> {
+        let state = self.state(kept).await?;
+        let written = self.write(&state).await;
         if let Err(error) = &written {
             metrics::counter!(CHECKPOINTS_FAILED).increment(1);
             if !self.unsaved {
@@ -497,10 +522,10 @@ impl Loop<'_> {
 
     /// Checkpoint and newest policy at the end, which may have to wait for a disk.
     async fn save_at_last(&mut self, kept: &KeptReferences) -> Result<()> {
-        let state = self.state(kept)?;
+        let state = self.state(kept).await?;
         let mut tries = 1;
         loop {
-            let Err(error) = self.write(&state) else { return Ok(()) };
+            let Err(error) = self.write(&state).await else { return Ok(()) };
             metrics::counter!(CHECKPOINTS_FAILED).increment(1);
             if tries >= LAST_TRIES.0 {
                 return Err(error);
@@ -510,39 +535,35 @@ impl Loop<'_> {
         }
     }
 
-    /// Checkpoint and newest policy.
-    fn save(&mut self, kept: &KeptReferences) -> Result<()> {
-        let state = self.state(kept)?;
-        self.write(&state)
-    }
-
     /// All that a checkpoint keeps, from all ranks.
-    fn state(&mut self, kept: &KeptReferences) -> Result<State> {
+    async fn state(&mut self, kept: &KeptReferences) -> Result<Arc<State>> {
         anyhow::ensure!(self.context.is_some(), "a step died, the last checkpoint stays in force");
         self.tell(Order::Moments)?;
         let seconds = self.seconds();
-        let context = self.context.as_mut().context("it was just there")?;
-        let moments = context.trainer.moments()?;
-        Ok(State {
+        let (weights, moments) = self.with_model("moments", |trainer| (trainer.state(), trainer.moments())).await?;
+        Ok(Arc::new(State {
             step: self.step,
             version: self.version,
-            weights: context.trainer.state(),
-            moments,
+            weights,
+            moments: moments?,
             cursor: self.shared.intake().cursor(),
             references: kept.references.clone(),
             snapshot: Some(kept.snapshot),
             candidates: self.candidates.clone(),
             seconds,
-        })
+        }))
     }
 
-    fn write(&self, state: &State) -> Result<()> {
-        let context = self.context.as_ref().context("a step died, the last checkpoint stays in force")?;
+    /// Checkpoint and newest policy.
+    async fn write(&mut self, state: &Arc<State>) -> Result<()> {
+        let (state, saver, keep) = (state.clone(), self.saver.clone(), self.config.checkpoint_keep);
         let out = LearnerFolder::new(&self.config.out);
-        checkpoint::save(&out.checkpoint(), state, self.config.checkpoint_keep)?;
-        let saved = self.saver.save(context.trainer.config(), context.trainer.weights(), StoredDtype::F32)?;
-        SavedPolicy { step: state.step, digest: saved.digest }.write(out.root()).context("cannot write policy.json")?;
-        Ok(())
+        let write = move |trainer: &mut Trainer| -> Result<()> {
+            checkpoint::save(&out.checkpoint(), &state, keep)?;
+            let saved = saver.save(trainer.config(), trainer.weights(), StoredDtype::F32)?;
+            SavedPolicy { step: state.step, digest: saved.digest }.write(out.root()).context("cannot write policy.json")
+        };
+        self.with_model("checkpoint", write).await?
     }
 }
 
