@@ -276,11 +276,11 @@ impl Loop<'_> {
     }
 
     /// Tells the other ranks what comes next.
-    fn tell(&mut self, order: &Order) -> Result<()> {
+    fn tell(&mut self, order: Order) -> Result<()> {
         if self.config.ranks.world > 1 && self.context.is_some() {
             let number = self.next_order();
             let context = self.context.as_mut().context("it was just there")?;
-            context.trainer.ranks().broadcast(number, order.to_bytes())?;
+            context.trainer.ranks().broadcast(number, order.into_bytes())?;
         }
         Ok(())
     }
@@ -401,14 +401,13 @@ impl Loop<'_> {
         let order = (self.config.ranks.world > 1).then(|| self.next_order());
         let mut context = self.context.take().expect("one step at a time");
         let (stop, publish) = (context.trainer.stop(), self.config.publish);
+        let span = tracing::info_span!("step", step = self.step + 1, version = version.0, groups = groups.len());
+        self.shared.link(&span, groups.iter().map(|group| &group.scored.group.id));
         let step = on_thread("step", move || {
-            let mut groups = groups;
+            let _within = span.entered();
             if let Some(number) = order {
-                let order = Order::Step { lr, version, groups, pictures: encoded };
-                let told = context.trainer.ranks().broadcast(number, order.to_bytes());
-                let Order::Step { groups: batch, .. } = order else { unreachable!("it was just made") };
-                groups = batch;
-                if let Err(error) = told {
+                let order = Order::Step { lr, version, groups: groups.clone(), pictures: encoded };
+                if let Err(error) = context.trainer.ranks().broadcast(number, order.into_bytes()) {
                     return (context, groups, Err(error.into()));
                 }
             }

@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use hypereyes_actor::Config;
 use hypereyes_chassis::{BackoffConfig, ProcessConfig, TelemetryConfig};
-use hypereyes_chat::{TinyWords, tiny};
 use hypereyes_domain::{
     Accuracy, Answer, BonusBranch, Course, PictureId, PolicyVersion, RolloutGroup, Route, Score, ScoreSequence, Task, TaskKind,
     TaughtGroup, TeacherVersion,
 };
 use hypereyes_engines::EngineConfig;
 use hypereyes_environment::EnvConfig;
+use hypereyes_miniature::tokenizer::{self, TinyWords};
+use hypereyes_miniature::{InitConfig, TinyConfig, init};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
-use hypereyes_policy::config::TinyConfig;
-use hypereyes_policy::init;
 use hypereyes_proto::{convert, failure, server, v1};
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
@@ -32,10 +31,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn policy(folder: &Path) -> HostWeights {
     let terms = ["Mexico".to_owned(), "Peru".to_owned(), "peso".to_owned()];
     let words = tempfile::tempdir().expect("a temporary folder");
-    let summary = tiny::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
+    let summary = tokenizer::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
     let tiny = TinyConfig { width: 64, layers: 2, heads: 4, inner: 96, vision_width: 32, vision_depth: 2 };
     let config = tiny.model(summary.vocab_size, summary.image, summary.vision_start, summary.vision_end);
-    let weights = init::fresh(&config, &init::InitConfig::default(), 1);
+    let weights = init::fresh(&config, &InitConfig::default(), 1);
     checkpoint::save(folder, Some(words.path()), &config, &weights, StoredDtype::F32).expect("writes");
     weights
 }

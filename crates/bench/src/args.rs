@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use hypereyes_chassis::BadInput;
 use hypereyes_collective::Transport;
-use hypereyes_trainer::Placement;
+use hypereyes_miniature::{InitConfig, init};
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
-use hypereyes_policy::init::{self, InitConfig};
+use hypereyes_trainer::Placement;
 
 use crate::{Bench, Machine, Model, Size, device, engine, learner, policy, ranks, reward, teacher};
 

@@ -16,7 +16,8 @@ pub mod teacher;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use hypereyes_policy::config::{ModelConfig, TextConfig, TinyConfig, VisionConfig};
+use hypereyes_miniature::TinyConfig;
+use hypereyes_policy::config::{ModelConfig, TextConfig, VisionConfig};
 use serde::Serialize;
 use serde_json::{Map, Value};
 

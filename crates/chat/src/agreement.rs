@@ -186,12 +186,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::tiny::{self, TinySummary, TinyWords};
+    use crate::bytelevel::{self, Summary};
 
     /// A folder whose files agree, changed by `change` (file, pointer, value; null takes the key away).
     fn folder(changes: &[(&str, &str, Value)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let summary = tiny::write(folder.path(), TinyWords { terms: &[], relations: &[] }).expect("written");
+        let summary = bytelevel::write(folder.path(), []).expect("written");
         std::fs::write(folder.path().join(MODEL), config(&summary).to_string()).expect("written");
         for (file, pointer, value) in changes {
             let path = folder.path().join(file);
@@ -203,7 +203,7 @@ mod tests {
         folder
     }
 
-    fn config(summary: &TinySummary) -> Value {
+    fn config(summary: &Summary) -> Value {
         json!({
             "image_token_id": summary.image, "vision_start_token_id": summary.vision_start, "vision_end_token_id": summary.vision_end,
             "text_config": {"eos_token_id": summary.end, "vocab_size": summary.vocab_size},

@@ -163,8 +163,9 @@ fn verdict(accuracy: Accuracy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use futures::future::BoxFuture;
-    use hypereyes_chat::{Chat, TinyWords, tiny};
+    use hypereyes_chat::Chat;
     use hypereyes_domain::{Chunk, Failure, PolicyVersion, Sampled, Sequence, Stop, TaskKind};
+    use hypereyes_miniature::tokenizer::{self, TinyWords};
     use hypereyes_pictures::{Limits, Store};
     use hypereyes_rollout::RolloutConfig;
     use hypereyes_scoring::{JudgeKind, Verdict};
@@ -214,7 +215,7 @@ mod tests {
         let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
         let folder = tempfile::tempdir().expect("a temporary folder");
         let terms = ["Mexico".to_owned(), "peso".to_owned(), "euro".to_owned()];
-        tiny::write(folder.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
+        tokenizer::write(folder.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
         let chat = Arc::new(Chat::load(folder.path()).expect("what was just written"));
         let pictures = Arc::new(Store::new(1 << 20, Limits::default()));
         Setup { chat, search: Arc::new(EmbeddedSearch::new(world)), pictures, config: RolloutConfig::default() }

@@ -11,11 +11,9 @@ use hypereyes_domain::SamplingConfig;
 use hypereyes_engines::EngineConfig;
 use hypereyes_environment::EnvConfig;
 use hypereyes_eval::EvalConfig;
-use hypereyes_miniature::CurriculumConfig;
+use hypereyes_miniature::{CurriculumConfig, InitConfig, TinyConfig};
 use hypereyes_objective::Options;
-use hypereyes_policy::config::TinyConfig;
 use hypereyes_policy::device::Device;
-use hypereyes_policy::init::InitConfig;
 use hypereyes_rollout::RolloutConfig;
 use hypereyes_search::SearchConfig;
 use hypereyes_synth::SynthConfig;
@@ -110,6 +108,9 @@ impl Settings for Config {
             for key in ["temperature", "top_p"] {
                 moved.push(Moved::to(&format!("{was}.{key}"), &format!("sampling.{now}.{key}")));
             }
+        }
+        for key in ["blind_steps", "blind_drills", "drills", "blind_share", "glances"] {
+            moved.push(Moved::to(&format!("sft.{key}"), &format!("miniature.{key}")));
         }
         moved.extend(Moved::under("learner", hypereyes_learner::Config::moved()));
         moved.extend(Moved::under("actor", hypereyes_actor::Config::moved()));

@@ -3,6 +3,7 @@
 //! In: checked settings, a held run folder. Out: everything in the folder, and the outcome. Every phase that is done leaves
 //! its files, so that a resumed job goes on behind it.
 
+use hypereyes_miniature::shipped::Shipped;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,10 +32,9 @@ use crate::held_out::{self, Measured};
 use crate::output::Voice;
 use crate::progress::Bar;
 use crate::rooms::{LEARNER, Rooms, absolute};
-use crate::shipped::Shipped;
 use crate::supervise::{Event, Supervisor};
 use crate::troubles::Troubles;
-use crate::{output, ports, service};
+use crate::{output, parts, ports, service};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -111,7 +111,7 @@ impl Job {
                 return absolute(configured);
             }
             let folder = self.folder.models().join(shipped.label());
-            shipped.unpack(&folder)?;
+            parts::unpack(shipped, &folder)?;
             Ok(folder)
         };
         let teacher = self.config.up.distill.then(|| place(&self.config.teacher, Shipped::Teacher)).transpose()?;

@@ -18,7 +18,6 @@ pub mod progress;
 pub mod resume;
 pub mod rooms;
 pub mod service;
-pub mod shipped;
 pub mod supervise;
 pub mod troubles;
 

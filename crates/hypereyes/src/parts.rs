@@ -8,6 +8,7 @@ use hypereyes_chassis::{BadInput, TelemetryConfig, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_engines::{Engine, Policy};
+use hypereyes_miniature::shipped::{Shipped, Unpacked};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::backend::Cpu;
 use hypereyes_policy::checkpoint::{self, HostWeights};
@@ -58,6 +59,15 @@ pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: Policy
     };
     let engine = hypereyes_engines::open(&config.engine, policy).map_err(refusal)?;
     Ok((setup, engine))
+}
+
+/// Puts a model that is compiled in into `folder`, and says so where another one is there and stays.
+pub fn unpack(model: Shipped, folder: &Path) -> Result<()> {
+    if model.unpack(folder)? == Unpacked::Another {
+        let note = format!("{} holds another model than the shipped {}: it stays as it is", folder.display(), model.label());
+        crate::output::note(&note);
+    }
+    Ok(())
 }
 
 /// The shape of a model folder.

@@ -3,6 +3,7 @@
 //! In: settings, addresses, model folders, a run folder. Out: `rooms/<room>.toml` and plans for the supervisor. It knows
 //! every room's settings and no room's work.
 
+use hypereyes_miniature::shipped::Shipped;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,6 @@ use hypereyes_run::{Addresses, RunFolder};
 use tokio::process::Command;
 
 use crate::config::Config;
-use crate::shipped::Shipped;
 use crate::supervise::{MakeCommand, OnExit, Plan};
 
 /// The learner's name.

@@ -274,9 +274,9 @@ fn plain(text: &str) -> String {
 pub(crate) mod tests {
     use std::sync::Arc;
 
-    use hypereyes_chat::{TinyWords, tiny};
     use hypereyes_domain::{Course, PolicyVersion};
     use hypereyes_environment::EnvConfig;
+    use hypereyes_miniature::tokenizer::{self, TinyWords};
     use hypereyes_search::EmbeddedSearch;
     use hypereyes_world::World;
 
@@ -287,7 +287,7 @@ pub(crate) mod tests {
         let world = World::embedded().expect("the embedded pack is sound");
         let terms: Vec<String> = world.terms().into_iter().map(str::to_owned).collect();
         let relations: Vec<String> = world.relations().iter().map(|relation| relation.label.clone()).collect();
-        tiny::write(folder, TinyWords { terms: &terms, relations: &relations }).expect("sound words");
+        tokenizer::write(folder, TinyWords { terms: &terms, relations: &relations }).expect("sound words");
         Chat::load(folder).expect("what was just written")
     }
 

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use hypereyes_chat::{Chat, TinyWords, tiny};
+use hypereyes_chat::Chat;
 use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, Stop, Task, TaskKind};
+use hypereyes_miniature::tokenizer;
 use hypereyes_pictures::{Limits, Picture, RgbImage, Store};
 use hypereyes_search::EmbeddedSearch;
 use hypereyes_world::World;
@@ -96,10 +97,8 @@ impl Sequence for ScriptedSequence {
 /// The embedded world with a tiny tokenizer made of its words.
 pub fn setup() -> Setup {
     let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
-    let terms: Vec<String> = world.terms().into_iter().map(str::to_owned).collect();
-    let relations: Vec<String> = world.relations().iter().map(|relation| relation.label.clone()).collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    tiny::write(folder.path(), TinyWords { terms: &terms, relations: &relations }).expect("sound words");
+    tokenizer::of_world(&world, folder.path()).expect("sound words");
     let chat = Arc::new(Chat::load(folder.path()).expect("what was just written"));
     let pictures = Arc::new(Store::new(1 << 20, Limits::default()));
     Setup { chat, search: Arc::new(EmbeddedSearch::new(world)), pictures, config: RolloutConfig::default() }

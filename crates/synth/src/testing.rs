@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use hypereyes_chat::{Chat, TinyWords, tiny};
+use hypereyes_chat::Chat;
+use hypereyes_miniature::tokenizer;
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_rollout::{RolloutConfig, Setup};
 use hypereyes_search::EmbeddedSearch;
@@ -15,10 +16,8 @@ pub fn workshop(tasks: usize, held_out: usize) -> Workshop {
     static PARTS: OnceLock<(Arc<World>, Setup)> = OnceLock::new();
     let (world, setup) = PARTS.get_or_init(|| {
         let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
-        let terms: Vec<String> = world.terms().into_iter().map(str::to_owned).collect();
-        let relations: Vec<String> = world.relations().iter().map(|relation| relation.label.clone()).collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let summary = tiny::write(folder.path(), TinyWords { terms: &terms, relations: &relations }).expect("sound words");
+        let summary = tokenizer::of_world(&world, folder.path()).expect("sound words");
         eprintln!("tiny vocabulary of the embedded world: {}", summary.vocab_size);
         let chat = Arc::new(Chat::load(folder.path()).expect("what was just written"));
         let pictures = Arc::new(Store::new(1 << 20, Limits::default()));

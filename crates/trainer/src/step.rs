@@ -195,7 +195,8 @@ fn compare(
     let named = own.filter_map(|at| Some((&samples[at], prepared[at].lesson?)));
     for (sample, teacher) in named.filter(|(_, teacher)| !teacher.top.is_empty()).take(COMPARED) {
         let tokens = sample.asked.len();
-        let said = trainer.runner().score(std::slice::from_ref(sample), Wanted { temperature: 1.0, top: teacher.top.len() / tokens.max(1) })?;
+        let said =
+            trainer.runner().score(std::slice::from_ref(sample), Wanted { temperature: 1.0, top: teacher.top.len() / tokens.max(1) })?;
         let policy: Vec<u32> = said.iter().flat_map(|said| said.top.iter().map(|(id, _)| *id)).collect();
         sums.compare(teacher, &policy, tokens);
     }

@@ -15,7 +15,7 @@ use hypereyes_domain::{
 };
 use hypereyes_objective::Options;
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
-use hypereyes_policy::config::TinyConfig;
+use hypereyes_policy::config::SmallShape;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::frozen::Wanted;
 use hypereyes_policy::init;
@@ -64,7 +64,7 @@ fn trainer(ranks: Box<dyn Collective>, sharded: bool) -> Trainer {
 
 fn with(ranks: Box<dyn Collective>, sharded: bool, optim: OptimConfig, from: Option<HostWeights>) -> Trainer {
     let model =
-        TinyConfig { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(VOCAB as usize + 4, 61, 62, 63);
+        SmallShape { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(VOCAB as usize + 4, 61, 62, 63);
     let weights = from.unwrap_or_else(|| init::fresh(&model, &Default::default(), 5));
     let placement = Placement { device: Device::Cpu, micro_tokens: 128 };
     Trainer::among(ranks, sharded, model, weights, optim, placement).unwrap()
@@ -305,10 +305,15 @@ fn on_policy(options: &StepOptions, optim: OptimConfig, lr: f64, count: u64) -> 
 fn with_several_updates_the_ratio_moves_and_clipping_decides_what_is_learned() {
     const LR: f64 = 1e-2;
     let (_, once) = on_policy(&options(1), OptimConfig::default(), LR, 2);
-    assert!(once.iter().all(|step| [step.clip_fraction, step.dual_clip_fraction, step.ppo_kl] == [Some(0.0); 3] && step.updates == Some(1)));
+    assert!(
+        once.iter().all(|step| [step.clip_fraction, step.dual_clip_fraction, step.ppo_kl] == [Some(0.0); 3] && step.updates == Some(1))
+    );
     let (clipped, measured) = on_policy(&options(4), OptimConfig::default(), LR, 2);
     println!("clipped, by step: {:?}", measured.iter().map(|step| step.clip_fraction).collect::<Vec<_>>());
-    assert!(measured.iter().all(|step| step.clip_fraction > Some(0.0) && step.ppo_kl != Some(0.0) && step.updates == Some(4)), "{measured:?}");
+    assert!(
+        measured.iter().all(|step| step.clip_fraction > Some(0.0) && step.ppo_kl != Some(0.0) && step.updates == Some(4)),
+        "{measured:?}"
+    );
     let ablate = |change: &dyn Fn(&mut Options)| {
         let mut options = options(4);
         change(&mut options.objective);
@@ -335,7 +340,10 @@ fn at_a_rate_of_0_several_updates_find_the_policy_that_sampled() {
         let before = with(Box::new(Tcp::alone()), true, optim.clone(), None).weights().clone();
         let (after, measured) = on_policy(&options(4), optim, 0.0, 2);
         for step in &measured {
-            assert!(step.train_rollout_logprob_abs_diff.unwrap() < 1e-5 && step.ppo_kl.unwrap().abs() < 1e-5 && step.clip_fraction == Some(0.0), "{step:?}");
+            assert!(
+                step.train_rollout_logprob_abs_diff.unwrap() < 1e-5 && step.ppo_kl.unwrap().abs() < 1e-5 && step.clip_fraction == Some(0.0),
+                "{step:?}"
+            );
         }
         assert_eq!(after, before);
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use hypereyes_chassis::{BadInput, Findings, exit};
+use hypereyes_miniature::shipped::Shipped;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_run::RunFolder;
 use hypereyes_teacher_service::vocabulary::Vocabulary;
@@ -16,7 +17,6 @@ use super::{pairs, world};
 use crate::config::Config;
 use crate::parts;
 use crate::rooms::{self, Rooms};
-use crate::shipped::Shipped;
 
 /// The model folders of a run before it begins. Models that are compiled in are unpacked into a folder that goes with this value.
 pub struct Folders {
@@ -39,7 +39,7 @@ impl Folders {
                 return Ok(configured.to_owned());
             }
             let folder = scratch.path().join(shipped.label());
-            shipped.unpack(&folder)?;
+            parts::unpack(shipped, &folder)?;
             Ok(folder)
         };
         let policy = place(&config.policy, Shipped::Policy)?;

@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_cache_that_cannot_hold_a_group_is_told_by_the_models_shape() {
-        let shape = hypereyes_policy::config::TinyConfig::default().model(1000, 1, 2, 3).text;
+        let shape = hypereyes_miniature::TinyConfig::default().model(1000, 1, 2, 3).text;
         let mut config = Config::default();
         // Keys and values of 4 layers of 4 heads of 32, in f32.
         let slot = 2 * 4 * 4 * 32 * 768 * 4;

@@ -169,10 +169,10 @@ mod tests {
     /// The embedded world under its own tokenizer, and under one that knows none of its words.
     fn chats(world: &World) -> [hypereyes_chat::Chat; 2] {
         let own = tempfile::tempdir().expect("a temporary folder");
-        crate::commands::synth::write_tokenizer(world, own.path()).expect("sound words");
+        hypereyes_miniature::tokenizer::of_world(world, own.path()).expect("sound words");
         let other = tempfile::tempdir().expect("a temporary folder");
-        let words = hypereyes_chat::TinyWords { terms: &["word".to_owned()], relations: &["colour".to_owned()] };
-        hypereyes_chat::tiny::write(other.path(), words).expect("sound words");
+        let words = hypereyes_miniature::tokenizer::TinyWords { terms: &["word".to_owned()], relations: &["colour".to_owned()] };
+        hypereyes_miniature::tokenizer::write(other.path(), words).expect("sound words");
         [own, other].map(|folder| Chat::load(folder.path()).expect("what was just written"))
     }
 

@@ -1,5 +1,6 @@
 //! `hypereyes ask`: one question about one picture, every round shown.
 
+use hypereyes_miniature::shipped::Shipped;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,6 @@ use hypereyes_rollout::run_group;
 use hypereyes_run::{RUNS, RunFolder, State};
 
 use crate::config::Config;
-use crate::shipped::Shipped;
 use crate::{check, output, parts};
 
 /// Arguments of `ask`.
@@ -101,7 +101,7 @@ fn model(config: &Config, args: &AskArgs, scratch: &Path) -> Result<(PathBuf, St
     match args.model.clone().or(configured).or_else(trained) {
         Some(model) => Ok((model.clone(), model.display().to_string())),
         None => {
-            Shipped::Policy.unpack(scratch)?;
+            parts::unpack(Shipped::Policy, scratch)?;
             Ok((scratch.to_owned(), "shipped".into()))
         }
     }

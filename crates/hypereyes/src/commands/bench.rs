@@ -4,10 +4,10 @@ use anyhow::Result;
 pub use hypereyes_bench::args::BenchArgs;
 use hypereyes_bench::args::{KernelsArgs, Settings, What};
 use hypereyes_bench::kernels;
+use hypereyes_miniature::shipped::Shipped;
 use serde_json::json;
 
 use crate::config::Config;
-use crate::shipped::Shipped;
 use crate::{output, parts};
 
 /// Measures and prints.
@@ -19,7 +19,7 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
         return kernels(args, json);
     }
     let settings = Settings { seed: config.seed, init: config.init.clone(), micro_tokens: config.learner.micro_tokens };
-    let bench = args.measure(&settings, |folder| Shipped::Teacher.unpack(folder))?;
+    let bench = args.measure(&settings, |folder| parts::unpack(Shipped::Teacher, folder))?;
     if json {
         output::json(&bench)
     } else {

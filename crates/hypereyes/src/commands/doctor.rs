@@ -1,5 +1,6 @@
 //! `hypereyes doctor`: what would go wrong later, found now. Every check is one line; none leaves anything behind.
 
+use hypereyes_miniature::shipped::Shipped;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
@@ -11,7 +12,6 @@ use serde::Serialize;
 
 use crate::check::models::Folders;
 use crate::config::Config;
-use crate::shipped::Shipped;
 use crate::{check, output, parts, ports};
 
 /// Memory below which a run of the tiny policy gets tight, in MiB.

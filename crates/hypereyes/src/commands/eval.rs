@@ -1,5 +1,6 @@
 //! `hypereyes eval`: what a policy is worth on held-out tasks, with and without tools.
 
+use hypereyes_miniature::shipped::Shipped;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -12,7 +13,6 @@ use serde::Serialize;
 
 use crate::commands::synth;
 use crate::config::Config;
-use crate::shipped::Shipped;
 use crate::{check, held_out, output, parts};
 
 /// Arguments of `eval`.
@@ -54,7 +54,7 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     let (model, name) = match configured {
         Some(model) => (model.clone(), model.display().to_string()),
         None => {
-            Shipped::Policy.unpack(scratch.path())?;
+            parts::unpack(Shipped::Policy, scratch.path())?;
             (scratch.path().to_owned(), "shipped".to_owned())
         }
     };

@@ -6,13 +6,13 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use hypereyes_chassis::{BadInput, Findings};
 use hypereyes_dataset::TASKS;
+use hypereyes_miniature::shipped::Shipped;
 use hypereyes_synth::Split;
 use serde_json::json;
 
 use super::synth;
 use crate::config::Config;
-use crate::output;
-use crate::shipped::Shipped;
+use crate::{output, parts};
 
 /// One folder that a room may read.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,8 +73,8 @@ pub fn run(config: &Config, args: &PrepareArgs, json: bool) -> Result<()> {
     for part in &parts {
         let folder = args.out.join(part.folder());
         match part {
-            Part::Policy => Shipped::Policy.unpack(&folder)?,
-            Part::Teacher => Shipped::Teacher.unpack(&folder)?,
+            Part::Policy => parts::unpack(Shipped::Policy, &folder)?,
+            Part::Teacher => parts::unpack(Shipped::Teacher, &folder)?,
             Part::Train => tasks(config, Split::Train, &folder)?,
             Part::HeldOut => tasks(config, Split::HeldOut, &folder)?,
         }

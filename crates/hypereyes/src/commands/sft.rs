@@ -16,13 +16,11 @@ use hypereyes_pictures::{Limits, Processor};
 use hypereyes_policy::checkpoint::save::{Saved, keep_apart};
 use hypereyes_policy::checkpoint::{self, HostWeights, Saver, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::init;
 use hypereyes_trainer::Trainer;
 use hypereyes_trainer::sft::checkpoint::{State, Terms};
 use hypereyes_trainer::sft::{self, Cursor, Example, Plain, SftConfig, Source};
 use serde::Serialize;
 
-use crate::commands::synth::write_tokenizer;
 use crate::config::Config;
 use crate::kept::Kept;
 use crate::progress::Bar;
@@ -287,9 +285,9 @@ fn start(config: &Config, model: Option<&Path>, scratch: &Path) -> Result<(Model
     match model {
         Some(folder) => Ok(checkpoint::read(folder).map_err(bad)?),
         None => {
-            let words = write_tokenizer(&*parts::world(config)?, scratch)?;
+            let words = miniature::tokenizer::of_world(&*parts::world(config)?, scratch).map_err(bad)?;
             let model = config.tiny.model(words.vocab_size, words.image, words.vision_start, words.vision_end);
-            let weights = init::fresh(&model, &config.init, config.seed);
+            let weights = miniature::init::fresh(&model, &config.init, config.seed);
             Ok((model, weights))
         }
     }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use hypereyes_chassis::BadInput;
-use hypereyes_chat::tiny::{self, TinySummary, TinyWords};
 use hypereyes_dataset::DataSet;
 use hypereyes_domain::PolicyVersion;
+use hypereyes_miniature::tokenizer;
 use hypereyes_scoring::AliasJudge;
 use hypereyes_synth::{Split, Workshop, need_search, synthesise};
 use hypereyes_teacher_service::vocabulary::Vocabulary;
-use hypereyes_world::World;
 
 use crate::config::Config;
 use crate::progress::Bar;
@@ -75,7 +74,7 @@ pub async fn make(config: &Config, split: Split) -> Result<DataSet> {
 async fn make_with(config: &Config, split: Split, knows: Option<&Path>) -> Result<DataSet> {
     let world = parts::world(config)?;
     let folder = tempfile::tempdir()?;
-    let words = write_tokenizer(&world, folder.path())?;
+    let words = tokenizer::of_world(&world, folder.path()).map_err(|error| BadInput::new(error.to_string()))?;
     let setup = parts::setup(config, &world, parts::chat(folder.path())?)?;
     let need_search = match knows {
         Some(model) => {
@@ -91,11 +90,4 @@ async fn make_with(config: &Config, split: Split, knows: Option<&Path>) -> Resul
     let mut made = made.map_err(|error| BadInput::new(error.to_string()))?;
     made.tokenizer = Some(Vocabulary::load(folder.path(), words.image).map_err(BadInput::new)?.digest());
     Ok(made)
-}
-
-/// Writes the tokenizer files of a tiny policy for this world.
-pub fn write_tokenizer(world: &World, folder: &Path) -> Result<TinySummary> {
-    let terms: Vec<String> = world.terms().into_iter().map(str::to_owned).collect();
-    let relations: Vec<String> = world.relations().iter().map(|relation| relation.label.clone()).collect();
-    Ok(tiny::write(folder, TinyWords { terms: &terms, relations: &relations }).map_err(|error| BadInput::new(error.to_string()))?)
 }

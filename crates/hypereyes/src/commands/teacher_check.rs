@@ -13,6 +13,7 @@ use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_domain::{Accuracy, Answer, PolicyVersion, Question, Sampling, ScoreSequence, TeacherId, Trajectory};
 use hypereyes_eval::TaskSet;
+use hypereyes_miniature::shipped::Shipped;
 use hypereyes_proto::TeacherPeer;
 use hypereyes_rollout::run_group;
 use hypereyes_scoring::accuracy_of;
@@ -22,7 +23,6 @@ use serde::Serialize;
 use super::synth;
 use crate::config::Config;
 use crate::progress::Bar;
-use crate::shipped::Shipped;
 use crate::{held_out, output, parts};
 
 /// Longest wait for a teacher's word on one task.
@@ -105,7 +105,7 @@ async fn play(config: &Config, args: &CheckArgs) -> Result<(Vec<Rollout>, hypere
     let model = match configured {
         Some(model) => model,
         None => {
-            Shipped::Policy.unpack(scratch.path())?;
+            parts::unpack(Shipped::Policy, scratch.path())?;
             scratch.path().to_owned()
         }
     };

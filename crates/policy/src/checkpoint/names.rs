@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::backend::Cpu;
     use crate::checkpoint;
-    use crate::config::{ExpertsConfig, TinyConfig};
+    use crate::config::{ExpertsConfig, SOME};
     use crate::models::{Model, Vlm};
 
     fn configs() -> Vec<ModelConfig> {
@@ -165,7 +165,7 @@ mod tests {
         for tied in [true, false] {
             for experts in [false, true] {
                 for taps in [vec![], vec![0, 1]] {
-                    let mut config = TinyConfig::default().model(300, 290, 291, 292);
+                    let mut config = SOME.model(300, 290, 291, 292);
                     config.tie_word_embeddings = tied;
                     config.vision.depth = 3;
                     config.vision.deepstack_visual_indexes = taps;

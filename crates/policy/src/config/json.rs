@@ -253,11 +253,11 @@ impl<'a> Section<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TinyConfig;
+    use super::super::SOME;
     use super::*;
 
     fn tiny(experts: Option<ExpertsConfig>) -> ModelConfig {
-        let mut config = TinyConfig::default().model(300, 290, 291, 292);
+        let mut config = SOME.model(300, 290, 291, 292);
         config.text.experts = experts;
         config
     }

@@ -78,12 +78,12 @@ fn lay_over(kept: &mut Value, own: &Value) {
 mod tests {
     use serde_json::json;
 
-    use super::super::TinyConfig;
+    use super::super::SOME;
     use super::*;
 
     #[test]
     fn every_key_stays_but_the_type_of_the_weights() {
-        let model = TinyConfig::default().model(300, 290, 291, 292);
+        let model = SOME.model(300, 290, 291, 292);
         let mut start = model.to_json(StoredDtype::F32);
         start["torch_dtype"] = json!("float16");
         start["vision_config"]["dtype"] = json!("float16");
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_older_style_stays_and_a_bare_config_gets_what_it_lacks() {
-        let model = TinyConfig::default().model(300, 290, 291, 292);
+        let model = SOME.model(300, 290, 291, 292);
         let mut start = model.to_json(StoredDtype::F32);
         let text = start["text_config"].as_object_mut().unwrap();
         let mut rope = text.shift_remove("rope_parameters").unwrap();

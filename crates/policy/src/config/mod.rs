@@ -4,12 +4,14 @@
 
 mod json;
 mod kept;
-mod tiny;
+mod small;
 
 use hypereyes_pictures::Patches;
 use serde::{Deserialize, Serialize};
 
-pub use tiny::TinyConfig;
+#[cfg(test)]
+pub(crate) use small::SOME;
+pub use small::SmallShape;
 
 /// Layers, heads, taps and experts beyond this are no model.
 const MAX_COUNT: usize = 1 << 12;

@@ -134,14 +134,14 @@ mod tests {
 
     use super::*;
     use crate::backend::Cpu;
-    use crate::config::TinyConfig;
+    use crate::config::SmallShape;
     use crate::engine::host_cache::KvPool;
     use crate::engine::{EngineConfig, start};
     use crate::init;
 
     /// Two groups one after the other, two turns each, in an engine of either cache.
     fn story<C: Cache<Cpu> + 'static>(cache: impl Fn(KeysValues, &EngineConfig) -> C) -> Vec<Sampled> {
-        let model = TinyConfig { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
+        let model = SmallShape { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
         let weights = init::fresh(&model, &Default::default(), 3);
         // Rows are fewer than prompts are long: they are read in pieces.
         let sizes = EngineConfig { max_sequences: 5, max_context: 200, max_rows: 13, ..EngineConfig::default() };

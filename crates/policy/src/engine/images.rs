@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
     use crate::backend::Cpu;
-    use crate::config::TinyConfig;
+    use crate::config::SmallShape;
 
     const PICTURE: u32 = 61;
 
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn pictures_are_fed_in_order_each_joined_once_and_wait_until_they_are_encoded() {
-        let config = TinyConfig { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, PICTURE, 62, 63);
+        let config = SmallShape { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, PICTURE, 62, 63);
         let patches = |rows: usize| Arc::new(Patches { grid: (rows, 4), values: vec![0.0; rows * 4 * config.patch_values()] });
         let mut images = Images::<Cpu>::default();
         assert!(images.are_encoded() && images.never());

@@ -199,7 +199,7 @@ mod tests {
 
     use super::cache::CacheRow;
     use super::*;
-    use crate::config::TinyConfig;
+    use crate::config::SmallShape;
     use crate::init;
 
     /// A cache that has lost what it held.
@@ -251,7 +251,7 @@ mod tests {
     #[tokio::test]
     #[ignore = "runs in a process of its own, which it ends"]
     async fn child_whose_engine_panics() {
-        let model = TinyConfig { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
+        let model = SmallShape { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
         let weights = init::fresh(&model, &Default::default(), 3);
         let sizes = EngineConfig::default();
         let cache = Broken(KvPool::new(models::state(&model.text), sizes.max_context, sizes.max_sequences, sizes.cache_bytes));

@@ -264,14 +264,14 @@ mod tests {
     use super::super::{Command, EngineConfig};
     use super::*;
     use crate::backend::Cpu;
-    use crate::config::TinyConfig;
+    use crate::config::SmallShape;
     use crate::{checkpoint, init};
 
     const PICTURE: u32 = 61;
 
     #[test]
     fn decoding_goes_on_while_pictures_of_others_wait_for_the_tower() {
-        let model = TinyConfig { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, PICTURE, 62, 63);
+        let model = SmallShape { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, PICTURE, 62, 63);
         let weights = init::fresh(&model, &Default::default(), 3);
         // One of the pictures below fills a step.
         let sizes = EngineConfig { max_rows: 24, ..EngineConfig::default() };

@@ -4,13 +4,14 @@
 use std::sync::{Arc, LazyLock};
 
 use hypereyes_domain::{Chunk, Failure, Generate, PictureId, PolicyVersion, Sampled, Sampling, Sequence, Stop};
+use hypereyes_miniature::init::fresh;
+use hypereyes_miniature::{InitConfig, TinyConfig};
 use hypereyes_pictures::{Limits, PatchCache, PatchSource, Patches, Processor, Store};
 use hypereyes_policy::backend::{Cpu, CpuTrain};
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::{self, HostWeights};
-use hypereyes_policy::config::{ModelConfig, TinyConfig};
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::engine::{Engine, EngineConfig, EngineSequence, Placeholders};
-use hypereyes_policy::init::{InitConfig, fresh};
 use hypereyes_policy::models::{Model, Vlm};
 use hypereyes_policy::ops::Kernels;
 use hypereyes_policy::score::{self, Target};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use hypereyes_policy::checkpoint::save::{Place, keep_apart};
 use hypereyes_policy::checkpoint::{self, HostTensor, HostWeights, Saver, StoredDtype};
-use hypereyes_policy::config::{ExpertsConfig, ModelConfig, TinyConfig};
+use hypereyes_policy::config::{ExpertsConfig, ModelConfig, SmallShape};
 use hypereyes_policy::init;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const INDEX: &str = "model.safetensors.index.json";
 
 fn model(tied: bool, experts: Option<usize>) -> (ModelConfig, HostWeights) {
-    let tiny = TinyConfig { width: 16, layers: 2, heads: 2, inner: 12, vision_width: 16, vision_depth: 1 };
+    let tiny = SmallShape { width: 16, layers: 2, heads: 2, inner: 12, vision_width: 16, vision_depth: 1 };
     let mut config = tiny.model(40, 36, 37, 38);
     config.tie_word_embeddings = tied;
     config.text.experts =

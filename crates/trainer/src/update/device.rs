@@ -194,7 +194,7 @@ fn values<B: Kernels>(row: Tensor<B, 1>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use hypereyes_collective::Tcp;
-    use hypereyes_policy::config::TinyConfig;
+    use hypereyes_policy::config::SmallShape;
     use hypereyes_policy::score::Sample;
     use hypereyes_policy::{init, score};
 
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn beside_the_model_is_as_on_the_host() {
-        let config = TinyConfig { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
+        let config = SmallShape { width: 32, layers: 2, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
         let weights = init::fresh(&config, &Default::default(), 5);
         let frozen = "model.language_model.layers.0.";
         let groups = vec![ParameterGroup { prefix: frozen.into(), rate: 0.0, weight_decay: None }];
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_norm_that_is_not_finite_changes_nothing() {
-        let config = TinyConfig { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
+        let config = SmallShape { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
         let weights = init::fresh(&config, &Default::default(), 5);
         let optim = OptimConfig::default();
         let mut update = place(&config, weights.clone(), &optim, Device::Cpu).unwrap();

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hypereyes_chassis::{ProcessConfig, Security, Shutdown, TelemetryConfig, ready};
-use hypereyes_chat::{TinyWords, tiny};
 use hypereyes_learner::{Config, rl};
+use hypereyes_miniature::tokenizer::{self, TinyWords};
+use hypereyes_miniature::{InitConfig, TinyConfig, init};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, StoredDtype};
-use hypereyes_policy::config::{ModelConfig, TinyConfig};
-use hypereyes_policy::init;
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::client::{self, LearnerClient};
 use hypereyes_proto::{server, v1};
 use tokio::task::JoinHandle;
@@ -137,10 +137,10 @@ fn write_tasks(folder: &Path) {
 fn write_policy(folder: &Path) -> ModelConfig {
     let terms = ["Mexico".to_owned(), "Peru".to_owned()];
     let words = tempfile::tempdir().unwrap();
-    let summary = tiny::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).unwrap();
+    let summary = tokenizer::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).unwrap();
     let tiny = TinyConfig { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 };
     let config = tiny.model(summary.vocab_size, summary.image, summary.vision_start, summary.vision_end);
-    let weights = init::fresh(&config, &init::InitConfig::default(), 1);
+    let weights = init::fresh(&config, &InitConfig::default(), 1);
     checkpoint::save(folder, Some(words.path()), &config, &weights, StoredDtype::F32).unwrap();
     config
 }

@@ -1,7 +1,8 @@
 //! A finished group, as small as one can be.
 
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Course, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaughtGroup, TeacherLogprobs, TeacherVersion, Trajectory,
+    Accuracy, BonusBranch, Course, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaughtGroup, TeacherLogprobs,
+    TeacherVersion, Trajectory,
 };
 use hypereyes_learner::intake::Grant;
 
@@ -35,13 +36,7 @@ fn rollout(version: u64) -> Trajectory {
     }
 }
 
-fn made(
-    lease: &Grant,
-    actor: &str,
-    rollouts: Vec<Trajectory>,
-    scores: Vec<Score>,
-    teacher: Vec<Option<TeacherLogprobs>>,
-) -> TaughtGroup {
+fn made(lease: &Grant, actor: &str, rollouts: Vec<Trajectory>, scores: Vec<Score>, teacher: Vec<Option<TeacherLogprobs>>) -> TaughtGroup {
     let group = RolloutGroup { id: lease.group.clone(), task: lease.task.clone(), actor: actor.into(), rollouts };
     TaughtGroup::new(ScoredGroup::new(group, scores, None, 0).unwrap(), teacher).unwrap()
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
-use hypereyes_chat::{TinyWords, tiny};
 use hypereyes_domain::{Question, ScoreSequence, TeacherVersion};
+use hypereyes_miniature::tokenizer::{self, TinyWords};
+use hypereyes_miniature::{InitConfig, TinyConfig, init};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
-use hypereyes_policy::config::{ModelConfig, TinyConfig};
-use hypereyes_policy::init;
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::client::TeacherClient;
 use hypereyes_proto::teacher::Load;
 use hypereyes_proto::{CallError, TeacherPeer, convert, v1};
@@ -25,10 +25,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn parts(folder: &Path, seed: u64, terms: &[&str]) -> (ModelConfig, HostWeights) {
     let terms: Vec<String> = terms.iter().map(|term| (*term).to_owned()).collect();
     let words = TinyWords { terms: &terms, relations: &["capital".to_owned()] };
-    let summary = tiny::write(folder, words).expect("sound words");
+    let summary = tokenizer::write(folder, words).expect("sound words");
     let tiny = TinyConfig { width: 64, layers: 2, heads: 4, inner: 96, vision_width: 32, vision_depth: 2 };
     let config = tiny.model(summary.vocab_size, summary.image, summary.vision_start, summary.vision_end);
-    let weights = init::fresh(&config, &init::InitConfig::default(), seed);
+    let weights = init::fresh(&config, &InitConfig::default(), seed);
     (config, weights)
 }
 

@@ -11,8 +11,6 @@ use hypereyes_policy::Error;
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::checkpoint::save::Place;
 
-use crate::output;
-
 /// Most bytes of both models together.
 pub const MAX_BYTES: usize = 24 << 20;
 
@@ -25,6 +23,15 @@ struct File {
 }
 
 include!(concat!(env!("OUT_DIR"), "/shipped_files.rs"));
+
+/// What became of a folder that a model was to be unpacked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpacked {
+    /// The model is there.
+    There,
+    /// Another sound model was there, which somebody has put in its place: it stays as it is.
+    Another,
+}
 
 /// A model that is compiled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,9 @@ impl Shipped {
     }
 
     /// Refuses, as bad input, when this build does not have it.
+    ///
+    /// # Errors
+    /// [`BadInput`].
     pub fn check(self) -> Result<()> {
         if !self.is_there() {
             let label = self.label();
@@ -73,15 +83,17 @@ impl Shipped {
     }
 
     /// Puts it into `folder`, which is made if needed. One that is there and right stays untouched, and so does another sound model
-    /// in its place, which somebody has put there and is told of; whatever else is there is replaced as a whole.
-    pub fn unpack(self, folder: &Path) -> Result<()> {
+    /// in its place; whatever else is there is replaced as a whole.
+    ///
+    /// # Errors
+    /// [`BadInput`] when this build does not have it or the folder cannot be written.
+    pub fn unpack(self, folder: &Path) -> Result<Unpacked> {
         self.check()?;
         if self.files().iter().all(|file| is_right(&folder.join(file.name), file.digest)) {
-            return Ok(());
+            return Ok(Unpacked::There);
         }
         if checkpoint::read(folder).is_ok() {
-            output::note(&format!("{} holds another model than the shipped {}: it stays as it is", folder.display(), self.label()));
-            return Ok(());
+            return Ok(Unpacked::Another);
         }
         let place = Place::new(folder).map_err(|error| BadInput::new(error.to_string()))?;
         let write = |fresh: &Path| -> Result<(), Error> {
@@ -96,7 +108,7 @@ impl Shipped {
             None => Ok(()),
         };
         place.fill(write, check)?;
-        Ok(())
+        Ok(Unpacked::There)
     }
 }
 
@@ -150,7 +162,7 @@ mod tests {
             checkpoint::save(&folder.path().join("other"), Some(&place), &config, &weights, StoredDtype::F32).expect("saved");
             let other = folder.path().join("other");
             let before = checkpoint::digest(&other).expect("read");
-            model.unpack(&other).expect("left alone");
+            assert_eq!(model.unpack(&other).expect("left alone"), Unpacked::Another);
             assert_eq!(checkpoint::digest(&other).expect("read"), before);
         }
     }

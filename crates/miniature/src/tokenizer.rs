@@ -1,18 +1,17 @@
 //! The tokenizer of the tiny embedded policy, written as the text side of a model folder in Hugging Face layout.
 //!
 //! In: the words of a world (names, values, relation labels). Out: five JSON files that any Hugging Face reader loads.
-//! It knows no world: whoever calls it says which words matter.
+//! [`write()`] is told which words matter; [`of_world`] takes those of a world.
 //!
 //! 256 byte tokens make every text encodable. On top, everything that a policy must copy or choose is one token: a name,
 //! a value, a box edge, a scaffold. Then a policy of a million parameters learns to copy in minutes, because copying is
 //! one attention step, and episodes stay short.
 
-use std::collections::HashSet;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
-
-use crate::{ChatError, bytes, files, special};
+use hypereyes_chat::bytelevel::{self, Summary, Word};
+use hypereyes_chat::{ChatError, special};
+use hypereyes_world::World;
 
 /// The most words that a tiny tokenizer takes; beyond that it is not tiny.
 const MAX_TERMS: usize = 20_000;
@@ -21,10 +20,6 @@ const MAX_TERM: usize = 200;
 
 /// Box edges lie on a grid of this many steps per side (0.05).
 pub const GRID: usize = 20;
-
-const TEMPLATE: &str = "{%- for message in messages %}{{ '<|im_start|>' + message.role + '\\n' }}{%- if message.content is string %}{{ message.content }}\
-{%- else %}{%- for part in message.content %}{%- if part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{%- else %}{{ part.text }}\
-{%- endif %}{%- endfor %}{%- endif %}{{ '<|im_end|>\\n' }}{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}";
 
 /// The words of a world.
 #[derive(Clone, Copy, Debug)]
@@ -35,87 +30,30 @@ pub struct TinyWords<'a> {
     pub relations: &'a [String],
 }
 
-/// What a model's `config.json` must say to fit the tokenizer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TinySummary {
-    /// One more than the largest id.
-    pub vocab_size: usize,
-    /// Id of the token that ends a turn.
-    pub end: u32,
-    /// Id of the padding token.
-    pub pad: u32,
-    /// `image_token_id`.
-    pub image: u32,
-    /// `video_token_id`.
-    pub video: u32,
-    /// `vision_start_token_id`.
-    pub vision_start: u32,
-    /// `vision_end_token_id`.
-    pub vision_end: u32,
-}
-
-/// Writes `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` and
-/// `preprocessor_config.json` into `folder`, which is made if needed. The same words give the same files.
-pub fn write(folder: &Path, words: TinyWords<'_>) -> Result<TinySummary, ChatError> {
-    std::fs::create_dir_all(folder).map_err(|error| ChatError::File { path: folder.to_owned(), reason: error.to_string() })?;
-    let added = added_tokens(words)?;
-    let id = |name: &str| {
-        let at = added.iter().position(|token| token.text == name).expect("every control token is added first");
-        u32::try_from(256 + at).expect("a tiny vocabulary")
-    };
-    let summary = TinySummary {
-        vocab_size: 256 + added.len(),
-        end: id(special::IM_END),
-        pad: id(special::END_OF_TEXT),
-        image: id(special::IMAGE_PAD),
-        video: id(special::VIDEO_PAD),
-        vision_start: id(special::VISION_START),
-        vision_end: id(special::VISION_END),
-    };
-    let save = |name: &str, value: &Value| {
-        let text = serde_json::to_string_pretty(value).expect("a JSON value has a text");
-        files::replace(&folder.join(name), text.as_bytes())
-    };
-    save("tokenizer.json", &tokenizer(&added))?;
-    save("tokenizer_config.json", &tokenizer_config(&added))?;
-    save("special_tokens_map.json", &json!({"eos_token": special::IM_END, "pad_token": special::END_OF_TEXT}))?;
-    save(
-        "generation_config.json",
-        &json!({"do_sample": true, "temperature": 0.8, "top_p": 0.95, "eos_token_id": [summary.end, summary.pad], "pad_token_id": summary.pad}),
-    )?;
-    save("preprocessor_config.json", &preprocessor_config())?;
-    Ok(summary)
-}
-
-/// One added token.
-struct Added {
-    text: String,
-    /// Never matched inside a longer word: `Niger` is not found in `Nigerien`.
-    single_word: bool,
-    /// A control token, which text from outside cannot produce.
-    control: bool,
-}
-
-fn added_tokens(words: TinyWords<'_>) -> Result<Vec<Added>, ChatError> {
+/// Writes the text side of a tiny policy's folder ([`bytelevel::write`]). The same words give the same files.
+///
+/// # Errors
+/// [`ChatError`] for words that can be no tokens, or when the files cannot be written.
+pub fn write(folder: &Path, words: TinyWords<'_>) -> Result<Summary, ChatError> {
     check(words)?;
-    let mut seen = HashSet::new();
-    let mut added = Vec::new();
-    let mut push = |text: String, single_word: bool, control: bool| {
-        if text.len() > 1 && seen.insert(text.clone()) {
-            added.push(Added { text, single_word, control });
-        }
-    };
-    special::ALL.iter().for_each(|name| push((*name).into(), false, true));
-    special::TAGS.iter().for_each(|tag| push((*tag).into(), false, false));
-    scaffolds().into_iter().for_each(|text| push(text, false, false));
-    for relation in words.relations {
-        for form in [format!(" {relation}"), format!("'s {relation}"), format!("{relation}: ")] {
-            push(form, false, false);
-        }
-        push(relation.clone(), true, false);
-    }
-    words.terms.iter().for_each(|term| push(term.clone(), true, false));
-    Ok(added)
+    let plain = |text: String| Word { text, single_word: false };
+    let single = |text: &String| Word { text: text.clone(), single_word: true };
+    let tags = special::TAGS.iter().map(|tag| plain((*tag).into()));
+    let relations = words.relations.iter().flat_map(|relation| {
+        let forms = [format!(" {relation}"), format!("'s {relation}"), format!("{relation}: ")];
+        forms.map(plain).into_iter().chain([single(relation)])
+    });
+    bytelevel::write(folder, tags.chain(scaffolds().into_iter().map(plain)).chain(relations).chain(words.terms.iter().map(single)))
+}
+
+/// The same with the names, values and relations of a world.
+///
+/// # Errors
+/// As [`write()`].
+pub fn of_world(world: &World, folder: &Path) -> Result<Summary, ChatError> {
+    let terms: Vec<String> = world.terms().into_iter().map(str::to_owned).collect();
+    let relations: Vec<String> = world.relations().iter().map(|relation| relation.label.clone()).collect();
+    write(folder, TinyWords { terms: &terms, relations: &relations })
 }
 
 /// Everything that is said again and again, in the order of ids.
@@ -181,75 +119,13 @@ fn check(words: TinyWords<'_>) -> Result<(), ChatError> {
     Ok(())
 }
 
-fn tokenizer(added: &[Added]) -> Value {
-    let vocabulary: Map<String, Value> = (0..=u8::MAX).map(|byte| (bytes::to_char(byte).to_string(), json!(byte))).collect();
-    let tokens: Vec<Value> = added
-        .iter()
-        .enumerate()
-        .map(|(at, token)| {
-            json!({
-                "id": 256 + at, "content": token.text, "single_word": token.single_word,
-                "lstrip": false, "rstrip": false, "normalized": false, "special": token.control,
-            })
-        })
-        .collect();
-    json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": tokens,
-        "normalizer": null,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-        "post_processor": null,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocabulary, "merges": [],
-        },
-    })
-}
-
-fn tokenizer_config(added: &[Added]) -> Value {
-    let control: Vec<&str> = added.iter().filter(|token| token.control).map(|token| token.text.as_str()).collect();
-    json!({
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "chat_template": TEMPLATE,
-        "eos_token": special::IM_END,
-        "pad_token": special::END_OF_TEXT,
-        "additional_special_tokens": control,
-        "clean_up_tokenization_spaces": false,
-        "model_max_length": 4096,
-    })
-}
-
-/// Patches of 16 pixels, merged 2 x 2, at most 1200 tokens a picture (docs/spec.md#pictures).
-fn preprocessor_config() -> Value {
-    json!({
-        "image_processor_type": "Qwen2VLImageProcessorFast",
-        "processor_class": "Qwen3VLProcessor",
-        "patch_size": 16,
-        "temporal_patch_size": 2,
-        "merge_size": 2,
-        "size": {"shortest_edge": 4 * 32 * 32, "longest_edge": 1200 * 32 * 32},
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "rescale_factor": 1.0 / 255.0,
-        "do_resize": true,
-        "do_rescale": true,
-        "do_normalize": true,
-        "do_convert_rgb": true,
-        "resample": 3,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use hypereyes_chat::{Chat, ChatConfig, Vocabulary};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::vocabulary::Vocabulary;
-    use crate::{Chat, ChatConfig};
 
     fn words() -> (Vec<String>, Vec<String>) {
         let terms = [
@@ -266,7 +142,7 @@ mod tests {
         (terms.map(String::from).to_vec(), ["currency", "capital", "area"].map(String::from).to_vec())
     }
 
-    fn folder() -> (tempfile::TempDir, TinySummary) {
+    fn folder() -> (tempfile::TempDir, Summary) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (terms, relations) = words();
         let summary = write(folder.path(), TinyWords { terms: &terms, relations: &relations }).expect("sound words");

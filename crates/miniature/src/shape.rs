@@ -2,9 +2,8 @@
 //!
 //! In: a few widths and depths. Out: a [`ModelConfig`].
 
+use hypereyes_policy::config::{ModelConfig, SmallShape};
 use serde::{Deserialize, Serialize};
-
-use super::{ModelConfig, TextConfig, VisionConfig};
 
 /// Widths and depths above this are not tiny.
 const MOST: usize = 1 << 14;
@@ -59,43 +58,10 @@ impl TinyConfig {
         Ok(())
     }
 
-    /// The full configuration. The rotary base is small because contexts are: with the published one, few of the sixteen
-    /// frequencies of a head would tell neighbouring tokens apart.
+    /// The full configuration.
     pub fn model(&self, vocab_size: usize, image_token_id: u32, vision_start_token_id: u32, vision_end_token_id: u32) -> ModelConfig {
-        let head_dim = self.width / self.heads;
-        let third = head_dim / 2 / 3;
-        ModelConfig {
-            text: TextConfig {
-                vocab_size,
-                hidden_size: self.width,
-                intermediate_size: self.inner,
-                num_hidden_layers: self.layers,
-                num_attention_heads: self.heads,
-                num_key_value_heads: self.heads,
-                head_dim,
-                rms_norm_eps: 1e-6,
-                rope_theta: 100.0,
-                mrope_section: [head_dim / 2 - 2 * third, third, third],
-                experts: None,
-            },
-            vision: VisionConfig {
-                depth: self.vision_depth,
-                hidden_size: self.vision_width,
-                intermediate_size: 2 * self.vision_width,
-                num_heads: 4,
-                in_channels: 3,
-                patch_size: 16,
-                temporal_patch_size: 2,
-                spatial_merge_size: 2,
-                num_position_embeddings: 144,
-                out_hidden_size: self.width,
-                deepstack_visual_indexes: vec![0],
-                rope_theta: 1e4,
-            },
-            tie_word_embeddings: true,
-            image_token_id,
-            vision_start_token_id,
-            vision_end_token_id,
-        }
+        let Self { width, layers, heads, inner, vision_width, vision_depth } = *self;
+        let shape = SmallShape { width, layers, heads, inner, vision_width, vision_depth };
+        shape.model(vocab_size, image_token_id, vision_start_token_id, vision_end_token_id)
     }
 }
