@@ -6,7 +6,7 @@ use hypereyes_policy::device::Device;
 use hypereyes_policy::engine as local;
 use serde::{Deserialize, Serialize};
 
-use crate::open;
+use crate::kinds;
 
 /// Settings of an engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         let local::EngineConfig { max_sequences, max_context, cache_bytes, device, max_rows, .. } = local::EngineConfig::default();
-        Self { kind: open::LOCAL.into(), max_sequences, max_context, cache_bytes, device, max_rows, patches_bytes: 256 << 20 }
+        Self { kind: kinds::LOCAL.into(), max_sequences, max_context, cache_bytes, device, max_rows, patches_bytes: 256 << 20 }
     }
 }
 
@@ -47,7 +47,7 @@ impl EngineConfig {
     /// # Errors
     /// A sentence for whoever wrote the settings; it begins with the key.
     pub fn check(&self) -> Result<(), String> {
-        open::check(&self.kind)?;
+        kinds::check(&self.kind)?;
         self.sizes().check()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! In: the `engine` settings and a policy. Out: an [`Engine`], which is one whatever its kind: it implements the port
 //! ([`Generate`](hypereyes_domain::Generate)) and takes new weights ([`SetWeights`](hypereyes_domain::SetWeights)). A kind is a file
-//! here and a line in [`open()`]'s table. [`scoring`] speaks to inference servers that are asked for log-probs; [`http`] makes clients
+//! in `kinds` and its two lines beside it. [`scoring`] speaks to inference servers that are asked for log-probs; [`http`] makes clients
 //! that go where they may.
 //!
 //! This crate knows no text, no task and no reward, and nothing of who uses an engine.
@@ -10,11 +10,10 @@
 pub mod config;
 mod engine;
 pub mod http;
-mod local;
+mod kinds;
 pub mod metrics;
-mod open;
 pub mod scoring;
 
 pub use config::EngineConfig;
 pub use engine::{Engine, EngineSequence};
-pub use open::{Policy, open};
+pub use kinds::{Policy, open};

@@ -1,4 +1,6 @@
-//! Which engine a `kind` stands for. In: the settings, and a policy to sample from. Out: an [`Engine`], or which key is wrong.
+//! The kinds of engines, and which one a `kind` of the settings stands for. In: the settings, and a policy to sample from. Out: an [`Engine`], or which key is wrong.
+
+mod local;
 
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use hypereyes_policy::Error;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 
-use crate::{Engine, EngineConfig, local};
+use crate::{Engine, EngineConfig};
 
 /// The kind that computes in this process.
 pub(crate) const LOCAL: &str = "local";
