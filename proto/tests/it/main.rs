@@ -2,5 +2,6 @@
 
 #[path = "../../../crates/chassis/tests/authority/mod.rs"]
 mod authority;
+mod one_trace;
 mod roles;
 mod teacher_over_tcp;

@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_secs(30);
 const REACHED: &str = "the service was reached";
 
 /// All three services.
-struct Fake;
+pub struct Fake;
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
