@@ -79,7 +79,7 @@ impl Inner {
     /// The pictures of `sequences` that can be taken neither from `store` nor from what was cut before.
     fn missing(&self, sequences: &[ScoreSequence], store: &Store) -> Vec<PictureId> {
         let named: Vec<PictureId> = sequences.iter().flat_map(|sequence| sequence.pictures.iter().cloned()).collect();
-        store.missing(&named).into_iter().filter(|id| self.patches.get(id).is_none()).collect()
+        store.missing(&named).into_iter().filter(|id| !self.patches.holds(id)).collect()
     }
 
     /// Looks pictures up, cuts those that are new, and checks each sequence.

@@ -46,6 +46,11 @@ impl PatchCache {
         found
     }
 
+    /// Whether they are here; nobody has used them yet.
+    pub fn holds(&self, id: &PictureId) -> bool {
+        self.inner.lock().held.contains(id)
+    }
+
     /// The patches of a picture; `find` is asked for its pixels only if they are not here.
     ///
     /// # Errors

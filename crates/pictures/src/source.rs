@@ -28,6 +28,10 @@ impl PatchSource {
 
     /// The patches of all, in order, where every one of them has been cut already.
     pub fn held(&self, ids: &[PictureId]) -> Option<Vec<Arc<Patches>>> {
+        // Looked at first: what is only found with others missing is not used yet, and not counted.
+        if !ids.iter().all(|id| self.cache.holds(id)) {
+            return None;
+        }
         ids.iter().map(|id| self.cache.get(id)).collect()
     }
 
