@@ -1,6 +1,8 @@
-//! What several tests of the whole workspace share: where it is, what its files say, and what its manifests for Kubernetes say.
+//! What several tests of the whole workspace share: where it is, what its files say, what its manifests for Kubernetes say, and which
+//! settings its sources read.
 
 pub mod k8s;
+pub mod keys;
 pub mod pages;
 pub mod skips;
 

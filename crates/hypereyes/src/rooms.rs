@@ -220,8 +220,8 @@ impl Rooms {
 }
 
 /// What rewards lie between: what is taken anyway, and what TRACE gives with these constants.
-fn range_of(trace: &hypereyes_scoring::TraceConfig, [least, most]: [f64; 2]) -> [f64; 2] {
-    let wrong = [trace.wrong_penalty, trace.wrong_in_band_bonus];
+pub fn range_of(trace: &hypereyes_scoring::TraceConfig, [least, most]: [f64; 2]) -> [f64; 2] {
+    let wrong = [trace.wrong_penalty, trace.wrong_in_band_bonus, hypereyes_scoring::UNANSWERED];
     let given = trace.good.iter().chain(&trace.bad).map(|bonus| 1.0 + bonus).chain(wrong);
     given.fold([least, most], |[least, most], reward| [least.min(reward), most.max(reward)])
 }

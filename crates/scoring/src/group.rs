@@ -27,6 +27,9 @@ pub fn score_tally(config: &TraceConfig, tally: &Tally<'_>, accuracies: &[Accura
 }
 
 /// Looked up, not decided: siblings come in every kind and no order, so that a processor would guess every second jump wrong.
+/// The reward of a rollout without an answer.
+pub const UNANSWERED: f64 = -0.5;
+
 fn score(accuracy: Accuracy, bonus: f64, branch: BonusBranch) -> Score {
     let kind = match accuracy {
         Accuracy::Correct => 0,
@@ -34,7 +37,7 @@ fn score(accuracy: Accuracy, bonus: f64, branch: BonusBranch) -> Score {
         Accuracy::Unparsed => 2,
         Accuracy::Invalid(_) => 3,
     };
-    let reward = [1.0 + bonus, bonus, -0.5, 0.0][kind];
+    let reward = [1.0 + bonus, bonus, UNANSWERED, 0.0][kind];
     let route = [Route::Reinforce, Route::Distill, Route::Distill, Route::Skip][kind];
     Score { accuracy, bonus, branch, reward, route }
 }

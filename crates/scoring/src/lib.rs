@@ -18,7 +18,7 @@ pub mod tally;
 pub mod trace;
 
 pub use cas::cas;
-pub use group::{accuracy_of, score_group, score_tally};
+pub use group::{UNANSWERED, accuracy_of, score_group, score_tally};
 pub use interval::{Interval, mean_interval, wilson};
 pub use judge::{AliasJudge, ContainsJudge, ExactJudge, Judge, JudgeKind, Verdict};
 pub use reference::{Candidate, Known, ReferenceMode, Tightened, candidate};

@@ -3,4 +3,5 @@
 mod docs;
 mod k8s;
 mod k8s_settings;
+mod keys;
 mod tidy;

@@ -5,12 +5,13 @@ use hypereyes_chassis::Findings;
 
 use super::leaves::{differences, is_in};
 use crate::config::Config;
+use crate::rooms::range_of;
 
 /// Where searching is set.
 const SEARCH: &str = "searches of every part are set in `search`: set it there";
 
 /// Keys and tables that `up` fills in, and where their values come from.
-const FILLED_IN: &[(&str, &str)] = &[
+pub const FILLED_IN: &[(&str, &str)] = &[
     ("actor.rollout", "episodes of training are those of `rollout`: set it there"),
     ("actor.search", SEARCH),
     ("actor.id", "actors are called actor-0, actor-1 and so on"),
@@ -53,6 +54,26 @@ pub fn findings(config: &Config) -> Findings {
             found.refuse(said.key, format!("is {}, but `up` does not use it: {instead}", said.is));
         }
     }
+    found.extend(replaced(config));
+    found
+}
+
+/// Values that `up` replaces because of others: what is said and would be replaced is refused as well.
+fn replaced(config: &Config) -> Findings {
+    let (mut found, usual) = (Findings::default(), Config::default());
+    let (said, trace) = (config.learner.reward_range, &config.reward_service.trace);
+    let [least, most] = range_of(trace, said);
+    if said != usual.learner.reward_range && said != [least, most] {
+        let message =
+            format!("is {said:?}, but rewards of these reward_service.trace constants lie within [{least}, {most}]: give that, or more");
+        found.refuse("learner.reward_range", message);
+    }
+    let coefficient = config.learner.objective.opd_coef;
+    if !config.up.distill && coefficient != usual.learner.objective.opd_coef && coefficient != 0.0 {
+        let message =
+            format!("is {coefficient}, but up.distill = false: there is no teacher whose word could count; leave one of them out");
+        found.refuse("learner.objective.opd_coef", message);
+    }
     found
 }
 
@@ -74,7 +95,7 @@ mod tests {
     #[test]
     fn what_up_decides_itself_is_refused_by_name_with_what_to_set() {
         assert!(!findings(&Config::default()).is_refused());
-        let cases: [(&str, &str, Change); 9] = [
+        let cases: [(&str, &str, Change); 11] = [
             ("actor.search.deadline_s", "`search`", |config| config.actor.search.deadline_s = 9.0),
             ("actor.rollout.max_turn_tokens", "`rollout`", |config| config.actor.rollout.max_turn_tokens = 9),
             ("learner.tasks", "`synth`", |config| config.learner.tasks = "/data/tasks".into()),
@@ -83,6 +104,10 @@ mod tests {
             ("learner.ranks.world", "up.ranks", |config| config.learner.ranks.world = 2),
             ("learner.listen", "up.ports.learner", |config| config.learner.listen.set_port(9)),
             ("teacher_service.model", "`teacher`", |config| config.teacher_service.model = "sglang+http://x:1?tokenizer=/t".into()),
+            ("learner.reward_range", "[-0.5, 1.2]", |config| config.learner.reward_range = [-0.1, 1.0]),
+            ("learner.objective.opd_coef", "up.distill", |config| {
+                (config.up.distill, config.learner.objective.opd_coef) = (false, 0.3);
+            }),
             ("learner.sampling.temperature", "`sampling.train`", |config| config.learner.sampling.temperature = 0.5),
         ];
         for (key, instead, say) in cases {

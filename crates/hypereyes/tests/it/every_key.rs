@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use hypereyes::check;
 use hypereyes::check::leaves::leaves;
+use hypereyes::commands::synth;
 use hypereyes::config::Config;
 use hypereyes_chassis::config::load_from;
 use hypereyes_run::RunFolder;
+use hypereyes_synth::Split;
 
 /// Values that no key but those below can have.
 fn nonsense(value: &str) -> &'static [&'static str] {
@@ -191,4 +193,59 @@ fn values_that_nobody_can_mean_are_refused_by_name() {
     println!("{refused} refused");
     assert!(unnamed.is_empty(), "refused, but not by name: {unnamed:#?}");
     assert!(strange.is_empty(), "accepted: {strange:#?}");
+}
+
+/// What a command makes differs when a key that it reads says something else: a sample, of the keys with which tasks and demonstrations
+/// are made. That every key is read at all is `tests/tests/it/keys.rs`.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_making_tasks_make_other_tasks() {
+    let made = async |set: &str| {
+        let sets: Vec<String> =
+            ["synth.tasks=12", "synth.held_out=12", set].iter().filter(|set| !set.is_empty()).map(|set| (*set).to_owned()).collect();
+        let config = load_from(Config::default(), None, "X", [], &sets).unwrap_or_else(|error| panic!("{set}: {error}"));
+        let mut all = String::new();
+        for split in [Split::Train, Split::HeldOut] {
+            // That nothing can be made is a difference, too.
+            all += &match synth::make(&config, split).await {
+                Ok(made) => format!("{:?} {:?} {:?}\n", made.tasks, made.demonstrations, made.pictures.keys()),
+                Err(error) => format!("{error}\n"),
+            };
+        }
+        all
+    };
+    let usual = made("").await;
+    assert_eq!(usual, made("").await, "the same settings make the same");
+    assert!(usual.len() > 10_000, "something is made: {usual}");
+    let mut inert = vec![];
+    for set in [
+        "seed=1",
+        "rollout.env.header=true",
+        "rollout.env.image_hits=2",
+        "rollout.env.max_hit_chars=3",
+        "rollout.env.text_hits=2",
+        "rollout.env.text_min_relevance=0.999",
+        "rollout.system_prompt=\"Answer.\"",
+        "synth.canvas=[256, 128]",
+        "synth.explorer.hasty=0",
+        "synth.explorer.jitter=1",
+        "synth.explorer.pairs=50",
+        "synth.explorer.parallel=50",
+        "synth.explorer.serial=50",
+        "synth.held_out_layers.first=2000001",
+        "synth.held_out_share=0.5",
+        "synth.kinds.textual=0",
+        "synth.kinds.visual_hop=50",
+        "synth.kinds.visual_select=0",
+        "synth.layers.count=1",
+        "synth.layers.first=7",
+        "synth.level=\"scattered\"",
+        "synth.pictures=[2, 3]",
+        "synth.relations=[\"capital\", \"currency\"]",
+        "synth.tasks=11",
+    ] {
+        if made(set).await == usual {
+            inert.push(set);
+        }
+    }
+    assert!(inert.is_empty(), "these make no difference: {inert:?}");
 }
