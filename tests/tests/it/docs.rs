@@ -78,6 +78,30 @@ fn nothing_cites_what_a_reader_cannot_open() {
     }
 }
 
+/// A file that a page or a comment names from the root, as in `crates/policy/src/frozen.rs`, is there. Files move.
+#[test]
+fn files_that_are_named_are_there() {
+    let roots =
+        ["crates/", "actor/src/", "learner/src/", "proto/", "reward-service/", "teacher-service/", "tests/kubesim/", "bench/", "k8s/"];
+    let ends = [".rs", ".proto", ".py", ".sh", ".md"];
+    let (mut wrong, mut count) = (vec![], 0);
+    for (path, text) in texts(&["md", "rs"]).into_iter().filter(|(path, _)| path != "CHANGELOG.md") {
+        let said = text.lines().filter(|line| path.ends_with(".md") || line.trim_start().starts_with("//"));
+        for named in said.flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            // `NAME.rs` stands for whatever a reader adds.
+            let file = roots.iter().any(|root| named.starts_with(root)) && ends.iter().any(|end| named.ends_with(end));
+            if file && !named.contains(|letter: char| letter.is_uppercase() || " *{<".contains(letter)) {
+                count += 1;
+                if !root().join(named).is_file() {
+                    wrong.push(format!("{path}: {named}"));
+                }
+            }
+        }
+    }
+    assert!(count > 20, "{count} files are named");
+    assert!(wrong.is_empty(), "files that are not there:\n{}", wrong.join("\n"));
+}
+
 /// Words that this project once had of its own, and the field's for the same thing. Documentation uses the latter; where the former mean
 /// what they always mean (room for more, a floor that is swept), there is another way to say it.
 const WORDS: &[(&str, &str)] = &[
