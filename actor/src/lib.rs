@@ -20,7 +20,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypereyes_chassis::{BadInput, Health, Room, Shutdown};
+use hypereyes_chassis::{BadInput, Health, ServiceProcess, Shutdown};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_engines::{Engine, Policy};
@@ -39,10 +39,10 @@ use crate::teaching::Teaching;
 use crate::weights::Follower;
 use crate::worker::Worker;
 
-/// The room, for a process of its own or somebody else's.
+/// The service, for a process of its own or somebody else's.
 pub struct Actor;
 
-impl Room for Actor {
+impl ServiceProcess for Actor {
     const NAME: &'static str = "hypereyes-actor";
     const ABOUT: &'static str = "Leases tasks from a learner, rolls them out and hands the groups in";
     const ENV: &'static str = "HYPEREYES_ACTOR";

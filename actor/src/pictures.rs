@@ -82,7 +82,7 @@ impl GroupPictures {
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Course, Ending, PolicyVersion, Trajectory};
+    use hypereyes_domain::{Ending, PolicyVersion, RolloutSummary, Trajectory};
     use hypereyes_pictures::RgbImage;
 
     use super::*;
@@ -99,7 +99,7 @@ mod tests {
             logprobs: vec![if sampled { -0.5 } else { 0.0 }],
             versions: vec![PolicyVersion(0)],
             pictures: pictures.iter().map(|picture| picture.id.clone()).collect(),
-            course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
+            summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
         }
     }
 

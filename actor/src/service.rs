@@ -188,7 +188,7 @@ impl Peers {
     /// many bytes.
     pub async fn score(&self, group: &RolloutGroup, task: &Task) -> Result<Scores, CallError> {
         const OP: &str = "score_group";
-        let request = v1::ScoreGroupRequest { group: Some(group.courses().into()), task: Some(task.clone().into()) };
+        let request = v1::ScoreGroupRequest { group: Some(group.summaries().into()), task: Some(task.clone().into()) };
         within(OP, LARGE, self.reward.clone().score_group(request)).await.map(Scores)
     }
 

@@ -45,7 +45,7 @@ impl Teaching {
                 Ok(answers) => {
                     self.heard(self.breaker.answered());
                     for (at, answer) in asked.into_iter().zip(answers) {
-                        let labels = [("teacher", answer.teacher.id.as_str().to_owned()), ("epoch", answer.teacher.epoch.to_string())];
+                        let labels = [("teacher", answer.teacher.id.as_str().to_owned()), ("epoch", answer.teacher.revision.to_string())];
                         counter!(TAUGHT, &labels).increment(1);
                         teacher[at] = Some(answer);
                     }

@@ -99,7 +99,7 @@ impl<E: SetWeights<HostWeights>> Follower<E> {
                     return Ok(false);
                 }
             };
-            let arrived = Published { version: fetched.version, digest: fetched.digest, life: published.life };
+            let arrived = Published { version: fetched.version, digest: fetched.digest, incarnation: published.incarnation };
             let base = Base::from(&fetched);
             let (wire_bytes, bytes) = (fetched.wire_bytes, fetched.payload.len());
             if let Err(error) = self.engine.set_weights(fetched.weights, arrived.version).await {
@@ -111,7 +111,7 @@ impl<E: SetWeights<HostWeights>> Follower<E> {
             self.base = Some(base);
             self.held = arrived;
         }
-        self.held.life = published.life;
+        self.held.incarnation = published.incarnation;
         gauge!(VERSION).set(self.held.version.0 as f64);
         self.installed.send_replace(Some(self.held));
         Ok(true)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant as Clock};
 
 use hypereyes_chassis::backoff::retry;
 use hypereyes_chassis::{BackoffConfig, RetryError, Retryable, TraceContext};
-use hypereyes_domain::{Failure, Generate, GroupId, Lease, Receipt, RolloutGroup, TaughtGroup};
+use hypereyes_domain::{DistilledGroup, Failure, Generate, GroupId, Lease, Receipt, RolloutGroup};
 use hypereyes_engines::Engine;
 use hypereyes_pictures::Store;
 use hypereyes_proto::Parcel;
@@ -121,7 +121,7 @@ impl Worker {
         }
     }
 
-    async fn make(&self, lease: &Lease) -> Result<(TaughtGroup, GroupPictures), Failed> {
+    async fn make(&self, lease: &Lease) -> Result<(DistilledGroup, GroupPictures), Failed> {
         stage("version", info_span!("version"), self.wait_for(lease)).await?;
         let get = || pictures::of_task(&self.peers, &self.store, &lease.task.pictures);
         let until = Instant::now() + PICTURES_PATIENCE;
@@ -131,14 +131,14 @@ impl Worker {
         let scores = stage("reward", info_span!("score"), self.persist("score_group", || self.peers.score(&group, &lease.task))).await?;
         let scored = scores.join(group)?;
         let teacher = stage("teacher", info_span!("teach"), self.teacher.teach(&scored, &pictures)).await;
-        let taught = TaughtGroup::new(scored, teacher).and_then(|taught| taught.check().map(|()| taught));
+        let taught = DistilledGroup::new(scored, teacher).and_then(|taught| taught.check().map(|()| taught));
         Ok((taught.map_err(|error| Failed::new(Failure::Infrastructure, error))?, pictures))
     }
 
-    /// Waits until the engine holds the lease's version or a newer one of the same life of the learner.
+    /// Waits until the engine holds the lease's version or a newer one of the same incarnation of the learner.
     async fn wait_for(&self, lease: &Lease) -> Result<(), Failed> {
         let mut installed = self.installed.clone();
-        let serves = |held: &Option<Published>| held.is_some_and(|held| held.serves(lease.min_version, lease.life));
+        let serves = |held: &Option<Published>| held.is_some_and(|held| held.serves(lease.min_version, lease.incarnation));
         let held = timeout(PATIENCE, installed.wait_for(serves)).await;
         held.map_err(|_| Failed::new(Failure::Timeout, format!("{} never came", lease.min_version)))?
             .map(|_| ())
@@ -164,7 +164,7 @@ impl Worker {
 
     /// Puts what the learner will need, then submits until there is a receipt. The learner may lose pictures in between (it was
     /// restarted): what it names as missing is put again.
-    async fn hand_in(&self, taught: TaughtGroup, pictures: &GroupPictures) -> Result<Receipt, Failed> {
+    async fn hand_in(&self, taught: DistilledGroup, pictures: &GroupPictures) -> Result<Receipt, Failed> {
         let crops = pictures.crops_of(&taught.scored.group);
         let parcel = Parcel::from(taught);
         stage("submit", info_span!("submit"), async {

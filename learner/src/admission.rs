@@ -2,7 +2,7 @@
 //! of pictures. Out: nothing, or the sentence that says why it is refused. One that passes can be trained: every token is the
 //! policy's, every picture has its places, every number is one that an honest actor can send. Pure: it knows no lease and no file.
 
-use hypereyes_domain::{Ending, PictureId, TaughtGroup, TeacherLogprobs, Trajectory};
+use hypereyes_domain::{DistilledGroup, Ending, PictureId, TeacherLogprobs, Trajectory};
 use hypereyes_pictures::Processor;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::limits::{LEAST_TAUGHT, MAX_ROUNDS, MAX_SEARCHES_PER_CALL};
@@ -48,14 +48,14 @@ impl Admission {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn check(&self, group: &TaughtGroup) -> Result<(), String> {
+    pub fn check(&self, group: &DistilledGroup) -> Result<(), String> {
         group.check().map_err(|error| error.reason)?;
         let rollouts = &group.scored.group.rollouts;
         if rollouts.len() != self.group_size {
             return Err(format!("{} rollouts, but the lease asks for {}", rollouts.len(), self.group_size));
         }
         // What failed outside of the policy is masked whole, and a search engine's bad minute shall not be held against a task.
-        let teaches = |rollout: &Trajectory| rollout.sampled_tokens() > 0 || matches!(rollout.course.ending, Ending::Failed(_));
+        let teaches = |rollout: &Trajectory| rollout.sampled_tokens() > 0 || matches!(rollout.summary.ending, Ending::Failed(_));
         if !rollouts.iter().any(teaches) {
             return Err("no rollout has a token that the policy sampled".into());
         }
@@ -106,7 +106,7 @@ impl Admission {
                 at + 1
             ));
         }
-        for (at, round) in rollout.course.rounds.iter().enumerate() {
+        for (at, round) in rollout.summary.rounds.iter().enumerate() {
             if round.failed_searches > round.searches {
                 return Err(format!("round {at} has {} failed of {} searches", round.failed_searches, round.searches));
             }
@@ -131,7 +131,7 @@ impl Admission {
     /// Why it is refused, or what `size_of` says.
     pub fn check_pictures<E: From<String>>(
         &self,
-        group: &TaughtGroup,
+        group: &DistilledGroup,
         mut size_of: impl FnMut(&PictureId) -> Result<(u32, u32), E>,
     ) -> Result<(), E> {
         for (number, rollout) in group.scored.group.rollouts.iter().enumerate() {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hypereyes_domain::{PictureId, TaughtGroup};
+use hypereyes_domain::{DistilledGroup, PictureId};
 use hypereyes_pictures::{Limits, Patches, Picture};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_trainer::Pictures;
@@ -16,17 +16,17 @@ use crate::service::Shared;
 /// A batch, sorted.
 pub(crate) struct Prepared {
     /// What is trained.
-    pub(crate) groups: Vec<TaughtGroup>,
+    pub(crate) groups: Vec<DistilledGroup>,
     /// Pictures of those as patches.
     pub(crate) pictures: Pictures,
     /// The same as they came, in order, for other ranks; empty where there are none.
     pub(crate) encoded: Vec<(PictureId, Bytes)>,
     /// What is not, a label and why.
-    pub(crate) dropped: Vec<(TaughtGroup, &'static str, String)>,
+    pub(crate) dropped: Vec<(DistilledGroup, &'static str, String)>,
 }
 
 /// Reads the pictures of a batch, each once, and sees whether the model can read every group.
-pub(crate) fn prepare(shared: &Shared, model: &ModelConfig, batch: Vec<TaughtGroup>) -> Prepared {
+pub(crate) fn prepare(shared: &Shared, model: &ModelConfig, batch: Vec<DistilledGroup>) -> Prepared {
     let mut read: BTreeMap<PictureId, Result<Arc<Patches>, String>> = BTreeMap::new();
     let mut sorted = Prepared { groups: vec![], pictures: Pictures::new(), encoded: vec![], dropped: vec![] };
     for group in batch {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use hypereyes_domain::{ActorId, Failure, GroupId, PictureId, PolicyVersion, Receipt, TaskId, TaughtGroup};
+use hypereyes_domain::{ActorId, DistilledGroup, Failure, GroupId, PictureId, PolicyVersion, Receipt, TaskId};
 use hypereyes_run::ledger::{Event, Ledger};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -122,12 +122,12 @@ pub struct Intake {
     bounds: Bounds,
     tasks: Vec<TaskId>,
     seed: u64,
-    life: u32,
+    incarnation: u32,
     epoch: u64,
     order: VecDeque<TaskId>,
     held: HashMap<GroupId, Held>,
     settled: HashSet<GroupId>,
-    ready: VecDeque<TaughtGroup>,
+    ready: VecDeque<DistilledGroup>,
     leases: u64,
     trained: u64,
     dropped: u64,
@@ -135,7 +135,7 @@ pub struct Intake {
     /// The groups of the batch that is being trained.
     training: HashSet<GroupId>,
     /// Groups that were passed over and not yet asked for, and the tasks of those since the last step.
-    skipped: Vec<TaughtGroup>,
+    skipped: Vec<DistilledGroup>,
     skipped_tasks: Vec<TaskId>,
     /// The next batch is taken as it is, full or not.
     pressed: bool,
@@ -149,12 +149,12 @@ pub struct Intake {
 
 impl Intake {
     /// Starts at the beginning of epoch 0, or where a checkpoint stopped.
-    /// `life` is another number at each start: a group of one life is not mistaken for one of another.
+    /// `incarnation` is another number at each start: a group of one incarnation is not mistaken for one of another.
     pub fn new(
         bounds: Bounds,
         tasks: Vec<TaskId>,
         seed: u64,
-        life: u32,
+        incarnation: u32,
         cursor: Option<Cursor>,
         version: PolicyVersion,
         ledger: Ledger,
@@ -163,7 +163,7 @@ impl Intake {
             bounds,
             tasks,
             seed,
-            life,
+            incarnation,
             epoch: 0,
             order: VecDeque::new(),
             held: HashMap::new(),
@@ -241,7 +241,7 @@ impl Intake {
         };
         let Some(task) = ripe.and_then(|at| self.order.remove(at)) else { return Answer::Backpressure };
         self.leases += 1;
-        let group = GroupId::new(format!("{task}@{}.{}-{:x}", self.epoch, self.leases, self.life));
+        let group = GroupId::new(format!("{task}@{}.{}-{:x}", self.epoch, self.leases, self.incarnation));
         let seed = self.seed_of(&task);
         self.ledger.write(&Event::Leased { group: &group, actor, epoch: self.epoch });
         let min_version = self.oldest_to_sample();
@@ -287,7 +287,7 @@ impl Intake {
     }
 
     /// A finished group comes in.
-    pub fn submit(&mut self, group: TaughtGroup, now: Instant) -> Receipt {
+    pub fn submit(&mut self, group: DistilledGroup, now: Instant) -> Receipt {
         let id = group.scored.group.id.clone();
         if let Some(receipt) = self.standing(&id, &group.scored.group.actor, &group.scored.group.task, now) {
             return receipt;
@@ -298,7 +298,7 @@ impl Intake {
         }
         let held = self.held.remove(&id).expect("its standing was just looked at");
         self.settled.insert(id.clone());
-        if self.is_of_another_life(&group) {
+        if self.is_of_another_incarnation(&group) {
             self.drop_group(&id, "future", "its policy is newer than the learner's");
             self.order.push_back(held.task);
             return Receipt::Stale;
@@ -321,14 +321,14 @@ impl Intake {
         u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("eight of thirty-two"))
     }
 
-    fn is_stale(&self, group: &TaughtGroup) -> bool {
+    fn is_stale(&self, group: &DistilledGroup) -> bool {
         let oldest = group.scored.group.oldest_version().unwrap_or(self.version);
         let most = if self.bounds.deterministic { 0 } else { self.bounds.max_staleness };
         self.version.staleness_of(oldest) > most
     }
 
-    /// Whether a token is of a version that there has not been (in this life).
-    fn is_of_another_life(&self, group: &TaughtGroup) -> bool {
+    /// Whether a token is of a version that there has not been (in this incarnation).
+    fn is_of_another_incarnation(&self, group: &DistilledGroup) -> bool {
         let versions = group.scored.group.rollouts.iter().flat_map(|rollout| &rollout.versions);
         versions.max().is_some_and(|newest| *newest > self.version)
     }
@@ -458,7 +458,7 @@ impl Intake {
 
     /// The next batch, if there is one. Where no more groups come, at an epoch's end and once it is finished, a smaller one is taken
     /// rather than none.
-    pub fn take_batch(&mut self) -> Option<Vec<TaughtGroup>> {
+    pub fn take_batch(&mut self) -> Option<Vec<DistilledGroup>> {
         self.pass_over();
         let no_more = self.finished || self.order.is_empty();
         let last = no_more && self.held.is_empty() && !self.ready.is_empty();
@@ -513,7 +513,7 @@ impl Intake {
     }
 
     /// The groups that were passed over since somebody last asked: their successes count all the same.
-    pub fn take_skipped(&mut self) -> Vec<TaughtGroup> {
+    pub fn take_skipped(&mut self) -> Vec<DistilledGroup> {
         std::mem::take(&mut self.skipped)
     }
 
@@ -523,7 +523,7 @@ impl Intake {
     }
 
     /// A group of the batch that was taken turns out to be of no use, for a reason that lies with its task: the others go on.
-    pub fn discard(&mut self, group: &TaughtGroup, reason: &'static str, detail: &str, now: Instant) {
+    pub fn discard(&mut self, group: &DistilledGroup, reason: &'static str, detail: &str, now: Instant) {
         let group = &group.scored.group;
         self.training.remove(&group.id);
         self.drop_group(&group.id, reason, detail);
@@ -531,7 +531,7 @@ impl Intake {
     }
 
     /// A batch was not trained: it waits again, before all others.
-    pub fn put_back(&mut self, batch: Vec<TaughtGroup>) {
+    pub fn put_back(&mut self, batch: Vec<DistilledGroup>) {
         self.training.clear();
         batch.into_iter().rev().for_each(|group| self.ready.push_front(group));
     }
@@ -548,7 +548,7 @@ impl Intake {
     }
 
     /// A batch has become a policy version.
-    pub fn trained(&mut self, groups: &[TaughtGroup], version: PolicyVersion, step: u64) {
+    pub fn trained(&mut self, groups: &[DistilledGroup], version: PolicyVersion, step: u64) {
         self.version = version;
         self.training.clear();
         self.skipped_tasks.clear();

@@ -25,12 +25,12 @@ pub mod tasks;
 pub mod trials;
 
 pub use config::Config;
-use hypereyes_chassis::{Room, Shutdown};
+use hypereyes_chassis::{ServiceProcess, Shutdown};
 
-/// The room, for a process of its own or somebody else's.
+/// The service, for a process of its own or somebody else's.
 pub struct Learner;
 
-impl Room for Learner {
+impl ServiceProcess for Learner {
     const NAME: &'static str = "hypereyes-learner";
     const ABOUT: &'static str = "Trains a policy on groups that actors submit, and publishes versions";
     const ENV: &'static str = "HYPEREYES_LEARNER";

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hypereyes_chassis::{BadInput, Findings};
-use hypereyes_collective::{Collective, Hub, Place, Tcp, Transport};
+use hypereyes_collective::{Collective, Hub, RankInfo, Tcp, Transport};
 use hypereyes_proto::ports;
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +111,7 @@ impl RanksConfig {
         let star = match open {
             None => Tcp::alone(),
             Some((hub, meeting)) => {
-                let place = Place { rank: 0, world: self.world, generation: meeting.generation };
+                let place = RankInfo { rank: 0, world: self.world, generation: meeting.generation };
                 hub.meet(place, self.timeout(), self.timeout())?
             }
         };
@@ -127,7 +127,7 @@ impl RanksConfig {
         let host = host.trim_start_matches("http://").trim_start_matches("https://").trim_matches(['[', ']']);
         let mut found = (host, meeting.port).to_socket_addrs().with_context(|| format!("ranks: leader = {:?}", self.leader))?;
         let address = found.next().with_context(|| format!("ranks: leader = {:?} has no address", self.leader))?;
-        let place = Place { rank: self.rank, world: self.world, generation: meeting.generation };
+        let place = RankInfo { rank: self.rank, world: self.world, generation: meeting.generation };
         let star = Tcp::join(place, address, self.timeout())?;
         Ok(self.transport.carry(star, self.gpu, self.timeout())?)
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hypereyes_chassis::{BadInput, Shutdown};
 use hypereyes_collective::Hub;
-use hypereyes_domain::{PolicyVersion, Reference, TaskId, TaughtGroup};
+use hypereyes_domain::{DistilledGroup, PolicyVersion, Reference, TaskId};
 use hypereyes_pictures::{PatchCache, Processor, Shelf};
 use hypereyes_policy::checkpoint::{self as model_files, Saver, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
@@ -113,8 +113,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let processor = Processor::load(&config.policy).map_err(|error| BadInput::new(error.to_string()))?;
     let model = Arc::new(model);
     let epoch = cursor.as_ref().map_or(0, |cursor| cursor.epoch);
-    let life = rand::random();
-    let intake = Intake::new(bounds, tasks.ids(), config.seed, life, cursor, version, ledger);
+    let incarnation = rand::random();
+    let intake = Intake::new(bounds, tasks.ids(), config.seed, incarnation, cursor, version, ledger);
     let plan = GroupPlan {
         size: config.group_size,
         temperature: config.sampling.temperature,
@@ -134,7 +134,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         pictures: Arc::new(Shelf::new(config.pictures_bytes)),
         waiting: Mutex::default(),
         speakers: Mutex::default(),
-        publisher: Publisher::new(Snapshot::stored(&whole, version, config.publish.into()), 3, life),
+        publisher: Publisher::new(Snapshot::stored(&whole, version, config.publish.into()), 3, incarnation),
         plan,
         open: AtomicBool::new(false),
         meeting: Mutex::new(open.as_ref().map(|(_, meeting)| *meeting)),
@@ -386,7 +386,7 @@ impl Loop<'_> {
     }
 
     /// Takes a step with what of the batch can be trained; nothing where nothing can, or where it was told to stop.
-    async fn train(&mut self, batch: Vec<TaughtGroup>, shutdown: &Shutdown) -> Result<Option<Step>> {
+    async fn train(&mut self, batch: Vec<DistilledGroup>, shutdown: &Shutdown) -> Result<Option<Step>> {
         let (shared, model, version, lr) = (self.shared.clone(), self.model.clone(), self.version, self.config.rate(self.step));
         let prepared = tokio::task::spawn_blocking(move || batch::prepare(&shared, &model, batch)).await;
         let batch::Prepared { groups, pictures, encoded, dropped } = prepared.context("the thread that reads pictures died")?;
@@ -465,7 +465,7 @@ impl Loop<'_> {
     }
 
     /// Keeps the cheapest success of each task, to become a reference at the end of the pass.
-    fn note_successes(&mut self, groups: &[TaughtGroup]) {
+    fn note_successes(&mut self, groups: &[DistilledGroup]) {
         for scored in groups.iter().map(|group| &group.scored) {
             let Some(shown) = hypereyes_scoring::candidate(&scored.scores, &scored.group.rollouts) else { continue };
             let best = self.candidates.entry(scored.group.task.clone()).or_insert(shown.reference);
@@ -474,7 +474,7 @@ impl Loop<'_> {
     }
 
     /// Writes some trajectories of a step with their tasks, for people and for the report.
-    fn record(&mut self, batch: &[TaughtGroup]) {
+    fn record(&mut self, batch: &[DistilledGroup]) {
         for group in batch {
             let Some(task) = self.shared.tasks.get(&group.scored.group.task) else { continue };
             self.trajectories.append(&Recorded { step: self.step, task: Cow::Borrowed(task), group: Cow::Borrowed(group) });

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use hypereyes_chassis::tls::Peer;
 use hypereyes_chassis::{BackoffConfig, Security, Shutdown, TraceContext, retry};
-use hypereyes_domain::{ActorId, Failure, GroupId, Lease, Leased, PictureId, PolicyVersion, Receipt, Sampling, TaughtGroup, WaitReason};
+use hypereyes_domain::{ActorId, DistilledGroup, Failure, GroupId, Lease, Leased, PictureId, PolicyVersion, Receipt, Sampling, WaitReason};
 use hypereyes_pictures::{PatchCache, Picture, Pins, Shelf, ShelfError};
 use hypereyes_proto::call::{INCARNATION, within};
 use hypereyes_proto::convert::ids;
@@ -132,8 +132,8 @@ impl Shared {
     }
 
     /// Takes a group apart and looks into it: whether it can be trained, and whether its pictures are here. They then stay.
-    fn look_at(&self, message: v1::TaughtGroup) -> Result<(TaughtGroup, Pins), Flaw> {
-        let group = TaughtGroup::try_from(message).map_err(|invalid| Flaw::Refused(invalid.to_string()))?;
+    fn look_at(&self, message: v1::TaughtGroup) -> Result<(DistilledGroup, Pins), Flaw> {
+        let group = DistilledGroup::try_from(message).map_err(|invalid| Flaw::Refused(invalid.to_string()))?;
         self.admission.check(&group)?;
         let prompt: BTreeSet<&PictureId> =
             self.tasks.get(&group.scored.group.task).map_or_else(BTreeSet::new, |task| task.pictures.iter().collect());
@@ -272,7 +272,7 @@ impl Learner for Service {
                     seed: grant.seed,
                     lasts: plan.lease,
                     min_version: grant.min_version,
-                    life: self.shared.publisher.life(),
+                    incarnation: self.shared.publisher.incarnation(),
                     trace: TraceContext::of(&span).map(|trace| trace.traceparent()),
                 }))
             }

@@ -2,7 +2,7 @@
 //! training it could move any weight. It decides nothing else: the intake drops such groups and leases other tasks instead
 //! (the dynamic sampling of DAPO, arXiv 2503.14476).
 
-use hypereyes_domain::{Route, TaughtGroup};
+use hypereyes_domain::{DistilledGroup, Route};
 use hypereyes_objective::{Options, group_advantages};
 
 /// Which groups are passed over.
@@ -17,7 +17,7 @@ pub struct Skips {
 impl Skips {
     /// Whether every gradient of a group would be 0: its rewards have no spread (they are all equal, or at most one rollout was
     /// judged), and no rollout is shaped by a teacher.
-    pub fn teaches_nothing(&self, group: &TaughtGroup) -> bool {
+    pub fn teaches_nothing(&self, group: &DistilledGroup) -> bool {
         let scores = &group.scored.scores;
         let shaped = |(score, teacher): (&hypereyes_domain::Score, &Option<_>)| score.route == Route::Distill && teacher.is_some();
         if self.objective.opd_coef != 0.0 && scores.iter().zip(&group.teacher).any(shaped) {

@@ -1,7 +1,7 @@
 //! What rank 0 of a training job tells the others, as bytes: their connections carry no gRPC.
 
 use bytes::Bytes;
-use hypereyes_domain::{PictureId, PolicyVersion, TaughtGroup};
+use hypereyes_domain::{DistilledGroup, PictureId, PolicyVersion};
 use prost::Message;
 
 use crate::convert::{Invalid, each, finite, ids, present};
@@ -18,7 +18,7 @@ pub enum Order {
         /// Version of the policy before the step.
         version: PolicyVersion,
         /// The batch, whole.
-        groups: Vec<TaughtGroup>,
+        groups: Vec<DistilledGroup>,
         /// Encoded pictures that it mentions, each once.
         pictures: Vec<(PictureId, Bytes)>,
     },
@@ -59,7 +59,7 @@ impl Order {
             Wire::Step(step) => Self::Step {
                 lr: finite("lr", step.lr)?,
                 version: PolicyVersion(step.version),
-                groups: each("groups", step.groups, MAX_BATCH_GROUPS, TaughtGroup::try_from)?,
+                groups: each("groups", step.groups, MAX_BATCH_GROUPS, DistilledGroup::try_from)?,
                 pictures: each("pictures", step.pictures, usize::MAX, |picture| Ok((ids::picture("id", picture.id)?, picture.data)))?,
             },
             Wire::Moments(_) => Self::Moments,

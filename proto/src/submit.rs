@@ -4,7 +4,7 @@
 //! so that to convert it anew for every try would cost more than the call.
 
 use bytes::{BufMut as _, Bytes};
-use hypereyes_domain::{GroupId, TaughtGroup};
+use hypereyes_domain::{DistilledGroup, GroupId};
 use prost::Message as _;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
@@ -23,8 +23,8 @@ pub struct Parcel {
     bytes: Bytes,
 }
 
-impl From<TaughtGroup> for Parcel {
-    fn from(taught: TaughtGroup) -> Self {
+impl From<DistilledGroup> for Parcel {
+    fn from(taught: DistilledGroup) -> Self {
         let group = taught.scored.group.id.clone();
         Self { group, bytes: v1::TaughtGroup::from(taught).encode_to_vec().into() }
     }
@@ -103,6 +103,6 @@ mod tests {
         let parcel = Parcel::from(samples::taught());
         assert_eq!(parcel.group(), &samples::taught().scored.group.id);
         let message = v1::TaughtGroup::decode(parcel.bytes().clone()).expect("it was just encoded");
-        assert_eq!(TaughtGroup::try_from(message), Ok(samples::taught()));
+        assert_eq!(DistilledGroup::try_from(message), Ok(samples::taught()));
     }
 }

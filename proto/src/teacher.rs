@@ -96,7 +96,7 @@ impl TeacherPeer {
         let reply = within(OP, patience, self.client.clone().promote_model(request)).await?;
         let previous = (!reply.previous.is_empty()).then(|| ids::teacher("previous", reply.previous)).transpose();
         let previous = previous.map_err(|invalid| CallError::nonsense(OP, invalid))?;
-        Ok(Promotion { epoch: reply.epoch, id: id.clone(), previous, at: 0 })
+        Ok(Promotion { revision: reply.epoch, id: id.clone(), previous, at: 0 })
     }
 
     /// Has a model unloaded.

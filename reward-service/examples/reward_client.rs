@@ -6,12 +6,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use hypereyes_domain::{Course, Ending, Reference, RolloutGroup, Round, Task, TaskKind};
+use hypereyes_domain::{Ending, Reference, RolloutGroup, RolloutSummary, Round, Task, TaskKind};
 use hypereyes_proto::{client, convert, v1};
 
 /// A rollout that answered, with so many searches in each of its rounds.
-fn answered(answer: &str, searches: &[u32]) -> Course {
-    Course {
+fn answered(answer: &str, searches: &[u32]) -> RolloutSummary {
+    RolloutSummary {
         rounds: searches.iter().map(|&searches| Round::counted(searches, 0)).collect(),
         ending: Ending::Answered,
         answer: Some(answer.to_owned()),

@@ -36,7 +36,7 @@ impl Print {
 
 /// The rollout that showed a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Witness {
+pub struct Provenance {
     /// Its group.
     pub group: GroupId,
     /// Its place in the group, from 0.
@@ -55,7 +55,7 @@ pub enum Cause {
     Observation,
     /// It came from elsewhere: a task set, a checkpoint, another replica.
     Import,
-    /// Somebody went back to an earlier snapshot: the one wish that may loosen.
+    /// Somebody went back to an earlier snapshot: the one command that may loosen.
     Restore,
     /// A store of an earlier version held a reference that nobody can have reached; it is what it was before.
     Repair,
@@ -91,14 +91,14 @@ pub struct Change {
     /// What it became; nothing only where a snapshot was restored in which the task had none.
     pub to: Option<Reference>,
     /// Who showed it; nothing where it was imported or restored.
-    pub by: Option<Witness>,
+    pub by: Option<Provenance>,
     /// Milliseconds since 1970 on this machine's clock: for people, never compared.
     pub at_ms: u64,
 }
 
 /// A wish to change references.
 #[derive(Clone, Debug)]
-pub enum Wish {
+pub enum StoreCommand {
     /// A success was seen.
     Observe {
         /// When it counts.
@@ -110,7 +110,7 @@ pub enum Wish {
         /// What it cost.
         seen: Reference,
         /// Who showed it.
-        by: Witness,
+        by: Provenance,
     },
     /// A task with a reference that came without its question asks this one.
     Claim {
@@ -138,7 +138,7 @@ pub enum Wish {
     },
 }
 
-/// What became of a wish.
+/// What became of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// False when nothing changed: the epoch had been committed before, nothing was tighter.

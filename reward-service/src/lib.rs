@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use hypereyes_chassis::ready::AnnounceError;
 use hypereyes_chassis::server::ServeError;
-use hypereyes_chassis::{BadInput, BindError, Findings, Moved, ProcessConfig, Room, ServerConfig, Settings, Shutdown};
+use hypereyes_chassis::{BadInput, BindError, Findings, Moved, ProcessConfig, ServerConfig, ServiceProcess, Settings, Shutdown};
 use hypereyes_judge::{JudgeChoice, ModelConfig};
 use hypereyes_proto::ports;
 use hypereyes_scoring::{ReferenceMode, TraceConfig};
@@ -135,10 +135,10 @@ impl Config {
     }
 }
 
-/// The room, for a process of its own or somebody else's.
+/// The service, for a process of its own or somebody else's.
 pub struct RewardService;
 
-impl Room for RewardService {
+impl ServiceProcess for RewardService {
     const NAME: &'static str = "hypereyes-reward";
     const ABOUT: &'static str = "Scores groups of rollouts over gRPC and keeps the TRACE references";
     const ENV: &'static str = "HYPEREYES_REWARD";

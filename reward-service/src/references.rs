@@ -1,7 +1,7 @@
 //! The service's references: in memory for readers, in the store before anybody is told. In: observations, commits, imports.
 //! Out: the reference of a task and the epoch it belongs to.
 //!
-//! One thread writes. It takes all wishes that wait, has the store hear them in one transaction, makes memory follow, and
+//! One thread writes. It takes all commands that wait, has the store apply them in one transaction, makes memory follow, and
 //! then answers: many callers share one sync of the disk. Readers never wait for the disk. Observations touch single
 //! entries; what moves many of them at once (a commit, a restore) happens under the epoch's lock, so that a reader sees all
 //! of it or nothing.
@@ -18,7 +18,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backup;
-use crate::change::{Cause, Change, Outcome, Print, Wish, Witness};
+use crate::change::{Cause, Change, Outcome, Print, Provenance, StoreCommand};
 use crate::metrics as names;
 use crate::store::{Heard, Store, StoreError, Written};
 
@@ -123,8 +123,8 @@ pub struct References {
 
 /// What the journal is told.
 enum Message {
-    /// A wish, and whom to answer.
-    Wish(Wish, oneshot::Sender<Heard>),
+    /// A command, and whom to answer.
+    StoreCommand(StoreCommand, oneshot::Sender<Heard>),
     /// Close the store, then answer.
     Close(oneshot::Sender<()>),
 }
@@ -185,7 +185,7 @@ impl References {
         if self.seen.known.contains_key(&task.id) {
             // Written when the journal comes to it. Until then two may claim it; the journal hears one.
             let (reply, _) = oneshot::channel();
-            if let Err(error) = self.journal.try_send(Message::Wish(Wish::Claim { task: task.id.clone(), print }, reply)) {
+            if let Err(error) = self.journal.try_send(Message::StoreCommand(StoreCommand::Claim { task: task.id.clone(), print }, reply)) {
                 tracing::debug!(task = %task.id, %error, "the journal is busy; the question of a reference is noted later");
             }
         }
@@ -224,44 +224,44 @@ impl References {
     }
 
     /// Takes in a success. Durable when it returns.
-    pub async fn observe(&self, task: &TaskId, print: Print, seen: Reference, by: Witness) -> Result<(), StoreError> {
+    pub async fn observe(&self, task: &TaskId, print: Print, seen: Reference, by: Provenance) -> Result<(), StoreError> {
         // Most successes are no news; they should not wait for the disk.
         let news = match self.seen.known.get(task) {
             Some(known) => known.is_news(self.mode, seen),
             None => Known::default().is_news(self.mode, seen),
         };
         if news {
-            self.wish(Wish::Observe { mode: self.mode, task: task.clone(), print, seen, by }).await?;
+            self.command(StoreCommand::Observe { mode: self.mode, task: task.clone(), print, seen, by }).await?;
         }
         Ok(())
     }
 
     /// Commits an epoch. Durable when it returns. A number that was reached before changes nothing.
     pub async fn commit(&self, epoch: u64) -> Heard {
-        self.wish(Wish::Commit { epoch }).await
+        self.command(StoreCommand::Commit { epoch }).await
     }
 
     /// Takes in references that were committed elsewhere. Durable when it returns.
     pub async fn import(&self, epoch: u64, references: Vec<(TaskId, Reference)>) -> Heard {
-        self.wish(Wish::Import { epoch, references }).await
+        self.command(StoreCommand::Import { epoch, references }).await
     }
 
     /// Goes back to a snapshot, which may loosen references. Durable when it returns.
     pub async fn restore(&self, snapshot: u64) -> Heard {
-        self.wish(Wish::Restore { snapshot }).await
+        self.command(StoreCommand::Restore { snapshot }).await
     }
 
-    async fn wish(&self, wish: Wish) -> Heard {
+    async fn command(&self, command: StoreCommand) -> Heard {
         let (reply, answer) = oneshot::channel();
         let heard = async {
-            self.journal.send(Message::Wish(wish, reply)).await.map_err(|_| StoreError::Ended)?;
+            self.journal.send(Message::StoreCommand(command, reply)).await.map_err(|_| StoreError::Ended)?;
             answer.await.map_err(|_| StoreError::Ended)?
         };
         tokio::time::timeout(PATIENCE, heard).await.unwrap_or(Err(StoreError::Late { seconds: PATIENCE.as_secs() }))
     }
 }
 
-/// The thread that writes. Consumes wishes; produces outcomes. Waits for wishes when there are none; ends with the last
+/// The thread that writes. Consumes commands; produces outcomes. Waits for commands when there are none; ends with the last
 /// handle.
 struct Journal {
     store: Arc<Store>,
@@ -274,18 +274,18 @@ impl Journal {
     fn run(self, mut inbox: mpsc::Receiver<Message>) {
         let mut batch = vec![];
         while inbox.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
-            let (mut wishes, mut replies, mut close) = (vec![], vec![], None);
+            let (mut commands, mut replies, mut close) = (vec![], vec![], None);
             for message in batch.drain(..) {
                 match message {
-                    Message::Wish(wish, reply) => {
-                        wishes.push(wish);
+                    Message::StoreCommand(command, reply) => {
+                        commands.push(command);
                         replies.push(reply);
                     }
                     Message::Close(reply) => close = Some(reply),
                 }
             }
-            if !wishes.is_empty() {
-                self.hear(&wishes, replies);
+            if !commands.is_empty() {
+                self.apply(&commands, replies);
             }
             if let Some(reply) = close {
                 drop((self, inbox));
@@ -295,22 +295,22 @@ impl Journal {
         }
     }
 
-    fn hear(&self, wishes: &[Wish], replies: Vec<oneshot::Sender<Heard>>) {
+    fn apply(&self, commands: &[StoreCommand], replies: Vec<oneshot::Sender<Heard>>) {
         let began = std::time::Instant::now();
-        let heard = self.store.write(wishes);
+        let heard = self.store.write(commands);
         histogram!(names::SYNC_SECONDS).record(began.elapsed().as_secs_f64());
         match heard {
             Ok(written) => {
                 // The store first, memory second: nobody reads what a crash could take back.
                 self.seen.follow(&written);
-                self.count(wishes, &written);
+                self.count(commands, &written);
                 for (reply, outcome) in replies.into_iter().zip(written.outcomes) {
                     let _ = reply.send(outcome); // The asker may be gone; what it wished for has happened.
                 }
             }
             Err(error) => {
                 counter!(names::STORE_ERRORS, "reason" => "write").increment(1);
-                tracing::error!(%error, wishes = wishes.len(), "nothing was written");
+                tracing::error!(%error, commands = commands.len(), "nothing was written");
                 let mut error = Some(error);
                 for reply in replies {
                     // One caller gets the error itself, the others the same words.
@@ -325,12 +325,13 @@ impl Journal {
         }
     }
 
-    fn count(&self, wishes: &[Wish], written: &Written) {
+    fn count(&self, commands: &[StoreCommand], written: &Written) {
         for change in &written.changes {
             counter!(names::TIGHTENED, "cause" => change.cause.label()).increment(1);
         }
-        let committed = wishes.iter().zip(&written.outcomes).any(|(wish, outcome)| {
-            matches!(wish, Wish::Commit { .. } | Wish::Restore { .. }) && outcome.as_ref().is_ok_and(|outcome: &Outcome| outcome.applied)
+        let committed = commands.iter().zip(&written.outcomes).any(|(command, outcome)| {
+            matches!(command, StoreCommand::Commit { .. } | StoreCommand::Restore { .. })
+                && outcome.as_ref().is_ok_and(|outcome: &Outcome| outcome.applied)
         });
         report(&self.seen);
         if let Some(folder) = self.folder.as_ref().filter(|_| committed && self.backups > 0) {

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use hypereyes_chassis::Remembered;
-use hypereyes_domain::{Accuracy, Course, Failure, GroupId, Reference, RolloutGroup, Score, Task, TaskId};
+use hypereyes_domain::{Accuracy, Failure, GroupId, Reference, RolloutGroup, RolloutSummary, Score, Task, TaskId};
 use hypereyes_judge::Verdicts;
 use hypereyes_scoring::{Candidate, Tally, TraceConfig, candidate, score_tally};
 use metrics::{counter, histogram};
 use thiserror::Error;
 
-use crate::change::{Print, Witness};
+use crate::change::{Print, Provenance};
 use crate::metrics as names;
 use crate::references::References;
 use crate::store::StoreError;
@@ -78,7 +78,7 @@ impl Scorer {
     }
 
     /// Scores a group; what it shows of its task's reference is durable when this returns.
-    pub async fn score(&self, task: &Task, group: &RolloutGroup<Course>) -> Result<Arc<Scored>, ScoreError> {
+    pub async fn score(&self, task: &Task, group: &RolloutGroup<RolloutSummary>) -> Result<Arc<Scored>, ScoreError> {
         let start = Instant::now();
         if group.task != task.id {
             return Err(ScoreError::OtherTask { group: group.id.clone(), of: group.task.clone(), given: task.id.clone() });
@@ -102,7 +102,7 @@ impl Scorer {
         let (reference, epoch) = self.references.for_task(task, &place);
         let scores = score_tally(&self.trace, &tally, &accuracies, reference);
         if let Some(Candidate { rollout, reference: seen }) = candidate(&scores, &group.rollouts) {
-            let by = Witness { group: group.id.clone(), rollout: rollout as u32, actor: group.actor.clone() };
+            let by = Provenance { group: group.id.clone(), rollout: rollout as u32, actor: group.actor.clone() };
             self.references.observe(&place, Print::of(task), seen, by).await?;
         }
         let scored = self.remember(&group.id, print, Scored { scores, reference, epoch });
@@ -164,7 +164,7 @@ fn count(scores: &[Score]) {
 }
 
 /// A hash of all that the scores depend on, the committed reference aside.
-fn fingerprint(task: &Task, group: &RolloutGroup<Course>) -> u64 {
+fn fingerprint(task: &Task, group: &RolloutGroup<RolloutSummary>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&task.question, &task.answers, task.reference).hash(&mut hasher);
     for rollout in &group.rollouts {
@@ -197,9 +197,9 @@ mod tests {
         }
     }
 
-    fn group(id: &str, task: &str, rounds: usize) -> RolloutGroup<Course> {
+    fn group(id: &str, task: &str, rounds: usize) -> RolloutGroup<RolloutSummary> {
         let rounds = vec![Round::counted(1, 0); rounds];
-        let rollout = Course { rounds, ending: Ending::Answered, answer: Some("paris".into()) };
+        let rollout = RolloutSummary { rounds, ending: Ending::Answered, answer: Some("paris".into()) };
         RolloutGroup { id: id.into(), task: task.into(), actor: "a".into(), rollouts: vec![rollout] }
     }
 
@@ -277,7 +277,7 @@ mod tests {
         let seen = Reference { rounds: 2, searches: 2 };
         scorer.references.import(1, vec![("t".into(), seen)]).await.expect("imports");
         assert_eq!(scorer.score(&task("t"), &group("t@1", "t", 1)).await.expect("scores").reference, Some(seen));
-        // The journal hears wishes in order: what was claimed before is known after this.
+        // The journal applies commands in order: what was claimed before is known after this.
         scorer.references.import(1, vec![]).await.expect("imports");
         let other = Task { question: "Another?".into(), ..task("t") };
         assert_eq!(scorer.score(&other, &group("t@2", "t", 1)).await.expect("scores").reference, None);
@@ -295,13 +295,13 @@ mod tests {
             let tasks: Vec<Task> = (0..4)
                 .map(|at| Task { reference: (at > 1).then_some(Reference { rounds: 3, searches: 3 }), ..task(&format!("t{at}")) })
                 .collect();
-            let groups: Vec<(usize, RolloutGroup<Course>)> = (0..12)
+            let groups: Vec<(usize, RolloutGroup<RolloutSummary>)> = (0..12)
                 .map(|lease| {
                     let of = random.random_range(0..4);
                     (of, group(&format!("t{of}@{lease}"), &format!("t{of}"), random.random_range(0..5)))
                 })
                 .collect();
-            let alone = |of: usize, group: RolloutGroup<Course>| {
+            let alone = |of: usize, group: RolloutGroup<RolloutSummary>| {
                 let task = tasks[of].clone();
                 async move { scorer(ReferenceMode::Epoch, 0).score(&task, &group).await.expect("scores").scores.clone() }
             };

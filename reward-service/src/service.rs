@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypereyes_domain::{Course, Failure, Reference, RolloutGroup, Task};
+use hypereyes_domain::{Failure, Reference, RolloutGroup, RolloutSummary, Task};
 use hypereyes_proto::convert::{Invalid, ids, scored_reply};
 use hypereyes_proto::limits::{MAX_EPOCH, MAX_REFERENCES_PER_BATCH};
 use hypereyes_proto::{failure, v1};
@@ -57,7 +57,7 @@ impl Service {
     }
 
     async fn score(&self, request: v1::ScoreGroupRequest) -> Result<v1::ScoredReply, Status> {
-        let group = RolloutGroup::<Course>::try_from(request.group.ok_or_else(|| missing("group"))?).map_err(refused)?;
+        let group = RolloutGroup::<RolloutSummary>::try_from(request.group.ok_or_else(|| missing("group"))?).map_err(refused)?;
         let task = Task::try_from(request.task.ok_or_else(|| missing("task"))?).map_err(refused)?;
         let span = tracing::info_span!("judge", group = %group.id, task = %task.id, rollouts = group.rollouts.len());
         let score = async {

@@ -1,6 +1,6 @@
-//! References on disk: an embedded database, one transaction for many wishes, durable before anybody is told.
+//! References on disk: an embedded database, one transaction for many commands, durable before anybody is told.
 //!
-//! In: wishes. Out: outcomes, the tasks whose state changed, history. It is the one place that decides what a wish does;
+//! In: commands. Out: outcomes, the tasks whose state changed, history. It is the one place that decides what a command does;
 //! memory follows it. A crash at any moment leaves the last acknowledged state or a later one.
 //!
 //! Not known here: threads, scoring, the wire.
@@ -18,7 +18,7 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, St
 use thiserror::Error;
 
 use crate::backup;
-use crate::change::{Cause, Change, Outcome, Print, Wish, Witness};
+use crate::change::{Cause, Change, Outcome, Print, Provenance, StoreCommand};
 
 mod heal;
 
@@ -113,13 +113,13 @@ pub struct Store {
     path: PathBuf,
 }
 
-/// Whether a wish was heard: its outcome, or why it changed nothing.
+/// Whether a command was applied: its outcome, or why it changed nothing.
 pub type Heard = Result<Outcome, StoreError>;
 
-/// What a batch of wishes did.
+/// What a batch of commands did.
 #[derive(Debug)]
 pub struct Written {
-    /// One per wish.
+    /// One per command.
     pub outcomes: Vec<Heard>,
     /// New state of every task that changed.
     pub known: BTreeMap<TaskId, Known>,
@@ -238,17 +238,18 @@ impl Store {
         })
     }
 
-    /// Hears wishes in one transaction. When this returns `Ok`, what it says survives a crash; after an error nothing of it
+    /// Applies the commands in one transaction. When this returns `Ok`, what it says survives a crash; after an error nothing of it
     /// has happened.
-    pub fn write(&self, wishes: &[Wish]) -> Result<Written, StoreError> {
+    pub fn write(&self, commands: &[StoreCommand]) -> Result<Written, StoreError> {
         self.write_to(|tables| {
             let mut written = Written { outcomes: vec![], known: BTreeMap::new(), prints: BTreeMap::new(), epoch: 0, changes: vec![] };
-            let mut desk = Desk { epoch: tables.number("epoch")?, changes: tables.number("changes")?, tables, written: &mut written };
-            for wish in wishes {
-                let outcome = desk.hear(wish)?;
-                desk.written.outcomes.push(outcome);
+            let mut transaction =
+                StoreTransaction { epoch: tables.number("epoch")?, changes: tables.number("changes")?, tables, written: &mut written };
+            for command in commands {
+                let outcome = transaction.apply(command)?;
+                transaction.written.outcomes.push(outcome);
             }
-            let (epoch, changes) = (desk.epoch, desk.changes);
+            let (epoch, changes) = (transaction.epoch, transaction.changes);
             tables.meta.insert("epoch", epoch)?;
             tables.meta.insert("changes", changes)?;
             written.epoch = epoch;
@@ -307,26 +308,26 @@ impl<'a> Tables<'a> {
         Ok(self.prints.get(task.as_str())?.is_some_and(|known| known.value() != print.0))
     }
 
-    fn witness(&self, task: &TaskId) -> Result<Option<Witness>, redb::Error> {
+    fn witness(&self, task: &TaskId) -> Result<Option<Provenance>, redb::Error> {
         Ok(self.witnesses.get(task.as_str())?.and_then(|by| serde_json::from_slice(by.value()).ok()))
     }
 }
 
-/// Where wishes are heard, one after the other, within one transaction.
-struct Desk<'a, 'b> {
+/// Where commands are applied, one after the other, within one transaction.
+struct StoreTransaction<'a, 'b> {
     tables: &'a mut Tables<'b>,
     written: &'a mut Written,
     epoch: u64,
     changes: u64,
 }
 
-impl Desk<'_, '_> {
-    fn hear(&mut self, wish: &Wish) -> Result<Heard, redb::Error> {
+impl StoreTransaction<'_, '_> {
+    fn apply(&mut self, command: &StoreCommand) -> Result<Heard, redb::Error> {
         let mut outcome = Outcome::default();
-        match wish {
+        match command {
             // Of two questions that race for one id, the first has it, and the other's success is none of its.
-            Wish::Observe { task, print, .. } if self.tables.asks_another(task, *print)? => {}
-            Wish::Observe { mode, task, print, seen, by } => {
+            StoreCommand::Observe { task, print, .. } if self.tables.asks_another(task, *print)? => {}
+            StoreCommand::Observe { mode, task, print, seen, by } => {
                 let mut known = self.tables.known(task)?;
                 if known.is_news(*mode, *seen) {
                     outcome.applied = true;
@@ -343,13 +344,13 @@ impl Desk<'_, '_> {
                     }
                 }
             }
-            Wish::Claim { task, print } => {
+            StoreCommand::Claim { task, print } => {
                 outcome.applied = self.tables.known(task)? != Known::default() && self.claim(task, *print)?;
             }
-            Wish::Commit { epoch } if *epoch > self.epoch + 1 => {
+            StoreCommand::Commit { epoch } if *epoch > self.epoch + 1 => {
                 return Ok(Err(StoreError::WrongEpoch { asked: *epoch, next: self.epoch + 1 }));
             }
-            Wish::Commit { epoch } if *epoch == self.epoch + 1 => {
+            StoreCommand::Commit { epoch } if *epoch == self.epoch + 1 => {
                 outcome.applied = true;
                 self.epoch = *epoch;
                 let before = self.changes;
@@ -363,8 +364,8 @@ impl Desk<'_, '_> {
                 }
                 self.begin(*epoch, before)?;
             }
-            Wish::Commit { .. } => {}
-            Wish::Import { epoch, references } => {
+            StoreCommand::Commit { .. } => {}
+            StoreCommand::Import { epoch, references } => {
                 let before = self.changes;
                 for (task, reference) in references {
                     let mut known = self.tables.known(task)?;
@@ -380,10 +381,10 @@ impl Desk<'_, '_> {
                     self.begin(*epoch, before)?;
                 }
             }
-            Wish::Restore { snapshot } if *snapshot > self.changes => {
+            StoreCommand::Restore { snapshot } if *snapshot > self.changes => {
                 return Ok(Err(StoreError::NoSnapshot { asked: *snapshot, newest: self.changes }));
             }
-            Wish::Restore { snapshot } => self.restore(*snapshot, &mut outcome)?,
+            StoreCommand::Restore { snapshot } => self.restore(*snapshot, &mut outcome)?,
         }
         (outcome.epoch, outcome.snapshot) = (self.epoch, self.changes);
         Ok(Ok(outcome))
@@ -475,7 +476,7 @@ impl Desk<'_, '_> {
         task: &TaskId,
         cause: Cause,
         changed: Tightened,
-        by: Option<Witness>,
+        by: Option<Provenance>,
         outcome: &mut Outcome,
     ) -> Result<(), redb::Error> {
         match changed.from {
@@ -491,7 +492,7 @@ impl Desk<'_, '_> {
         cause: Cause,
         from: Option<Reference>,
         to: Option<Reference>,
-        by: Option<Witness>,
+        by: Option<Provenance>,
     ) -> Result<(), redb::Error> {
         self.changes += 1;
         let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);

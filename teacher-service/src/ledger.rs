@@ -120,8 +120,8 @@ impl Ledger {
     /// Those of the disk; nothing has changed then.
     pub fn promoted(&mut self, id: &TeacherId, at: u64) -> io::Result<Promotion> {
         let last = self.state.history.last();
-        let (epoch, previous) = (last.map_or(0, |last| last.epoch) + 1, last.map(|last| last.id.clone()));
-        let promotion = Promotion { epoch, id: id.clone(), previous, at };
+        let (revision, previous) = (last.map_or(0, |last| last.revision) + 1, last.map(|last| last.id.clone()));
+        let promotion = Promotion { revision, id: id.clone(), previous, at };
         self.change(|state| {
             state.history.push(promotion.clone());
             let surplus = state.history.len().saturating_sub(MAX_HISTORY);
@@ -164,9 +164,9 @@ mod tests {
         let mut ledger = Ledger::open(Some(folder.path())).expect("opens");
         ledger.loaded(kept("a")).expect("writes");
         ledger.loaded(kept("b")).expect("writes");
-        assert_eq!(ledger.promoted(&"a".into(), 1).expect("writes").epoch, 1);
+        assert_eq!(ledger.promoted(&"a".into(), 1).expect("writes").revision, 1);
         let second = ledger.promoted(&"b".into(), 2).expect("writes");
-        assert_eq!((second.epoch, second.previous), (2, Some("a".into())));
+        assert_eq!((second.revision, second.previous), (2, Some("a".into())));
         ledger.retired(&"a".into()).expect("writes");
         let again = Ledger::open(Some(folder.path())).expect("opens");
         assert_eq!(again.state(), ledger.state());
@@ -187,7 +187,7 @@ mod tests {
         std::fs::write(folder.path().join(FILE), include_str!("../../tests/data/format-1/registry.json")).expect("writes");
         let ledger = Ledger::open(Some(folder.path())).expect("an earlier release's");
         let state = ledger.state();
-        assert_eq!((state.models[0].id.as_str(), state.history.len(), state.history[0].epoch), ("teacher", 1, 1));
+        assert_eq!((state.models[0].id.as_str(), state.history.len(), state.history[0].revision), ("teacher", 1, 1));
         std::fs::write(folder.path().join(FILE), r#"{"format":9,"models":[],"history":[]}"#).expect("writes");
         let error = Ledger::open(Some(folder.path())).expect_err("of later").to_string();
         assert!(error.contains("format 9") && error.contains("up to 1") && !error.contains('\n'), "{error}");
@@ -209,6 +209,6 @@ mod tests {
         for _ in 0..MAX_HISTORY + 5 {
             ledger.promoted(&"a".into(), 0).expect("keeps");
         }
-        assert_eq!((ledger.state().history.len(), ledger.state().history[0].epoch), (MAX_HISTORY, 6));
+        assert_eq!((ledger.state().history.len(), ledger.state().history[0].revision), (MAX_HISTORY, 6));
     }
 }

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
-use hypereyes_chassis::{BadInput, Findings, Moved, ProcessConfig, Room, ServerConfig, Settings, Shutdown};
+use hypereyes_chassis::{BadInput, Findings, Moved, ProcessConfig, ServerConfig, ServiceProcess, Settings, Shutdown};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::device::Device;
 use hypereyes_proto::convert::ids;
@@ -49,7 +49,7 @@ use crate::ledger::Ledger;
 use crate::limits::ModelLimits;
 use crate::loader::Loader;
 use crate::memory::Memory;
-use crate::registry::{Registry, RegistryError, Wish};
+use crate::registry::{LoadRequest, Registry, RegistryError};
 use crate::service::Service;
 use crate::source::Source;
 
@@ -183,10 +183,10 @@ impl Config {
     }
 }
 
-/// The room, for a process of its own or somebody else's.
+/// The service, for a process of its own or somebody else's.
 pub struct TeacherService;
 
-impl Room for TeacherService {
+impl ServiceProcess for TeacherService {
     const NAME: &'static str = "hypereyes-teacher";
     const ABOUT: &'static str = "Gives log-probs of given tokens under a model that can be swapped while serving";
     const ENV: &'static str = "HYPEREYES_TEACHER";
@@ -274,7 +274,7 @@ async fn try_first(registry: &Arc<Registry>, config: &Config, access: &Access) -
     }
     let patient = source.is_away();
     let said = |error: RegistryError| (error.to_string(), patient);
-    registry.load(Wish { id: id.clone(), source, digest: String::new() }).await.map_err(said)?;
+    registry.load(LoadRequest { id: id.clone(), source, digest: String::new() }).await.map_err(said)?;
     registry.promote(&id).map(drop).map_err(|error| wrong(error.to_string()))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hypereyes_domain::{Answer, PictureId, Question, ScoreSequence, TeacherId};
 use hypereyes_pictures::{PatchCache, Processor, Store};
-use hypereyes_policy::frozen::Wanted;
+use hypereyes_policy::frozen::ScoreOptions;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -70,7 +70,7 @@ impl Local {
             let prepared = tokio::task::spawn_blocking(move || inner.prepare(sequences, &store)).await;
             prepared.unwrap_or_else(|error| Err(broken(error.to_string())))?
         };
-        let wanted = Wanted { temperature: f64::from(question.temperature), top: question.top };
+        let wanted = ScoreOptions { temperature: f64::from(question.temperature), top: question.top };
         self.inner.scorer.score(items, wanted, deadline).await
     }
 }

@@ -45,7 +45,7 @@ impl Peer {
     /// [`ScoreError`].
     pub async fn ask(&self, question: &Question, store: &Arc<Store>, deadline: Instant) -> Result<Vec<Answer>, ScoreError> {
         // By name: a promotion over there must not change what this name stands for.
-        let question = Question { teacher: Some(self.answers.clone()), epoch: None, ..question.clone() };
+        let question = Question { teacher: Some(self.answers.clone()), revision: None, ..question.clone() };
         let missing = match self.client.ask(&question, left(deadline)?).await {
             Ok((_, answers)) => return Ok(answers),
             Err(error) if error.missing.is_empty() => return Err(self.said(error)),

@@ -23,7 +23,7 @@ pub struct Serving {
     /// The model.
     pub model: Arc<Model>,
     /// Number of the promotion; 0 for a model that was asked for by name.
-    pub epoch: u64,
+    pub revision: u64,
 }
 
 /// Groups and the models that they keep to.

@@ -77,7 +77,7 @@ struct Entry {
 
 /// A model that shall be loaded.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct LoadRequest {
     /// The name that it will go by.
     pub id: TeacherId,
     /// Where it is.
@@ -124,20 +124,21 @@ impl Registry {
     pub async fn restore(self: &Arc<Self>) -> Result<(), RegistryError> {
         let state = self.book().ledger.state().clone();
         let last = state.history.last().cloned().ok_or(RegistryError::NoneActive)?;
-        let wish = |kept: &Kept| {
+        let load_request = |kept: &Kept| {
             let source = kept.source.parse().map_err(|reason| RegistryError::Load { id: kept.id.clone(), reason })?;
-            Ok(Wish { id: kept.id.clone(), source, digest: kept.digest.clone() })
+            Ok(LoadRequest { id: kept.id.clone(), source, digest: kept.digest.clone() })
         };
         let active = state.models.iter().find(|kept| kept.id == last.id).ok_or_else(|| RegistryError::Unknown(last.id.clone()))?;
-        self.bring(wish(active)?, false).await?;
+        self.bring(load_request(active)?, false).await?;
         let model = held(&self.book().entries, &last.id)?.clone();
-        self.serve(Serving { model, epoch: last.epoch });
-        let others: Vec<Wish> = state.models.iter().filter(|kept| kept.id != last.id).filter_map(|kept| wish(kept).ok()).collect();
+        self.serve(Serving { model, revision: last.revision });
+        let others: Vec<LoadRequest> =
+            state.models.iter().filter(|kept| kept.id != last.id).filter_map(|kept| load_request(kept).ok()).collect();
         let registry = self.clone();
         tokio::spawn(async move {
-            for wish in others {
+            for load_request in others {
                 // Whatever is wrong with it is in the list.
-                let _ = registry.bring(wish, false).await;
+                let _ = registry.bring(load_request, false).await;
             }
         });
         Ok(())
@@ -148,60 +149,60 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`]; a model that failed stays in the list with the reason until the name is used again.
-    pub async fn load(self: &Arc<Self>, wish: Wish) -> Result<ModelInfo, RegistryError> {
-        self.bring(wish, true).await
+    pub async fn load(self: &Arc<Self>, load_request: LoadRequest) -> Result<ModelInfo, RegistryError> {
+        self.bring(load_request, true).await
     }
 
     /// Begins to load a model; the list says how it ends.
     ///
     /// # Errors
     /// [`RegistryError::Taken`], [`RegistryError::Full`].
-    pub fn load_behind(self: &Arc<Self>, wish: Wish) -> Result<ModelInfo, RegistryError> {
-        self.announce_loading(&wish)?;
+    pub fn load_behind(self: &Arc<Self>, load_request: LoadRequest) -> Result<ModelInfo, RegistryError> {
+        self.announce_loading(&load_request)?;
         let info = ModelInfo {
-            id: wish.id.clone(),
-            source: wish.source.to_string(),
+            id: load_request.id.clone(),
+            source: load_request.source.to_string(),
             state: ModelState::Loading,
             card: None,
             in_flight: 0,
             pinned: 0,
         };
         let registry = self.clone();
-        tokio::spawn(async move { registry.bring_announced(wish, true).await });
+        tokio::spawn(async move { registry.bring_announced(load_request, true).await });
         Ok(info)
     }
 
-    async fn bring(self: &Arc<Self>, wish: Wish, keep: bool) -> Result<ModelInfo, RegistryError> {
-        self.announce_loading(&wish)?;
+    async fn bring(self: &Arc<Self>, load_request: LoadRequest, keep: bool) -> Result<ModelInfo, RegistryError> {
+        self.announce_loading(&load_request)?;
         let registry = self.clone();
-        let bringing = tokio::spawn(async move { registry.bring_announced(wish, keep).await });
+        let bringing = tokio::spawn(async move { registry.bring_announced(load_request, keep).await });
         bringing.await.expect("panics are caught inside")
     }
 
-    async fn bring_announced(self: &Arc<Self>, wish: Wish, keep: bool) -> Result<ModelInfo, RegistryError> {
+    async fn bring_announced(self: &Arc<Self>, load_request: LoadRequest, keep: bool) -> Result<ModelInfo, RegistryError> {
         let vocabulary = self.serving().map(|serving| serving.model.card().vocabulary.clone());
-        let (limits, wanted) = (self.limits.clone(), wish.clone());
+        let (limits, wanted) = (self.limits.clone(), load_request.clone());
         // A task of its own: a panic in it is this model's fault and ends nothing else.
         let loading = tokio::spawn(async move {
-            let Wish { id, source, digest } = wanted;
+            let LoadRequest { id, source, digest } = wanted;
             verify(Model::load(id, source, &digest, vocabulary.as_deref(), &limits).await?).await
         });
         let loaded = loading.await.unwrap_or_else(|_| Err("loading it panicked; see the log".into()));
         let registry = self.clone();
         // It waits for the disk.
-        let finish = move || registry.finish_loading(&wish, loaded, keep);
+        let finish = move || registry.finish_loading(&load_request, loaded, keep);
         tokio::task::spawn_blocking(finish).await.expect("writing a ledger does not panic")
     }
 
-    fn announce_loading(&self, wish: &Wish) -> Result<(), RegistryError> {
-        let announced = self.try_announce(wish);
+    fn announce_loading(&self, load_request: &LoadRequest) -> Result<(), RegistryError> {
+        let announced = self.try_announce(load_request);
         if announced.is_err() {
             count("load", false);
         }
         announced
     }
 
-    fn try_announce(&self, Wish { id, source, .. }: &Wish) -> Result<(), RegistryError> {
+    fn try_announce(&self, LoadRequest { id, source, .. }: &LoadRequest) -> Result<(), RegistryError> {
         let entries = &mut self.book().entries;
         let in_memory = |entry: &&Entry| matches!(entry.slot, Slot::Loading | Slot::Held(_));
         if entries.iter().any(|entry| entry.id == *id && in_memory(&entry)) {
@@ -221,29 +222,30 @@ impl Registry {
         Ok(())
     }
 
-    fn finish_loading(&self, wish: &Wish, loaded: Result<Model, String>, keep: bool) -> Result<ModelInfo, RegistryError> {
+    fn finish_loading(&self, load_request: &LoadRequest, loaded: Result<Model, String>, keep: bool) -> Result<ModelInfo, RegistryError> {
         let mut book = self.book();
         let Book { entries, ledger } = &mut *book;
         let loaded = loaded.and_then(|model| {
-            let kept = || Kept { id: wish.id.clone(), source: wish.source.to_string(), digest: model.card().digest.clone() };
+            let kept =
+                || Kept { id: load_request.id.clone(), source: load_request.source.to_string(), digest: model.card().digest.clone() };
             if keep {
                 ledger.loaded(kept()).map_err(|error| format!("the ledger cannot be written ({error})"))?;
             }
             Ok(Arc::new(model))
         });
         count("load", loaded.is_ok());
-        let entry = entries.iter_mut().find(|entry| entry.id == wish.id).expect("a loading entry is not removed");
+        let entry = entries.iter_mut().find(|entry| entry.id == load_request.id).expect("a loading entry is not removed");
         let result = match loaded {
             Ok(model) => {
                 let ModelCard { digest, parameters, bytes, sighted, .. } = model.card();
-                tracing::info!(id = %wish.id, source = %wish.source, digest, parameters, bytes, sighted, "model loaded");
+                tracing::info!(id = %load_request.id, source = %load_request.source, digest, parameters, bytes, sighted, "model loaded");
                 entry.slot = Slot::Held(model);
                 Ok(self.info(entry))
             }
             Err(reason) => {
-                tracing::warn!(id = %wish.id, reason, "model cannot be loaded");
+                tracing::warn!(id = %load_request.id, reason, "model cannot be loaded");
                 entry.slot = Slot::Failed(reason.clone());
-                Err(RegistryError::Load { id: wish.id.clone(), reason })
+                Err(RegistryError::Load { id: load_request.id.clone(), reason })
             }
         };
         gauge!(MODELS).set(entries.iter().filter(|entry| matches!(entry.slot, Slot::Held(_))).count() as f64);
@@ -266,13 +268,13 @@ impl Registry {
         let model = held(&book.entries, id)?.clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let promotion = book.ledger.promoted(id, now).map_err(|error| RegistryError::Ledger(error.to_string()))?;
-        self.serve(Serving { model, epoch: promotion.epoch });
-        tracing::info!(%id, epoch = promotion.epoch, previous = promotion.previous.as_ref().map(TeacherId::as_str), "model promoted");
+        self.serve(Serving { model, revision: promotion.revision });
+        tracing::info!(%id, revision = promotion.revision, previous = promotion.previous.as_ref().map(TeacherId::as_str), "model promoted");
         Ok(promotion)
     }
 
     fn serve(&self, serving: Serving) {
-        gauge!(EPOCH).set(serving.epoch as f64);
+        gauge!(EPOCH).set(serving.revision as f64);
         *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Some(serving);
     }
 
@@ -316,29 +318,29 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unknown`], [`RegistryError::Gone`], [`RegistryError::NoneActive`].
     pub fn call(&self, question: &Question) -> Result<(Call, TeacherVersion), RegistryError> {
-        let serving = match (&question.teacher, question.epoch) {
-            (Some(id), _) => Serving { model: held(&self.book().entries, id)?.clone(), epoch: 0 },
+        let serving = match (&question.teacher, question.revision) {
+            (Some(id), _) => Serving { model: held(&self.book().entries, id)?.clone(), revision: 0 },
             (None, None) => self.pins.serve(&question.group, self.serving().ok_or(RegistryError::NoneActive)?),
-            (None, Some(epoch)) => self.of_epoch(question, epoch)?,
+            (None, Some(revision)) => self.of_revision(question, revision)?,
         };
-        let version = TeacherVersion { id: serving.model.id().clone(), epoch: serving.epoch };
+        let version = TeacherVersion { id: serving.model.id().clone(), revision: serving.revision };
         Ok((Call::new(serving.model), version))
     }
 
-    fn of_epoch(&self, question: &Question, epoch: u64) -> Result<Serving, RegistryError> {
+    fn of_revision(&self, question: &Question, revision: u64) -> Result<Serving, RegistryError> {
         let wanted = {
             let book = self.book();
-            let promotion = book.ledger.state().history.iter().find(|promotion| promotion.epoch == epoch);
+            let promotion = book.ledger.state().history.iter().find(|promotion| promotion.revision == revision);
             let held = promotion.and_then(|promotion| held(&book.entries, &promotion.id).ok().cloned());
-            held.map(|model| Serving { model, epoch })
+            held.map(|model| Serving { model, revision })
         };
         // A retired model still serves the groups that keep to it.
         let now = wanted.clone().or_else(|| self.serving()).ok_or(RegistryError::NoneActive)?;
         let kept = self.pins.serve(&question.group, now);
         match wanted {
             Some(wanted) => Ok(wanted),
-            None if kept.epoch == epoch => Ok(kept),
-            None => Err(RegistryError::Gone(epoch)),
+            None if kept.revision == revision => Ok(kept),
+            None => Err(RegistryError::Gone(revision)),
         }
     }
 

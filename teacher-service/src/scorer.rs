@@ -16,7 +16,7 @@ use hypereyes_policy::Error;
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::frozen::{self, Frozen, Said, Wanted};
+use hypereyes_policy::frozen::{self, Frozen, ScoreOptions, TokenScores};
 use hypereyes_policy::score::Sample;
 use metrics::{counter, histogram};
 use tokio::sync::{mpsc, oneshot};
@@ -46,7 +46,7 @@ type Answers = Result<Vec<Answer>, ScoreError>;
 
 struct Job {
     items: Vec<Item>,
-    wanted: Wanted,
+    wanted: ScoreOptions,
     deadline: Instant,
     reply: oneshot::Sender<Answers>,
 }
@@ -103,7 +103,7 @@ impl Scorer {
     ///
     /// # Errors
     /// [`ScoreError`]; an error concerns the whole call.
-    pub async fn score(&self, items: Vec<Item>, wanted: Wanted, deadline: Instant) -> Answers {
+    pub async fn score(&self, items: Vec<Item>, wanted: ScoreOptions, deadline: Instant) -> Answers {
         let broken = |reason: &str| ScoreError::Broken { model: self.id.clone(), reason: reason.to_owned() };
         let (reply, answers) = oneshot::channel();
         let asked = timeout_at(deadline, self.jobs.send(Job { items, wanted, deadline, reply })).await;
@@ -131,7 +131,7 @@ struct Queued {
     job: u64,
     index: usize,
     item: Item,
-    wanted: Wanted,
+    wanted: ScoreOptions,
 }
 
 struct Worker {
@@ -214,7 +214,7 @@ impl Worker {
     }
 
     /// What the model says of the wanted tokens, one answer per sequence.
-    fn pass(&self, queued: &[Queued]) -> Result<Vec<Said>, String> {
+    fn pass(&self, queued: &[Queued]) -> Result<Vec<TokenScores>, String> {
         let sample = |Queued { item, .. }: &Queued| Sample {
             tokens: item.tokens.clone(),
             pictures: item.pictures.clone(),
@@ -228,11 +228,11 @@ impl Worker {
         counter!(TOKENS).increment(tokens as u64);
         histogram!(BATCH_SEQUENCES).record(queued.len() as f64);
         histogram!(BATCH_TOKENS).record(tokens as f64);
-        let wanted = queued.first().map_or(Wanted::PLAIN, |first| first.wanted);
-        self.model.say(&samples, wanted).map_err(|error| error.to_string())
+        let wanted = queued.first().map_or(ScoreOptions::PLAIN, |first| first.wanted);
+        self.model.score(&samples, wanted).map_err(|error| error.to_string())
     }
 
-    fn hand_out(&mut self, queued: Vec<Queued>, said: Vec<Said>) {
+    fn hand_out(&mut self, queued: Vec<Queued>, said: Vec<TokenScores>) {
         for (Queued { job, index, .. }, said) in queued.into_iter().zip(said) {
             if let Some(at) = said.logprobs.iter().position(|value| !value.is_finite()) {
                 let value = said.logprobs[at].to_string();

@@ -21,7 +21,7 @@ use crate::deadline;
 use crate::error::ScoreError;
 use crate::fair::Fair;
 use crate::metrics::{ANSWERS, CALL_SECONDS, CALLS, PICTURES};
-use crate::registry::{Registry, RegistryError, Wish};
+use crate::registry::{LoadRequest, Registry, RegistryError};
 
 /// Pictures that are decoded at the same moment.
 const DECODING: usize = 4;
@@ -59,7 +59,7 @@ impl Service {
             tracing::debug!(group = %question.group, teacher = %version, %error, "not scored");
             (error.label(), Status::from(error))
         })?;
-        let labels = [("teacher", version.id.as_str().to_owned()), ("epoch", version.epoch.to_string())];
+        let labels = [("teacher", version.id.as_str().to_owned()), ("epoch", version.revision.to_string())];
         counter!(ANSWERS, &labels).increment(1);
         Ok((version, answers).into())
     }
@@ -174,17 +174,17 @@ impl v1::teacher_server::Teacher for Service {
         if !digest.is_empty() && (digest.len() != DIGEST_HEX || !digest.bytes().all(|byte| byte.is_ascii_hexdigit())) {
             return Err(Invalid::new("digest", format!("is not {DIGEST_HEX} hex digits")).into());
         }
-        let wish = Wish { id, source, digest: digest.to_lowercase() };
-        let info = if background { self.registry.load_behind(wish)? } else { self.registry.load(wish).await? };
+        let load_request = LoadRequest { id, source, digest: digest.to_lowercase() };
+        let info = if background { self.registry.load_behind(load_request)? } else { self.registry.load(load_request).await? };
         Ok(Response::new(info.into()))
     }
 
     async fn promote_model(&self, request: Request<v1::PromoteModelRequest>) -> Result<Response<v1::PromoteModelReply>, Status> {
         let id = ids::teacher("id", request.into_inner().id)?;
         let registry = self.registry.clone();
-        let Promotion { epoch, id, previous, .. } = apart(move || registry.promote(&id)).await?;
+        let Promotion { revision, id, previous, .. } = apart(move || registry.promote(&id)).await?;
         let previous = previous.map_or_else(String::new, |id| id.as_str().to_owned());
-        Ok(Response::new(v1::PromoteModelReply { active: id.as_str().to_owned(), previous, epoch }))
+        Ok(Response::new(v1::PromoteModelReply { active: id.as_str().to_owned(), previous, epoch: revision }))
     }
 
     async fn retire_model(&self, request: Request<v1::RetireModelRequest>) -> Result<Response<v1::ModelInfo>, Status> {

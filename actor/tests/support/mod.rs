@@ -8,8 +8,8 @@ use std::time::Duration;
 use hypereyes_actor::Config;
 use hypereyes_chassis::{BackoffConfig, ProcessConfig, TelemetryConfig};
 use hypereyes_domain::{
-    Accuracy, Answer, BonusBranch, Course, PictureId, PolicyVersion, RolloutGroup, Route, Score, ScoreSequence, Task, TaskKind,
-    TaughtGroup, TeacherVersion,
+    Accuracy, Answer, BonusBranch, DistilledGroup, PictureId, PolicyVersion, RolloutGroup, RolloutSummary, Route, Score, ScoreSequence,
+    Task, TaskKind, TeacherVersion,
 };
 use hypereyes_engines::EngineConfig;
 use hypereyes_environment::EnvConfig;
@@ -99,7 +99,7 @@ pub struct LearnerState {
     /// Leases that heartbeats deny.
     pub denied: Vec<String>,
     pub finished: bool,
-    pub submitted: Vec<TaughtGroup>,
+    pub submitted: Vec<DistilledGroup>,
     pub abandoned: Vec<v1::AbandonRequest>,
     pub heartbeats: Vec<v1::HeartbeatRequest>,
     pub lease_requests: Vec<v1::LeaseRequest>,
@@ -170,7 +170,7 @@ impl v1::learner_server::Learner for Learner {
 
     async fn submit(&self, request: Request<v1::TaughtGroup>) -> Result<Response<v1::Receipt>, Status> {
         self.state().show("submit", &request);
-        let taught = TaughtGroup::try_from(request.into_inner())?;
+        let taught = DistilledGroup::try_from(request.into_inner())?;
         let mut state = self.state();
         let known = state.submitted.iter().any(|known| known.scored.group.id == taught.scored.group.id);
         if !known {
@@ -268,7 +268,7 @@ impl v1::reward_server::Reward for Reward {
                 return Err(failure::to_status(hypereyes_domain::Failure::Judge, "no verdict"));
             }
         }
-        let group = RolloutGroup::<Course>::try_from(request.into_inner().group.expect("a group"))?;
+        let group = RolloutGroup::<RolloutSummary>::try_from(request.into_inner().group.expect("a group"))?;
         let score = |at: usize| {
             let (accuracy, reward, route) =
                 if at.is_multiple_of(2) { (Accuracy::Correct, 1.0, Route::Reinforce) } else { (Accuracy::Wrong, 0.0, Route::Distill) };

@@ -9,7 +9,7 @@ use anyhow::Result;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
-use hypereyes_policy::frozen::{self, Wanted};
+use hypereyes_policy::frozen::{self, ScoreOptions};
 use hypereyes_policy::init;
 use hypereyes_policy::probe::{self, Shape, Timed};
 use hypereyes_policy::score::Sample;
@@ -54,7 +54,7 @@ fn agreement(model: &ModelConfig, weights: &HostWeights, device: Device, seed: u
     };
     let samples: Vec<Sample> = (0..4).map(sample).collect();
     let on = |device: Device| -> Result<(Vec<f32>, f64, f64, HostWeights)> {
-        let said = frozen::freeze(model, weights, device, 1)?.say(&samples, Wanted::PLAIN)?;
+        let said = frozen::freeze(model, weights, device, 1)?.score(&samples, ScoreOptions::PLAIN)?;
         let logprobs: Vec<f32> = said.into_iter().flat_map(|said| said.logprobs).collect();
         let placement = Placement { device, micro_tokens: 4096 };
         let mut trainer = Trainer::new(model.clone(), weights.clone(), OptimConfig::default(), placement)?;

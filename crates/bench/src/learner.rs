@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Course, Ending, PolicyVersion, Receipt, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup,
+    Accuracy, BonusBranch, DistilledGroup, Ending, PolicyVersion, Receipt, RolloutGroup, RolloutSummary, Route, Score, ScoredGroup, TaskId,
     TeacherLogprobs, TeacherVersion, Trajectory,
 };
 use hypereyes_learner::intake::{Answer, Bounds, Intake};
@@ -48,7 +48,7 @@ pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64
     let mut trainer = Trainer::new(model.clone(), weights.clone(), OptimConfig::default(), load.placement)?;
     let options = StepOptions { objective: Options { opd_coef: 0.2, ..Options::default() }, ..StepOptions::default() };
     for multiple in MULTIPLES {
-        let groups: Vec<TaughtGroup> = (0..load.groups * multiple)
+        let groups: Vec<DistilledGroup> = (0..load.groups * multiple)
             .map(|number| group(model, load, seed, number, "a", &format!("g{number}"), "t"))
             .collect::<Result<_>>()?;
         let mut once = || -> Result<(f64, f64)> {
@@ -108,7 +108,7 @@ fn intake(model: &ModelConfig, load: Load, seed: u64) -> Result<Map<String, Valu
 }
 
 /// A group of which every third rollout failed and was taught.
-fn group(model: &ModelConfig, load: Load, seed: u64, number: usize, actor: &str, id: &str, task: &str) -> Result<TaughtGroup> {
+fn group(model: &ModelConfig, load: Load, seed: u64, number: usize, actor: &str, id: &str, task: &str) -> Result<DistilledGroup> {
     let (prompt, response) = ((load.length / 4).max(1), (load.length - load.length / 4).max(1));
     let of = |sibling: usize, count: usize| tokens(count, model.text.vocab_size, seed + (number * load.group_size + sibling) as u64);
     let (mut rollouts, mut scores, mut teacher) = (vec![], vec![], vec![]);
@@ -120,7 +120,7 @@ fn group(model: &ModelConfig, load: Load, seed: u64, number: usize, actor: &str,
             logprobs: (0..response).map(|at| if at % 4 != 3 { -3.0 } else { 0.0 }).collect(),
             versions: vec![PolicyVersion(0); response],
             pictures: vec![],
-            course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
+            summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
         });
         let failed = sibling % 3 == 0;
         let (accuracy, reward, route) =
@@ -131,7 +131,7 @@ fn group(model: &ModelConfig, load: Load, seed: u64, number: usize, actor: &str,
     }
     let group = RolloutGroup { id: id.into(), task: task.into(), actor: actor.into(), rollouts };
     let scored = ScoredGroup::new(group, scores, None, 0).map_err(|error| anyhow::anyhow!(error.to_string()))?;
-    TaughtGroup::new(scored, teacher).map_err(|error| anyhow::anyhow!(error.to_string()))
+    DistilledGroup::new(scored, teacher).map_err(|error| anyhow::anyhow!(error.to_string()))
 }
 
 #[cfg(test)]

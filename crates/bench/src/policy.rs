@@ -5,7 +5,7 @@
 use anyhow::Result;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_policy::frozen::{self, Wanted};
+use hypereyes_policy::frozen::{self, ScoreOptions};
 use hypereyes_policy::score::Sample;
 use hypereyes_trainer::OptimConfig;
 use hypereyes_trainer::{Placement, Trainer};
@@ -35,7 +35,7 @@ pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64
 
     let frozen = frozen::freeze(model, weights, load.placement.device, load.sequences)?;
     let scoring = || {
-        let values = frozen.say(&samples, Wanted::PLAIN).expect("the samples fit the model");
+        let values = frozen.score(&samples, ScoreOptions::PLAIN).expect("the samples fit the model");
         assert_eq!(values.len(), samples.len());
     };
     scoring();

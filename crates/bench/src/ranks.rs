@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use hypereyes_collective::{Collective, Hub, Place, Tcp, Transport};
+use hypereyes_collective::{Collective, Hub, RankInfo, Tcp, Transport};
 use serde_json::{Map, Value};
 
 use super::median;
@@ -32,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub fn measure(load: Load) -> Result<Map<String, Value>> {
     let hub = Hub::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = hub.address()?;
-    let place = move |rank| Place { rank, world: load.world, generation: 1 };
+    let place = move |rank| RankInfo { rank, world: load.world, generation: 1 };
     let others: Vec<_> =
         (1..load.world).map(|rank| thread::spawn(move || exchanges(Tcp::join(place(rank), address, TIMEOUT)?, load))).collect();
     let mut seconds = exchanges(hub.meet(place(0), TIMEOUT, TIMEOUT)?, load)?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use hypereyes_actor::service::Peers;
 use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
-use hypereyes_domain::{Course, Reference, RolloutGroup, Task, TaskId};
+use hypereyes_domain::{Reference, RolloutGroup, RolloutSummary, Task, TaskId};
 use hypereyes_reward_service::Config;
 use hypereyes_reward_service::references::References;
 use hypereyes_scoring::load::{Draws, group, task};
@@ -46,7 +46,8 @@ pub async fn measure(load: &Load, seed: u64) -> Result<Vec<Map<String, Value>>> 
 fn scoring(load: &Load, seed: u64) -> Map<String, Value> {
     let mut draws = Draws::new(seed);
     let tasks: Vec<Task> = (0..64).map(task).collect();
-    let groups: Vec<(usize, RolloutGroup<Course>)> = (0..2048).map(|at| (at % 64, group(&mut draws, at, &tasks[at % 64]))).collect();
+    let groups: Vec<(usize, RolloutGroup<RolloutSummary>)> =
+        (0..2048).map(|at| (at % 64, group(&mut draws, at, &tasks[at % 64]))).collect();
     let config = TraceConfig::default();
     let run = || {
         let mut rewards = 0.0;
@@ -65,7 +66,7 @@ fn scoring(load: &Load, seed: u64) -> Map<String, Value> {
 }
 
 /// A group as an actor holds it; its rollouts have no token.
-fn as_held(RolloutGroup { id, task, actor, rollouts }: RolloutGroup<Course>) -> RolloutGroup {
+fn as_held(RolloutGroup { id, task, actor, rollouts }: RolloutGroup<RolloutSummary>) -> RolloutGroup {
     RolloutGroup { id, task, actor, rollouts: rollouts.into_iter().map(Into::into).collect() }
 }
 

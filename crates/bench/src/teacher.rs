@@ -13,7 +13,7 @@ use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
 use hypereyes_domain::{Question, ScoreSequence, TeacherId, TeacherVersion};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::device::Device;
-use hypereyes_policy::frozen::{self, Wanted};
+use hypereyes_policy::frozen::{self, ScoreOptions};
 use hypereyes_policy::score::Sample;
 use hypereyes_proto::teacher::Load as LoadModel;
 use hypereyes_proto::{TeacherPeer, client};
@@ -82,7 +82,7 @@ fn scoring(folder: &Path, load: &Load, seed: u64) -> Result<Vec<Map<String, Valu
     for (case, samples) in [("scoring, prompts shared", &shared), ("scoring, every sequence whole", &apart)] {
         let run = || {
             for group in samples.chunks(load.siblings) {
-                model.say(group, Wanted::PLAIN).expect("the samples fit the model");
+                model.score(group, ScoreOptions::PLAIN).expect("the samples fit the model");
             }
         };
         run();

@@ -27,12 +27,12 @@ pub fn note(text: &str) {
 
 /// Where the words of a command go whose result may be JSON: then stdout belongs to the JSON.
 #[derive(Clone, Copy, Debug)]
-pub struct Voice {
+pub struct Console {
     /// True when the result is JSON.
     pub json: bool,
 }
 
-impl Voice {
+impl Console {
     /// Says a line.
     pub fn say(self, text: &str) {
         if self.json { note(text) } else { say(text) }

@@ -26,7 +26,7 @@ pub use self::transport::Transport;
 
 /// Which rank this is, of how many, in which generation of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RankInfo {
     /// From 0.
     pub rank: usize,
     /// Ranks of the group, at least 1.
@@ -35,7 +35,7 @@ pub struct Place {
     pub generation: u64,
 }
 
-impl Place {
+impl RankInfo {
     /// The only rank.
     pub const ALONE: Self = Self { rank: 0, world: 1, generation: 0 };
 
@@ -111,7 +111,7 @@ pub enum CollectiveError {
 /// What ranks do together. `step` must be the same on every rank of a call.
 pub trait Collective: Send {
     /// Who this is.
-    fn place(&self) -> Place;
+    fn place(&self) -> RankInfo;
 
     /// Gives rank 0's bytes to everybody. `bytes` is read on rank 0 and ignored elsewhere.
     ///
@@ -122,7 +122,7 @@ pub trait Collective: Send {
     /// Gives everybody's bytes to rank 0, in the order of ranks; empty elsewhere.
     fn gather(&mut self, step: u64, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, CollectiveError>;
 
-    /// Sums of `values` over all ranks; every rank keeps its [`Place::shard`] of them. All have the same length.
+    /// Sums of `values` over all ranks; every rank keeps its [`RankInfo::shard`] of them. All have the same length.
     fn reduce_scatter(&mut self, step: u64, values: Vec<f32>) -> Result<Vec<f32>, CollectiveError>;
 
     /// Everybody's shards of `total` values, put together.
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn shards_cover_everything_once() {
         for (total, world) in [(10, 3), (2, 4), (0, 2), (8, 4), (7, 1)] {
-            let shards: Vec<_> = (0..world).map(|rank| Place { rank, world, generation: 0 }.shard(total)).collect();
+            let shards: Vec<_> = (0..world).map(|rank| RankInfo { rank, world, generation: 0 }.shard(total)).collect();
             assert_eq!(shards.iter().cloned().flatten().collect::<Vec<_>>(), (0..total).collect::<Vec<_>>());
             assert!(shards.iter().all(|shard| shard.len() <= shard_len(total, world)));
         }

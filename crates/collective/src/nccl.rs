@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use cudarc::nccl::{Comm, Id, ReduceOp};
 
-use crate::{Collective, CollectiveError, Op, Place, Tcp, shard_len};
+use crate::{Collective, CollectiveError, Op, RankInfo, Tcp, shard_len};
 
 /// Names a communicator; drawn by rank 0 and told to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Nccl {
 }
 
 impl Collective for Nccl {
-    fn place(&self) -> Place {
+    fn place(&self) -> RankInfo {
         self.star.place()
     }
 
@@ -147,7 +147,7 @@ struct Owner {
 }
 
 impl Owner {
-    fn new(place: Place, id: UniqueId, ordinal: usize, timeout: Duration) -> Result<Self, String> {
+    fn new(place: RankInfo, id: UniqueId, ordinal: usize, timeout: Duration) -> Result<Self, String> {
         let said = |error: cudarc::driver::DriverError| error.to_string();
         let context = CudaContext::new(ordinal).map_err(said)?;
         let stream = context.new_stream().map_err(said)?;

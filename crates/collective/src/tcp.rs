@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::frame::{self, Header, Op, is_late};
-use crate::{Collective, CollectiveError, Place, metrics, shard_len};
+use crate::{Collective, CollectiveError, RankInfo, metrics, shard_len};
 
 /// How much longer others wait than rank 0, so that its word on who is missing reaches them.
 const GRACE: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`CollectiveError::Missing`] names the first rank that did not come.
-    pub fn meet(self, place: Place, patience: Duration, timeout: Duration) -> Result<Tcp, CollectiveError> {
+    pub fn meet(self, place: RankInfo, patience: Duration, timeout: Duration) -> Result<Tcp, CollectiveError> {
         let deadline = Instant::now() + patience;
         let meeting = |error: io::Error| CollectiveError::Meeting(error.to_string());
         self.listener.set_nonblocking(true).map_err(meeting)?;
@@ -95,7 +95,7 @@ impl Hub {
 /// One rank's end of the star.
 #[derive(Debug)]
 pub struct Tcp {
-    place: Place,
+    place: RankInfo,
     /// Rank 0: all others, in order. Elsewhere: rank 0.
     peers: Vec<TcpStream>,
     timeout: Duration,
@@ -104,14 +104,14 @@ pub struct Tcp {
 impl Tcp {
     /// A group of one.
     pub fn alone() -> Self {
-        Self { place: Place::ALONE, peers: vec![], timeout: Duration::MAX }
+        Self { place: RankInfo::ALONE, peers: vec![], timeout: Duration::MAX }
     }
 
     /// Goes to rank 0's [`Hub`].
     ///
     /// # Errors
     /// [`CollectiveError::Meeting`] when it cannot be reached in time.
-    pub fn join(place: Place, hub: SocketAddr, timeout: Duration) -> Result<Self, CollectiveError> {
+    pub fn join(place: RankInfo, hub: SocketAddr, timeout: Duration) -> Result<Self, CollectiveError> {
         let deadline = Instant::now() + timeout;
         let meeting = |error: io::Error| CollectiveError::Meeting(format!("rank 0 at {hub}: {error}"));
         let mut stream = TcpStream::connect_timeout(&hub, timeout).map_err(meeting)?;
@@ -235,7 +235,7 @@ impl Tcp {
 }
 
 impl Collective for Tcp {
-    fn place(&self) -> Place {
+    fn place(&self) -> RankInfo {
         self.place
     }
 
@@ -280,7 +280,7 @@ impl Collective for Tcp {
                 Ok(())
             })?;
             let place = star.place;
-            let shard = |rank: usize| &values[Place { rank, ..place }.shard(values.len())];
+            let shard = |rank: usize| &values[RankInfo { rank, ..place }.shard(values.len())];
             star.answer(op, step, |rank| bytemuck::cast_slice(shard(rank)))?;
             Ok(shard(0).to_vec())
         })
@@ -297,7 +297,7 @@ impl Collective for Tcp {
             let mut all = shard;
             all.reserve(shard_len(total, place.world) * (place.world - 1));
             star.collect(op, step, &mut |rank, bytes| {
-                let expected = Place { rank, ..place }.shard(total).len();
+                let expected = RankInfo { rank, ..place }.shard(total).len();
                 if bytes.len() != expected * size_of::<f32>() {
                     return Err(format!("it has {} bytes for {expected} values", bytes.len()));
                 }

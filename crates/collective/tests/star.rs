@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hypereyes_collective::{Collective, CollectiveError, Hub, Op, Place, Tcp};
+use hypereyes_collective::{Collective, CollectiveError, Hub, Op, RankInfo, Tcp};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -17,7 +17,7 @@ fn hub() -> (Hub, SocketAddr) {
 /// Runs `work` on every rank of a group.
 fn group<T: Send + 'static>(world: usize, timeout: Duration, work: impl Fn(Tcp) -> T + Clone + Send + 'static) -> Vec<T> {
     let (hub, address) = hub();
-    let place = move |rank| Place { rank, world, generation: 9 };
+    let place = move |rank| RankInfo { rank, world, generation: 9 };
     let others: Vec<_> = (1..world)
         .map(|rank| {
             let work = work.clone();
@@ -124,7 +124,7 @@ fn ranks_that_are_out_of_step_are_found_out() {
 #[test]
 fn strangers_and_ranks_of_another_generation_are_turned_away() {
     let (hub, address) = hub();
-    let place = |rank, generation| Place { rank, world: 2, generation };
+    let place = |rank, generation| RankInfo { rank, world: 2, generation };
     let stranger = thread::spawn(move || {
         use std::io::{Read, Write};
         // One that says nothing at all, and stays.
@@ -152,8 +152,8 @@ fn strangers_and_ranks_of_another_generation_are_turned_away() {
 fn who_does_not_come_is_named() {
     let (hub, address) = hub();
     let timeout = Duration::from_millis(200);
-    let one = Tcp::join(Place { rank: 1, world: 3, generation: 0 }, address, timeout);
-    let error = hub.meet(Place { rank: 0, world: 3, generation: 0 }, timeout, timeout).unwrap_err();
+    let one = Tcp::join(RankInfo { rank: 1, world: 3, generation: 0 }, address, timeout);
+    let error = hub.meet(RankInfo { rank: 0, world: 3, generation: 0 }, timeout, timeout).unwrap_err();
     assert_eq!(error, CollectiveError::Missing { rank: 2, op: Op::Join, step: 0, waited: timeout });
     drop(one);
 }

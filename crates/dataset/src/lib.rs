@@ -207,7 +207,7 @@ impl DataSet {
         };
         let mut by_rounds = vec![0; 10];
         for demonstration in &self.demonstrations {
-            by_rounds[demonstration.trajectory.course.rounds.len().min(9)] += 1;
+            by_rounds[demonstration.trajectory.summary.rounds.len().min(9)] += 1;
         }
         Stats {
             tasks: self.tasks.len(),
@@ -217,8 +217,8 @@ impl DataSet {
             kinds: kinds.clone(),
             pictures: self.pictures.len(),
             demonstrations: self.demonstrations.len(),
-            mean_rounds: mean(&|trajectory| f64::from(trajectory.course.round_count())),
-            mean_searches: mean(&|trajectory| f64::from(trajectory.course.searches())),
+            mean_rounds: mean(&|trajectory| f64::from(trajectory.summary.round_count())),
+            mean_searches: mean(&|trajectory| f64::from(trajectory.summary.searches())),
             mean_tokens: mean(&|trajectory| trajectory.tokens() as f64),
             longest: self.demonstrations.iter().map(|one| one.trajectory.tokens()).max().unwrap_or(0),
             by_rounds,
@@ -278,7 +278,7 @@ pub fn load_demonstrations(folder: &Path) -> Result<Vec<Demonstration>, DataErro
     for (at, demonstration) in demonstrations.iter().enumerate() {
         let line = |reason: String| DataError::Line { path: path.clone(), line: at + 1, reason };
         demonstration.trajectory.check().map_err(|error| line(error.to_string()))?;
-        demonstration.trajectory.course.check().map_err(|error| line(error.to_string()))?;
+        demonstration.trajectory.summary.check().map_err(|error| line(error.to_string()))?;
         if let Some(id) = demonstration.trajectory.pictures.iter().find(|id| !is_hash(id)) {
             return Err(line(format!("{id} is no picture id (64 hex digits)")));
         }
@@ -354,7 +354,7 @@ fn file(path: &Path, error: &std::io::Error) -> DataError {
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Course, Ending, Round};
+    use hypereyes_domain::{Ending, RolloutSummary, Round};
     use hypereyes_pictures::RgbImage;
 
     use super::*;
@@ -404,7 +404,7 @@ mod tests {
                 logprobs: vec![0.0; 2],
                 versions: vec![Default::default(); 2],
                 pictures: vec![shown.id.clone(), crop.id.clone()],
-                course: Course { rounds: vec![Round::counted(2, 0)], ending: Ending::Answered, answer: Some("Peru".into()) },
+                summary: RolloutSummary { rounds: vec![Round::counted(2, 0)], ending: Ending::Answered, answer: Some("Peru".into()) },
             };
             set.demonstrations.push(Demonstration { task: task.id.clone(), trajectory });
             set.tasks.push(task);

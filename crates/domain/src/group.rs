@@ -4,9 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActorId, Course, GroupId, PolicyVersion, Reference, Route, Score, TaskId, TeacherLogprobs, TeacherVersion, Trajectory};
+use crate::{
+    ActorId, GroupId, PolicyVersion, Reference, RolloutSummary, Route, Score, TaskId, TeacherLogprobs, TeacherVersion, Trajectory,
+};
 
-/// n rollouts of one task, owned by the actor that leased it: with their tokens, or as [`Course`]s alone.
+/// n rollouts of one task, owned by the actor that leased it: with their tokens, or as [`RolloutSummary`]s alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RolloutGroup<R = Trajectory> {
     /// The lease.
@@ -26,8 +28,8 @@ impl RolloutGroup {
     }
 
     /// What it takes to score the group: neither tokens nor calls.
-    pub fn courses(&self) -> RolloutGroup<Course> {
-        let rollouts = self.rollouts.iter().map(|rollout| rollout.course.without_calls()).collect();
+    pub fn summaries(&self) -> RolloutGroup<RolloutSummary> {
+        let rollouts = self.rollouts.iter().map(|rollout| rollout.summary.without_calls()).collect();
         RolloutGroup { id: self.id.clone(), task: self.task.clone(), actor: self.actor.clone(), rollouts }
     }
 }
@@ -62,14 +64,14 @@ impl ScoredGroup {
 
 /// A scored group with the teacher's word on its failed rollouts; what the learner trains on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaughtGroup {
+pub struct DistilledGroup {
     /// Rollouts and scores.
     pub scored: ScoredGroup,
     /// One entry per rollout: `Some` only where the route is `Distill`; `None` there means the teacher gave no signal.
     pub teacher: Vec<Option<TeacherLogprobs>>,
 }
 
-impl TaughtGroup {
+impl DistilledGroup {
     /// Joins a scored group and the teacher's answers, checking that they fit.
     pub fn new(scored: ScoredGroup, teacher: Vec<Option<TeacherLogprobs>>) -> Result<Self, InvalidGroup> {
         let invalid = |reason: String| InvalidGroup { group: scored.group.id.clone(), reason };

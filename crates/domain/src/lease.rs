@@ -24,8 +24,8 @@ pub struct Lease {
     pub lasts: Duration,
     /// Oldest version that may sample a token of it.
     pub min_version: PolicyVersion,
-    /// The learner's life that the version belongs to.
-    pub life: u32,
+    /// The learner's incarnation that the version belongs to.
+    pub incarnation: u32,
     /// Where the group's trace begins, as a W3C `traceparent`; `None` where nobody keeps one.
     pub trace: Option<String>,
 }

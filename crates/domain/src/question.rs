@@ -38,7 +38,7 @@ pub struct Question {
     /// The model that must answer, by name.
     pub teacher: Option<TeacherId>,
     /// The promotion that must answer.
-    pub epoch: Option<u64>,
+    pub revision: Option<u64>,
     /// Logits are divided by it; above 0.
     pub temperature: f32,
     /// The likeliest tokens to name at each place; few.
@@ -48,7 +48,7 @@ pub struct Question {
 impl Question {
     /// What distillation asks: log-probs at temperature 1, of whichever model the group keeps to.
     pub fn new(group: GroupId, sequences: Vec<ScoreSequence>) -> Self {
-        Self { group, sequences, teacher: None, epoch: None, temperature: 1.0, top: 0 }
+        Self { group, sequences, teacher: None, revision: None, temperature: 1.0, top: 0 }
     }
 }
 

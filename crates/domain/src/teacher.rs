@@ -1,6 +1,6 @@
 //! Teachers: who gave a log-prob, and what a registry says of its models.
 //!
-//! A registry promotes one model after another; every promotion has a number, its epoch. A [`TeacherVersion`] therefore names
+//! A registry promotes one model after another; every promotion has a number, its revision. A [`TeacherVersion`] therefore names
 //! one set of weights for ever, even where a name is used again.
 
 use std::fmt;
@@ -15,19 +15,20 @@ pub struct TeacherVersion {
     /// The model's name.
     pub id: TeacherId,
     /// Number of the promotion; 0 where the model was asked for by name.
-    pub epoch: u64,
+    #[serde(rename = "epoch")]
+    pub revision: u64,
 }
 
 impl TeacherVersion {
     /// A version.
-    pub fn new(id: impl Into<TeacherId>, epoch: u64) -> Self {
-        Self { id: id.into(), epoch }
+    pub fn new(id: impl Into<TeacherId>, revision: u64) -> Self {
+        Self { id: id.into(), revision }
     }
 }
 
 impl fmt::Display for TeacherVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{}", self.id, self.epoch)
+        write!(f, "{}#{}", self.id, self.revision)
     }
 }
 
@@ -111,7 +112,8 @@ pub struct ModelInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promotion {
     /// Its number, from 1.
-    pub epoch: u64,
+    #[serde(rename = "epoch")]
+    pub revision: u64,
     /// The model that became active.
     pub id: TeacherId,
     /// The one before.
@@ -132,6 +134,6 @@ pub struct Roster {
 impl Roster {
     /// The version that answers now.
     pub fn active(&self) -> Option<TeacherVersion> {
-        self.history.last().map(|last| TeacherVersion { id: last.id.clone(), epoch: last.epoch })
+        self.history.last().map(|last| TeacherVersion { id: last.id.clone(), revision: last.revision })
     }
 }

@@ -1,4 +1,4 @@
-//! One rollout's data: tokens as the engine sampled them, and the course that it took (docs/spec.md#tokens).
+//! One rollout's data: tokens as the engine sampled them, and the summary that it took (docs/spec.md#tokens).
 
 use std::fmt;
 
@@ -66,9 +66,9 @@ impl Round {
 }
 
 /// How a rollout went: all that its reward depends on. It is apart from the tokens because whoever scores has no use for them:
-/// on the wire they are a hundred times as many bytes, and in memory they would lie between one course and the next.
+/// on the wire they are a hundred times as many bytes, and in memory they would lie between one summary and the next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Course {
+pub struct RolloutSummary {
     /// Executed rounds in order.
     pub rounds: Vec<Round>,
     /// How it ended.
@@ -78,7 +78,7 @@ pub struct Course {
     pub answer: Option<String>,
 }
 
-impl Course {
+impl RolloutSummary {
     /// The same without what was called and found: what it cost and what came of it.
     pub fn without_calls(&self) -> Self {
         let rounds = self.rounds.iter().map(|round| Round::counted(round.searches, round.failed_searches)).collect();
@@ -97,7 +97,7 @@ impl Course {
         self.spent().searches
     }
 
-    /// What its rounds cost. Sums stop at the largest number there is; [`Course::check`] refuses who would get there.
+    /// What its rounds cost. Sums stop at the largest number there is; [`RolloutSummary::check`] refuses who would get there.
     #[inline]
     pub fn spent(&self) -> Spent {
         // The first few are summed whether they are there or not: how many there are is what a processor guesses wrong.
@@ -118,9 +118,9 @@ impl Course {
     /// can be counted, an answer of an episode that ended without one, or the reverse.
     ///
     /// # Errors
-    /// [`InvalidCourse`], which names the field.
-    pub fn check(&self) -> Result<(), InvalidCourse> {
-        let invalid = |what: String, reason: String| Err(InvalidCourse { what, reason });
+    /// [`InvalidSummary`], which names the field.
+    pub fn check(&self) -> Result<(), InvalidSummary> {
+        let invalid = |what: String, reason: String| Err(InvalidSummary { what, reason });
         let mut sum = 0u32;
         for (at, round) in self.rounds.iter().enumerate() {
             let Round { call, searches, failed_searches, .. } = round;
@@ -146,7 +146,7 @@ impl Course {
     }
 }
 
-/// What the rounds of a course cost.
+/// What the rounds of a summary cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     /// Executed rounds.
@@ -168,25 +168,25 @@ impl Spent {
     }
 }
 
-/// A course whose parts contradict each other.
+/// A summary whose parts contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidCourse {
+pub struct InvalidSummary {
     /// Which field, such as `rounds[2].failed_searches`.
     pub what: String,
     /// What is wrong with it: a sentence of which the field is the subject.
     pub reason: String,
 }
 
-impl fmt::Display for InvalidCourse {
+impl fmt::Display for InvalidSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.what, self.reason)
     }
 }
 
-impl std::error::Error for InvalidCourse {}
+impl std::error::Error for InvalidSummary {}
 
-impl AsRef<Course> for Course {
-    fn as_ref(&self) -> &Course {
+impl AsRef<RolloutSummary> for RolloutSummary {
+    fn as_ref(&self) -> &RolloutSummary {
         self
     }
 }
@@ -207,21 +207,21 @@ pub struct Trajectory {
     pub versions: Vec<PolicyVersion>,
     /// Pictures whose tokens appear in prompt and response, in order of appearance.
     pub pictures: Vec<PictureId>,
-    /// How it went. Written, its parts stand beside the tokens, so that a course can be read from where a trajectory was recorded.
+    /// How it went. Written, its parts stand beside the tokens, so that a summary can be read from where a trajectory was recorded.
     #[serde(flatten)]
-    pub course: Course,
+    pub summary: RolloutSummary,
 }
 
-/// A rollout of which nothing but its course is known.
-impl From<Course> for Trajectory {
-    fn from(course: Course) -> Self {
-        Self { prompt: vec![], response: vec![], mask: vec![], logprobs: vec![], versions: vec![], pictures: vec![], course }
+/// A rollout of which nothing but its summary is known.
+impl From<RolloutSummary> for Trajectory {
+    fn from(summary: RolloutSummary) -> Self {
+        Self { prompt: vec![], response: vec![], mask: vec![], logprobs: vec![], versions: vec![], pictures: vec![], summary }
     }
 }
 
-impl AsRef<Course> for Trajectory {
-    fn as_ref(&self) -> &Course {
-        &self.course
+impl AsRef<RolloutSummary> for Trajectory {
+    fn as_ref(&self) -> &RolloutSummary {
+        &self.summary
     }
 }
 
@@ -299,29 +299,29 @@ impl std::error::Error for InvalidTrajectory {}
 mod tests {
     use super::*;
 
-    fn course(searches: &[(u32, u32)]) -> Course {
+    fn summary(searches: &[(u32, u32)]) -> RolloutSummary {
         let rounds = searches.iter().map(|&(searches, failed_searches)| Round::counted(searches, failed_searches)).collect();
-        Course { rounds, ending: Ending::Answered, answer: Some("a".into()) }
+        RolloutSummary { rounds, ending: Ending::Answered, answer: Some("a".into()) }
     }
 
     #[test]
     fn rounds_that_searched_nothing_cost_a_round_and_are_told_apart() {
-        let eight = course(&[(1, 0), (0, 0), (2, 1), (0, 0), (1, 0), (0, 0), (3, 0), (0, 0)]);
+        let eight = summary(&[(1, 0), (0, 0), (2, 1), (0, 0), (1, 0), (0, 0), (3, 0), (0, 0)]);
         assert_eq!(eight.spent(), Spent { rounds: 8, searched: 4, searches: 7, failed: 1 });
-        assert_eq!(course(&[]).spent(), Spent::default());
-        assert!(course(&[(2, 2), (1, 1)]).spent().all_failed() && !course(&[(0, 0)]).spent().all_failed());
+        assert_eq!(summary(&[]).spent(), Spent::default());
+        assert!(summary(&[(2, 2), (1, 1)]).spent().all_failed() && !summary(&[(0, 0)]).spent().all_failed());
     }
 
     #[test]
     fn counts_that_contradict_each_other_are_refused_by_name() {
-        let says = |course: &Course| course.check().expect_err("it contradicts itself").to_string();
-        assert_eq!(course(&[(2, 1), (0, 0)]).check(), Ok(()));
-        assert_eq!(says(&course(&[(1, 0), (1, 2)])), "rounds[1].failed_searches is 2, but 1 searches ran");
-        let wrapping = course(&[(u32::MAX, 0), (1, 0)]);
+        let says = |summary: &RolloutSummary| summary.check().expect_err("it contradicts itself").to_string();
+        assert_eq!(summary(&[(2, 1), (0, 0)]).check(), Ok(()));
+        assert_eq!(says(&summary(&[(1, 0), (1, 2)])), "rounds[1].failed_searches is 2, but 1 searches ran");
+        let wrapping = summary(&[(u32::MAX, 0), (1, 0)]);
         assert_eq!(says(&wrapping), "rounds have more searches together than can be counted");
         assert_eq!(wrapping.searches(), u32::MAX, "nothing wraps");
         let called = |call: Call, searches| {
-            let mut one = course(&[(searches, 0)]);
+            let mut one = summary(&[(searches, 0)]);
             one.rounds[0].call = Some(Box::new(call));
             one.check().is_ok()
         };
@@ -329,7 +329,8 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|searches| called(queries.clone(), searches)), [false, false, true, false]);
         let areas = Call::image_search("img_0", &[crate::Area::WHOLE; 2]);
         assert_eq!([0, 1, 2, 3].map(|searches| called(areas.clone(), searches)), [true, true, true, false]);
-        let ended = |ending, answer: Option<&str>| Course { ending, answer: answer.map(Into::into), ..course(&[]) }.check().is_ok();
+        let ended =
+            |ending, answer: Option<&str>| RolloutSummary { ending, answer: answer.map(Into::into), ..summary(&[]) }.check().is_ok();
         assert!(!ended(Ending::Answered, None) && ended(Ending::Answered, Some("")));
         assert!(!ended(Ending::NoAction, Some("a")) && !ended(Ending::TurnLimit, Some("a")) && ended(Ending::TurnLimit, None));
         assert!(ended(Ending::TurnTruncated, Some("a")) && ended(Ending::ContextFull, Some("a")), "an answer closed before the cut stands");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream;
-use hypereyes_domain::{Accuracy, Course, Generate, GenerateError, PictureId, Sampling, Task, Trajectory};
+use hypereyes_domain::{Accuracy, Generate, GenerateError, PictureId, RolloutSummary, Sampling, Task, Trajectory};
 use hypereyes_judge::{Verdicts, accuracies};
 use hypereyes_pictures::Picture;
 use hypereyes_rollout::{Setup, run_group};
@@ -97,8 +97,8 @@ async fn all<F: Future<Output = Result<Vec<Trajectory>, GenerateError>>>(
             Ok(trajectories) => trajectories,
             Err(error) => return (index, Err(error)),
         };
-        let courses: Vec<Course> = trajectories.iter().map(|trajectory| trajectory.course.clone()).collect();
-        let judged = accuracies(judge, &set.tasks[index], &Tally::of(&courses)).await;
+        let summaries: Vec<RolloutSummary> = trajectories.iter().map(|trajectory| trajectory.summary.clone()).collect();
+        let judged = accuracies(judge, &set.tasks[index], &Tally::of(&summaries)).await;
         (index, Ok(trajectories.into_iter().zip(judged).collect::<Vec<_>>()))
     };
     let mut rolled = stream::iter(0..of).map(play).buffer_unordered(config.concurrency.max(1));
@@ -145,8 +145,8 @@ fn outcome(task: &Task, trajectory: &Trajectory, accuracy: Accuracy) -> Outcome 
     Outcome {
         kind: task.kind.clone(),
         accuracy,
-        rounds: trajectory.course.round_count(),
-        searches: trajectory.course.searches(),
+        rounds: trajectory.summary.round_count(),
+        searches: trajectory.summary.searches(),
         tokens: trajectory.tokens(),
     }
 }

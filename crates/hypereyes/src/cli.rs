@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use hypereyes_chassis::exit;
-use hypereyes_chassis::room::Sources;
+use hypereyes_chassis::service_process::Sources;
 use hypereyes_offline::{generate, logprobs, loss, score};
 
-use crate::commands::{ask, bench, doctor, eval, prepare, report, room, sft, status, synth, teacher, up};
+use crate::commands::{ask, bench, doctor, eval, prepare, report, service, sft, status, synth, teacher, up};
 use crate::config::Config;
 use crate::parts;
 
@@ -67,17 +67,17 @@ pub enum Command {
     Bench(bench::BenchArgs),
     /// Evaluate the policy-gradient objective on cases of log-probs and rewards.
     Loss(loss::LossArgs),
-    /// Run one room; `up` starts its rooms with it.
-    #[command(hide = true)]
-    Room(room::RoomArgs),
+    /// Run one service; `up` starts its own with it. `room` is the same.
+    #[command(hide = true, alias = "room")]
+    Service(service::ServiceArgs),
 }
 
 impl Cli {
-    /// Parses the process's command line; wrong ones end the process with usage and exit code 2, a room's with 42.
+    /// Parses the process's command line; wrong ones end the process with usage and exit code 2, a service's with 42.
     pub fn of_process() -> Self {
         let arguments = sets_behind_command(std::env::args_os().collect());
         Self::try_parse_from(&arguments).unwrap_or_else(|error| {
-            if error.use_stderr() && means_room(&arguments) {
+            if error.use_stderr() && means_service(&arguments) {
                 // Nobody is left to be told if stderr is gone.
                 let _ = error.print();
                 std::process::exit(exit::ROOM_BAD_INPUT.into());
@@ -86,9 +86,9 @@ impl Cli {
         })
     }
 
-    /// Whether this process is a room and nothing else.
-    pub fn is_room(&self) -> bool {
-        matches!(self.command, Command::Room(_))
+    /// Whether this process is a service and nothing else.
+    pub fn is_service(&self) -> bool {
+        matches!(self.command, Command::Service(_))
     }
 
     /// The settings that this command line asks for.
@@ -106,9 +106,9 @@ impl Cli {
 }
 
 /// Whether arguments that cannot be read were meant for a room.
-fn means_room(arguments: &[OsString]) -> bool {
+fn means_service(arguments: &[OsString]) -> bool {
     let guessed = Cli::command().ignore_errors(true).try_get_matches_from(arguments);
-    guessed.is_ok_and(|matches| matches.subcommand_name() == Some("room"))
+    guessed.is_ok_and(|matches| matches.subcommand_name() == Some("service"))
 }
 
 /// Moves every `--set` that stands before the command behind it: clap forgets the earlier ones when both places have some.
@@ -137,7 +137,7 @@ fn sets_behind_command(arguments: Vec<OsString>) -> Vec<OsString> {
 /// Runs a parsed command line.
 pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
-        Command::Room(args) => room::run(&cli.sources(), args),
+        Command::Service(args) => service::run(&cli.sources(), args),
         Command::Up(args) => up::run(&cli.sources(), args, cli.json),
         Command::Synth(args) => synth::run(&cli.settings()?, args, cli.json),
         Command::Sft(args) => sft::run(&cli.settings()?, args, cli.json),
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn wrong_arguments_of_a_room_are_told_from_a_commands() {
-        let room = |line: &[&str]| means_room(&line.iter().map(OsString::from).collect::<Vec<_>>());
+        let room = |line: &[&str]| means_service(&line.iter().map(OsString::from).collect::<Vec<_>>());
         assert!(room(&["hypereyes", "room", "attic"]) && room(&["hypereyes", "--config", "x", "room", "actor", "--laesh"]));
         assert!(!room(&["hypereyes", "up", "room"]) && !room(&["hypereyes", "ask", "x.png", "room", "--wat"]) && !room(&["hypereyes"]));
     }

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use hypereyes_chassis::room::Sources;
+use hypereyes_chassis::service_process::Sources;
 use hypereyes_chassis::{BadInput, Findings, Moved, Settings, TlsConfig, config};
 use hypereyes_domain::SamplingConfig;
 use hypereyes_engines::EngineConfig;

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use crate::commands::synth;
 use crate::config::Config;
 use crate::held_out::{self, Measured};
-use crate::output::Voice;
+use crate::output::Console;
 use crate::progress::Bar;
 use crate::rooms::{LEARNER, Rooms, absolute};
 use crate::supervise::{Event, Supervisor};
@@ -54,7 +54,7 @@ pub struct Job {
     config: Config,
     folder: RunFolder,
     world: Arc<World>,
-    voice: Voice,
+    console: Console,
     progress: Progress,
     /// Files for people that could not be written or read, and were said to be so.
     troubles: Troubles,
@@ -68,7 +68,7 @@ impl Job {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn begin(config: Config, folder: RunFolder, world: Arc<World>, voice: Voice, held: Held, changes: &[Change]) -> Result<Self> {
+    pub fn begin(config: Config, folder: RunFolder, world: Arc<World>, console: Console, held: Held, changes: &[Change]) -> Result<Self> {
         let mut troubles = Troubles::default();
         let known = if folder.progress().exists() { read_json(&folder.progress()) } else { Ok(Progress::default()) };
         let mut progress = troubles.pass("progress", known, output::note).unwrap_or_default();
@@ -78,11 +78,11 @@ impl Job {
         config::dump(&config, &folder.config())?;
         progress.sittings += 1;
         troubles.pass("progress", write_json(&folder.progress(), &progress), output::note);
-        voice.say(&format!("run folder {}", folder.root().display()));
+        console.say(&format!("run folder {}", folder.root().display()));
         for change in changes {
-            voice.say(&format!("from step {step} on: {change}"));
+            console.say(&format!("from step {step} on: {change}"));
         }
-        Ok(Self { config, folder, world, voice, progress, troubles, began: Instant::now(), _held: held })
+        Ok(Self { config, folder, world, console, progress, troubles, began: Instant::now(), _held: held })
     }
 
     /// Every phase; each one that is done is not done again by a resumed run. The rooms are stopped whatever happens.
@@ -141,7 +141,7 @@ impl Job {
         write_json(&path, &before)?;
         let report = &before.report;
         let (accuracy, closed_book) = (report.accuracy * 100.0, before.closed_book_accuracy * 100.0);
-        self.voice.say(&format!("start policy: {accuracy:.1} % right in {:.2} rounds; {closed_book:.1} % without tools", report.rounds));
+        self.console.say(&format!("start policy: {accuracy:.1} % right in {:.2} rounds; {closed_book:.1} % without tools", report.rounds));
         Ok(before)
     }
 
@@ -164,14 +164,14 @@ impl Job {
         let trained = trained.await;
         bar.done();
         if trained.is_err() {
-            self.voice.say("stopping the rooms: actors, reward, teacher, learner");
+            self.console.say("stopping the rooms: actors, reward, teacher, learner");
         }
         for names in rooms.stop_order() {
             supervisor.stop(&names).await;
         }
         while let Ok(event) = events.try_recv() {
             if let Event::Stopped { name, killed: true } = event {
-                self.voice.say(&format!("{name} did not stop in time and was killed; see {}", self.folder.log(&name).display()));
+                self.console.say(&format!("{name} did not stop in time and was killed; see {}", self.folder.log(&name).display()));
             }
         }
         let _ = std::fs::remove_file(self.folder.addresses()); // Status then knows that nobody listens; a stale file only confuses it.
@@ -355,7 +355,7 @@ impl Job {
         write_json(&self.folder.result(), &outcome)?;
         // The result stands even when the report cannot be made.
         if let Err(error) = hypereyes_report::write(&self.folder) {
-            self.voice.say(&format!(
+            self.console.say(&format!(
                 "the report could not be made: {error:#}; try again with `hypereyes report {}`",
                 self.folder.root().display()
             ));
@@ -366,10 +366,10 @@ impl Job {
 
     fn tell(&self, outcome: &Outcome) {
         let (summary, details) = (&outcome.summary, &outcome.details);
-        self.voice.say(Report::table(&[("before", &details.before), ("after", &details.after)]).trim_end());
+        self.console.say(Report::table(&[("before", &details.before), ("after", &details.after)]).trim_end());
         let (before, after) = (&summary.before, &summary.after);
         let share = |was: f64, is: f64| if was.abs() > 1e-12 { (is - was) / was * 100.0 } else { 0.0 };
-        self.voice.say(&format!(
+        self.console.say(&format!(
             "accuracy {:+.1} points, rounds {:+.0} %, CAS {:+.2}; brackets are 95 % intervals; without tools {:.1} % before, {:.1} % after",
             (after.accuracy - before.accuracy) * 100.0,
             share(before.rounds, after.rounds),
@@ -378,14 +378,14 @@ impl Job {
             details.closed_book_after * 100.0
         ));
         if let (Some(idle), Some(pace)) = (details.learner_idle_share, details.groups_per_second) {
-            self.voice.say(&format!("the learner waited for groups {:.0} % of its time and took in {pace:.1} groups/s", idle * 100.0));
+            self.console.say(&format!("the learner waited for groups {:.0} % of its time and took in {pace:.1} groups/s", idle * 100.0));
         }
         if details.ledger.set_aside > 0 {
             let (count, ledger) = (details.ledger.set_aside, self.folder.ledger());
-            self.voice.say(&format!("tasks set aside because they failed again and again: {count}; why is in {}", ledger.display()));
+            self.console.say(&format!("tasks set aside because they failed again and again: {count}; why is in {}", ledger.display()));
         }
         let restarts: u32 = details.restarts.values().sum();
-        self.voice.say(&format!(
+        self.console.say(&format!(
             "{} steps, {} groups trained, {} dropped, {restarts} restarts, {}, seed {}",
             summary.steps,
             summary.groups_trained,
@@ -393,12 +393,12 @@ impl Job {
             duration(summary.wall_seconds),
             summary.seed
         ));
-        details.told.iter().for_each(|told| self.voice.say(&format!("other settings {told}")));
+        details.told.iter().for_each(|told| self.console.say(&format!("other settings {told}")));
         if let Some(nothing) = &summary.learned_nothing {
-            self.voice.say(nothing);
+            self.console.say(nothing);
         }
-        self.voice.say(&format!("report  {}", self.folder.report().display()));
-        self.voice.say(&format!("policy  {}", self.folder.policy().display()));
+        self.console.say(&format!("report  {}", self.folder.report().display()));
+        self.console.say(&format!("policy  {}", self.folder.policy().display()));
     }
 
     fn wall_seconds(&self) -> f64 {
@@ -465,7 +465,7 @@ mod tests {
         let folder = RunFolder::new(root.path());
         let held = folder.hold().expect("made");
         let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
-        let mut job = Job::begin(Config::default(), folder, world, Voice { json: true }, held, &[]).expect("begins");
+        let mut job = Job::begin(Config::default(), folder, world, Console { json: true }, held, &[]).expect("begins");
         for _ in 0..2 {
             let died = Event::Died { name: "reward".into(), how: "signal 9 killed it".into(), pause: Duration::ZERO };
             job.heard(died, None).expect("goes on");

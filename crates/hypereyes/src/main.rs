@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match cli::run(&cli) {
         Ok(()) => ExitCode::from(exit::OK),
         // By reference: boxed, the error would hide its kind, and with it the exit code.
-        Err(error) if cli.is_room() => exit::report_room(error.as_ref()),
+        Err(error) if cli.is_service() => exit::report_room(error.as_ref()),
         Err(error) => exit::report(error.as_ref()),
     }
 }

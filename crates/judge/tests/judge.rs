@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hypereyes_domain::{Accuracy, Course, Ending, Failure, Round, Task, TaskKind};
+use hypereyes_domain::{Accuracy, Ending, Failure, RolloutSummary, Round, Task, TaskKind};
 use hypereyes_judge::{ModelConfig, ModelJudge, accuracies};
 use hypereyes_scoring::Tally;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -104,10 +104,10 @@ fn task() -> Task {
     }
 }
 
-fn group(answers: &[&str]) -> Vec<Course> {
+fn group(answers: &[&str]) -> Vec<RolloutSummary> {
     let rounds = vec![Round::counted(1, 0)];
-    let course = |answer: &&str| Course { rounds: rounds.clone(), ending: Ending::Answered, answer: Some((*answer).to_owned()) };
-    answers.iter().map(course).collect()
+    let summary = |answer: &&str| RolloutSummary { rounds: rounds.clone(), ending: Ending::Answered, answer: Some((*answer).to_owned()) };
+    answers.iter().map(summary).collect()
 }
 
 async fn judged(config: &ModelConfig, answers: &[&str]) -> Vec<Accuracy> {

@@ -72,7 +72,7 @@ impl Lesson {
             // Turns are the runs of sampled tokens; turn i made round i, and the last one answered.
             turn += usize::from(before && !sampled);
             before = *sampled;
-            let round = trajectory.course.rounds.get(turn);
+            let round = trajectory.summary.rounds.get(turn);
             let looks = round.and_then(|round| round.call.as_deref()).is_some_and(|call| call.tool == IMAGE_SEARCH);
             looking.push(*sampled && looks);
         }
@@ -171,7 +171,7 @@ impl Source for Curriculum {
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Call, Course, Ending, PictureId, Round};
+    use hypereyes_domain::{Call, Ending, PictureId, RolloutSummary, Round};
 
     use super::*;
 
@@ -188,7 +188,7 @@ mod tests {
             logprobs: vec![0.0; 7],
             versions: vec![Default::default(); 7],
             pictures: vec![PictureId::new("one"), PictureId::new("two")],
-            course: Course {
+            summary: RolloutSummary {
                 rounds: vec![Round { call: Some(Box::new(call)), ..Round::counted(1, 0) }],
                 ending: Ending::Answered,
                 answer: Some("yes".into()),

@@ -7,7 +7,7 @@
 //! them choosing from evidence is learned last, if at all.
 
 use hypereyes_chat::{Chat, ChatError};
-use hypereyes_domain::{Course, Ending, Trajectory};
+use hypereyes_domain::{Ending, RolloutSummary, Trajectory};
 use hypereyes_world::World;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -82,6 +82,6 @@ fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> R
         logprobs: vec![0.0; n],
         versions: vec![Default::default(); n],
         pictures: vec![],
-        course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
+        summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
     })
 }

@@ -9,7 +9,7 @@ use hypereyes_chassis::{BadInput, output};
 use hypereyes_policy::checkpoint;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
-use hypereyes_policy::frozen::{self, Frozen, Wanted};
+use hypereyes_policy::frozen::{self, Frozen, ScoreOptions};
 use hypereyes_policy::score::Sample;
 use serde_json::{Value, json};
 
@@ -100,7 +100,7 @@ pub fn run(args: &LogprobsArgs, json: bool) -> Result<()> {
 fn logprobs(model: &dyn Frozen, case: &Case) -> Result<Vec<f32>, hypereyes_policy::Error> {
     let asked = (1..case.ids.len()).collect();
     let sample = Sample { tokens: case.ids.clone(), pictures: case.pictures.clone(), asked, trunk: 0 };
-    Ok(model.say(&[sample], Wanted::PLAIN)?.remove(0).logprobs)
+    Ok(model.score(&[sample], ScoreOptions::PLAIN)?.remove(0).logprobs)
 }
 
 /// Says how far the answers are from what the file expects.

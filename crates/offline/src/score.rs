@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use hypereyes_chassis::BadInput;
-use hypereyes_domain::{Course, Reference, Score, Task};
+use hypereyes_domain::{Reference, RolloutSummary, Score, Task};
 use hypereyes_scoring::compat::{self, Family, run_case, run_reward_func};
 use hypereyes_scoring::{JudgeKind, TraceConfig, score_group};
 use serde::Serialize;
@@ -116,7 +116,7 @@ fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value>
         reference = reference.or_else(|| inner.get("reference"));
         group = inner;
     }
-    let rollouts: Vec<Course> = match group.get("rollouts") {
+    let rollouts: Vec<RolloutSummary> = match group.get("rollouts") {
         Some(rollouts) => {
             keys::check(group, "a group", &LINE)?;
             rollouts.as_array().into_iter().flatten().try_for_each(|rollout| check_rollout(rollout, &[]))?;
@@ -131,8 +131,8 @@ fn native(value: &Value, trace: &TraceConfig, judge: JudgeKind) -> Result<Value>
             serde_json::from_value(group.clone()).context("the trajectory cannot be read")?
         }],
     };
-    for (at, course) in rollouts.iter().enumerate() {
-        course.check().map_err(|error| anyhow!("rollouts[{at}].{error}"))?;
+    for (at, summary) in rollouts.iter().enumerate() {
+        summary.check().map_err(|error| anyhow!("rollouts[{at}].{error}"))?;
     }
     let reference: Option<Reference> = match reference.filter(|reference| !reference.is_null()) {
         Some(reference) => Some(serde_json::from_value(reference.clone()).context("\"reference\" cannot be read")?),
@@ -210,12 +210,12 @@ mod tests {
         let group = json!({"id": "t@0", "task": "t", "actor": "a", "rollouts": [rollout("peru"), rollout("Chile")]});
         let plain = json!({"task": task, "group": group});
         // As the learner records it, how a rollout went stands beside its tokens.
-        let course: Course = serde_json::from_value(rollout("Peru")).expect("a course");
-        let recorded = serde_json::to_value(Trajectory { response: vec![7], mask: vec![true], ..Trajectory::from(course.clone()) });
+        let summary: RolloutSummary = serde_json::from_value(rollout("Peru")).expect("a summary");
+        let recorded = serde_json::to_value(Trajectory { response: vec![7], mask: vec![true], ..Trajectory::from(summary.clone()) });
         let recorded = recorded.expect("JSON");
         assert_eq!((&recorded["response"], &recorded["rounds"]), (&json!([7]), &rollout("Peru")["rounds"]));
-        assert_eq!(serde_json::from_value::<Trajectory>(recorded.clone()).expect("ours").course, course);
-        assert_eq!(serde_json::from_value::<Course>(recorded).expect("a course is read from where it was recorded"), course);
+        assert_eq!(serde_json::from_value::<Trajectory>(recorded.clone()).expect("ours").summary, summary);
+        assert_eq!(serde_json::from_value::<RolloutSummary>(recorded).expect("a summary is read from where it was recorded"), summary);
         let taught = json!({"step": 1, "task": task, "group": {"scored": {"group": group, "scores": [], "reference": {"rounds": 1, "searches": 1}}}});
         let score = |value: &Value| native(value, &TraceConfig::default(), JudgeKind::Alias).expect("scores");
         let scored = score(&plain);

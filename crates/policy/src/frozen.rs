@@ -21,14 +21,14 @@ use crate::score::{self, Sample, Target};
 
 /// What to say of asked tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Wanted {
+pub struct ScoreOptions {
     /// Logits are divided by it.
     pub temperature: f64,
     /// Most likely tokens to name at each place, at most [`MAX_TOP`]; 0 names none.
     pub top: usize,
 }
 
-impl Wanted {
+impl ScoreOptions {
     /// Log-probs at temperature 1 and nothing else.
     pub const PLAIN: Self = Self { temperature: 1.0, top: 0 };
 }
@@ -38,7 +38,7 @@ pub const MAX_TOP: usize = 64;
 
 /// What a model says of a sample's asked tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Said {
+pub struct TokenScores {
     /// \[asked\] Log-prob of each.
     pub logprobs: Vec<f32>,
     /// \[asked * top\] The most likely tokens at each place, the likeliest first; of equals the lower id.
@@ -52,7 +52,7 @@ pub trait Frozen: Send {
     ///
     /// # Errors
     /// [`Error::Input`] when a sample does not fit the model.
-    fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error>;
+    fn score(&self, samples: &[Sample], wanted: ScoreOptions) -> Result<Vec<TokenScores>, Error>;
 }
 
 /// Puts a model on a device, to be asked; on the CPU, on up to `most_lanes` lanes.
@@ -98,14 +98,14 @@ struct Placed<B: Kernels> {
 }
 
 impl<B: Kernels> Frozen for Placed<B> {
-    fn say(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
+    fn score(&self, samples: &[Sample], wanted: ScoreOptions) -> Result<Vec<TokenScores>, Error> {
         samples.iter().try_for_each(Sample::check)?;
         let alike = |at: usize| at > 0 && share_trunk(&samples[at - 1], &samples[at]);
         let rows = |(at, sample): (usize, &Sample)| sample.tokens.len() - if alike(at) { sample.trunk } else { 0 };
         let lengths: Vec<usize> = samples.iter().enumerate().map(rows).collect();
         let runs = score::even_runs(&lengths, usize::MAX, self.lanes.count());
-        let pass = |_, run: Range<usize>| say(&self.config, &self.model, &self.device, &samples[run], wanted);
-        let parts: Result<Vec<Vec<Said>>, Error> = self.lanes.map(runs, pass).into_iter().collect();
+        let pass = |_, run: Range<usize>| score(&self.config, &self.model, &self.device, &samples[run], wanted);
+        let parts: Result<Vec<Vec<TokenScores>>, Error> = self.lanes.map(runs, pass).into_iter().collect();
         Ok(parts?.concat())
     }
 }
@@ -114,17 +114,17 @@ impl<B: Kernels> Frozen for Placed<B> {
 ///
 /// # Errors
 /// [`Error::Input`] when a sample does not fit the model.
-pub fn say<B: Kernels>(
+pub fn score<B: Kernels>(
     config: &ModelConfig,
     model: &Model<B>,
     device: &B::Device,
     samples: &[Sample],
-    wanted: Wanted,
-) -> Result<Vec<Said>, Error> {
+    wanted: ScoreOptions,
+) -> Result<Vec<TokenScores>, Error> {
     samples.iter().try_for_each(Sample::check)?;
     let (batch, targets) = branch_out(config, samples)?;
     if targets.is_empty() {
-        return Ok(vec![Said::default(); samples.len()]);
+        return Ok(vec![TokenScores::default(); samples.len()]);
     }
     let heads = (config.text.num_attention_heads, config.text.num_key_value_heads);
     let hidden = score::hidden_of(model, config, &batch, &mut &branches(&batch, heads), device);
@@ -132,12 +132,12 @@ pub fn say<B: Kernels>(
 }
 
 /// What is said of all targets.
-fn answer<B: Kernels>(model: &Model<B>, hidden: Tensor<B, 2>, targets: &[Target], wanted: Wanted) -> Result<Said, Error> {
+fn answer<B: Kernels>(model: &Model<B>, hidden: Tensor<B, 2>, targets: &[Target], wanted: ScoreOptions) -> Result<TokenScores, Error> {
     if wanted.top == 0 {
         let logprobs = faults::floats(score::logprobs(model, hidden, targets, wanted.temperature))?;
-        return Ok(Said { logprobs, top: vec![] });
+        return Ok(TokenScores { logprobs, top: vec![] });
     }
-    let mut said = Said::default();
+    let mut said = TokenScores::default();
     for targets in targets.chunks(TOP_ROWS) {
         let rows: Vec<i64> = targets.iter().map(|target| target.row as i64).collect();
         let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [targets.len()]), &hidden.device());
@@ -155,7 +155,7 @@ fn answer<B: Kernels>(model: &Model<B>, hidden: Tensor<B, 2>, targets: &[Target]
 const TOP_ROWS: usize = 64;
 
 /// Log-prob of `token`, and the most likely tokens with theirs.
-fn most_likely(logits: &[f32], token: u32, wanted: Wanted) -> (f32, Vec<(u32, f32)>) {
+fn most_likely(logits: &[f32], token: u32, wanted: ScoreOptions) -> (f32, Vec<(u32, f32)>) {
     let scale = wanted.temperature.recip() as f32;
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f32 = logits.iter().map(|logit| ((logit - highest) * scale).exp()).sum();
@@ -209,9 +209,9 @@ fn branches(batch: &Batch, (heads, kv_heads): (usize, usize)) -> Branches {
 }
 
 /// What is said of each sample.
-fn cut(samples: &[Sample], said: &Said) -> Vec<Said> {
+fn cut(samples: &[Sample], said: &TokenScores) -> Vec<TokenScores> {
     let (logprobs, top) = (score::per_sample(samples, &said.logprobs), score::per_sample(samples, &said.top));
-    logprobs.into_iter().zip(top).map(|(logprobs, top)| Said { logprobs, top }).collect()
+    logprobs.into_iter().zip(top).map(|(logprobs, top)| TokenScores { logprobs, top }).collect()
 }
 
 #[cfg(test)]
@@ -221,10 +221,10 @@ mod tests {
     #[test]
     fn the_likeliest_are_in_order_and_of_equals_the_lower_id_comes_first() {
         let logits = [0.0, 2.0, 1.0, 2.0, -1.0];
-        let (own, top) = most_likely(&logits, 2, Wanted { temperature: 1.0, top: 3 });
+        let (own, top) = most_likely(&logits, 2, ScoreOptions { temperature: 1.0, top: 3 });
         assert_eq!(top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3, 2]);
         assert_eq!(own, top[2].1);
-        let (_, all) = most_likely(&logits, 2, Wanted { temperature: 2.0, top: 9 });
+        let (_, all) = most_likely(&logits, 2, ScoreOptions { temperature: 2.0, top: 9 });
         let total: f32 = all.iter().map(|(_, logprob)| logprob.exp()).sum();
         assert!(all.len() == 5 && (total - 1.0).abs() < 1e-6, "{total}");
     }

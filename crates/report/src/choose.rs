@@ -47,7 +47,7 @@ fn choose(before: &BTreeMap<TaskId, Played>, after: &BTreeMap<TaskId, Played>, i
     let gain = |played: &Played| {
         let was = before.get(&played.task.id);
         let rounds =
-            was.map_or(0, |was| i64::from(was.trajectory.course.round_count())) - i64::from(played.trajectory.course.round_count());
+            was.map_or(0, |was| i64::from(was.trajectory.summary.round_count())) - i64::from(played.trajectory.summary.round_count());
         rounds + if was.is_some_and(|was| !right(was)) { 3 } else { 0 }
     };
     // The best by gain; ties by the most pictures, then by id, so that a report can be made again.
@@ -77,7 +77,7 @@ fn choose(before: &BTreeMap<TaskId, Played>, after: &BTreeMap<TaskId, Played>, i
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Area, Course, Ending, Round, Shown};
+    use hypereyes_domain::{Area, Ending, RolloutSummary, Round, Shown};
 
     use super::*;
 
@@ -94,8 +94,8 @@ mod tests {
             reference: None,
         };
         let rounds = vec![Round::counted(1, 0); rounds];
-        let course = Course { rounds, ending: Ending::Answered, answer: Some("a".into()) };
-        (id.into(), Played { task, trajectory: course.into(), accuracy })
+        let summary = RolloutSummary { rounds, ending: Ending::Answered, answer: Some("a".into()) };
+        (id.into(), Played { task, trajectory: summary.into(), accuracy })
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
             played("d", TaskKind::TEXTUAL_CONSTRAINTS, 0, 1, Accuracy::Correct),
             played("e", TaskKind::VISUAL_SELECT, 2, 2, Accuracy::Wrong),
         ]);
-        let chosen = choose(&before, &after, |played| played.trajectory.course.round_count() == 2);
+        let chosen = choose(&before, &after, |played| played.trajectory.summary.round_count() == 2);
         assert_eq!(chosen.iter().map(TaskId::as_str).collect::<Vec<_>>(), ["b", "a", "c", "d", "e"]);
     }
 

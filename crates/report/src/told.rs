@@ -40,13 +40,13 @@ pub fn answer<'a>(trajectory: &'a Trajectory, episode: &Episode, model: String, 
         }
     };
     let found = episode.turns.iter().filter_map(|turn| found(&turn.step));
-    let course = &trajectory.course;
-    let steps = course.rounds.iter().zip(found).map(|(round, found)| RoundJson { call: round.call.as_deref(), found }).collect();
+    let summary = &trajectory.summary;
+    let steps = summary.rounds.iter().zip(found).map(|(round, found)| RoundJson { call: round.call.as_deref(), found }).collect();
     Answer {
-        answer: course.answer.as_deref(),
-        ending: course.ending,
-        rounds: course.round_count(),
-        searches: course.searches(),
+        answer: summary.answer.as_deref(),
+        ending: summary.ending,
+        rounds: summary.round_count(),
+        searches: summary.searches(),
         tokens: trajectory.tokens(),
         steps,
         model,

@@ -116,7 +116,7 @@ impl Episode {
         let opening = chat.decode(&prompt[prompt.len().saturating_sub(64)..]);
         let mut reader = Reader::new(pictures, opened_thought(&opening));
         // Every turn that was observed executed a round.
-        let mut rounds = trajectory.course.rounds.iter();
+        let mut rounds = trajectory.summary.rounds.iter();
         let mut turns = Vec::new();
         let mut spans = spans(trajectory).into_iter().peekable();
         while let Some((sampled, tokens)) = spans.next() {
@@ -127,7 +127,7 @@ impl Episode {
             let round = spans.next_if(|(sampled, _)| !sampled).and_then(|_| rounds.next());
             turns.push(reader.turn(&chat.decode(tokens), round));
         }
-        Self { turns, answer: trajectory.course.answer.clone(), ending: trajectory.course.ending, tokens: trajectory.tokens() }
+        Self { turns, answer: trajectory.summary.answer.clone(), ending: trajectory.summary.ending, tokens: trajectory.tokens() }
     }
 
     /// Every area that was searched on the first picture, in order.
@@ -274,7 +274,7 @@ fn plain(text: &str) -> String {
 pub(crate) mod tests {
     use std::sync::Arc;
 
-    use hypereyes_domain::{Course, PolicyVersion};
+    use hypereyes_domain::{PolicyVersion, RolloutSummary};
     use hypereyes_environment::EnvConfig;
     use hypereyes_miniature::tokenizer::{self, TinyWords};
     use hypereyes_search::EmbeddedSearch;
@@ -335,7 +335,7 @@ pub(crate) mod tests {
             logprobs,
             versions: vec![PolicyVersion(0); count],
             pictures: vec![],
-            course: Course { rounds, ending, answer },
+            summary: RolloutSummary { rounds, ending, answer },
         }
     }
 

@@ -21,7 +21,7 @@ async fn play(setup: &Setup, turn: &'static str) -> (Trajectory, String) {
     let policy = Scripted::new(setup, vec![vec![Turn::Says(turn), Turn::Says("<answer>Mexico</answer>")]]);
     let rollouts = run_group(setup, &policy, &task, &pictures, &[0], Sampling::GREEDY).await.expect("starts");
     let trajectory = rollouts.trajectories.into_iter().next().expect("one rollout");
-    trajectory.course.check().expect("what the environment counts agrees");
+    trajectory.summary.check().expect("what the environment counts agrees");
     let observed: Vec<u32> =
         trajectory.response.iter().zip(&trajectory.mask).filter(|(_, sampled)| !**sampled).map(|(id, _)| *id).collect();
     let told = setup.chat.decode(&observed);
@@ -33,13 +33,13 @@ async fn case_tag_named_in_reasoning() {
     const CASE: &str = include_str!("../../../tests/cases/tag-named-in-reasoning/turns.json");
     let setup = setup();
     let (searched, told) = play(&setup, turn(CASE, "example in reasoning")).await;
-    let call = searched.course.rounds[0].call.as_deref();
+    let call = searched.summary.rounds[0].call.as_deref();
     assert_eq!(call, Some(&Call::text_search(&["Iceland capital"])));
-    assert!(searched.course.rounds[0].searches == 1 && told.contains("Iceland's capital"), "{told}");
+    assert!(searched.summary.rounds[0].searches == 1 && told.contains("Iceland's capital"), "{told}");
     for name in ["tag mentioned before the answer", "think block", "control"] {
         let (answered, _) = play(&setup, turn(CASE, name)).await;
-        let course = &answered.course;
-        assert_eq!((course.ending, course.answer.as_deref(), course.rounds.len()), (Ending::Answered, Some("Argentina"), 0), "{name}");
+        let summary = &answered.summary;
+        assert_eq!((summary.ending, summary.answer.as_deref(), summary.rounds.len()), (Ending::Answered, Some("Argentina"), 0), "{name}");
     }
 }
 
@@ -51,8 +51,8 @@ async fn a_thought_that_is_cut_off_answers_nothing() {
     {
         let policy = Scripted::new(&setup, vec![vec![Turn::Cut(thought)]]);
         let rollouts = run_group(&setup, &policy, &task, &pictures, &[0], Sampling::GREEDY).await.expect("starts");
-        let course = &rollouts.trajectories[0].course;
-        assert_eq!((course.ending, course.answer.as_deref()), (Ending::TurnTruncated, answer), "{thought}");
+        let summary = &rollouts.trajectories[0].summary;
+        assert_eq!((summary.ending, summary.answer.as_deref()), (Ending::TurnTruncated, answer), "{thought}");
     }
 }
 
@@ -62,27 +62,27 @@ async fn case_box_in_thousandths() {
     let mut setup = setup();
     for name in ["thousandths", "pixels", "inside, thousandths"] {
         let (refused, told) = play(&setup, turn(CASE, name)).await;
-        let round = &refused.course.rounds[0];
+        let round = &refused.summary.rounds[0];
         assert_eq!((&round.call, round.searches), (&None, 0), "{name}");
         assert!(told.contains("Error: area[0] is [") && told.contains("edges are ratios of width and height, 0 to 1"), "{name}: {told}");
     }
     let (swapped, told) = play(&setup, turn(CASE, "swapped corners")).await;
-    assert_eq!(swapped.course.searches(), 0);
+    assert_eq!(swapped.summary.searches(), 0);
     assert!(told.contains("all crops failed") && told.contains("[x1,y1,x2,y2] with x1 < x2 and y1 < y2"), "{told}");
     let (misnamed, told) = play(&setup, turn(CASE, "wrong key")).await;
-    assert_eq!(misnamed.course.searches(), 0);
+    assert_eq!(misnamed.summary.searches(), 0);
     assert!(told.contains("text_search has no argument \"query\": did you mean input?"), "{told}");
 
     // Where they are the units of the environment they are understood, and kept as ratios.
     let areas = |trajectory: &Trajectory| {
-        let call = trajectory.course.rounds[0].call.as_deref().expect("a call");
+        let call = trajectory.summary.rounds[0].call.as_deref().expect("a call");
         let arguments = ImageArguments::of(call).unwrap_or_else(|| panic!("{call:?}"));
         arguments.area.into_iter().map(<[f64; 4]>::from).collect::<Vec<_>>()
     };
     setup.config.env.box_units = BoxUnits::Thousandths;
     let (halves, told) = play(&setup, turn(CASE, "thousandths")).await;
     assert_eq!(areas(&halves), [[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]]);
-    assert!(halves.course.searches() == 2 && told.contains("Mexico") && told.contains("Peru"), "{told}");
+    assert!(halves.summary.searches() == 2 && told.contains("Mexico") && told.contains("Peru"), "{told}");
     assert!(setup.chat.decode(&halves.prompt).contains("in thousandths of the picture's width and height, 0 to 1000"));
     let (inside, _) = play(&setup, turn(CASE, "inside, thousandths")).await;
     assert_eq!(areas(&inside), [[0.1, 0.1, 0.5, 0.9]]);

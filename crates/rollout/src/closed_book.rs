@@ -64,8 +64,8 @@ mod tests {
         let policy = Scripted::new(&setup, script);
         let answers = closed_book(&setup, &policy, &task, &pictures, &[0, 1, 2], Sampling::GREEDY).await.expect("starts");
         assert!(setup.chat.decode(&answers[0].prompt).ends_with("<|im_start|>assistant\n<answer>"));
-        let said: Vec<Option<&str>> = answers.iter().map(|trajectory| trajectory.course.answer.as_deref()).collect();
+        let said: Vec<Option<&str>> = answers.iter().map(|trajectory| trajectory.summary.answer.as_deref()).collect();
         assert_eq!(said, [Some("Peru"), Some("Peru or"), None]);
-        assert_eq!(answers[2].course.ending, Ending::Failed(Failure::Infrastructure));
+        assert_eq!(answers[2].summary.ending, Ending::Failed(Failure::Infrastructure));
     }
 }

@@ -153,10 +153,10 @@ mod tests {
         for (seed, trajectory) in rollouts.trajectories.iter().enumerate() {
             trajectory.check().expect("sound");
             assert_eq!([&trajectory.prompt[..], &trajectory.response[..]].concat(), policy.held(seed));
-            assert_eq!((trajectory.course.ending, trajectory.course.answer.as_deref()), (Ending::Answered, Some("Mexico")));
+            assert_eq!((trajectory.summary.ending, trajectory.summary.answer.as_deref()), (Ending::Answered, Some("Mexico")));
         }
-        assert_eq!(rollouts.trajectories[0].course.round_count(), 2);
-        assert_eq!((rollouts.trajectories[0].course.searches(), rollouts.trajectories[1].course.searches()), (4, 2));
+        assert_eq!(rollouts.trajectories[0].summary.round_count(), 2);
+        assert_eq!((rollouts.trajectories[0].summary.searches(), rollouts.trajectories[1].summary.searches()), (4, 2));
     }
 
     #[tokio::test]
@@ -201,11 +201,11 @@ mod tests {
         let script = cases.iter().map(|(turns, ..)| turns.clone()).collect();
         let (_, rollouts) = run(&setup, script).await;
         for ((_, ending, answer), trajectory) in cases.iter().zip(&rollouts.trajectories) {
-            assert_eq!((trajectory.course.ending, trajectory.course.answer.as_deref()), (*ending, *answer));
+            assert_eq!((trajectory.summary.ending, trajectory.summary.answer.as_deref()), (*ending, *answer));
             trajectory.check().expect("sound");
         }
         let masked = &rollouts.trajectories[4];
-        assert!(masked.course.rounds.len() == 1 && !masked.response.is_empty() && masked.sampled_tokens() == 0);
+        assert!(masked.summary.rounds.len() == 1 && !masked.response.is_empty() && masked.sampled_tokens() == 0);
     }
 
     #[tokio::test]
@@ -213,7 +213,7 @@ mod tests {
         let mut setup = setup();
         setup.config.turn_timeout_s = 1;
         let (_, rollouts) = run(&setup, vec![vec![Turn::Hangs]]).await;
-        assert_eq!(rollouts.trajectories[0].course.ending, Ending::Failed(Failure::Timeout));
+        assert_eq!(rollouts.trajectories[0].summary.ending, Ending::Failed(Failure::Timeout));
         rollouts.trajectories[0].check().expect("sound");
     }
 
@@ -223,7 +223,7 @@ mod tests {
         setup.config.max_context_tokens = 100;
         let (_, rollouts) = run(&setup, vec![vec![LOOK, ANSWER]]).await;
         let trajectory = &rollouts.trajectories[0];
-        assert_eq!((trajectory.course.ending, trajectory.course.round_count()), (Ending::ContextFull, 1));
+        assert_eq!((trajectory.summary.ending, trajectory.summary.round_count()), (Ending::ContextFull, 1));
         assert!(trajectory.tokens() <= 100 && trajectory.mask.iter().all(|sampled| *sampled));
     }
 

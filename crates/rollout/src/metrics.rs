@@ -26,9 +26,9 @@ pub fn describe() {
 /// Counts a finished episode.
 pub(crate) fn count(trajectory: &Trajectory) {
     let sampled = trajectory.sampled_tokens();
-    counter!(EPISODES, "ending" => trajectory.course.ending.label()).increment(1);
+    counter!(EPISODES, "ending" => trajectory.summary.ending.label()).increment(1);
     counter!(TOKENS, "kind" => "sampled").increment(sampled as u64);
     counter!(TOKENS, "kind" => "observed").increment((trajectory.response.len() - sampled) as u64);
-    counter!(SEARCHES).increment(u64::from(trajectory.course.searches()));
-    histogram!(ROUNDS).record(f64::from(trajectory.course.round_count()));
+    counter!(SEARCHES).increment(u64::from(trajectory.summary.searches()));
+    histogram!(ROUNDS).record(f64::from(trajectory.summary.round_count()));
 }

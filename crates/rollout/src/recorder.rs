@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Chunk, Course, Ending, Failure, GenerateError, PictureId, PolicyVersion, Round, Sampled, Trajectory};
+use hypereyes_domain::{Chunk, Ending, Failure, GenerateError, PictureId, PolicyVersion, RolloutSummary, Round, Sampled, Trajectory};
 use metrics::counter;
 
 use crate::metrics::MASKED;
@@ -103,7 +103,7 @@ impl Recorder {
             logprobs: self.logprobs,
             versions: self.versions,
             pictures: self.pictures,
-            course: Course { rounds: self.rounds, ending, answer },
+            summary: RolloutSummary { rounds: self.rounds, ending, answer },
         };
         crate::metrics::count(&trajectory);
         trajectory

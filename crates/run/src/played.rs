@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use hypereyes_domain::{Accuracy, Task, TaskId, TaughtGroup, Trajectory};
+use hypereyes_domain::{Accuracy, DistilledGroup, Task, TaskId, Trajectory};
 use hypereyes_outside::atomic;
 use hypereyes_outside::jsonl::Lines;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub struct Recorded<'a> {
     /// The task.
     pub task: Cow<'a, Task>,
     /// Its rollouts with scores and the teacher's log-probs.
-    pub group: Cow<'a, TaughtGroup>,
+    pub group: Cow<'a, DistilledGroup>,
 }
 
 /// Writes rollouts, one line each, replacing the file whole.

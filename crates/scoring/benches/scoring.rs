@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use hypereyes_domain::{Course, RolloutGroup};
+use hypereyes_domain::{RolloutGroup, RolloutSummary};
 use hypereyes_scoring::compat::{Sample, reward_func};
 use hypereyes_scoring::load::{self, Draws, group, task};
 use hypereyes_scoring::{AliasJudge, ContainsJudge, TraceConfig, score_group};
@@ -14,7 +14,7 @@ use serde_json::Value;
 /// Judge, bonus, reward and route: of groups that are in the nearest caches, as one is that was just read, and of more than fit.
 fn groups(criterion: &mut Criterion) {
     let (mut draws, task, config) = (Draws::new(0), task(0), TraceConfig::default());
-    let groups: Vec<RolloutGroup<Course>> = (0..2048).map(|lease| group(&mut draws, lease, &task)).collect();
+    let groups: Vec<RolloutGroup<RolloutSummary>> = (0..2048).map(|lease| group(&mut draws, lease, &task)).collect();
     let mut bench = criterion.benchmark_group("scoring");
     for count in [64, 2048] {
         bench.throughput(Throughput::Elements(count as u64));

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use hypereyes_domain::{Course, Reference, Task};
+use hypereyes_domain::{Reference, RolloutSummary, Task};
 use hypereyes_scoring::{AliasJudge, TraceConfig, candidate, score_group};
 use serde::Deserialize;
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct Group {
     task: Task,
-    rollouts: Vec<Course>,
+    rollouts: Vec<RolloutSummary>,
     reference: Option<Reference>,
 }
 

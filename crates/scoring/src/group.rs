@@ -4,14 +4,20 @@
 //! Rounds and searches come from what was executed, never from parsing text (docs/spec.md#d1, #d3). Where the reference
 //! lives, and when it moves, is not known here.
 
-use hypereyes_domain::{Accuracy, BonusBranch, Course, Reference, Route, Score, Task};
+use hypereyes_domain::{Accuracy, BonusBranch, Reference, RolloutSummary, Route, Score, Task};
 
 use crate::judge::{Judge, Verdict};
 use crate::tally::{Tally, said};
 use crate::trace::{TraceConfig, bonuses};
 
 /// Scores the rollouts of a group with a rule judge.
-pub fn score_group(config: &TraceConfig, judge: &dyn Judge, task: &Task, rollouts: &[Course], reference: Option<Reference>) -> Vec<Score> {
+pub fn score_group(
+    config: &TraceConfig,
+    judge: &dyn Judge,
+    task: &Task,
+    rollouts: &[RolloutSummary],
+    reference: Option<Reference>,
+) -> Vec<Score> {
     let tally = Tally::of(rollouts);
     let verdicts = judge.judge_all(&task.question, tally.to_judge(), &task.answers);
     let accuracies = tally.accuracies(|at| verdicts[at].into());
@@ -43,8 +49,8 @@ fn score(accuracy: Accuracy, bonus: f64, branch: BonusBranch) -> Score {
 }
 
 /// The accuracy of one rollout by a rule judge.
-pub fn accuracy_of(judge: &dyn Judge, task: &Task, course: &Course) -> Accuracy {
-    match said(course, course.spent().all_failed()) {
+pub fn accuracy_of(judge: &dyn Judge, task: &Task, summary: &RolloutSummary) -> Accuracy {
+    match said(summary, summary.spent().all_failed()) {
         Err(failure) => Accuracy::Invalid(failure),
         Ok("") => Accuracy::Unparsed,
         Ok(answer) => judge.judge(&task.question, answer, &task.answers).into(),
@@ -81,8 +87,8 @@ pub(crate) mod tests {
     }
 
     /// A rollout with one entry of `searches` per round.
-    pub(crate) fn rollout(answer: Option<&str>, searches: &[u32]) -> Course {
-        Course {
+    pub(crate) fn rollout(answer: Option<&str>, searches: &[u32]) -> RolloutSummary {
+        RolloutSummary {
             rounds: searches.iter().map(|&searches| Round::counted(searches, 0)).collect(),
             ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
             answer: answer.map(str::to_owned),

@@ -5,7 +5,7 @@
 //! its rewards.
 
 use crate::compat::Sample;
-use hypereyes_domain::{Course, Ending, Reference, RolloutGroup, Round, Task, TaskId, TaskKind};
+use hypereyes_domain::{Ending, Reference, RolloutGroup, RolloutSummary, Round, Task, TaskId, TaskKind};
 
 /// A linear congruential generator: any language has its draws in three lines.
 #[derive(Clone, Debug)]
@@ -40,12 +40,12 @@ pub fn task(at: usize) -> Task {
 }
 
 /// A group of eight rollouts of a [`task`].
-pub fn group(draws: &mut Draws, lease: usize, task: &Task) -> RolloutGroup<Course> {
+pub fn group(draws: &mut Draws, lease: usize, task: &Task) -> RolloutGroup<RolloutSummary> {
     let rollout = |draws: &mut Draws| {
         let answer = ["Morocco", "the kingdom of Morocco.", "Tunisia", ""][draws.below(4) as usize];
         let rounds = (0..draws.below(6)).map(|_| Round::counted(1 + draws.below(4), 0));
         let rounds = rounds.collect();
-        Course { rounds, ending: Ending::Answered, answer: Some(answer.to_owned()) }
+        RolloutSummary { rounds, ending: Ending::Answered, answer: Some(answer.to_owned()) }
     };
     let rollouts = (0..8).map(|_| rollout(draws)).collect();
     RolloutGroup { id: format!("{}@{lease}", task.id).as_str().into(), task: task.id.clone(), actor: "bench".into(), rollouts }

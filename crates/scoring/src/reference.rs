@@ -4,7 +4,7 @@
 //! Duplicated, reordered or replayed observations and commits cannot loosen a reference. How many tasks there are and what
 //! is durable is not known here.
 
-use hypereyes_domain::{Accuracy, Course, Reference, Score, Task};
+use hypereyes_domain::{Accuracy, Reference, RolloutSummary, Score, Task};
 use serde::{Deserialize, Serialize};
 
 /// The cheapest success of a group.
@@ -18,9 +18,9 @@ pub struct Candidate {
 
 /// The cheapest success of a group that searched: correct, at least one search, lexicographic minimum of (rounds, searches), the
 /// first of equals. Entries beyond the shorter list are ignored.
-pub fn candidate(scores: &[Score], rollouts: &[impl AsRef<Course>]) -> Option<Candidate> {
-    let success = |(at, (score, course)): (usize, (&Score, &Course))| {
-        let reference = Reference { rounds: course.round_count(), searches: course.searches() };
+pub fn candidate(scores: &[Score], rollouts: &[impl AsRef<RolloutSummary>]) -> Option<Candidate> {
+    let success = |(at, (score, summary)): (usize, (&Score, &RolloutSummary))| {
+        let reference = Reference { rounds: summary.round_count(), searches: summary.searches() };
         (score.accuracy == Accuracy::Correct && reference.is_possible()).then_some(Candidate { rollout: at, reference })
     };
     scores.iter().zip(rollouts.iter().map(AsRef::as_ref)).enumerate().filter_map(success).min_by_key(|candidate| candidate.reference)

@@ -5,7 +5,7 @@
 
 use std::iter;
 
-use hypereyes_domain::{Accuracy, Course, Ending, Failure, Spent};
+use hypereyes_domain::{Accuracy, Ending, Failure, RolloutSummary, Spent};
 use smallvec::SmallVec;
 
 /// One entry per rollout: groups of eight and smaller need no memory of their own.
@@ -37,11 +37,11 @@ enum Said {
 
 impl<'a> Tally<'a> {
     /// Of a group.
-    pub fn of(rollouts: &'a [Course]) -> Self {
+    pub fn of(rollouts: &'a [RolloutSummary]) -> Self {
         let mut tally = Self { answers: Few::new(), glances: Few::new(), rollouts: Few::new() };
-        for course in rollouts {
-            let spent = course.spent();
-            let said = match said(course, spent.all_failed()) {
+        for summary in rollouts {
+            let spent = summary.spent();
+            let said = match said(summary, spent.all_failed()) {
                 Ok("") => Said::Nothing,
                 Ok(answer) => Said::Answer(tally.place(answer)),
                 Err(failure) => Said::Failed(failure),
@@ -100,14 +100,14 @@ fn glance(text: &str) -> u64 {
 
 /// What a rollout answered, blank if nothing; or why it says nothing about the policy: it failed for an outside reason, or every
 /// one of its searches did.
-pub(crate) fn said(course: &Course, searches_all_failed: bool) -> Result<&str, Failure> {
-    if let Ending::Failed(failure) = course.ending {
+pub(crate) fn said(summary: &RolloutSummary, searches_all_failed: bool) -> Result<&str, Failure> {
+    if let Ending::Failed(failure) = summary.ending {
         return Err(failure);
     }
     if searches_all_failed {
         return Err(Failure::Tool);
     }
-    Ok(course.answer.as_deref().map_or("", trimmed))
+    Ok(summary.answer.as_deref().map_or("", trimmed))
 }
 
 /// The answer without blanks around it; most have none.
@@ -124,16 +124,16 @@ mod tests {
     use super::*;
     use hypereyes_domain::Round;
 
-    fn course(answer: Option<&str>, failed_searches: u32) -> Course {
+    fn summary(answer: Option<&str>, failed_searches: u32) -> RolloutSummary {
         let rounds = vec![Round::counted(2, failed_searches)];
-        Course { rounds, ending: Ending::Answered, answer: answer.map(str::to_owned) }
+        RolloutSummary { rounds, ending: Ending::Answered, answer: answer.map(str::to_owned) }
     }
 
     #[test]
     fn every_answer_is_judged_once_whatever_it_looks_like_at_a_glance() {
         // Length and ends are those of another one; blanks around it, of more than one byte; more than fit without memory.
         let given = ["abc", "axc", "", " abc\u{a0}", "axc", "abcd", " ", "é", "e", "1", "2", "3", "4", "5", "6", "abc"];
-        let rollouts: Vec<Course> = given.iter().map(|answer| course(Some(answer), 0)).collect();
+        let rollouts: Vec<RolloutSummary> = given.iter().map(|answer| summary(Some(answer), 0)).collect();
         let tally = Tally::of(&rollouts);
         assert_eq!(tally.to_judge(), ["abc", "axc", "abcd", "é", "e", "1", "2", "3", "4", "5", "6"]);
         let of = |at: usize| if at == 0 { Accuracy::Correct } else { Accuracy::Wrong };
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn no_judge_is_asked_about_a_rollout_that_says_nothing_about_the_policy() {
-        let broken = Course { ending: Ending::Failed(Failure::Timeout), ..course(Some("a"), 0) };
-        let rollouts = [course(Some("a"), 2), broken, course(None, 0), course(Some("a"), 1)];
+        let broken = RolloutSummary { ending: Ending::Failed(Failure::Timeout), ..summary(Some("a"), 0) };
+        let rollouts = [summary(Some("a"), 2), broken, summary(None, 0), summary(Some("a"), 1)];
         let tally = Tally::of(&rollouts);
         let want = [Accuracy::Invalid(Failure::Tool), Accuracy::Invalid(Failure::Timeout), Accuracy::Unparsed, Accuracy::Correct];
         assert_eq!(tally.accuracies(|_| Accuracy::Correct)[..], want);

@@ -27,7 +27,7 @@ pub fn need_search<G: Generate>(
             let seeds: Vec<u64> = (0..tries).collect();
             let Ok(answers) = closed_book(&setup, &generator, &task, &pictures, &seeds, sampling).await else { return true };
             let right = |answer: &str| judge.judge(&task.question, answer, &task.answers) == Verdict::Correct;
-            answers.iter().filter_map(|trajectory| trajectory.course.answer.as_deref()).filter(|answer| right(answer)).count() <= at_most
+            answers.iter().filter_map(|trajectory| trajectory.summary.answer.as_deref()).filter(|answer| right(answer)).count() <= at_most
         })
     })
 }

@@ -42,10 +42,10 @@ where
     for budget in 1..=budgets.max {
         for trajectory in sample(budget, budgets.samples).await? {
             looked_at += 1;
-            let rounds = trajectory.course.round_count();
-            let reference = Reference { rounds, searches: trajectory.course.searches() };
+            let rounds = trajectory.summary.round_count();
+            let reference = Reference { rounds, searches: trajectory.summary.searches() };
             let searched = reference.is_possible() && rounds <= budget;
-            if searched && trajectory.course.ending == Ending::Answered && correct(&trajectory) {
+            if searched && trajectory.summary.ending == Ending::Answered && correct(&trajectory) {
                 return Ok(Some(Kept { trajectory, reference, budget, looked_at }));
             }
         }
@@ -57,17 +57,17 @@ where
 mod tests {
     use std::convert::Infallible;
 
-    use hypereyes_domain::{Course, Round};
+    use hypereyes_domain::{RolloutSummary, Round};
 
     use super::*;
 
     fn trajectory(rounds: usize, answer: &str) -> Trajectory {
         let rounds = vec![Round::counted(2, 0); rounds];
-        Course { rounds, ending: Ending::Answered, answer: Some(answer.into()) }.into()
+        RolloutSummary { rounds, ending: Ending::Answered, answer: Some(answer.into()) }.into()
     }
 
     async fn kept(budgets: Budgets, answers: impl Fn(u32, usize) -> Vec<Trajectory>) -> Option<Kept> {
-        let right = |trajectory: &Trajectory| trajectory.course.answer.as_deref() == Some("right");
+        let right = |trajectory: &Trajectory| trajectory.summary.answer.as_deref() == Some("right");
         let result: Result<_, Infallible> =
             progressive(budgets, right, |budget, count| std::future::ready(Ok(answers(budget, count)))).await;
         match result {
@@ -97,7 +97,7 @@ mod tests {
     async fn guesses_and_overdrawn_budgets_do_not_count() {
         let budgets = Budgets { max: 3, samples: 2 };
         let mut idle = trajectory(1, "right");
-        idle.course.rounds[0].searches = 0;
+        idle.summary.rounds[0].searches = 0;
         assert_eq!(kept(budgets, |_, _| vec![trajectory(0, "right"), trajectory(4, "right"), idle.clone()]).await, None);
     }
 }

@@ -148,7 +148,7 @@ async fn solve(workshop: &Workshop, draft: Draft, habit: Habit, seed: u64) -> Re
     let budgets = Budgets { max: config.max_budget, samples: config.samples };
     let crops = parking_lot::Mutex::new(Vec::new());
     let right = |trajectory: &Trajectory| {
-        let answer = trajectory.course.answer.as_deref().unwrap_or_default();
+        let answer = trajectory.summary.answer.as_deref().unwrap_or_default();
         AliasJudge.judge(&draft.task.question, answer, &draft.task.answers) == Verdict::Correct
     };
     let (explorer, pictures, task) = (&explorer, &pictures, &draft.task);
@@ -268,10 +268,10 @@ mod tests {
         for (task, demonstration) in set.tasks.iter().zip(&set.demonstrations) {
             let trajectory = &demonstration.trajectory;
             trajectory.check().expect("sound");
-            assert_eq!((&demonstration.task, trajectory.course.ending), (&task.id, Ending::Answered));
-            assert_eq!(trajectory.course.answer.as_deref(), Some(task.answer()));
+            assert_eq!((&demonstration.task, trajectory.summary.ending), (&task.id, Ending::Answered));
+            assert_eq!(trajectory.summary.answer.as_deref(), Some(task.answer()));
             let reference = task.reference.expect("rejection sampling found it");
-            assert_eq!((reference.rounds, reference.searches), (trajectory.course.round_count(), trajectory.course.searches()));
+            assert_eq!((reference.rounds, reference.searches), (trajectory.summary.round_count(), trajectory.summary.searches()));
             assert!(trajectory.pictures.iter().all(|id| set.pictures.contains_key(id)));
         }
         let shares = [stats.visual_select, stats.visual_hop, stats.textual].map(|count| count as f64 / 300.0);
@@ -297,7 +297,7 @@ mod tests {
             sets.push(set);
         }
         // The same areas are searched, whatever they are written in.
-        let rounds = |set: &DataSet| -> Vec<_> { set.demonstrations.iter().map(|one| one.trajectory.course.round_count()).collect() };
+        let rounds = |set: &DataSet| -> Vec<_> { set.demonstrations.iter().map(|one| one.trajectory.summary.round_count()).collect() };
         assert_eq!(rounds(&sets[0]), rounds(&sets[1]));
         assert_eq!(sets[0].tasks, sets[1].tasks);
     }

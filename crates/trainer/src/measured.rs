@@ -1,11 +1,11 @@
 //! What a batch looks like before any training. In: its groups, the policy's version. Out: the numbers of a step that need no pass.
 
-use hypereyes_domain::{Accuracy, PolicyVersion, Route, TaughtGroup};
+use hypereyes_domain::{Accuracy, DistilledGroup, PolicyVersion, Route};
 use hypereyes_run::Step;
 use hypereyes_scoring::cas;
 
 /// What a batch looks like before any training.
-pub(crate) fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Step {
+pub(crate) fn describe(groups: &[DistilledGroup], version: PolicyVersion) -> Step {
     let rollouts: Vec<_> = groups.iter().flat_map(|group| group.scored.group.rollouts.iter().zip(&group.scored.scores)).collect();
     let n = rollouts.len().max(1) as f64;
     let mean = |of: &dyn Fn(&(&hypereyes_domain::Trajectory, &hypereyes_domain::Score)) -> f64| rollouts.iter().map(of).sum::<f64>() / n;
@@ -17,12 +17,12 @@ pub(crate) fn describe(groups: &[TaughtGroup], version: PolicyVersion) -> Step {
     let lag: Vec<u64> = rollouts.iter().filter_map(|(rollout, _)| rollout.oldest_version()).map(|old| version.staleness_of(old)).collect();
     let accuracy = of_judged(right as f64);
     let (rounds, kilotokens) =
-        (mean(&|(rollout, _)| f64::from(rollout.course.round_count())), mean(&|(rollout, _)| rollout.tokens() as f64) / 1000.0);
+        (mean(&|(rollout, _)| f64::from(rollout.summary.round_count())), mean(&|(rollout, _)| rollout.tokens() as f64) / 1000.0);
     Step {
         reward: of_judged(judged.iter().map(|(_, score)| score.reward).sum()),
         accuracy,
         rounds: Some(rounds),
-        searches: Some(mean(&|(rollout, _)| f64::from(rollout.course.searches()))),
+        searches: Some(mean(&|(rollout, _)| f64::from(rollout.summary.searches()))),
         kilotokens: Some(kilotokens),
         cas: accuracy.map(|accuracy| cas(accuracy, kilotokens, rounds)),
         reference_rounds: of_references(references.iter().map(|reference| u64::from(reference.rounds)).sum()),

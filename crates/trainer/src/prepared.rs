@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hypereyes_domain::{PictureId, Route, TaughtGroup, TeacherLogprobs};
+use hypereyes_domain::{DistilledGroup, PictureId, Route, TeacherLogprobs};
 use hypereyes_objective::{Credit, Sequence};
 use hypereyes_pictures::Patches;
 use hypereyes_policy::Error;
@@ -18,7 +18,7 @@ pub type Pictures = HashMap<PictureId, Arc<Patches>>;
 ///
 /// # Errors
 /// [`Error::Input`] that says which token or picture it cannot.
-pub fn check(config: &ModelConfig, group: &TaughtGroup, pictures: &Pictures) -> Result<(), Error> {
+pub fn check(config: &ModelConfig, group: &DistilledGroup, pictures: &Pictures) -> Result<(), Error> {
     let (samples, _) = lay_out(std::slice::from_ref(group), pictures)?;
     let too_early = samples.iter().find(|sample| sample.asked.first() == Some(&0));
     if too_early.is_some() {
@@ -64,7 +64,7 @@ impl Prepared<'_> {
 }
 
 /// Token sequences for the trainer and, beside them, what the objective needs; only sampled tokens are listed.
-pub(crate) fn lay_out<'a>(groups: &'a [TaughtGroup], pictures: &Pictures) -> Result<(Vec<Sample>, Vec<Prepared<'a>>), Error> {
+pub(crate) fn lay_out<'a>(groups: &'a [DistilledGroup], pictures: &Pictures) -> Result<(Vec<Sample>, Vec<Prepared<'a>>), Error> {
     let (mut samples, mut prepared) = (vec![], vec![]);
     for (number, group) in groups.iter().enumerate() {
         let scored = &group.scored;

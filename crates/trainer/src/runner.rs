@@ -15,7 +15,7 @@ use hypereyes_policy::checkpoint::{self, HostWeights, ParamPath};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::{Device, OnDevice};
 use hypereyes_policy::faults;
-use hypereyes_policy::frozen::{self, Said, Wanted};
+use hypereyes_policy::frozen::{self, ScoreOptions, TokenScores};
 use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::models::{Model, Vlm};
 use hypereyes_policy::ops::Kernels;
@@ -42,7 +42,7 @@ pub trait ModelRunner: Send {
     ///
     /// # Errors
     /// [`Error::Input`] when a sample does not fit the model.
-    fn score(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error>;
+    fn score(&self, samples: &[Sample], wanted: ScoreOptions) -> Result<Vec<TokenScores>, Error>;
 
     /// Puts other weights in.
     ///
@@ -116,8 +116,8 @@ impl<B: Kernels> ModelRunner for Placed<B> {
         })
     }
 
-    fn score(&self, samples: &[Sample], wanted: Wanted) -> Result<Vec<Said>, Error> {
-        frozen::say(&self.config, &self.models[0].valid(), &self.device, samples, wanted)
+    fn score(&self, samples: &[Sample], wanted: ScoreOptions) -> Result<Vec<TokenScores>, Error> {
+        frozen::score(&self.config, &self.models[0].valid(), &self.device, samples, wanted)
     }
 
     fn load(&mut self, weights: &HostWeights) -> Result<(), Error> {

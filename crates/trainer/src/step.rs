@@ -10,11 +10,11 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use hypereyes_collective::Place;
-use hypereyes_domain::{PolicyVersion, TaughtGroup};
+use hypereyes_collective::RankInfo;
+use hypereyes_domain::{DistilledGroup, PolicyVersion};
 use hypereyes_objective::{self as objective, Options, Sequence, Totals};
 use hypereyes_policy::Error;
-use hypereyes_policy::frozen::Wanted;
+use hypereyes_policy::frozen::ScoreOptions;
 use hypereyes_policy::score::{self, Sample};
 use hypereyes_run::Step;
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ struct Part {
 /// at all.
 pub fn train(
     trainer: &mut Trainer,
-    groups: &[TaughtGroup],
+    groups: &[DistilledGroup],
     pictures: &Pictures,
     options: &StepOptions,
     lr: f64,
@@ -195,8 +195,9 @@ fn compare(
     let named = own.filter_map(|at| Some((&samples[at], prepared[at].lesson?)));
     for (sample, teacher) in named.filter(|(_, teacher)| !teacher.top.is_empty()).take(COMPARED) {
         let tokens = sample.asked.len();
-        let said =
-            trainer.runner().score(std::slice::from_ref(sample), Wanted { temperature: 1.0, top: teacher.top.len() / tokens.max(1) })?;
+        let said = trainer
+            .runner()
+            .score(std::slice::from_ref(sample), ScoreOptions { temperature: 1.0, top: teacher.top.len() / tokens.max(1) })?;
         let policy: Vec<u32> = said.iter().flat_map(|said| said.top.iter().map(|(id, _)| *id)).collect();
         sums.compare(teacher, &policy, tokens);
     }
@@ -205,7 +206,7 @@ fn compare(
 
 /// The rollouts of each minibatch: whole groups in the batch's order, in `updates` runs whose numbers of groups differ by at most
 /// one; a run per group where there are fewer groups.
-fn minibatches(groups: &[TaughtGroup], updates: usize) -> Vec<Range<usize>> {
+fn minibatches(groups: &[DistilledGroup], updates: usize) -> Vec<Range<usize>> {
     let count = updates.clamp(1, groups.len().max(1));
     let sizes: Vec<usize> = groups.iter().map(|group| group.scored.group.rollouts.len()).collect();
     let start = |number: usize| sizes[..number * sizes.len() / count].iter().sum::<usize>();
@@ -213,7 +214,7 @@ fn minibatches(groups: &[TaughtGroup], updates: usize) -> Vec<Range<usize>> {
 }
 
 /// A rank's rollouts of a minibatch.
-fn part_of(samples: &[Sample], whole: &Range<usize>, place: Place) -> Range<usize> {
+fn part_of(samples: &[Sample], whole: &Range<usize>, place: RankInfo) -> Range<usize> {
     let lengths: Vec<usize> = samples[whole.clone()].iter().map(|sample| sample.tokens.len()).collect();
     let own = score::even_runs(&lengths, usize::MAX, place.world).get(place.rank).cloned().unwrap_or(0..0);
     whole.start + own.start..whole.start + own.end

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hypereyes_collective::{Collective, CollectiveError, Place, Tcp};
+use hypereyes_collective::{Collective, CollectiveError, RankInfo, Tcp};
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::score::{self, Sample};
@@ -116,7 +116,7 @@ impl Trainer {
     }
 
     /// Which of the ranks this is.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> RankInfo {
         self.ranks.place()
     }
 

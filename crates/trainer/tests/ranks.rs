@@ -8,16 +8,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hypereyes_collective::{Collective, Hub, Place, Tcp};
+use hypereyes_collective::{Collective, Hub, RankInfo, Tcp};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Course, Ending, GroupId, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaskId, TaughtGroup,
+    Accuracy, BonusBranch, DistilledGroup, Ending, GroupId, PolicyVersion, RolloutGroup, RolloutSummary, Route, Score, ScoredGroup, TaskId,
     TeacherLogprobs, TeacherVersion, Trajectory,
 };
 use hypereyes_objective::Options;
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::SmallShape;
 use hypereyes_policy::device::Device;
-use hypereyes_policy::frozen::Wanted;
+use hypereyes_policy::frozen::ScoreOptions;
 use hypereyes_policy::init;
 use hypereyes_policy::score::Sample;
 use hypereyes_run::Step;
@@ -30,7 +30,7 @@ const VOCAB: u32 = 60;
 const LR: f64 = 3e-4;
 
 /// A group of rollouts of different lengths, some of them failed and taught.
-fn group(number: u32) -> TaughtGroup {
+fn group(number: u32) -> DistilledGroup {
     let token = |at: u32, salt: u32| (at * 7 + salt * 13 + number * 29) % VOCAB;
     let (mut rollouts, mut scores, mut teacher) = (vec![], vec![], vec![]);
     for sibling in 0..4u32 {
@@ -45,7 +45,7 @@ fn group(number: u32) -> TaughtGroup {
             response,
             mask: mask.clone(),
             pictures: vec![],
-            course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
+            summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
         });
         let failed = (number + sibling).is_multiple_of(3);
         let (accuracy, reward) = if failed { (Accuracy::Wrong, 0.0) } else { (Accuracy::Correct, 1.0 + 0.05 * f64::from(sibling)) };
@@ -55,7 +55,7 @@ fn group(number: u32) -> TaughtGroup {
     }
     let group =
         RolloutGroup { id: GroupId::new(format!("g{number}")), task: TaskId::new(format!("t{number}")), actor: "a".into(), rollouts };
-    TaughtGroup::new(ScoredGroup::new(group, scores, None, 0).unwrap(), teacher).unwrap()
+    DistilledGroup::new(ScoredGroup::new(group, scores, None, 0).unwrap(), teacher).unwrap()
 }
 
 fn trainer(ranks: Box<dyn Collective>, sharded: bool) -> Trainer {
@@ -76,7 +76,7 @@ fn options(updates_per_batch: usize) -> StepOptions {
 
 /// Trains on the same five groups again and again, and says in a file which step it is at.
 fn train(mut trainer: Trainer, delay: Duration, at: &str) -> Result<HostWeights, String> {
-    let groups: Vec<TaughtGroup> = (0..5).map(group).collect();
+    let groups: Vec<DistilledGroup> = (0..5).map(group).collect();
     let options = options(std::env::var("UPDATES").map_or(1, |updates| updates.parse().unwrap()));
     for number in 0..STEPS {
         std::fs::write(at, number.to_string()).unwrap();
@@ -95,7 +95,7 @@ fn rank() {
     let number = |name: &str| var(name).parse::<u64>().unwrap();
     // One thread each: the count of lanes is part of what a sum depends on.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
-    let place = Place { rank: rank.parse().unwrap(), world: number("WORLD") as usize, generation: 3 };
+    let place = RankInfo { rank: rank.parse().unwrap(), world: number("WORLD") as usize, generation: 3 };
     let timeout = Duration::from_millis(number("TIMEOUT"));
     let hub: SocketAddr = var("HUB").parse().unwrap();
     let star =
@@ -110,7 +110,7 @@ fn rank() {
 }
 
 /// Rank 0 may be a moment behind.
-fn reach(place: Place, hub: SocketAddr, timeout: Duration) -> Result<Tcp, hypereyes_collective::CollectiveError> {
+fn reach(place: RankInfo, hub: SocketAddr, timeout: Duration) -> Result<Tcp, hypereyes_collective::CollectiveError> {
     for _ in 0..200 {
         if let Ok(star) = Tcp::join(place, hub, timeout) {
             return Ok(star);
@@ -228,7 +228,7 @@ fn a_rank_that_stops_or_dies_is_named_by_all_others_in_time() {
 }
 
 fn steps(trainer: &mut Trainer, count: u64) {
-    let groups: Vec<TaughtGroup> = (0..5).map(group).collect();
+    let groups: Vec<DistilledGroup> = (0..5).map(group).collect();
     let options = options(1);
     for number in 0..count {
         step::train(trainer, &groups, &Pictures::new(), &options, 3e-3, PolicyVersion(number)).unwrap();
@@ -287,13 +287,13 @@ fn several_updates_of_a_batch_are_the_same_on_one_and_two_ranks() {
 /// Steps on eight groups whose sampler is the policy itself, and what they measured.
 fn on_policy(options: &StepOptions, optim: OptimConfig, lr: f64, count: u64) -> (HostWeights, Vec<Step>) {
     let mut trainer = with(Box::new(Tcp::alone()), true, optim, None);
-    let mut groups: Vec<TaughtGroup> = (0..8).map(group).collect();
+    let mut groups: Vec<DistilledGroup> = (0..8).map(group).collect();
     for rollout in groups.iter_mut().flat_map(|group| &mut group.scored.group.rollouts) {
         let start = rollout.prompt.len();
         let at: Vec<usize> = (0..rollout.mask.len()).filter(|at| rollout.mask[*at]).collect();
         let tokens = rollout.prompt.iter().chain(&rollout.response).copied().collect();
         let sample = Sample { tokens, asked: at.iter().map(|at| start + at).collect(), ..Sample::default() };
-        let said = trainer.runner().score(&[sample], Wanted::PLAIN).unwrap().remove(0).logprobs;
+        let said = trainer.runner().score(&[sample], ScoreOptions::PLAIN).unwrap().remove(0).logprobs;
         at.iter().zip(said).for_each(|(at, logprob)| rollout.logprobs[*at] = logprob);
     }
     let step = |number| step::train(&mut trainer, &groups, &Pictures::new(), options, lr, PolicyVersion(number)).unwrap();
@@ -352,7 +352,7 @@ fn at_a_rate_of_0_several_updates_find_the_policy_that_sampled() {
 #[test]
 fn a_batch_of_fewer_groups_than_updates_makes_an_update_per_group() {
     let mut trainer = with(Box::new(Tcp::alone()), true, OptimConfig::default(), None);
-    let groups: Vec<TaughtGroup> = (0..3).map(group).collect();
+    let groups: Vec<DistilledGroup> = (0..3).map(group).collect();
     let measured = step::train(&mut trainer, &groups, &Pictures::new(), &options(4), LR, PolicyVersion(0)).unwrap();
     assert_eq!((measured.updates, trainer.moments().unwrap().steps), (Some(3), 3));
 }

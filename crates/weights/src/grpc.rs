@@ -148,7 +148,7 @@ fn header(snapshot: &Snapshot, base: Option<&Snapshot>) -> v1::WeightsHeader {
 
 impl From<Published> for v1::PolicyVersion {
     fn from(published: Published) -> Self {
-        Self { version: published.version.0, manifest_digest: published.digest.to_hex().to_string(), life: published.life }
+        Self { version: published.version.0, manifest_digest: published.digest.to_hex().to_string(), life: published.incarnation }
     }
 }
 
@@ -157,7 +157,7 @@ impl TryFrom<v1::PolicyVersion> for Published {
 
     fn try_from(message: v1::PolicyVersion) -> Result<Self, WeightsError> {
         let version = PolicyVersion(message.version);
-        Ok(Self { version, digest: digest(version, &message.manifest_digest)?, life: message.life })
+        Ok(Self { version, digest: digest(version, &message.manifest_digest)?, incarnation: message.life })
     }
 }
 

@@ -19,19 +19,19 @@ pub struct Published {
     pub version: PolicyVersion,
     /// BLAKE3 of its payload. With a learner that went back to a checkpoint the same number may name other weights.
     pub digest: Digest,
-    /// Which life of the learner published it: numbers are in order within one life only.
-    pub life: u32,
+    /// Which incarnation of the learner published it: numbers are in order within one incarnation only.
+    pub incarnation: u32,
 }
 
 impl Published {
-    /// A snapshot of a life.
-    pub fn of(snapshot: &Snapshot, life: u32) -> Self {
-        Self { version: snapshot.version, digest: snapshot.digest, life }
+    /// A snapshot of a incarnation.
+    pub fn of(snapshot: &Snapshot, incarnation: u32) -> Self {
+        Self { version: snapshot.version, digest: snapshot.digest, incarnation }
     }
 
-    /// Whether whoever holds this may sample for a lease of `life` that asks for `version`.
-    pub fn serves(&self, version: PolicyVersion, life: u32) -> bool {
-        self.life == life && self.version >= version
+    /// Whether whoever holds this may sample for a lease of `incarnation` that asks for `version`.
+    pub fn serves(&self, version: PolicyVersion, incarnation: u32) -> bool {
+        self.incarnation == incarnation && self.version >= version
     }
 }
 
@@ -44,7 +44,7 @@ pub struct Publisher {
 #[derive(Debug)]
 struct Inner {
     keep: usize,
-    life: u32,
+    incarnation: u32,
     held: Mutex<Held>,
     newest: watch::Sender<Published>,
 }
@@ -76,18 +76,18 @@ impl Held {
 impl Publisher {
     /// Announces `first` and holds the newest `keep` snapshots (at least one). Two are enough: a reader that was told of a
     /// version finds it even if the next is published meanwhile; streams under way keep what they serve.
-    /// `life` is another number at each start of the learner.
-    pub fn new(first: Snapshot, keep: usize, life: u32) -> Self {
+    /// `incarnation` is another number at each start of the learner.
+    pub fn new(first: Snapshot, keep: usize, incarnation: u32) -> Self {
         counter!(PUBLISHED).increment(1);
         gauge!(NEWEST).set(first.version.0 as f64);
-        let newest = watch::Sender::new(Published::of(&first, life));
+        let newest = watch::Sender::new(Published::of(&first, incarnation));
         let held = Mutex::new(Held { snapshots: [Arc::new(first)].into(), differences: vec![] });
-        Self { inner: Arc::new(Inner { keep: keep.max(1), life, held, newest }) }
+        Self { inner: Arc::new(Inner { keep: keep.max(1), incarnation, held, newest }) }
     }
 
     /// Makes `snapshot` the newest. One of the same version is replaced.
     pub fn publish(&self, snapshot: Snapshot) {
-        let published = Published::of(&snapshot, self.inner.life);
+        let published = Published::of(&snapshot, self.inner.incarnation);
         {
             let mut held = self.held();
             held.snapshots.retain(|old| old.version != snapshot.version);
@@ -115,9 +115,9 @@ impl Publisher {
         self.held().snapshots.iter().find(|snapshot| snapshot.version == version).cloned()
     }
 
-    /// The life of its owner.
-    pub fn life(&self) -> u32 {
-        self.inner.life
+    /// The incarnation of its owner.
+    pub fn incarnation(&self) -> u32 {
+        self.inner.incarnation
     }
 
     /// What turns a payload that is still held into `snapshot`: one and the same for all readers.

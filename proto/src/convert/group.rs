@@ -2,7 +2,7 @@
 //!
 //! In: a group in a stage. Out: its message, and back; parts that do not fit together never come out.
 
-use hypereyes_domain::{RolloutGroup, ScoredGroup, TaughtGroup, TeacherLogprobs, TeacherVersion};
+use hypereyes_domain::{DistilledGroup, RolloutGroup, ScoredGroup, TeacherLogprobs, TeacherVersion};
 
 use super::{Invalid, at_most, each, ids, present};
 use crate::limits::{MAX_GROUP_SIZE, MAX_RESPONSE_TOKENS};
@@ -39,7 +39,7 @@ impl From<Option<TeacherLogprobs>> for v1::TeacherAnswer {
     fn from(answer: Option<TeacherLogprobs>) -> Self {
         match answer {
             Some(TeacherLogprobs { teacher, logprobs, top }) => {
-                Self { given: true, teacher_id: teacher.id.as_str().to_owned(), teacher_epoch: teacher.epoch, logprobs, top }
+                Self { given: true, teacher_id: teacher.id.as_str().to_owned(), teacher_epoch: teacher.revision, logprobs, top }
             }
             None => Self::default(),
         }
@@ -52,7 +52,7 @@ impl TryFrom<v1::TeacherAnswer> for Option<TeacherLogprobs> {
     fn try_from(answer: v1::TeacherAnswer) -> Result<Self, Invalid> {
         if answer.given {
             at_most("top", answer.top.len(), MAX_RESPONSE_TOKENS)?;
-            let teacher = TeacherVersion { id: ids::teacher("teacher_id", answer.teacher_id)?, epoch: answer.teacher_epoch };
+            let teacher = TeacherVersion { id: ids::teacher("teacher_id", answer.teacher_id)?, revision: answer.teacher_epoch };
             return Ok(Some(TeacherLogprobs { teacher, logprobs: answer.logprobs, top: answer.top }));
         }
         if !answer.logprobs.is_empty() || !answer.top.is_empty() {
@@ -62,19 +62,19 @@ impl TryFrom<v1::TeacherAnswer> for Option<TeacherLogprobs> {
     }
 }
 
-impl From<TaughtGroup> for v1::TaughtGroup {
-    fn from(taught: TaughtGroup) -> Self {
+impl From<DistilledGroup> for v1::TaughtGroup {
+    fn from(taught: DistilledGroup) -> Self {
         Self { scored: Some(taught.scored.into()), teacher: taught.teacher.into_iter().map(Into::into).collect() }
     }
 }
 
-impl TryFrom<v1::TaughtGroup> for TaughtGroup {
+impl TryFrom<v1::TaughtGroup> for DistilledGroup {
     type Error = Invalid;
 
     fn try_from(taught: v1::TaughtGroup) -> Result<Self, Invalid> {
         let scored = ScoredGroup::try_from(present("scored", taught.scored)?).map_err(|invalid| invalid.within("scored"))?;
         let teacher = each("teacher", taught.teacher, MAX_GROUP_SIZE, Option::<TeacherLogprobs>::try_from)?;
-        TaughtGroup::new(scored, teacher).map_err(|error| Invalid::new("teacher", format!("does not fit: {error}")))
+        DistilledGroup::new(scored, teacher).map_err(|error| Invalid::new("teacher", format!("does not fit: {error}")))
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
         let taught = samples::taught();
         let bytes = v1::TaughtGroup::from(taught.clone()).encode_to_vec();
         let back = v1::TaughtGroup::decode(bytes.as_slice()).expect("it was just encoded");
-        assert_eq!(TaughtGroup::try_from(back), Ok(taught));
+        assert_eq!(DistilledGroup::try_from(back), Ok(taught));
     }
 
     #[test]
@@ -133,12 +133,12 @@ mod tests {
         let mut few = good.clone();
         few.teacher.pop();
         for (name, group) in [("short", short), ("nan", nan), ("misrouted", misrouted), ("few", few)] {
-            assert_eq!(TaughtGroup::try_from(group).expect_err(name).what, "teacher", "{name}");
+            assert_eq!(DistilledGroup::try_from(group).expect_err(name).what, "teacher", "{name}");
         }
         let mut unnamed = good.clone();
         unnamed.teacher[distilled].teacher_id.clear();
-        assert_eq!(TaughtGroup::try_from(unnamed).expect_err("unnamed").what, format!("teacher[{distilled}].teacher_id"));
-        assert_eq!(TaughtGroup::try_from(v1::TaughtGroup { scored: None, ..good }).expect_err("bare").what, "scored");
+        assert_eq!(DistilledGroup::try_from(unnamed).expect_err("unnamed").what, format!("teacher[{distilled}].teacher_id"));
+        assert_eq!(DistilledGroup::try_from(v1::TaughtGroup { scored: None, ..good }).expect_err("bare").what, "scored");
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
             mutant[at] ^= (state >> 20) as u8;
             mutant.truncate(mutant.len() - (state >> 55) as usize % 2 * at);
             if let Ok(message) = v1::TaughtGroup::decode(mutant.as_slice())
-                && let Ok(group) = TaughtGroup::try_from(message)
+                && let Ok(group) = DistilledGroup::try_from(message)
             {
                 group.check().expect("what is let in is sound");
             }

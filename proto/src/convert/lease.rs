@@ -27,7 +27,7 @@ impl From<Lease> for v1::Lease {
             seed: lease.seed,
             deadline_ms: millis(lease.lasts),
             min_version: lease.min_version.0,
-            life: lease.life,
+            life: lease.incarnation,
             traceparent: lease.trace.unwrap_or_default(),
         }
     }
@@ -53,7 +53,7 @@ impl TryFrom<v1::Lease> for Lease {
             seed: lease.seed,
             lasts: Duration::from_millis(lease.deadline_ms),
             min_version: PolicyVersion(lease.min_version),
-            life: lease.life,
+            incarnation: lease.life,
             // A trace is no part of the work: one that means nothing is none.
             trace: Some(lease.traceparent).filter(|text| TraceContext::parse(text).is_some()),
         })
@@ -154,7 +154,7 @@ mod tests {
             seed: 7,
             lasts: Duration::from_millis(20_001),
             min_version: PolicyVersion(3),
-            life: 9,
+            incarnation: 9,
             trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         }
     }

@@ -74,7 +74,7 @@ impl TryFrom<v1::ModelInfo> for ModelInfo {
 impl From<Promotion> for v1::Promotion {
     fn from(promotion: Promotion) -> Self {
         let previous = promotion.previous.map_or_else(String::new, |id| id.as_str().to_owned());
-        Self { epoch: promotion.epoch, id: promotion.id.as_str().to_owned(), previous, at: promotion.at }
+        Self { epoch: promotion.revision, id: promotion.id.as_str().to_owned(), previous, at: promotion.at }
     }
 }
 
@@ -83,7 +83,7 @@ impl TryFrom<v1::Promotion> for Promotion {
 
     fn try_from(promotion: v1::Promotion) -> Result<Self, Invalid> {
         let previous = (!promotion.previous.is_empty()).then(|| ids::teacher("previous", promotion.previous)).transpose()?;
-        Ok(Self { epoch: promotion.epoch, id: ids::teacher("id", promotion.id)?, previous, at: promotion.at })
+        Ok(Self { revision: promotion.epoch, id: ids::teacher("id", promotion.id)?, previous, at: promotion.at })
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
         let model = |id: &str, state, card| ModelInfo { id: id.into(), source: "/m".into(), state, card, in_flight: 2, pinned: 1 };
         let roster = Roster {
             models: vec![model("a", ModelState::Active, Some(card)), model("b", ModelState::Failed("no such folder".into()), None)],
-            history: vec![Promotion { epoch: 1, id: "a".into(), previous: None, at: 5 }],
+            history: vec![Promotion { revision: 1, id: "a".into(), previous: None, at: 5 }],
         };
         assert_eq!(Roster::try_from(v1::ListModelsReply::from(roster.clone())), Ok(roster));
         let stateless = v1::ListModelsReply { models: vec![v1::ModelInfo { id: "a".into(), ..Default::default() }], history: vec![] };

@@ -1,8 +1,8 @@
 //! Values for the tests of this crate: one group of three rollouts in all its stages.
 
 use hypereyes_domain::{
-    Accuracy, Area, BonusBranch, Call, Course, Ending, PictureId, PolicyVersion, Reference, RolloutGroup, Round, Route, Score, ScoredGroup,
-    Shown, TaskKind, TaughtGroup, TeacherLogprobs, TeacherVersion, Trajectory,
+    Accuracy, Area, BonusBranch, Call, DistilledGroup, Ending, PictureId, PolicyVersion, Reference, RolloutGroup, RolloutSummary, Round,
+    Route, Score, ScoredGroup, Shown, TaskKind, TeacherLogprobs, TeacherVersion, Trajectory,
 };
 
 pub(crate) fn task() -> hypereyes_domain::Task {
@@ -31,7 +31,7 @@ pub(crate) fn trajectory() -> Trajectory {
         logprobs: vec![-0.5, -1.25, -0.0, 0.0, 0.0, -2.0, -1e-30, -30.5, -0.125],
         versions: [4, 4, 4, 4, 4, 5, 5, 5, 6].map(PolicyVersion).to_vec(),
         pictures: vec![picture('a'), picture('b')],
-        course: Course {
+        summary: RolloutSummary {
             rounds: vec![
                 Round { call: Some(Box::new(Call::image_search("img_0", &[Area::WHOLE]))), ..Round::counted(1, 0) },
                 Round::counted(0, 0),
@@ -59,9 +59,9 @@ pub(crate) fn scored() -> ScoredGroup {
     ScoredGroup { group: group(), scores, reference: Some(Reference { rounds: 1, searches: 1 }), reference_epoch: 2 }
 }
 
-pub(crate) fn taught() -> TaughtGroup {
+pub(crate) fn taught() -> DistilledGroup {
     let logprobs = trajectory().logprobs;
-    TaughtGroup {
+    DistilledGroup {
         scored: scored(),
         teacher: vec![None, Some(TeacherLogprobs { teacher: TeacherVersion::new("teacher-8b", 3), logprobs, top: vec![] }), None],
     }

@@ -40,7 +40,7 @@ impl From<Question> for v1::ScoreTokensRequest {
             group_id: question.group.as_str().to_owned(),
             sequences: question.sequences.into_iter().map(Into::into).collect(),
             teacher_id: question.teacher.map(|id| id.as_str().to_owned()),
-            epoch: question.epoch,
+            epoch: question.revision,
             temperature: Some(question.temperature),
             top_k: question.top as u32,
         }
@@ -60,7 +60,7 @@ impl TryFrom<v1::ScoreTokensRequest> for Question {
             group: ids::group("group_id", request.group_id)?,
             sequences: each("sequences", request.sequences, MAX_GROUP_SIZE, ScoreSequence::try_from)?,
             teacher: request.teacher_id.map(|id| ids::teacher("teacher_id", id)).transpose()?,
-            epoch: request.epoch,
+            revision: request.epoch,
             temperature,
             top: request.top_k as usize,
         })
@@ -73,7 +73,7 @@ impl From<(TeacherVersion, Vec<Answer>)> for v1::ScoreTokensReply {
             let (top_ids, top_logprobs) = answer.top.into_iter().unzip();
             v1::SequenceLogprobs { logprobs: answer.logprobs, top_ids, top_logprobs }
         };
-        Self { teacher_id: teacher.id.as_str().to_owned(), epoch: teacher.epoch, sequences: answers.into_iter().map(sequence).collect() }
+        Self { teacher_id: teacher.id.as_str().to_owned(), epoch: teacher.revision, sequences: answers.into_iter().map(sequence).collect() }
     }
 }
 
@@ -83,7 +83,7 @@ impl From<(TeacherVersion, Vec<Answer>)> for v1::ScoreTokensReply {
 /// # Errors
 /// [`Invalid`] when an answer does not fit its sequence.
 pub fn answered(asked: &[ScoreSequence], top: usize, reply: v1::ScoreTokensReply) -> Result<(TeacherVersion, Vec<Answer>), Invalid> {
-    let teacher = TeacherVersion { id: ids::teacher("teacher_id", reply.teacher_id)?, epoch: reply.epoch };
+    let teacher = TeacherVersion { id: ids::teacher("teacher_id", reply.teacher_id)?, revision: reply.epoch };
     if reply.sequences.len() != asked.len() {
         return Err(Invalid::new("sequences", format!("has {} answers to {} questions", reply.sequences.len(), asked.len())));
     }
@@ -122,7 +122,7 @@ mod tests {
     fn questions_survive_the_wire() {
         let question = Question {
             teacher: Some("t".into()),
-            epoch: Some(4),
+            revision: Some(4),
             top: 2,
             ..Question::new("t@1".into(), vec![ScoreSequence::from(&samples::trajectory())])
         };

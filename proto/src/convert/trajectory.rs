@@ -1,9 +1,9 @@
 //! One rollout.
 //!
-//! In: a trajectory as the engine sampled it, or its course alone. Out: its message, and back. Token ids are not checked against a vocabulary,
+//! In: a trajectory as the engine sampled it, or its summary alone. Out: its message, and back. Token ids are not checked against a vocabulary,
 //! which is not known here.
 
-use hypereyes_domain::{Course, Ending, Failure, Round, Trajectory};
+use hypereyes_domain::{Ending, Failure, RolloutSummary, Round, Trajectory};
 
 use super::{Invalid, at_most, each, ids, packed, present};
 use crate::limits::{MAX_ANSWER_BYTES, MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, MAX_ROUNDS};
@@ -11,7 +11,7 @@ use crate::v1;
 
 impl From<Trajectory> for v1::Trajectory {
     fn from(rollout: Trajectory) -> Self {
-        let (ending, failure) = ending_kind(rollout.course.ending);
+        let (ending, failure) = ending_kind(rollout.summary.ending);
         Self {
             mask: Some(packed::pack(&rollout.mask)),
             versions: packed::runs(&rollout.versions),
@@ -19,10 +19,10 @@ impl From<Trajectory> for v1::Trajectory {
             response: rollout.response,
             logprobs: rollout.logprobs,
             pictures: ids::texts(rollout.pictures),
-            rounds: rollout.course.rounds.into_iter().map(Into::into).collect(),
+            rounds: rollout.summary.rounds.into_iter().map(Into::into).collect(),
             ending: ending.into(),
             failure: failure.into(),
-            answer: rollout.course.answer,
+            answer: rollout.summary.answer,
         }
     }
 }
@@ -35,12 +35,12 @@ impl TryFrom<v1::Trajectory> for Trajectory {
         at_most("response", message.response.len(), MAX_RESPONSE_TOKENS)?;
         at_most("answer", message.answer.as_ref().map_or(0, String::len), MAX_ANSWER_BYTES)?;
         let tokens = message.response.len();
-        let course = Course {
+        let summary = RolloutSummary {
             ending: ending(message.ending(), message.failure())?,
             rounds: each("rounds", message.rounds, MAX_ROUNDS, Round::try_from)?,
             answer: message.answer,
         };
-        course.check().map_err(|error| Invalid::new(error.what, error.reason))?;
+        summary.check().map_err(|error| Invalid::new(error.what, error.reason))?;
         let rollout = Self {
             mask: packed::unpack("mask", present("mask", message.mask)?, tokens)?,
             versions: packed::unroll("versions", &message.versions, tokens)?,
@@ -48,25 +48,25 @@ impl TryFrom<v1::Trajectory> for Trajectory {
             response: message.response,
             logprobs: message.logprobs,
             pictures: ids::pictures("pictures", message.pictures)?,
-            course,
+            summary,
         };
         rollout.check().map_err(|error| Invalid::new("tokens", format!("do not fit together: {error}")))?;
         Ok(rollout)
     }
 }
 
-impl From<Course> for v1::Trajectory {
-    fn from(course: Course) -> Self {
-        Trajectory::from(course).into()
+impl From<RolloutSummary> for v1::Trajectory {
+    fn from(summary: RolloutSummary) -> Self {
+        Trajectory::from(summary).into()
     }
 }
 
 /// Tokens that come along are checked like those of a trajectory, and left behind.
-impl TryFrom<v1::Trajectory> for Course {
+impl TryFrom<v1::Trajectory> for RolloutSummary {
     type Error = Invalid;
 
     fn try_from(message: v1::Trajectory) -> Result<Self, Invalid> {
-        Ok(Trajectory::try_from(message)?.course)
+        Ok(Trajectory::try_from(message)?.summary)
     }
 }
 
@@ -111,9 +111,9 @@ mod tests {
             Ending::Failed(Failure::Cancelled),
         ];
         for ending in endings {
-            let answer = samples::trajectory().course.answer.filter(|_| !matches!(ending, Ending::NoAction | Ending::TurnLimit));
-            let course = Course { ending, answer, ..samples::trajectory().course };
-            let rollout = Trajectory { course, ..samples::trajectory() };
+            let answer = samples::trajectory().summary.answer.filter(|_| !matches!(ending, Ending::NoAction | Ending::TurnLimit));
+            let summary = RolloutSummary { ending, answer, ..samples::trajectory().summary };
+            let rollout = Trajectory { summary, ..samples::trajectory() };
             assert_eq!(Trajectory::try_from(v1::Trajectory::from(rollout.clone())), Ok(rollout));
         }
     }
@@ -121,19 +121,19 @@ mod tests {
     #[test]
     fn an_empty_answer_is_not_no_answer() {
         for (ending, answer) in [(Ending::NoAction, None), (Ending::Answered, Some(String::new()))] {
-            let course = Course { ending, answer, ..samples::trajectory().course };
-            let rollout = Trajectory { course, ..samples::trajectory() };
+            let summary = RolloutSummary { ending, answer, ..samples::trajectory().summary };
+            let rollout = Trajectory { summary, ..samples::trajectory() };
             assert_eq!(Trajectory::try_from(v1::Trajectory::from(rollout.clone())), Ok(rollout));
         }
     }
 
     #[test]
     fn a_course_travels_without_tokens_and_is_read_from_a_message_with_them() {
-        let course = samples::trajectory().course;
-        let alone = v1::Trajectory::from(course.clone());
+        let summary = samples::trajectory().summary;
+        let alone = v1::Trajectory::from(summary.clone());
         assert!(alone.prompt.is_empty() && alone.response.is_empty() && alone.logprobs.is_empty());
         for message in [alone, samples::trajectory().into()] {
-            assert_eq!(Course::try_from(message).as_ref(), Ok(&course));
+            assert_eq!(RolloutSummary::try_from(message).as_ref(), Ok(&summary));
         }
     }
 
@@ -169,7 +169,7 @@ mod tests {
             ("answer", v1::Trajectory { ending: v1::EndingKind::TurnLimit.into(), ..good.clone() }),
         ];
         for (what, rollout) in cases {
-            let error = Course::try_from(rollout.clone()).expect_err(what).what;
+            let error = RolloutSummary::try_from(rollout.clone()).expect_err(what).what;
             assert!(error == what || error.starts_with(what.split('.').next().expect("a field")), "{error} for {what}");
             assert!(Trajectory::try_from(rollout).is_err());
         }

@@ -7,7 +7,7 @@ use hypereyes_domain::{Reference, TaskId};
 use hypereyes_scoring::{Known, ReferenceMode};
 use redb::ReadableTable;
 
-use super::{BTreeMap, Cause, Change, Desk, KNOWN, Store, StoreError, Tables, Written};
+use super::{BTreeMap, Cause, Change, KNOWN, Store, StoreError, StoreTransaction, Tables, Written};
 
 /// Committed and pending parts of an entry as the table has them; no rounds is nothing.
 type Entry = (u32, u32, u32, u32);
@@ -31,22 +31,23 @@ impl Store {
         }
         self.write_to(|tables| {
             let mut written = Written { outcomes: vec![], known: BTreeMap::new(), prints: BTreeMap::new(), epoch: 0, changes: vec![] };
-            let mut desk = Desk { epoch: tables.number("epoch")?, changes: tables.number("changes")?, tables, written: &mut written };
+            let mut transaction =
+                StoreTransaction { epoch: tables.number("epoch")?, changes: tables.number("changes")?, tables, written: &mut written };
             for (task, was, pending) in &ill {
                 let to = match was {
-                    Some(was) if !was.is_possible() => desk.tables.last_possible(task, u64::MAX)?,
+                    Some(was) if !was.is_possible() => transaction.tables.last_possible(task, u64::MAX)?,
                     sound => *sound,
                 };
                 let mut known = to.map_or(Known::default(), Known::committed_at);
                 if let Some(pending) = pending {
                     known.observe(ReferenceMode::Epoch, *pending);
                 }
-                desk.put(task, known)?;
+                transaction.put(task, known)?;
                 if to != *was {
-                    desk.change(task, Cause::Repair, *was, to, None)?;
+                    transaction.change(task, Cause::Repair, *was, to, None)?;
                 }
             }
-            let changes = desk.changes;
+            let changes = transaction.changes;
             tables.meta.insert("changes", changes)?;
             Ok(())
         })?;
@@ -79,13 +80,13 @@ fn references((rounds, searches, pending_rounds, pending_searches): Entry) -> (O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Outcome, Wish, Witness};
+    use crate::change::{Outcome, Provenance, StoreCommand};
 
     const HONEST: Reference = Reference { rounds: 2, searches: 4 };
     const NOTHING: Reference = Reference { rounds: 1, searches: 0 };
 
     fn import(store: &Store, task: &str, reference: Reference) {
-        store.write(&[Wish::Import { epoch: 0, references: vec![(task.into(), reference)] }]).expect("written");
+        store.write(&[StoreCommand::Import { epoch: 0, references: vec![(task.into(), reference)] }]).expect("written");
     }
 
     /// What an earlier version wrote: the entry, and the change that made it so.
@@ -94,14 +95,15 @@ mod tests {
         let done = store.write_to(|tables| {
             tables.known.insert(task, entry)?;
             if entry.2 > 0 {
-                let by = Witness { group: "g@1".into(), rollout: 0, actor: "a".into() };
+                let by = Provenance { group: "g@1".into(), rollout: 0, actor: "a".into() };
                 tables.witnesses.insert(task, serde_json::to_vec(&by).expect("plain").as_slice())?;
             }
-            let mut desk = Desk { epoch: tables.number("epoch")?, changes: tables.number("changes")?, tables, written: &mut written };
+            let mut transaction =
+                StoreTransaction { epoch: tables.number("epoch")?, changes: tables.number("changes")?, tables, written: &mut written };
             if let Some((from, to)) = change {
-                desk.change(&task.into(), Cause::Commit, from, Some(to), None)?;
+                transaction.change(&task.into(), Cause::Commit, from, Some(to), None)?;
             }
-            let changes = desk.changes;
+            let changes = transaction.changes;
             tables.meta.insert("changes", changes)?;
             Ok(())
         });
@@ -132,10 +134,10 @@ mod tests {
         assert_eq!((last.cause, last.from, last.to), (Cause::Repair, Some(NOTHING), Some(HONEST)));
         assert_eq!(store.heal().expect("sound"), Vec::<TaskId>::new(), "once is enough");
         // A commit afterwards finds nothing that waits.
-        let written = store.write(&[Wish::Commit { epoch: 1 }]).expect("written");
+        let written = store.write(&[StoreCommand::Commit { epoch: 1 }]).expect("written");
         let Ok(Outcome { adopted: 0, tightened: 0, .. }) = &written.outcomes[0] else { panic!("{written:?}") };
         // Going back to when it ruled does not bring it back.
-        store.write(&[Wish::Restore { snapshot: changes - 3 }]).expect("written");
+        store.write(&[StoreCommand::Restore { snapshot: changes - 3 }]).expect("written");
         let (known, ..) = store.read().expect("reads");
         assert_eq!(known.get(&"ruled".into()).and_then(Known::committed), Some(HONEST));
         assert_eq!(known.get(&"first".into()).and_then(Known::committed), None);

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hypereyes_domain::{Reference, TaskId};
-use hypereyes_reward_service::change::{Print, Wish, Witness};
+use hypereyes_reward_service::change::{Print, Provenance, StoreCommand};
 use hypereyes_reward_service::store::{Store, StoreError};
 use hypereyes_scoring::{Known, ReferenceMode};
 use rand::rngs::StdRng;
@@ -71,26 +71,26 @@ impl StorageBackend for Deadly {
     }
 }
 
-fn witness() -> Witness {
-    Witness { group: "g@1".into(), rollout: 0, actor: "a".into() }
+fn witness() -> Provenance {
+    Provenance { group: "g@1".into(), rollout: 0, actor: "a".into() }
 }
 
-fn wish(random: &mut StdRng, epoch: &mut u64) -> Wish {
+fn command(random: &mut StdRng, epoch: &mut u64) -> StoreCommand {
     let of = random.random_range(0..40);
     let (task, print) = (TaskId::new(format!("t{of}")), Print(of));
     let seen = Reference { rounds: random.random_range(1..2000), searches: random.random_range(0..9) };
     match random.random_range(0..10) {
         0 => {
             *epoch += 1;
-            Wish::Commit { epoch: *epoch }
+            StoreCommand::Commit { epoch: *epoch }
         }
-        1 => Wish::Import { epoch: 0, references: vec![(task, seen)] },
-        2 => Wish::Observe { mode: ReferenceMode::Immediate, task, print, seen, by: witness() },
-        _ => Wish::Observe { mode: ReferenceMode::Epoch, task, print, seen, by: witness() },
+        1 => StoreCommand::Import { epoch: 0, references: vec![(task, seen)] },
+        2 => StoreCommand::Observe { mode: ReferenceMode::Immediate, task, print, seen, by: witness() },
+        _ => StoreCommand::Observe { mode: ReferenceMode::Epoch, task, print, seen, by: witness() },
     }
 }
 
-/// What the child does until it dies: wishes, each told to the parent once it is acknowledged.
+/// What the child does until it dies: commands, each told to the parent once it is acknowledged.
 fn child(path: &Path, at: u64, seed: u64) {
     let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
     let store = Store::on(Deadly { file: FileBackend::new(file).unwrap(), at, done: AtomicU64::new(0) }, path.to_owned()).unwrap();
@@ -98,8 +98,8 @@ fn child(path: &Path, at: u64, seed: u64) {
     let mut epoch = store.read().unwrap().1;
     let mut said = std::io::stdout().lock();
     loop {
-        let wishes: Vec<Wish> = (0..random.random_range(1..4)).map(|_| wish(&mut random, &mut epoch)).collect();
-        let written = store.write(&wishes).unwrap();
+        let commands: Vec<StoreCommand> = (0..random.random_range(1..4)).map(|_| command(&mut random, &mut epoch)).collect();
+        let written = store.write(&commands).unwrap();
         for (task, known) in &written.known {
             let pair = |known: Option<Reference>| known.map_or((0, 0), |reference| (reference.rounds, reference.searches));
             let ((a, b), (c, d)) = (pair(known.committed()), pair(known.pending()));
@@ -174,7 +174,7 @@ fn nothing_acknowledged_is_lost_and_nothing_loosens_over_a_thousand_kills_at_wri
 fn a_store_of_an_earlier_version_is_read_and_gets_its_questions() {
     const PRINTS: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("prints");
     let folder = tempfile::tempdir().unwrap();
-    let observe = |print, rounds| Wish::Observe {
+    let observe = |print, rounds| StoreCommand::Observe {
         mode: ReferenceMode::Immediate,
         task: "t".into(),
         print: Print(print),
@@ -195,8 +195,8 @@ fn a_store_of_an_earlier_version_is_read_and_gets_its_questions() {
     assert_eq!((store.read().unwrap(), store.prints().unwrap().len()), (want, 0));
     // The first that comes has the id; what another question shows is none of its.
     let claims = [
-        Wish::Claim { task: "t".into(), print: Print(2) },
-        Wish::Claim { task: "t".into(), print: Print(3) },
+        StoreCommand::Claim { task: "t".into(), print: Print(2) },
+        StoreCommand::Claim { task: "t".into(), print: Print(3) },
         observe(3, 1),
         observe(2, 2),
     ];
@@ -220,8 +220,8 @@ fn truncated_and_flipped_stores_are_said_to_be_damaged_or_hold_what_was_written(
     let store = Store::open(folder.path()).unwrap();
     let (mut random, mut epoch) = (StdRng::seed_from_u64(5), 0);
     for _ in 0..60 {
-        let wishes = [wish(&mut random, &mut epoch), wish(&mut random, &mut epoch)];
-        store.write(&wishes).unwrap();
+        let commands = [command(&mut random, &mut epoch), command(&mut random, &mut epoch)];
+        store.write(&commands).unwrap();
     }
     let want = store.read().unwrap();
     drop(store);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hypereyes_chassis::ready::await_announcement;
-use hypereyes_chassis::{ProcessConfig, Room, Security, Shutdown, TelemetryConfig, TlsConfig, exit};
+use hypereyes_chassis::{ProcessConfig, Security, ServiceProcess, Shutdown, TelemetryConfig, TlsConfig, exit};
 use hypereyes_proto::{client, v1};
 use hypereyes_reward_service::{Config, RewardService};
 use tonic::Code;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Course, Ending, PolicyVersion, Reference, RolloutGroup, Round, Route, ScoredGroup, Task, TaskKind, Trajectory,
+    Accuracy, BonusBranch, Ending, PolicyVersion, Reference, RolloutGroup, RolloutSummary, Round, Route, ScoredGroup, Task, TaskKind,
+    Trajectory,
 };
 use hypereyes_proto::client::RewardClient;
 use hypereyes_proto::{convert, v1};
@@ -88,7 +89,7 @@ fn rollout(answer: Option<&str>, searches: &[u32]) -> Trajectory {
         logprobs: vec![-0.5],
         versions: vec![PolicyVersion(0)],
         pictures: vec![],
-        course: Course {
+        summary: RolloutSummary {
             rounds: searches.iter().map(|&searches| Round::counted(searches, 0)).collect(),
             ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
             answer: answer.map(str::to_owned),

@@ -64,7 +64,7 @@ impl Dying {
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     models: Vec<String>,
-    epoch: u64,
+    revision: u64,
     active: String,
 }
 
@@ -78,7 +78,7 @@ async fn seen(peer: &TeacherPeer, models: usize) -> Seen {
             let active = roster.active().expect("one is active");
             // Those that are not active come back one after the other.
             if held.len() >= models {
-                return Seen { models: held, epoch: active.epoch, active: active.id.to_string() };
+                return Seen { models: held, revision: active.revision, active: active.id.to_string() };
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -91,7 +91,7 @@ async fn a_killed_service_comes_back_to_what_it_said() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     model(&folder.path().join("m"), 1, &["Peru", "Lima"]);
     let mut random = StdRng::seed_from_u64(11);
-    let mut expected = Seen { models: vec!["first".into()], epoch: 1, active: "first".into() };
+    let mut expected = Seen { models: vec!["first".into()], revision: 1, active: "first".into() };
     let mut running = Dying::start(folder.path()).await;
     let mut number = 0;
     for kill in 0..SIGNALS {
@@ -102,7 +102,7 @@ async fn a_killed_service_comes_back_to_what_it_said() {
             let mut next = expected.clone();
             let order = match (number % 3, idle.first()) {
                 (1, Some(id)) => {
-                    (next.epoch, next.active) = (expected.epoch + 1, (*id).clone());
+                    (next.revision, next.active) = (expected.revision + 1, (*id).clone());
                     ("promote", (*id).clone())
                 }
                 (2, Some(id)) if expected.models.len() > 2 => {
@@ -160,7 +160,7 @@ fn written(store: &Path) -> Seen {
     let mut models: Vec<String> = ledger.state().models.iter().map(|model| model.id.to_string()).collect();
     models.sort();
     let last = ledger.state().history.last().expect("one is active");
-    Seen { models, epoch: last.epoch, active: last.id.to_string() }
+    Seen { models, revision: last.revision, active: last.id.to_string() }
 }
 
 /// Dies before, in the middle of, or after a write: as the environment says.

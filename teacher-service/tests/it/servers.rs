@@ -223,7 +223,7 @@ async fn one_registry_serves_models_of_other_services() {
     let with = ScoreSequence { prompt, pictures: vec![picture.id.clone()], ..plain(0) };
     front.put(std::slice::from_ref(&picture)).await;
     let (version, answers) = front.score(std::slice::from_ref(&with), None).await.expect("the picture is handed on");
-    assert_eq!((version.id.as_str(), version.epoch), ("green", 2));
+    assert_eq!((version.id.as_str(), version.revision), ("green", 2));
     back.put(std::slice::from_ref(&picture)).await;
     assert_eq!(answers, back.score(&[with], Some("b")).await.expect("scores").1);
     // A promotion over there does not change what the name stands for here.

@@ -181,13 +181,13 @@ async fn models_are_swapped_while_serving() {
     assert_eq!(named.0, TeacherVersion::new("b", 0));
 
     let promoted = service.peer.promote(&"b".into(), PATIENCE).await.expect("promotes");
-    assert_eq!((promoted.epoch, promoted.previous), (2, Some("a".into())));
+    assert_eq!((promoted.revision, promoted.previous), (2, Some("a".into())));
     assert_eq!(service.score(&asked, None).await.expect("scores"), before, "a group keeps to its teacher");
     let other = |group: &str| Question::new(group.into(), asked.to_vec());
     let after = service.ask(other("t@2")).await.expect("scores");
     assert_eq!((&after.0, &after.1), (&TeacherVersion::new("b", 2), &named.1));
     assert!(far(&after.1[0], &before.1[0]) > 1e-3, "another model says something else");
-    let first = service.ask(Question { epoch: Some(1), ..other("t@3") }).await.expect("an earlier epoch can be asked for");
+    let first = service.ask(Question { revision: Some(1), ..other("t@3") }).await.expect("an earlier epoch can be asked for");
     assert_eq!(first.0, TeacherVersion::new("a", 1));
 
     let active = service.peer.retire(&"b".into(), PATIENCE).await.expect_err("it is active");
@@ -203,17 +203,17 @@ async fn models_are_swapped_while_serving() {
     };
     tokio::time::timeout(PATIENCE, gone).await.expect("it leaves with its last group");
     assert_eq!(service.score(&asked, None).await.expect("scores").0, TeacherVersion::new("b", 2));
-    let late = service.ask(Question { epoch: Some(1), ..other("t@4") }).await.expect_err("its model is gone");
+    let late = service.ask(Question { revision: Some(1), ..other("t@4") }).await.expect_err("its model is gone");
     assert_eq!(late.code(), Code::NotFound, "{late}");
 
     let taken = service.load("b", "b").await.expect_err("the name is taken");
     assert!(taken.message.contains("another name"), "{taken}");
     let back = service.load("a", "a").await.expect("a name that is free again can be used again");
     assert_eq!(back.state, ModelState::Ready);
-    assert_eq!(service.peer.promote(&"a".into(), PATIENCE).await.expect("rolls back").epoch, 3);
+    assert_eq!(service.peer.promote(&"a".into(), PATIENCE).await.expect("rolls back").revision, 3);
     let roster = service.peer.roster(PATIENCE).await.expect("lists");
     assert_eq!(roster.active(), Some(TeacherVersion::new("a", 3)));
-    let history: Vec<_> = roster.history.iter().map(|promotion| (promotion.epoch, promotion.id.as_str())).collect();
+    let history: Vec<_> = roster.history.iter().map(|promotion| (promotion.revision, promotion.id.as_str())).collect();
     assert_eq!(history, [(1, "a"), (2, "b"), (3, "a")]);
     service.stop().await;
 }

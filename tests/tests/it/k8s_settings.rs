@@ -4,7 +4,7 @@
 use hypereyes::check::pairs::{Loop, of_loop};
 use hypereyes::config::{Config, ENV_PREFIX};
 use hypereyes_actor::Actor;
-use hypereyes_chassis::{Findings, Room, config};
+use hypereyes_chassis::{Findings, ServiceProcess, config};
 use hypereyes_learner::Learner;
 use hypereyes_miniature::TinyConfig;
 use hypereyes_policy::config::{ModelConfig, TextConfig};
@@ -139,7 +139,7 @@ fn learner(render: &Render, workload: &Workload) -> hypereyes_learner::Config {
     config
 }
 
-fn load<R: Room>(render: &Render, workload: &Workload) -> R::Config {
+fn load<R: ServiceProcess>(render: &Render, workload: &Workload) -> R::Config {
     let whose = format!("{}: {}", render.name, workload.name);
     // A variable that nobody hears is a slip that nobody else would notice. Some are for commands that are run in the pod.
     let prefixes = [format!("{}__", R::ENV), format!("{ENV_PREFIX}__")];

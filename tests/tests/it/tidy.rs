@@ -1,4 +1,4 @@
-//! Architecture, as tests: floors hold, the reward service is light, protobuf stays at the doors, `unsafe` has its places.
+//! Architecture, as tests: layers hold, the reward service is light, protobuf stays at the doors, `unsafe` has its places.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use hypereyes_tests::root;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use serde_json::Value;
 
-/// Every crate's floor; arrows point to lower numbers only.
-const FLOORS: &[(u8, &[&str])] = &[
+/// Every crate's layer; arrows point to lower numbers only.
+const LAYERS: &[(u8, &[&str])] = &[
     (1, &["hypereyes-domain", "hypereyes-outside"]),
     (2, &["hypereyes-pictures", "hypereyes-chassis", "hypereyes-collective"]),
     (
@@ -76,18 +76,18 @@ fn edges(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn floors_hold() {
-    let floor: BTreeMap<&str, u8> = FLOORS.iter().flat_map(|(floor, crates)| crates.iter().map(move |name| (*name, *floor))).collect();
+fn layers_hold() {
+    let layer: BTreeMap<&str, u8> = LAYERS.iter().flat_map(|(layer, crates)| crates.iter().map(move |name| (*name, *layer))).collect();
     let edges = edges(&metadata());
     let house: Vec<_> = edges.keys().filter(|name| name.starts_with("hypereyes")).collect();
-    assert_eq!(house.len(), floor.len(), "every crate has a floor: {house:?}");
+    assert_eq!(house.len(), layer.len(), "every crate has a layer: {house:?}");
     for (from, targets) in edges.iter().filter(|(name, _)| name.starts_with("hypereyes")) {
         for to in targets.iter().filter(|name| name.starts_with("hypereyes")) {
             assert!(
-                floor[from.as_str()] > floor[to.as_str()],
-                "{from} (floor {}) uses {to} (floor {})",
-                floor[from.as_str()],
-                floor[to.as_str()]
+                layer[from.as_str()] > layer[to.as_str()],
+                "{from} (layer {}) uses {to} (layer {})",
+                layer[from.as_str()],
+                layer[to.as_str()]
             );
         }
     }

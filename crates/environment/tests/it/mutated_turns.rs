@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Accuracy, Area, Call, Course, Ending, Reference, Round, Task, TaskKind};
+use hypereyes_domain::{Accuracy, Area, Call, Ending, Reference, RolloutSummary, Round, Task, TaskKind};
 use hypereyes_environment::{Action, BoxUnits, EnvConfig, Episode, Hit, Search, SearchFuture, Step, Tools, parse_turn};
 use hypereyes_pictures::RgbImage;
 use hypereyes_scoring::{AliasJudge, TraceConfig, candidate, score_group};
@@ -110,19 +110,19 @@ fn mutated(draws: &mut Draws) -> String {
 }
 
 /// Plays turns until the episode ends or they do.
-async fn play(config: EnvConfig, turns: &[String]) -> Course {
+async fn play(config: EnvConfig, turns: &[String]) -> RolloutSummary {
     let mut episode = Episode::new(config, Arc::new(Finds), 0, "Which?", vec![RgbImage::new(192, 128).into()]);
     let mut rounds = Vec::new();
     for turn in turns {
         match episode.step(turn).await {
-            Step::Done { ending, answer } => return Course { rounds, ending, answer },
+            Step::Done { ending, answer } => return RolloutSummary { rounds, ending, answer },
             Step::Observed { text, round, .. } => {
                 assert!(!text.is_empty() && text.len() < 4000, "{turn:?}: {} bytes", text.len());
                 rounds.push(round);
             }
         }
     }
-    Course { rounds, ending: Ending::ContextFull, answer: None }
+    RolloutSummary { rounds, ending: Ending::ContextFull, answer: None }
 }
 
 fn task() -> Task {
@@ -143,7 +143,7 @@ fn task() -> Task {
 async fn no_mutated_turn_panics_or_is_paid_above_an_honest_success() {
     let mut draws = Draws(ChaCha8Rng::seed_from_u64(17));
     let reference = Reference { rounds: 2, searches: 4 };
-    let honest = Course { rounds: vec![Round::counted(2, 0); 2], ending: Ending::Answered, answer: Some("Paris".into()) };
+    let honest = RolloutSummary { rounds: vec![Round::counted(2, 0); 2], ending: Ending::Answered, answer: Some("Paris".into()) };
     let (task, trace) = (task(), TraceConfig { wrong_in_band_bonus: 0.05, ..TraceConfig::default() });
     let (mut turns, mut lucky, mut searchers, mut idle) = (0, 0, 0, 0);
     while turns < TURNS {
@@ -152,18 +152,18 @@ async fn no_mutated_turn_panics_or_is_paid_above_an_honest_success() {
             let said: Vec<String> = (0..1 + draws.below(4)).map(|_| mutated(&mut draws)).collect();
             turns += said.len();
             let box_units = draws.of(&[BoxUnits::Ratio, BoxUnits::Thousandths, BoxUnits::Pixels]);
-            let course = play(EnvConfig { max_turns: 4, max_rounds: 3, box_units, ..EnvConfig::default() }, &said).await;
-            course.check().unwrap_or_else(|error| panic!("{said:?}: {error}"));
-            group.push(course);
+            let summary = play(EnvConfig { max_turns: 4, max_rounds: 3, box_units, ..EnvConfig::default() }, &said).await;
+            summary.check().unwrap_or_else(|error| panic!("{said:?}: {error}"));
+            group.push(summary);
         }
         let scores = score_group(&trace, &AliasJudge, &task, &group, Some(reference));
         assert!(scores[0].bonus > 0.0, "the honest one keeps a bonus");
-        for (score, course) in scores.iter().zip(&group) {
-            let spent = course.spent();
-            assert!(score.reward <= 1.2, "{course:?}");
+        for (score, summary) in scores.iter().zip(&group) {
+            let spent = summary.spent();
+            assert!(score.reward <= 1.2, "{summary:?}");
             if spent.searches == 0 {
                 let guess = if score.accuracy == Accuracy::Correct { 1.0 } else { -0.1 };
-                assert!(score.reward <= guess && score.reward < scores[0].reward, "{course:?}: {score:?}");
+                assert!(score.reward <= guess && score.reward < scores[0].reward, "{summary:?}: {score:?}");
                 lucky += usize::from(score.accuracy == Accuracy::Correct);
                 idle += usize::from(score.accuracy == Accuracy::Correct && spent.rounds > 0);
             } else {

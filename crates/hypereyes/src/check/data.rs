@@ -45,7 +45,7 @@ fn strange(set: &DataSet, chat: &Chat) -> usize {
     let fits = |one: &&hypereyes_dataset::Demonstration| {
         let trajectory = &one.trajectory;
         let question = questions.get(&one.task).is_none_or(|question| reads(&trajectory.prompt, question));
-        question && trajectory.course.answer.as_deref().is_none_or(|answer| reads(&trajectory.response, answer))
+        question && trajectory.summary.answer.as_deref().is_none_or(|answer| reads(&trajectory.response, answer))
     };
     set.demonstrations.iter().filter(|one| !fits(one)).count()
 }

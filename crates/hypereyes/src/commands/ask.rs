@@ -80,7 +80,7 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
         output::say(&format!("policy {name}, layer {}", args.layer));
         told::lines(&episode).iter().for_each(|line| output::say(line));
     }
-    match trajectory.course.ending {
+    match trajectory.summary.ending {
         Ending::Failed(failure) => Err(anyhow!("the episode failed: {failure}")),
         _ => Ok(()),
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::BadInput;
-use hypereyes_chassis::room::Sources;
+use hypereyes_chassis::service_process::Sources;
 use hypereyes_run::{RUNS, RunFolder};
 use serde::Serialize;
 

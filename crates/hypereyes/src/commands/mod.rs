@@ -6,7 +6,7 @@ pub mod doctor;
 pub mod eval;
 pub mod prepare;
 pub mod report;
-pub mod room;
+pub mod service;
 pub mod sft;
 pub mod status;
 pub mod synth;

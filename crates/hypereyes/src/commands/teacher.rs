@@ -111,7 +111,7 @@ pub fn run(config: &Config, args: &TeacherArgs, json: bool) -> Result<()> {
                 if json {
                     output::json(&promotion);
                 } else {
-                    output::say(&format!("{id} answers now, epoch {}{before}", promotion.epoch));
+                    output::say(&format!("{id} answers now, epoch {}{before}", promotion.revision));
                 }
             }
             What::Retire { id } => tell(&peer.retire(&TeacherId::new(id.clone()), SMALL).await.map_err(said)?, json),
@@ -187,7 +187,7 @@ fn show(roster: &Roster, json: bool) {
         output::say(cells.join("  ").trim_end());
     }
     if let Some(active) = roster.active() {
-        output::say(&format!("epoch {}; promotions: {}", active.epoch, roster.history.len()));
+        output::say(&format!("epoch {}; promotions: {}", active.revision, roster.history.len()));
     }
 }
 

@@ -126,7 +126,7 @@ async fn play(config: &Config, args: &CheckArgs) -> Result<(Vec<Rollout>, hypere
             seen.insert(picture.id.clone(), picture.bytes.clone());
         }
         for trajectory in played.trajectories.into_iter().filter(|trajectory| trajectory.sampled_tokens() > 0) {
-            let right = accuracy_of(&judge, task, &trajectory.course) == Accuracy::Correct;
+            let right = accuracy_of(&judge, task, &trajectory.summary) == Accuracy::Correct;
             rollouts.push(Rollout { trajectory, right });
         }
         bar.at(number + 1, tasks.len(), "");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use hypereyes_chassis::room::Sources;
+use hypereyes_chassis::service_process::Sources;
 use hypereyes_chassis::{BadInput, Findings, Shutdown, config, exit};
 use hypereyes_policy::checkpoint::save::keep_apart;
 use hypereyes_run::{Change, RUNS, RunFolder, State, attempts};
@@ -21,7 +21,7 @@ use crate::check::models::Folders;
 use crate::check::world::Names;
 use crate::config::{Config, ENV_PREFIX};
 use crate::job::{Job, cores, wishes};
-use crate::output::Voice;
+use crate::output::Console;
 use crate::resume::Done;
 use crate::rooms::absolute;
 use crate::{check, output, parts, ports, resume};
@@ -79,10 +79,10 @@ pub fn run(sources: &Sources, args: &UpArgs, json: bool) -> Result<()> {
     servers.result()?;
     parts::telemetry()?;
     let held = folder.hold()?;
-    let voice = Voice { json };
+    let console = Console { json };
     let result = runtime.block_on(async {
         let shutdown = Shutdown::on_signal().context("cannot listen for signals")?;
-        let mut job = Job::begin(config, folder, world, voice, held, &changes)?;
+        let mut job = Job::begin(config, folder, world, console, held, &changes)?;
         let done = job.all(&shutdown).await;
         job.note_progress(output::note);
         done.map_err(|error| if job.can_resume() { with_advice(error, &job.resume_command()) } else { error })

@@ -297,7 +297,7 @@ fn what_is_asked_of_tokens_that_are_not_there_is_refused() {
     let (config, weights) = policy(1);
     let model = hypereyes_policy::frozen::freeze(&config, &weights, Default::default(), 1).unwrap();
     let good = score::Sample { tokens: text(10, 1), asked: vec![1, 9], trunk: 10, ..score::Sample::default() };
-    assert!(model.say(std::slice::from_ref(&good), hypereyes_policy::frozen::Wanted::PLAIN).is_ok());
+    assert!(model.score(std::slice::from_ref(&good), hypereyes_policy::frozen::ScoreOptions::PLAIN).is_ok());
     for (asked, trunk, tokens, reason) in [
         (vec![0], 0, text(10, 1), "token 0 is asked about"),
         (vec![3, 10], 0, text(10, 1), "token 10 is asked about"),
@@ -307,7 +307,7 @@ fn what_is_asked_of_tokens_that_are_not_there_is_refused() {
         let wrong = score::Sample { tokens, asked, trunk, ..score::Sample::default() };
         // Also among good ones, siblings included.
         for samples in [vec![wrong.clone()], vec![good.clone(), good.clone(), wrong.clone()]] {
-            let error = model.say(&samples, hypereyes_policy::frozen::Wanted::PLAIN).unwrap_err().to_string();
+            let error = model.score(&samples, hypereyes_policy::frozen::ScoreOptions::PLAIN).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
         assert!(score::lay_out(&config, &[wrong]).unwrap_err().to_string().contains(reason));

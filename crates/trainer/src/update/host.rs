@@ -4,7 +4,7 @@
 //! in the batches' order, then over the ranks in theirs, so that a result depends on how many there are of both and on nothing
 //! else. Where ranks are sharded, each keeps the optimiser's state of its shard only (ZeRO, stage 2: gradients are scattered).
 
-use hypereyes_collective::{Collective, CollectiveError, Place};
+use hypereyes_collective::{Collective, CollectiveError, RankInfo};
 use hypereyes_policy::batch::Batch;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::score::Target;
@@ -36,7 +36,7 @@ impl Host {
         weights: HostWeights,
         adapters: Option<(Lora, HostWeights)>,
         optim: &OptimConfig,
-        place: Place,
+        place: RankInfo,
         sharded: bool,
     ) -> Self {
         let layout = Layout::of(adapters.as_ref().map_or(&weights, |(_, adapters)| adapters), optim);

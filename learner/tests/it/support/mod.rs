@@ -1,19 +1,19 @@
 //! A finished group, as small as one can be.
 
 use hypereyes_domain::{
-    Accuracy, BonusBranch, Course, Ending, PolicyVersion, RolloutGroup, Route, Score, ScoredGroup, TaughtGroup, TeacherLogprobs,
+    Accuracy, BonusBranch, DistilledGroup, Ending, PolicyVersion, RolloutGroup, RolloutSummary, Route, Score, ScoredGroup, TeacherLogprobs,
     TeacherVersion, Trajectory,
 };
 use hypereyes_learner::intake::Grant;
 
 /// One rollout of one token, sampled by `version`, wrong and without a teacher's answer.
-pub fn group(lease: &Grant, actor: &str, version: u64) -> TaughtGroup {
+pub fn group(lease: &Grant, actor: &str, version: u64) -> DistilledGroup {
     let score = Score { accuracy: Accuracy::Unparsed, bonus: 0.0, branch: BonusBranch::None, reward: -0.5, route: Route::Distill };
     made(lease, actor, vec![rollout(version)], vec![score], vec![None])
 }
 
 /// A rollout of one token per reward; with `taught` a teacher has answered for the first.
-pub fn rewarded(lease: &Grant, actor: &str, version: u64, rewards: &[f64], taught: bool) -> TaughtGroup {
+pub fn rewarded(lease: &Grant, actor: &str, version: u64, rewards: &[f64], taught: bool) -> DistilledGroup {
     let score = |(at, reward): (usize, &f64)| {
         let (accuracy, route) = if taught && at == 0 { (Accuracy::Wrong, Route::Distill) } else { (Accuracy::Correct, Route::Reinforce) };
         Score { accuracy, bonus: 0.0, branch: BonusBranch::None, reward: *reward, route }
@@ -32,11 +32,17 @@ fn rollout(version: u64) -> Trajectory {
         logprobs: vec![-0.5],
         versions: vec![PolicyVersion(version)],
         pictures: vec![],
-        course: Course { rounds: vec![], ending: Ending::NoAction, answer: None },
+        summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
     }
 }
 
-fn made(lease: &Grant, actor: &str, rollouts: Vec<Trajectory>, scores: Vec<Score>, teacher: Vec<Option<TeacherLogprobs>>) -> TaughtGroup {
+fn made(
+    lease: &Grant,
+    actor: &str,
+    rollouts: Vec<Trajectory>,
+    scores: Vec<Score>,
+    teacher: Vec<Option<TeacherLogprobs>>,
+) -> DistilledGroup {
     let group = RolloutGroup { id: lease.group.clone(), task: lease.task.clone(), actor: actor.into(), rollouts };
-    TaughtGroup::new(ScoredGroup::new(group, scores, None, 0).unwrap(), teacher).unwrap()
+    DistilledGroup::new(ScoredGroup::new(group, scores, None, 0).unwrap(), teacher).unwrap()
 }

@@ -1,4 +1,4 @@
-//! `hypereyes room`: one room in this process, so that one program is enough for a whole run. Its settings are the room's
+//! `hypereyes service`: one service in this process, so that one program is enough for a whole run. Its settings are the service's
 //! own, as its binary reads them.
 
 use std::io::Read;
@@ -6,13 +6,13 @@ use std::io::Read;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use hypereyes_chassis::Shutdown;
-use hypereyes_chassis::room::{self, Sources};
+use hypereyes_chassis::service_process::{self, Sources};
 
 use crate::parts;
 
-/// Arguments of `room`.
+/// Arguments of `service`.
 #[derive(Args, Debug)]
-pub struct RoomArgs {
+pub struct ServiceArgs {
     /// Which.
     #[arg(value_enum)]
     pub kind: Kind,
@@ -21,7 +21,7 @@ pub struct RoomArgs {
     pub leash: bool,
 }
 
-/// A room.
+/// A service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// Rolls out and submits.
@@ -34,18 +34,18 @@ pub enum Kind {
     Teacher,
 }
 
-/// Runs the room until it is done or told to stop.
-pub fn run(sources: &Sources, args: &RoomArgs) -> Result<()> {
-    room::block_on(parts::runtime()?, async {
+/// Runs the service until it is done or told to stop.
+pub fn run(sources: &Sources, args: &ServiceArgs) -> Result<()> {
+    service_process::block_on(parts::runtime()?, async {
         let shutdown = Shutdown::on_signal()?;
         if args.leash {
             leash(shutdown.clone());
         }
         match args.kind {
-            Kind::Actor => room::start::<hypereyes_actor::Actor>(sources, shutdown).await,
-            Kind::Learner => room::start::<hypereyes_learner::Learner>(sources, shutdown).await,
-            Kind::Reward => room::start::<hypereyes_reward_service::RewardService>(sources, shutdown).await,
-            Kind::Teacher => room::start::<hypereyes_teacher_service::TeacherService>(sources, shutdown).await,
+            Kind::Actor => service_process::start::<hypereyes_actor::Actor>(sources, shutdown).await,
+            Kind::Learner => service_process::start::<hypereyes_learner::Learner>(sources, shutdown).await,
+            Kind::Reward => service_process::start::<hypereyes_reward_service::RewardService>(sources, shutdown).await,
+            Kind::Teacher => service_process::start::<hypereyes_teacher_service::TeacherService>(sources, shutdown).await,
         }
     })
 }

@@ -1,6 +1,6 @@
-//! A room: a part of the system that is a process of its own.
+//! A service: a part of the system that is a process of its own.
 //!
-//! In: what a room is called, its settings and its work. Out: its `main`, so that every room takes its settings from the
+//! In: what a service is called, its settings and its work. Out: its `main`, so that every service takes its settings from the
 //! same places, logs, stops and ends alike, whether it has a process to itself or runs in somebody else's.
 
 use std::future::Future;
@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::{Shutdown, config, exit, trace};
 
 /// A part of the system that can be a process.
-pub trait Room {
+pub trait ServiceProcess {
     /// The program's name.
     const NAME: &'static str;
     /// One line on what it does, for `--help`.
@@ -38,11 +38,11 @@ pub struct Sources {
     pub sets: Vec<String>,
 }
 
-/// Reads the room's settings and runs it.
+/// Reads the service's settings and runs it.
 ///
 /// # Errors
-/// [`crate::ConfigError`] when a setting is wrong, and what the room itself fails with.
-pub async fn start<R: Room>(sources: &Sources, shutdown: Shutdown) -> anyhow::Result<()> {
+/// [`crate::ConfigError`] when a setting is wrong, and what the service itself fails with.
+pub async fn start<R: ServiceProcess>(sources: &Sources, shutdown: Shutdown) -> anyhow::Result<()> {
     trace::name(R::NAME);
     let ended = R::run(config::load(R::Config::default(), sources.file.as_deref(), R::ENV, &sources.sets)?, shutdown).await;
     // The last spans are those of the end.
@@ -50,8 +50,8 @@ pub async fn start<R: Room>(sources: &Sources, shutdown: Shutdown) -> anyhow::Re
     ended
 }
 
-/// The whole `main` of a room's own program: arguments, a runtime, signals, an exit code.
-pub fn main<R: Room>(version: &'static str) -> ExitCode {
+/// The whole `main` of a service's own program: arguments, a runtime, signals, an exit code.
+pub fn main<R: ServiceProcess>(version: &'static str) -> ExitCode {
     let matches = match command::<R>(version).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return misread(&error),
@@ -79,14 +79,14 @@ pub fn block_on<F: Future>(runtime: Runtime, work: F) -> F::Output {
     ended
 }
 
-/// Ends a room whose arguments ask for help, or cannot be read: the latter is wrong input like any other.
+/// Ends a service whose arguments ask for help, or cannot be read: the latter is wrong input like any other.
 fn misread(error: &clap::Error) -> ExitCode {
     // Nobody is left to be told if the stream is gone.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { exit::ROOM_BAD_INPUT } else { exit::OK })
 }
 
-fn command<R: Room>(version: &'static str) -> Command {
+fn command<R: ServiceProcess>(version: &'static str) -> Command {
     let set = format!("One setting; may be repeated. Wins over the file and the environment ({}__KEY)", R::ENV);
     Command::new(R::NAME)
         .version(version)
@@ -120,7 +120,7 @@ mod tests {
 
     struct Attic;
 
-    impl Room for Attic {
+    impl ServiceProcess for Attic {
         const NAME: &'static str = "attic";
         const ABOUT: &'static str = "Keeps a bench";
         const ENV: &'static str = "ATTIC_OF_TESTS";
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn settings_reach_the_room_and_its_errors_keep_their_type() {
+    async fn settings_reach_the_service_and_its_errors_keep_their_type() {
         let matches = command::<Attic>("1").try_get_matches_from(["attic", "--set", "length=2", "--set", "length=3"]).expect("arguments");
         let error = start::<Attic>(&sources(&matches), Shutdown::new()).await.expect_err("no bench is good");
         assert_eq!((error.to_string().as_str(), exit::code_of(error.as_ref())), ("a bench of 3", exit::BAD_INPUT));
