@@ -217,7 +217,7 @@ mod tests {
         assert!(Arc::ptr_eq(&held, &again), "siblings share one");
         drop(held);
         assert_eq!(store.get(&again.id).expect("one still holds it").bytes, again.bytes);
-        assert!(store.is_empty() && store.bytes() == 0 && store.missing(&[again.id.clone()]).is_empty());
+        assert!(store.is_empty() && store.bytes() == 0 && store.missing(std::slice::from_ref(&again.id)).is_empty());
         let id = again.id.clone();
         drop(again);
         assert!(store.get(&id).is_none());
