@@ -90,8 +90,8 @@ impl Service<Request<Body>> for PeerChannel {
         let answer = self.0.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            // What stands between the two (a proxy, a full server) refuses without saying a version.
-            let refused = response.headers().get("grpc-status").is_some_and(|code| code != "0");
+            // What stands between the two (a proxy, a full server) refuses without saying a version, be it in gRPC or in plain HTTP.
+            let refused = !response.status().is_success() || response.headers().get("grpc-status").is_some_and(|code| code != "0");
             let theirs = response.headers().get(WIRE_HEADER);
             let odd = if refused && theirs.is_none() { None } else { disagreement(&path, theirs, "this process", "the service") };
             Ok(odd.map_or(response, |status| status.into_http()))

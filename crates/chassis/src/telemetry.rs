@@ -89,7 +89,7 @@ static INSTALLED: Mutex<Option<Telemetry>> = Mutex::new(None);
 /// [`BadInput`] when the filter cannot be read, or when a foreign metrics recorder is installed.
 pub fn init(config: &TelemetryConfig) -> Result<Telemetry, BadInput> {
     let filter = EnvFilter::try_new(&config.filter)
-        .map_err(|error| BadInput::new(format!("telemetry.filter {:?} is not a log filter: {error}", config.filter)))?;
+        .map_err(|error| BadInput::new(format!("process.telemetry.filter {:?} is not a log filter: {error}", config.filter)))?;
     // What everybody knows from elsewhere; who sets the filter means the filter.
     let asked = std::env::var("RUST_LOG").ok().filter(|_| config.filter == TelemetryConfig::default().filter);
     let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok()).unwrap_or(filter);

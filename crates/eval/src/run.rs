@@ -61,7 +61,7 @@ pub async fn evaluate<G: Generate>(
     Report::new(set.tasks.len(), &outcomes, left_out)
 }
 
-/// Accuracy of the policy without tools, 0..=1: what it knows or guesses.
+/// The same without tools: what the policy knows or guesses.
 pub async fn closed_book<G: Generate>(
     setup: &Setup,
     generator: &G,
@@ -70,14 +70,14 @@ pub async fn closed_book<G: Generate>(
     config: &EvalConfig,
     sampling: Sampling,
     progress: impl FnMut(Progress),
-) -> f64 {
+) -> Report {
     let roll = |index: usize| async move {
         let task = &set.tasks[index];
         let pictures = pictures_of(set, task)?;
         hypereyes_rollout::closed_book(setup, generator, task, &pictures, &config.seeds(index), sampling).await
     };
     let (outcomes, left_out) = all(set, config, judge, roll, progress, |_, _, _| {}).await;
-    Report::new(set.tasks.len(), &outcomes, left_out).accuracy
+    Report::new(set.tasks.len(), &outcomes, left_out)
 }
 
 /// Runs `roll` for every task, some at a time, and judges what comes out.
@@ -281,6 +281,7 @@ mod tests {
         assert_eq!(report.by_kind.len(), 2);
         let again = evaluate(&setup, &policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |_| {}, |_, _, _| {}).await;
         assert_eq!(report, again);
-        assert_eq!(closed_book(&setup, &policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |_| {}).await, 0.0);
+        let alone = closed_book(&setup, &policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |_| {}).await;
+        assert_eq!(alone.accuracy, 0.0);
     }
 }

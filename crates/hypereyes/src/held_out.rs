@@ -67,7 +67,7 @@ pub async fn measure(config: &Config, world: &Arc<World>, model: &Path, set: &Ta
 /// answers on which the judge gives no verdict: the judge is the one of training (`reward_service.judge`).
 ///
 /// # Errors
-/// [`BadInput`] when the judge's settings cannot be used.
+/// [`BadInput`] when the judge's settings cannot be used; when no rollout could be measured, with or without tools.
 pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set: &TaskSet, name: &'static str) -> Result<Measured> {
     let judge = config.reward_service.judge.build(&config.reward_service.judge_model)?;
     let sampling = config.sampling.eval.sampling();
@@ -86,8 +86,19 @@ pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set
     })
     .await;
     let without = |progress: Progress| bar.at(progress.done, progress.of, "without tools");
-    let closed_book_accuracy = closed_book(setup, engine, &*judge, set, &config.eval, sampling, without).await;
+    let alone = closed_book(setup, engine, &*judge, set, &config.eval, sampling, without).await;
     bar.done();
+    // Nothing measured is no accuracy of zero.
+    for (how, report) in [("with tools", &report), ("without tools", &alone)] {
+        anyhow::ensure!(
+            report.rollouts > 0,
+            "no rollout was measured {how}: {} rollouts of {} tasks were left out, {} answers have no verdict; the warnings say why",
+            report.invalid,
+            report.tasks,
+            report.unjudged
+        );
+    }
+    let closed_book_accuracy = alone.accuracy;
     // Rollouts end in any order; files must not depend on it.
     let order: BTreeMap<&TaskId, usize> = set.tasks.iter().enumerate().map(|(at, task)| (&task.id, at)).collect();
     played.sort_by_key(|one| order.get(&one.task.id).copied());

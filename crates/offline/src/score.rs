@@ -87,7 +87,7 @@ const LINE: [&str; 12] =
 /// Keys of a rollout: how it went, and beside it its tokens.
 const ROLLOUT: [&str; 9] = ["rounds", "ending", "answer", "prompt", "response", "mask", "logprobs", "versions", "pictures"];
 /// Keys of a round.
-const ROUND: [&str; 3] = ["call", "searches", "failed_searches"];
+const ROUND: [&str; 4] = ["call", "searches", "failed_searches", "found"];
 /// Keys of a task.
 const TASK: [&str; 8] = ["kind", "question", "answers", "pictures", "layer", "shown", "reference", "id"];
 
@@ -223,6 +223,12 @@ mod tests {
         assert_eq!(scored["scores"][1]["route"], "distill");
         assert_eq!(score(&taught)["reference"], json!({"rounds": 1, "searches": 1}));
         assert_eq!(score(&json!({"task": task, "trajectory": rollout("Peru")}))["scores"].as_array().map(Vec::len), Some(1));
+        // As an evaluation records it, with what was found.
+        let mut played = rollout("Peru");
+        played["rounds"][0]["found"] =
+            json!([{"label": "1", "hits": [{"title": "t", "content": "c", "score": 0.5}]}, {"label": "2", "note": "n"}]);
+        let played = json!({"task": task, "trajectory": played, "accuracy": "correct"});
+        assert_eq!(score(&played)["scores"].as_array().map(Vec::len), Some(1));
         assert!(
             native(&json!({"samples": []}), &TraceConfig::default(), JudgeKind::Alias)
                 .expect_err("a case")

@@ -52,7 +52,7 @@ impl Exporter {
             false => {
                 let path = &config.otlp_file;
                 let opened = OpenOptions::new().create(true).append(true).open(path);
-                Some(opened.map_err(|error| BadInput::new(format!("telemetry.otlp_file {}: {error}", path.display())))?)
+                Some(opened.map_err(|error| BadInput::new(format!("process.telemetry.otlp_file {}: {error}", path.display())))?)
             }
         };
         let collector = match config.otlp.is_empty() {
@@ -62,7 +62,7 @@ impl Exporter {
         let (queue, messages) = mpsc::sync_channel(QUEUE);
         let sender = Sender { name, file, collector, said: Seldom::default() };
         let spawned = thread::Builder::new().name("otlp".into()).spawn(move || sender.run(&messages));
-        spawned.map_err(|error| BadInput::new(format!("no thread for telemetry.otlp: {error}")))?;
+        spawned.map_err(|error| BadInput::new(format!("no thread for process.telemetry.otlp: {error}")))?;
         Ok(Some(Self { queue }))
     }
 }
@@ -99,7 +99,7 @@ struct Collector {
 
 impl Collector {
     fn new(address: &str) -> Result<Self, BadInput> {
-        let bad = |error: &dyn std::fmt::Display| BadInput::new(format!("telemetry.otlp {address:?}: {error}"));
+        let bad = |error: &dyn std::fmt::Display| BadInput::new(format!("process.telemetry.otlp {address:?}: {error}"));
         let url = url(address).map_err(|reason| bad(&reason))?;
         let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|error| bad(&error))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| bad(&error))?;
@@ -181,7 +181,7 @@ impl Sender {
         if let Some(fault) = faults.first() {
             counter!(SPANS_LOST, "reason" => "export").increment(spans.len() as u64);
             if self.said.now() {
-                tracing::warn!(error = fault, spans = spans.len(), "spans are lost: telemetry.otlp or otlp_file takes none");
+                tracing::warn!(error = fault, spans = spans.len(), "spans are lost: process.telemetry.otlp or otlp_file takes none");
             }
         }
     }

@@ -8,6 +8,9 @@ use hypereyes_pictures::RgbImage;
 use crate::observation::{self, Outcome};
 use crate::search::Hit;
 
+/// Characters of a part of a hit that records keep: they are for people, and a line of them is bounded.
+const MOST_RECORDED: usize = 2000;
+
 /// What became of one thing that a call asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Done {
@@ -54,9 +57,10 @@ impl Ran {
         count(self.searched().filter(|(_, outcome)| outcome.is_err()).count())
     }
 
-    /// What records keep: everything that the call asked for, each part of a hit as far as it is shown (`max_chars` characters). Where
-    /// nothing could be asked for, what is said of the call.
+    /// What records keep: everything that the call asked for, each part of a hit as far as it is shown (`max_chars` characters), and no
+    /// further than records go. Where nothing could be asked for, what is said of the call.
     pub fn found(&self, max_chars: usize) -> Vec<Found> {
+        let max_chars = max_chars.min(MOST_RECORDED);
         if self.items.is_empty() {
             return vec![Found::said(self.said.trim())];
         }
