@@ -71,7 +71,9 @@ impl Failed {
 
 impl From<CallError> for Failed {
     fn from(error: CallError) -> Self {
-        Self { failure: error.failure, outcome: if error.refused { "refused" } else { "failed" }, message: error.to_string() }
+        // Another release is no fault of the task: it is left to whoever runs the same one.
+        let failure = if error.other_release { Failure::Cancelled } else { error.failure };
+        Self { failure, outcome: if error.refused { "refused" } else { "failed" }, message: error.to_string() }
     }
 }
 

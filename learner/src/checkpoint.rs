@@ -127,7 +127,7 @@ mod tests {
             version: PolicyVersion(step),
             moments: Moments { steps: step, first: weights.clone(), second: weights.clone() },
             weights,
-            cursor: Cursor { epoch: 1, remaining: vec!["t".into()], leases: 9, trained: 4, dropped: 1 },
+            cursor: Cursor { epoch: 1, remaining: vec!["t".into()], leases: 9, trained: 4, dropped: 1, skipped: 0 },
             references: [("t".into(), Reference { rounds: 2, searches: 5 })].into(),
             snapshot: Some(7),
             candidates: [("u".into(), Reference { rounds: 1, searches: 3 })].into(),

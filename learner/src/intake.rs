@@ -115,6 +115,13 @@ pub struct Cursor {
     pub trained: u64,
     /// Groups dropped so far.
     pub dropped: u64,
+    /// Groups that the step under way passed over in epochs that are over.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// The intake.
@@ -137,6 +144,8 @@ pub struct Intake {
     /// Groups that were passed over and not yet asked for, and the tasks of those since the last step.
     skipped: Vec<DistilledGroup>,
     skipped_tasks: Vec<TaskId>,
+    /// How many were passed over since the last step in epochs that are over: their tasks are not done again.
+    skipped_before: usize,
     /// The next batch is taken as it is, full or not.
     pressed: bool,
     finished: bool,
@@ -176,6 +185,7 @@ impl Intake {
             training: HashSet::new(),
             skipped: vec![],
             skipped_tasks: vec![],
+            skipped_before: 0,
             pressed: false,
             finished: false,
             now: None,
@@ -190,6 +200,7 @@ impl Intake {
                 let known: HashSet<&TaskId> = intake.tasks.iter().collect();
                 intake.order = cursor.remaining.into_iter().filter(|task| known.contains(task)).collect();
                 (intake.leases, intake.trained, intake.dropped) = (cursor.leases, cursor.trained, cursor.dropped);
+                intake.skipped_before = cursor.skipped;
             }
             None => intake.order = intake.shuffled(0),
         }
@@ -253,14 +264,15 @@ impl Intake {
     }
 
     /// The oldest version that may sample for the next lease, so that its group is not stale when its turn comes: by then the step
-    /// under way, and those that what is leased or waits already fills, have each made a version. An actor that has not fetched the
-    /// newest yet need not wait for it.
+    /// under way, and those that what is leased or waits already fills, have each made a version. Where more than a batch may be out,
+    /// a quicker group may be trained first: one version is kept for it. An actor that has not fetched the newest yet need not wait.
     fn oldest_to_sample(&self) -> PolicyVersion {
         if self.bounds.deterministic {
             return self.version;
         }
         let before = (self.held.len() + self.ready.len()) / self.bounds.groups_per_step.max(1) + usize::from(!self.training.is_empty());
-        let slack = self.bounds.max_staleness.saturating_sub(before as u64);
+        let reserve = u64::from(self.bounds.max_staleness > 1);
+        let slack = self.bounds.max_staleness.saturating_sub(before as u64 + reserve);
         PolicyVersion(self.version.0.saturating_sub(slack))
     }
 
@@ -498,7 +510,7 @@ impl Intake {
             self.ready.make_contiguous().sort_by_key(|group| places.get(&group.scored.group.task).copied());
         }
         let mut at = 0;
-        while at < self.ready.len().min(self.bounds.groups_per_step) && self.skipped_tasks.len() < skips.most {
+        while at < self.ready.len().min(self.bounds.groups_per_step) && self.skipped() < skips.most {
             let passed =
                 if skips.teaches_nothing(&self.ready[at]) && !self.is_stale(&self.ready[at]) { self.ready.remove(at) } else { None };
             match passed {
@@ -519,7 +531,7 @@ impl Intake {
 
     /// How many groups were passed over since the last step.
     pub fn skipped(&self) -> usize {
-        self.skipped_tasks.len()
+        self.skipped_before + self.skipped_tasks.len()
     }
 
     /// A group of the batch that was taken turns out to be of no use, for a reason that lies with its task: the others go on.
@@ -552,6 +564,7 @@ impl Intake {
         self.version = version;
         self.training.clear();
         self.skipped_tasks.clear();
+        self.skipped_before = 0;
         self.trained += groups.len() as u64;
         for group in groups {
             self.ledger.write(&Event::Trained { group: &group.scored.group.id, step });
@@ -566,6 +579,7 @@ impl Intake {
     /// Begins the next epoch; returns the number of the one that ended.
     pub fn next_epoch(&mut self) -> u64 {
         let ended = self.epoch;
+        self.skipped_before += std::mem::take(&mut self.skipped_tasks).len();
         self.epoch += 1;
         self.order = self.shuffled(self.epoch);
         ended
@@ -615,7 +629,8 @@ impl Intake {
             let places = self.places();
             remaining.sort_by_key(|task| places.get(task).copied());
         }
-        Cursor { epoch: self.epoch, remaining, leases: self.leases, trained: self.trained, dropped: self.dropped }
+        let skipped = self.skipped_before;
+        Cursor { epoch: self.epoch, remaining, leases: self.leases, trained: self.trained, dropped: self.dropped, skipped }
     }
 
     /// (trained, dropped, leased or queued, epoch). Groups of the step under way count to none of them.

@@ -516,7 +516,8 @@ impl Loop<'_> {
             }
         }
         self.unsaved = written.is_err();
-        Ok(())
+        // Whoever wrote may have taken the model along: without it there is no next step.
+        if self.context.is_none() { written } else { Ok(()) }
     }
 
     /// Checkpoint and newest policy at the end, which may have to wait for a disk.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use hypereyes_domain::{Chunk, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, SetWeights, SetWeightsError};
+use hypereyes_domain::{Chunk, Generate, GenerateError, PolicyVersion, Round, Sampled, Sampling, Sequence, SetWeights, SetWeightsError};
 use hypereyes_policy::checkpoint::HostWeights;
 
 type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -50,11 +50,17 @@ impl<E: SetWeights<HostWeights>> AnyEngine for E {
 
 trait AnySequence: Send {
     fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Later<'_, Result<Sampled, GenerateError>>;
+
+    fn executed(&mut self, round: &Round);
 }
 
 impl<S: Sequence> AnySequence for S {
     fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Later<'_, Result<Sampled, GenerateError>> {
         Box::pin(Sequence::advance(self, observation, max_tokens))
+    }
+
+    fn executed(&mut self, round: &Round) {
+        Sequence::executed(self, round);
     }
 }
 
@@ -79,5 +85,9 @@ impl SetWeights<HostWeights> for Engine {
 impl Sequence for EngineSequence {
     async fn advance(&mut self, observation: Chunk, max_tokens: usize) -> Result<Sampled, GenerateError> {
         self.0.advance(observation, max_tokens).await
+    }
+
+    fn executed(&mut self, round: &Round) {
+        self.0.executed(round);
     }
 }

@@ -427,6 +427,45 @@ fn what_was_passed_over_for_a_step_that_was_not_taken_is_done_again() {
 }
 
 #[test]
+fn what_an_epoch_passed_over_is_not_done_again_in_the_next() {
+    let now = Instant::now();
+    let skips = Some(Skips { most: 1, objective: Options::default() });
+    let bounds = Bounds { groups_per_step: 1, skips, ..Bounds::default() };
+    let mut intake = with(1, bounds);
+    let lease = leased(&mut intake, "a", now);
+    intake.submit(rewarded(&lease, "a", 0, &[1.0, 1.0], false), now);
+    assert!(intake.take_batch().is_none() && intake.epoch_is_over());
+    intake.next_epoch();
+    let cursor = intake.cursor();
+    assert_eq!((cursor.remaining.len(), cursor.skipped, intake.skipped()), (1, 1, 1), "once, and the bound goes on");
+    let lease = leased(&mut intake, "a", now);
+    intake.submit(rewarded(&lease, "a", 0, &[1.0, 1.0], false), now);
+    let batch = intake.take_batch().expect("the bound is reached: what there is is trained");
+    intake.trained(&batch, PolicyVersion(1), 1);
+    assert_eq!((intake.skipped(), intake.cursor().skipped), (0, 0));
+}
+
+#[test]
+fn one_quicker_group_may_come_first() {
+    let now = Instant::now();
+    let mut intake = intake(8, 1, 2);
+    let step = |intake: &mut Intake, lease: &Grant, actor: &str, version: u64| {
+        assert_eq!(intake.submit(group(lease, actor, lease.min_version.0), now), Receipt::Accepted);
+        let batch = intake.take_batch().expect("a batch");
+        intake.trained(&batch, PolicyVersion(version), version);
+    };
+    for version in 1..=3 {
+        let lease = leased(&mut intake, "a", now);
+        step(&mut intake, &lease, "a", version);
+    }
+    let (slow, quick) = (leased(&mut intake, "a", now), leased(&mut intake, "b", now));
+    assert_eq!(slow.min_version, PolicyVersion(2), "one version is granted, one is kept");
+    step(&mut intake, &quick, "b", 4);
+    assert_eq!(intake.submit(group(&slow, "a", slow.min_version.0), now), Receipt::Accepted);
+    assert_eq!(intake.take_batch().map(|batch| batch.len()), Some(1), "it is not stale");
+}
+
+#[test]
 fn a_group_teaches_by_spread_or_by_its_teacher() {
     let now = Instant::now();
     let lease = leased(&mut intake(1, 1, 1), "a", now);
