@@ -127,9 +127,12 @@ const FINE: &[(&str, &str)] = &[
 /// Texts may say anything: what they mean is known where they are used.
 const TEXTS: &[&str] = &[
     "actor.process.telemetry.filter",
+    "actor.process.telemetry.otlp_file",
     "learner.process.telemetry.filter",
+    "learner.process.telemetry.otlp_file",
     "policy",
     "reward_service.process.telemetry.filter",
+    "reward_service.process.telemetry.otlp_file",
     "rollout.env.hint_none_left",
     "rollout.env.hint_one_left",
     "rollout.system_prompt",
@@ -137,6 +140,7 @@ const TEXTS: &[&str] = &[
     "teacher",
     "teacher_service.id",
     "teacher_service.process.telemetry.filter",
+    "teacher_service.process.telemetry.otlp_file",
     "world",
 ];
 /// Likewise of a judge; a number that is larger than every bound it meets does no harm there either.
