@@ -4,7 +4,9 @@
 //! Types are followed as far as signatures, struct fields and patterns tell them, so that a read of another struct's `seed` is not taken
 //! for this one's. It runs nothing: a key that is read and then makes no difference is not found.
 
+mod calls;
 pub mod program;
+mod reader;
 pub mod reads;
 mod types;
 
