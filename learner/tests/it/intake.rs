@@ -340,7 +340,7 @@ fn a_deterministic_run_samples_with_the_newest_version_only() {
 #[test]
 fn pictures_of_the_groups_that_come_next_are_known_beforehand() {
     let now = Instant::now();
-    let mut intake = with(4, Bounds { groups_per_step: 2, ..Bounds::default() });
+    let mut intake = with(4, Bounds { groups_per_step: 2, max_staleness: 2, ..Bounds::default() });
     for picture in ["b", "a", "c"] {
         let lease = leased(&mut intake, "a", now);
         let mut group = group(&lease, "a", 0);
