@@ -208,8 +208,7 @@ mod tests {
     fn tools_are_offered_where_the_template_has_a_place_for_them() {
         let tools = json!([{"type": "function", "function": {"name": "text_search", "parameters": {"type": "object"}}}]);
         let messages = json!([{"role": "user", "content": "q"}]);
-        let knows =
-            "{%- if tools %}<tools>{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n</tools>{% endif %}{{ messages[0].content }}";
+        let knows = "{%- if tools %}<tools>{% for tool in tools %}{{ '\\n' }}{{ tool | tojson }}{% endfor %}{{ '\\n' }}</tools>{% endif %}{{ messages[0].content }}";
         let rendered = Template::new(knows).render_offering(&messages, &tools).expect("a sound template");
         let schema = r#"{"type": "function", "function": {"name": "text_search", "parameters": {"type": "object"}}}"#;
         assert_eq!(rendered, format!("<tools>\n{schema}\n</tools>q"));
