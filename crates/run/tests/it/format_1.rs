@@ -35,10 +35,14 @@ fn its_steps_are_read_and_would_be_written_under_the_same_keys() {
     assert_eq!(steps[1].teachers.keys().collect::<Vec<_>>(), ["teacher#1"]);
     let text = std::fs::read_to_string(&path).expect("there");
     for (line, step) in text.lines().zip(&steps) {
-        let (old, new) = (keys(line), keys(&serde_json::to_string(step).expect("plain")));
+        let (old, mut new) = (keys(line), keys(&serde_json::to_string(step).expect("plain")));
+        new.retain(|key| !SINCE.contains(&key.as_str()));
         assert_eq!(old, new);
     }
 }
+
+/// What steps say since then.
+const SINCE: [&str; 4] = ["updates", "dual_clip_fraction", "ppo_kl", "skipped_groups"];
 
 /// The keys of a line, in order.
 fn keys(line: &str) -> Vec<String> {
