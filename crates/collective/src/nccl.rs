@@ -168,7 +168,7 @@ impl Owner {
     fn work(&self, work: Work) -> Done {
         let said = |error: cudarc::driver::DriverError| error.to_string();
         let nccl = |error: cudarc::nccl::result::NcclError| format!("NCCL: {error:?}");
-        let (sent, mut got): (CudaSlice<f32>, CudaSlice<f32>) = match work {
+        let (sent, got): (CudaSlice<f32>, CudaSlice<f32>) = match work {
             Work::ReduceScatter(values) => {
                 let sent = self.stream.clone_htod(&values).map_err(said)?;
                 let mut got = self.stream.alloc_zeros(values.len() / self.world).map_err(said)?;
@@ -191,7 +191,7 @@ impl Owner {
             std::thread::sleep(Duration::from_micros(50));
         }
         drop(sent);
-        let values = self.stream.clone_dtoh(&mut got).map_err(said)?;
+        let values = self.stream.clone_dtoh(&got).map_err(said)?;
         self.stream.synchronize().map_err(said)?;
         Ok(values)
     }
