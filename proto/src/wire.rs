@@ -3,8 +3,8 @@
 //!
 //! In: calls on their way out ([`PeerChannel`]) and in ([`Versioned`]). Out: the same, or one error that names both numbers and what
 //! to do. Messages grow by fields that older processes pass over, so that most calls work between releases, and clients of one's
-//! own need not know of this: who says no version is let in, but where actor, learner and ranks meet ([`must_agree`]) and a difference
-//! would be found out late and far from its cause.
+//! own need not know of this: who says no version is let in. Only a process of an earlier release is not, where actor, learner and
+//! ranks meet ([`must_agree`]) and a difference would be found out late and far from its cause.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -37,6 +37,16 @@ const MEETINGS: [&str; 4] = [
     "/hypereyes.v1.Learner/Meet",
 ];
 
+/// How processes of releases with version 1 named themselves, as every tonic client does that is not told otherwise.
+const BEFORE: &str = "tonic/";
+
+/// Whether a caller that says no version is no process of an earlier release, but a client of somebody's own (grpcio, grpcurl): it
+/// speaks the fields that it knows, and is let in. Ranks are always ours.
+fn is_of_its_own(path: &str, headers: &HeaderMap) -> bool {
+    let agent = headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    said(headers).is_none() && path != MEETINGS[3] && !agent.split(' ').any(|part| part.starts_with(BEFORE))
+}
+
 /// Whether the RPC at `path` is refused to who says no version.
 pub fn must_agree(path: &str) -> bool {
     MEETINGS.contains(&path)
@@ -50,7 +60,10 @@ fn disagreement(path: &str, theirs: Option<&HeaderValue>, caller: &str, callee: 
         None if must_agree(path) => "says no version, as releases with version 1 do".to_owned(),
         None => return None,
     };
-    let text = format!("{path}: {caller} speaks version {WIRE_VERSION} of the wire, and {callee} {theirs}: run the same release of both");
+    let text = format!(
+        "{path}: {caller} speaks version {WIRE_VERSION} of the wire, and {callee} {theirs}: run the same release of both; a client of your own \
+         says `{WIRE_HEADER}: {WIRE_VERSION}`"
+    );
     Some(failure::other_release(text))
 }
 
@@ -121,7 +134,9 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if let Some(status) = disagreement(request.uri().path(), said(request.headers()), "this service", "the caller") {
+        let (path, headers) = (request.uri().path(), request.headers());
+        let odd = if is_of_its_own(path, headers) { None } else { disagreement(path, said(headers), "this service", "the caller") };
+        if let Some(status) = odd {
             tracing::warn!(reason = status.message(), "a process of another release is turned away");
             return Box::pin(async move { Ok(stamped(status.into_http())) });
         }
@@ -154,6 +169,10 @@ fn stamped(mut response: Response<Body>) -> Response<Body> {
 mod tests {
     use super::*;
 
+    fn http_name(name: &'static str) -> tonic::codegen::http::HeaderName {
+        tonic::codegen::http::HeaderName::from_static(name)
+    }
+
     fn odd(path: &str, theirs: Option<&'static str>) -> Option<String> {
         let theirs = theirs.map(HeaderValue::from_static);
         disagreement(path, theirs.as_ref(), "this service", "the caller").map(|status| status.message().to_owned())
@@ -168,6 +187,10 @@ mod tests {
             assert!(text.contains("speaks version 2") && text.contains("speaks version 3") && text.contains("same release"), "{text}");
         }
         assert!(MEETINGS.iter().all(|path| crate::roles::callers(path).is_some()), "they exist");
+        // A trainer in Python speaks what it knows; a process of before is told from it.
+        let named = |agent: &'static str| HeaderMap::from_iter([(http_name("user-agent"), HeaderValue::from_static(agent))]);
+        assert!(is_of_its_own(MEETINGS[0], &named("grpc-python/1.76.0 grpc-c/51.0.0 (linux; chttp2)")));
+        assert!(!is_of_its_own(MEETINGS[0], &named("tonic/0.14.2")) && !is_of_its_own(MEETINGS[3], &named("grpc-python/1.76.0")));
         let text = odd(MEETINGS[0], None).expect("a release of before");
         assert!(text.contains("version 2") && text.contains("version 1") && text.contains("same release"), "{text}");
     }
