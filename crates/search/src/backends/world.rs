@@ -1,19 +1,19 @@
 //! The embedded search: a world answers by itself, without any service. In: a world; out: a [`Search`]. Indexes of layers
 //! are built when first asked for and kept within a bound. Knows no turn.
 
+pub mod bm25;
 pub mod image;
-pub mod text;
 
 use std::sync::Arc;
 
 use hypereyes_environment::{Hit, Search, SearchError, SearchFuture};
 use hypereyes_pictures::RgbImage;
-use hypereyes_world::World;
 use hypereyes_world::cache::Cache;
+use hypereyes_world::{Document, Layer, World};
 
 use super::BackEnd;
+use bm25::Bm25;
 use image::ImageIndex;
-use text::TextIndex;
 
 /// What settings call it.
 pub(crate) const NAME: &str = "world";
@@ -26,8 +26,20 @@ const HITS: usize = 10;
 /// Text indexes kept: more than the tasks of one training step have layers.
 const INDEXES_KEPT: usize = 64;
 
+/// The texts of one layer, to be searched. An index is a file beside `bm25.rs` and a line in [`index`].
+trait TextIndex: Send + Sync {
+    /// The `limit` best documents, best first; the same query gives the same list. A text of which nothing can be searched gives none.
+    /// It runs on the runtime's threads and takes far less than a millisecond.
+    fn search(&self, query: &str, limit: usize) -> Result<Vec<Hit>, String>;
+}
+
+/// Indexes a layer.
+fn index(layer: Arc<Layer>) -> Built {
+    Ok(Arc::new(Bm25::new(layer).map_err(|error| error.to_string())?))
+}
+
 /// A built index, or why it could not be built.
-type Built = Result<Arc<TextIndex>, String>;
+type Built = Result<Arc<dyn TextIndex>, String>;
 
 /// Searches a world in memory. Cheap to clone.
 #[derive(Clone)]
@@ -56,7 +68,7 @@ impl EmbeddedSearch {
 
 impl Inner {
     fn index(&self, layer: u64) -> Built {
-        self.texts.get(layer, || TextIndex::new(self.world.layer(layer)).map(Arc::new).map_err(|error| error.to_string()))
+        self.texts.get(layer, || index(self.world.layer(layer)))
     }
 
     fn search_image(&self, layer: u64, picture: &RgbImage) -> Vec<Hit> {
@@ -80,11 +92,7 @@ impl Search for EmbeddedSearch {
                     tokio::task::spawn_blocking(move || inner.index(layer)).await.map_err(|error| failed("text", error))?
                 }
             };
-            let found = built.map_err(|error| failed("text", error))?.search(query, HITS).map_err(|error| failed("text", error))?;
-            Ok(found
-                .into_iter()
-                .map(|hit| Hit { title: hit.title, content: hit.content, score: Some(hit.relevance), ..Hit::default() })
-                .collect())
+            built.and_then(|index| index.search(query, HITS)).map_err(|error| failed("text", error))
         })
     }
 
@@ -99,8 +107,10 @@ impl Search for EmbeddedSearch {
     fn page<'a>(&'a self, layer: u64, address: &'a str) -> SearchFuture<'a> {
         let layer = self.inner.world.layer(layer);
         let named = layer.entity_named(address).and_then(|id| layer.entities().position(|known| known == id));
-        let page =
-            named.map(|entity| Hit { title: layer.name_at(entity).to_owned(), content: text::page(&layer, entity), ..Hit::default() });
+        let page = named.map(|entity| {
+            let facts = (0..layer.relations().len()).map(|relation| Document::of_fact(&layer, entity, relation).content);
+            Hit { title: layer.name_at(entity).to_owned(), content: facts.collect::<Vec<_>>().join("\n"), ..Hit::default() }
+        });
         Box::pin(std::future::ready(Ok(page.into_iter().collect())))
     }
 }

@@ -1,4 +1,4 @@
-//! Text search over one layer: BM25 (tantivy, in memory) over a document per fact and a profile per entity.
+//! The text index of the world: BM25 (tantivy, in memory) over a document per fact and a profile per entity.
 //! In: a layer, then free text; out: documents with a relevance of 0..=1. Knows no observation.
 //!
 //! Words of a document are indexed by the part they play: the name it is about (whole and word by word), the relation's
@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use hypereyes_environment::Hit;
 use hypereyes_world::document::profile_values;
 use hypereyes_world::{Document, Layer};
 use tantivy::query::{BooleanQuery, BoostQuery, DisjunctionMaxQuery, Occur, Query, TermQuery};
@@ -15,6 +16,7 @@ use tantivy::schema::{Field, IndexRecordOption, Schema, SchemaBuilder, TextField
 use tantivy::tokenizer::{AsciiFoldingFilter, TextAnalyzer, WhitespaceTokenizer};
 use tantivy::{Index, Searcher, TantivyDocument, TantivyError, Term, collector::TopDocs};
 
+use super::TextIndex;
 use crate::metrics::QUERY_CUT;
 
 /// Words of a query that are searched; the rest is dropped and counted.
@@ -37,19 +39,9 @@ const VALUE: f32 = 0.7;
 const VALUE_IN_NAME: f32 = 0.3;
 const PROFILE: f32 = 1.5;
 
-/// What a search gives.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    /// The relation's label, or `profile`.
-    pub title: String,
-    /// A sentence.
-    pub content: String,
-    /// BM25 over the best that any document could reach for the query.
-    pub relevance: f64,
-}
-
-/// The index of one layer.
-pub struct TextIndex {
+/// The index of one layer. A hit's title is the relation's label or `profile`, its content a sentence, its score BM25 over the best
+/// that any document could reach for the query.
+pub struct Bm25 {
     layer: Arc<Layer>,
     searcher: Searcher,
     fields: Fields,
@@ -65,7 +57,13 @@ struct Fields {
     profile: Field,
 }
 
-impl TextIndex {
+impl TextIndex for Bm25 {
+    fn search(&self, query: &str, limit: usize) -> Result<Vec<Hit>, String> {
+        self.best(query, limit).map_err(|error| error.to_string())
+    }
+}
+
+impl Bm25 {
     /// Indexes a layer: some ten milliseconds for two hundred entities.
     pub fn new(layer: Arc<Layer>) -> Result<Self, TantivyError> {
         let (schema, fields) = schema();
@@ -84,7 +82,7 @@ impl TextIndex {
     }
 
     /// The `limit` best documents, best first; ties in the order of the pack. No usable word gives none.
-    pub fn search(&self, query: &str, limit: usize) -> Result<Vec<Found>, TantivyError> {
+    fn best(&self, query: &str, limit: usize) -> Result<Vec<Hit>, TantivyError> {
         let words = self.query_words(query);
         if words.is_empty() || limit == 0 {
             return Ok(Vec::new());
@@ -108,7 +106,7 @@ impl TextIndex {
             .map(|(score, address)| {
                 let Document { title, content } = text(&self.layer, address.doc_id as usize / slots, address.doc_id as usize % slots);
                 let relevance = if best > 0.0 { f64::from(score / best).clamp(0.0, 1.0) } else { 0.0 };
-                Found { title, content, relevance }
+                Hit { title, content, score: Some(relevance), ..Hit::default() }
             })
             .collect())
     }
@@ -242,11 +240,6 @@ fn text(layer: &Layer, entity: usize, slot: usize) -> Document {
     }
 }
 
-/// Everything that is said of an entity, a line per relation.
-pub(super) fn page(layer: &Layer, entity: usize) -> String {
-    (1..slots(layer)).map(|slot| text(layer, entity, slot).content).collect::<Vec<_>>().join("\n")
-}
-
 /// Lower-case words joined by blanks: runs of letters and digits. A point or comma between digits stays (4.2 and 2.4
 /// would share their words otherwise), a possessive 's goes.
 fn plain_words(text: &str) -> String {
@@ -285,9 +278,9 @@ mod tests {
         World::embedded().expect("the embedded pack is sound")
     }
 
-    fn first(index: &TextIndex, query: &str) -> (String, f64) {
+    fn first(index: &Bm25, query: &str) -> (String, f64) {
         let found = index.search(query, 3).expect("searches");
-        found.first().map(|hit| (hit.content.clone(), hit.relevance)).unwrap_or_default()
+        found.first().map(|hit| (hit.content.clone(), hit.score.expect("has one"))).unwrap_or_default()
     }
 
     #[test]
@@ -295,7 +288,7 @@ mod tests {
         let world = world();
         LAYERS.par_iter().for_each(|&seed| {
             let layer = world.layer(seed);
-            let index = TextIndex::new(layer.clone()).expect("indexes");
+            let index = Bm25::new(layer.clone()).expect("indexes");
             for entity in 0..world.entities().len() {
                 for (number, relation) in world.relations().iter().enumerate() {
                     let query = format!("{} {}", layer.name_at(entity), relation.label);
@@ -315,7 +308,7 @@ mod tests {
             .par_iter()
             .map(|&seed| {
                 let layer = world.layer(seed);
-                let index = TextIndex::new(layer.clone()).expect("indexes");
+                let index = Bm25::new(layer.clone()).expect("indexes");
                 let (mut asked, mut wrong) = (0, Vec::new());
                 for (place, &one) in askable.iter().enumerate() {
                     for &other in &askable[place + 1..] {
@@ -342,7 +335,7 @@ mod tests {
     fn documents_read_value_first() {
         let world = world();
         let layer = world.layer(0);
-        let index = TextIndex::new(layer).expect("indexes");
+        let index = Bm25::new(layer).expect("indexes");
         let found = index.search("currency of Mexico?", 3).expect("searches");
         assert_eq!((found[0].title.as_str(), found[0].content.as_str()), ("currency", "peso is Mexico's currency"));
         let found = index.search("euro Dublin", 1).expect("searches");
@@ -353,7 +346,7 @@ mod tests {
     #[test]
     fn any_text_is_a_query_and_never_a_grammar() {
         let world = world();
-        let index = TextIndex::new(world.layer(0)).expect("indexes");
+        let index = Bm25::new(world.layer(0)).expect("indexes");
         for query in ["", "  ", "\"", "a AND (", "title:x^3 OR *", "+-&&||!(){}[]^~*?:\\/", "xyzzy", "\u{0}\u{301}", "'s's's", "4.,2"] {
             let _ = index.search(query, 3).expect("searches");
         }
@@ -366,9 +359,9 @@ mod tests {
     fn the_same_query_gives_the_same_list() {
         let world = world();
         let lists: Vec<_> =
-            (0..2).map(|_| TextIndex::new(world.layer(5)).expect("indexes").search("Africa franc", 10).expect("searches")).collect();
+            (0..2).map(|_| Bm25::new(world.layer(5)).expect("indexes").search("Africa franc", 10).expect("searches")).collect();
         assert_eq!(lists[0], lists[1]);
-        assert!(lists[0].len() == 10 && lists[0].windows(2).all(|pair| pair[0].relevance >= pair[1].relevance));
+        assert!(lists[0].len() == 10 && lists[0].windows(2).all(|pair| pair[0].score >= pair[1].score));
     }
 
     #[test]
