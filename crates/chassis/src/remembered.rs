@@ -1,39 +1,39 @@
 //! The newest of what was found out, by key. In: keys and values. Out: values, until newer ones push them out.
 
-use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
+
+use lru::LruCache;
 
 /// A bounded memory; the oldest entry leaves first.
 #[derive(Debug)]
-pub struct Remembered<K, V> {
+pub struct Remembered<K: Eq + Hash, V> {
     capacity: usize,
-    values: HashMap<K, V>,
-    order: VecDeque<K>,
+    /// Bounded here: what has a capacity of its own takes memory for all of it at once.
+    values: LruCache<K, V>,
 }
 
-impl<K: Clone + Eq + Hash, V> Remembered<K, V> {
+impl<K: Eq + Hash, V> Remembered<K, V> {
     /// Room for `capacity` entries; with 0 nothing is remembered.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, values: HashMap::new(), order: VecDeque::new() }
+        Self { capacity, values: LruCache::unbounded() }
     }
 
-    /// What is remembered of `key`.
+    /// What is remembered of `key`. Asking makes nothing newer.
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.values.get(key)
+        self.values.peek(key)
     }
 
     /// Remembers a value in the place of any other; says whether something older had to leave.
     pub fn insert(&mut self, key: K, value: V) -> bool {
+        if let Some(known) = self.values.peek_mut(&key) {
+            *known = value;
+            return false;
+        }
         if self.capacity == 0 {
             return false;
         }
-        if self.values.insert(key.clone(), value).is_none() {
-            self.order.push_back(key);
-        }
-        if self.order.len() <= self.capacity {
-            return false;
-        }
-        self.order.pop_front().is_some_and(|oldest| self.values.remove(&oldest).is_some())
+        self.values.put(key, value);
+        self.values.len() > self.capacity && self.values.pop_lru().is_some()
     }
 
     /// Entries.
