@@ -9,8 +9,10 @@ pub mod config;
 pub mod metrics;
 pub mod report;
 pub mod run;
+pub mod set;
 pub mod table;
 
 pub use config::EvalConfig;
 pub use report::{KindReport, Outcome, Report};
-pub use run::{Progress, TaskSet, closed_book, evaluate};
+pub use run::{Progress, closed_book, evaluate};
+pub use set::TaskSet;

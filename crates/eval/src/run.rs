@@ -1,13 +1,9 @@
 //! Runs an evaluation. In: a policy, tasks, a judge. Out: a report. At most a configured number of tasks runs at once.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use futures::StreamExt;
 use futures::stream;
-use hypereyes_domain::{Accuracy, Generate, GenerateError, PictureId, RolloutSummary, Sampling, Task, Trajectory};
+use hypereyes_domain::{Accuracy, Generate, GenerateError, RolloutSummary, Sampling, Task, Trajectory};
 use hypereyes_judge::{Verdicts, accuracies};
-use hypereyes_pictures::Picture;
 use hypereyes_rollout::{Setup, run_group};
 use hypereyes_scoring::Tally;
 use metrics::counter;
@@ -15,15 +11,7 @@ use metrics::counter;
 use crate::config::EvalConfig;
 use crate::metrics::{LEFT_OUT, ROLLOUTS};
 use crate::report::{Outcome, Report};
-
-/// Tasks and the pictures that they name.
-#[derive(Clone, Debug, Default)]
-pub struct TaskSet {
-    /// The tasks.
-    pub tasks: Vec<Task>,
-    /// Their pictures.
-    pub pictures: BTreeMap<PictureId, Arc<Picture>>,
-}
+use crate::set::TaskSet;
 
 /// How far an evaluation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +42,7 @@ pub async fn evaluate<G: Generate>(
 ) -> Report {
     let roll = |index: usize| async move {
         let task = &set.tasks[index];
-        let pictures = pictures_of(set, task)?;
+        let pictures = set.pictures_of(task).await?;
         run_group(setup, generator, task, &pictures, &config.seeds(index), sampling).await.map(|rollouts| rollouts.trajectories)
     };
     let (outcomes, left_out) = all(set, config, judge, roll, progress, seen).await;
@@ -73,7 +61,7 @@ pub async fn closed_book<G: Generate>(
 ) -> Report {
     let roll = |index: usize| async move {
         let task = &set.tasks[index];
-        let pictures = pictures_of(set, task)?;
+        let pictures = set.pictures_of(task).await?;
         hypereyes_rollout::closed_book(setup, generator, task, &pictures, &config.seeds(index), sampling).await
     };
     let (outcomes, left_out) = all(set, config, judge, roll, progress, |_, _, _| {}).await;
@@ -130,17 +118,6 @@ async fn all<F: Future<Output = Result<Vec<Trajectory>, GenerateError>>>(
     (outcomes.into_iter().map(|(_, outcome)| outcome).collect(), left_out)
 }
 
-fn pictures_of(set: &TaskSet, task: &Task) -> Result<Vec<Arc<Picture>>, GenerateError> {
-    let find = |id: &PictureId| {
-        let missing = || GenerateError {
-            failure: hypereyes_domain::Failure::Infrastructure,
-            message: format!("picture {id} of task {} is missing; is the data set folder complete?", task.id),
-        };
-        set.pictures.get(id).cloned().ok_or_else(missing)
-    };
-    task.pictures.iter().map(find).collect()
-}
-
 fn outcome(task: &Task, trajectory: &Trajectory, accuracy: Accuracy) -> Outcome {
     Outcome {
         kind: task.kind.clone(),
@@ -162,11 +139,13 @@ fn verdict(accuracy: Accuracy) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use futures::future::BoxFuture;
     use hypereyes_chat::Chat;
-    use hypereyes_domain::{Chunk, Failure, PolicyVersion, Sampled, Sequence, Stop, TaskKind};
+    use hypereyes_domain::{Chunk, Failure, PictureId, PolicyVersion, Sampled, Sequence, Stop, TaskKind};
     use hypereyes_miniature::tokenizer::{self, TinyWords};
-    use hypereyes_pictures::{Limits, Store};
+    use hypereyes_pictures::{Limits, Picture, Store};
     use hypereyes_rollout::RolloutConfig;
     use hypereyes_scoring::{JudgeKind, Verdict};
     use hypereyes_search::EmbeddedSearch;
@@ -235,6 +214,10 @@ mod tests {
         }
     }
 
+    fn nothing(_: &PictureId) -> Result<Arc<Picture>, String> {
+        Err("there is none".into())
+    }
+
     /// Fails on whatever is not what it was told to know.
     #[derive(Debug)]
     struct Forgetful;
@@ -252,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn a_judge_that_fails_calls_nothing_wrong() {
         let setup = setup();
-        let set = TaskSet { tasks: (0..4).map(|number| task(number, "What is the currency of Mexico?")).collect(), ..TaskSet::default() };
+        let set = TaskSet::new((0..4).map(|number| task(number, "What is the currency of Mexico?")).collect(), nothing);
         let config = EvalConfig { samples: 2, ..EvalConfig::default() };
         let policy = Parity(setup.chat.clone());
         let mut last = None;
@@ -264,8 +247,7 @@ mod tests {
     #[tokio::test]
     async fn a_policy_is_measured_and_what_cannot_start_is_left_out() {
         let setup = setup();
-        let mut set =
-            TaskSet { tasks: (0..10).map(|number| task(number, "What is the currency of Mexico?")).collect(), ..TaskSet::default() };
+        let mut set = TaskSet::new((0..10).map(|number| task(number, "What is the currency of Mexico?")).collect(), nothing);
         set.tasks.push(task(10, "What is the currency of Peru?"));
         set.tasks.push(Task { pictures: vec!["missing".into()], ..task(11, "Which one?") });
         let config = EvalConfig { samples: 2, concurrency: 3, ..EvalConfig::default() };

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use hypereyes_chassis::BadInput;
-use hypereyes_dataset::{DataError, DataSet, load_picture, load_tasks};
-use hypereyes_domain::{PolicyVersion, TaskId};
+use hypereyes_dataset::{DataSet, PictureFiles, load_tasks};
+use hypereyes_domain::{PolicyVersion, Task, TaskId};
 use hypereyes_engines::Engine;
 use hypereyes_eval::{Progress, Report, TaskSet, closed_book, evaluate};
 use hypereyes_pictures::Limits;
@@ -31,27 +31,25 @@ pub struct Measured {
     pub played: Vec<Played>,
 }
 
-/// The tasks of a folder with their pictures.
+/// The tasks of a folder; their pictures are all looked at now, and read again when they are needed.
 ///
 /// # Errors
 /// [`BadInput`] that names the file.
 pub fn load(folder: &Path) -> Result<TaskSet> {
-    let bad = |error: DataError| BadInput::new(error.to_string());
-    let tasks = load_tasks(folder).map_err(bad)?;
-    let mut pictures = BTreeMap::new();
-    for id in tasks.iter().flat_map(|task| &task.pictures) {
-        if !pictures.contains_key(id) {
-            let picture = load_picture(folder, id, &Limits::default()).map_err(bad)?;
-            pictures.insert(id.clone(), Arc::new(picture));
-        }
-    }
-    Ok(TaskSet { tasks, pictures })
+    let tasks = load_tasks(folder).map_err(|error| BadInput::new(error.to_string()))?;
+    let pictures = PictureFiles::of_tasks(folder, &tasks, Limits::default()).map_err(|error| BadInput::new(error.to_string()))?;
+    Ok(of_files(tasks, pictures))
+}
+
+/// Tasks whose pictures are files.
+pub fn of_files(tasks: Vec<Task>, pictures: PictureFiles) -> TaskSet {
+    TaskSet::new(tasks, move |id| pictures.load(id).map(Arc::new).map_err(|error| error.to_string()))
 }
 
 /// The tasks of a set in memory.
 pub fn of(set: DataSet) -> TaskSet {
-    let pictures = set.pictures.into_iter().map(|(id, picture)| (id, Arc::new(picture))).collect();
-    TaskSet { tasks: set.tasks, pictures }
+    let DataSet { tasks, pictures, .. } = set;
+    TaskSet::new(tasks, move |id| pictures.get(id).cloned().map(Arc::new).ok_or_else(|| "the set does not have it".to_owned()))
 }
 
 /// Measures the policy in `model`.

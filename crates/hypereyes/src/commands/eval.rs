@@ -1,12 +1,15 @@
-//! `hypereyes eval`: what a policy is worth on held-out tasks, with and without tools.
+//! `hypereyes eval`: what a policy is worth on held-out tasks or a benchmark, with and without tools.
 
-use hypereyes_miniature::shipped::Shipped;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use hypereyes_chassis::BadInput;
+use hypereyes_dataset::loaders::{Benchmark, Refused, Rows};
 use hypereyes_domain::PolicyVersion;
-use hypereyes_eval::Report;
+use hypereyes_eval::{Report, TaskSet};
+use hypereyes_miniature::shipped::Shipped;
+use hypereyes_pictures::Limits;
 use hypereyes_run::write_played;
 use hypereyes_synth::Split;
 use serde::Serialize;
@@ -19,7 +22,8 @@ use crate::{check, held_out, output, parts};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  hypereyes eval                                        the shipped policy on fresh held-out tasks\n  \
     hypereyes eval --model runs/my-run/learner/policy --tasks runs/my-run/tasks/held_out\n  \
-    hypereyes eval --model policies/cold --set synth.held_out=500 --set eval.samples=4 --json")]
+    hypereyes eval --model policies/cold --set synth.held_out=500 --set eval.samples=4 --json\n  \
+    hypereyes eval --model Qwen3-VL-8B-Instruct --benchmark browsecomp-vl@level1 --data WebWatcher/browsecomp-vl --json")]
 pub struct EvalArgs {
     /// Policy folder (Hugging Face layout). Default: `policy` of the settings, else the shipped one.
     #[arg(long)]
@@ -27,6 +31,13 @@ pub struct EvalArgs {
     /// Task set folder. Default: held-out tasks made on the spot from the settings' world and seed.
     #[arg(long)]
     pub tasks: Option<PathBuf>,
+    /// A benchmark instead, or one subset of it (`NAME@SUBSET`), read from the files that its authors publish; docs/benchmarks.md lists
+    /// them.
+    #[arg(long, value_name = "NAME", requires = "data", conflicts_with = "tasks")]
+    pub benchmark: Option<String>,
+    /// The folder with the benchmark's files.
+    #[arg(long, value_name = "DIR", requires = "benchmark")]
+    pub data: Option<PathBuf>,
     /// Also write every rollout to this file, one JSON line each.
     #[arg(long, value_name = "FILE")]
     pub rollouts: Option<PathBuf>,
@@ -41,13 +52,26 @@ struct Answer<'a> {
     judge: &'static str,
     model: String,
     seed: u64,
+    /// As it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    benchmark: Option<&'a str>,
+    /// Rows of the benchmark that are no tasks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<&'a [Refused]>,
 }
+
+/// Refused rows that are shown to people; all are in the JSON.
+const ROWS_SHOWN: usize = 5;
 
 /// Measures and prints.
 pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     parts::telemetry()?;
     let mut found = check::evaluation(config);
     found.result()?;
+    let benchmark = match args.benchmark.as_deref().zip(args.data.as_deref()) {
+        Some((name, data)) => Some((Benchmark::named(name).map_err(|error| BadInput::new(format!("--benchmark: {error}")))?, data)),
+        None => None,
+    };
     let world = parts::world(config)?;
     let scratch = tempfile::tempdir()?;
     let configured = args.model.clone().or_else(|| Some(config.policy.clone()).filter(|path| !path.as_os_str().is_empty()));
@@ -61,11 +85,16 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     // The policy first: what is wrong with it is said before tasks are made.
     let shape = check::models::shape(&mut found, "policy", &model)?;
     found.extend(check::pairs::of_engine(config, Some(&shape.text)));
-    if args.tasks.is_none() {
+    if args.tasks.is_none() && benchmark.is_none() {
         found.extend(check::world::findings(config, &world, &*parts::chat(&model)?, config.rollout.max_context_tokens));
     }
     found.result()?;
     found.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
+    let (given, refused) = match (&args.tasks, benchmark) {
+        (_, Some((benchmark, data))) => read(&benchmark, data).map(|(set, refused)| (Some(set), Some(refused)))?,
+        (Some(folder), None) => (Some(held_out::load(folder)?), None),
+        (None, None) => (None, None),
+    };
     let runtime = parts::runtime()?;
     // Who must answer later answers now.
     let servers = runtime.block_on(check::servers::findings(config));
@@ -73,8 +102,8 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     servers.result()?;
     let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0))?;
     let measured = runtime.block_on(async {
-        let set = match &args.tasks {
-            Some(folder) => held_out::load(folder)?,
+        let set = match given {
+            Some(set) => set,
             None => held_out::of(synth::make(config, Split::HeldOut).await?),
         };
         held_out::measure_loaded(config, &setup, &engine, &set, "eval").await
@@ -83,9 +112,15 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
         write_played(path, &measured.played)?;
     }
     if json {
-        let closed_book_accuracy = measured.closed_book_accuracy;
-        let judge = config.reward_service.judge.label();
-        output::json(&Answer { report: &measured.report, closed_book_accuracy, judge, model: name, seed: config.eval.seed });
+        output::json(&Answer {
+            report: &measured.report,
+            closed_book_accuracy: measured.closed_book_accuracy,
+            judge: config.reward_service.judge.label(),
+            model: name,
+            seed: config.eval.seed,
+            benchmark: args.benchmark.as_deref(),
+            refused: refused.as_deref(),
+        });
     } else {
         output::say(Report::table(&[("all", &measured.report)]).trim_end());
         output::say(&format!(
@@ -94,4 +129,19 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The tasks of a benchmark, and the rows of it that are none, which are also said.
+fn read(benchmark: &Benchmark, data: &Path) -> Result<(TaskSet, Vec<Refused>)> {
+    let Rows { tasks, pictures, refused } = benchmark.read(data, &Limits::default()).map_err(|error| BadInput::new(error.to_string()))?;
+    let text = |one: &Refused| format!("{}, row {}: {}", one.file, one.row, one.reason);
+    if tasks.is_empty() {
+        let first = refused.first().map_or_else(|| "there are no rows".to_owned(), text);
+        return Err(BadInput::new(format!("{}: none of {} rows is a task: {first}", data.display(), refused.len())).into());
+    }
+    refused.iter().take(ROWS_SHOWN).for_each(|one| output::note(&format!("warning: {}", text(one))));
+    if refused.len() > ROWS_SHOWN {
+        output::note(&format!("warning: {} rows of {} are refused; --json lists all", refused.len(), tasks.len() + refused.len()));
+    }
+    Ok((held_out::of_files(tasks, pictures), refused))
 }

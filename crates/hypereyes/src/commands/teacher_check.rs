@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::BadInput;
+use hypereyes_dataset::DataSet;
 use hypereyes_domain::{Accuracy, Answer, PolicyVersion, Question, Sampling, ScoreSequence, TeacherId, Trajectory};
-use hypereyes_eval::TaskSet;
 use hypereyes_miniature::shipped::Shipped;
 use hypereyes_proto::TeacherPeer;
 use hypereyes_rollout::run_group;
@@ -23,7 +24,7 @@ use serde::Serialize;
 use super::synth;
 use crate::config::Config;
 use crate::progress::Bar;
-use crate::{held_out, output, parts};
+use crate::{output, parts};
 
 /// Longest wait for a teacher's word on one task.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -113,13 +114,13 @@ async fn play(config: &Config, args: &CheckArgs) -> Result<(Vec<Rollout>, hypere
     let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0))?;
     let mut wanted = config.clone();
     wanted.synth.held_out = args.tasks;
-    let TaskSet { tasks, pictures } = held_out::of(synth::make(&wanted, Split::HeldOut).await?);
+    let DataSet { tasks, pictures, .. } = synth::make(&wanted, Split::HeldOut).await?;
     // The distance to a teacher is told apart by right and wrong only: a rule is enough, and asks nobody.
     let judge = config.reward_service.judge.rule().unwrap_or_default();
     let bar = Bar::new("play", "tasks");
     let (mut rollouts, mut seen) = (Vec::new(), BTreeMap::new());
     for (number, task) in tasks.iter().enumerate() {
-        let shown: Vec<_> = task.pictures.iter().filter_map(|id| pictures.get(id)).cloned().collect();
+        let shown: Vec<_> = task.pictures.iter().filter_map(|id| pictures.get(id)).cloned().map(Arc::new).collect();
         let played = run_group(&setup, &engine, task, &shown, &[config.seed + number as u64], Sampling::of(1.0, 1.0)).await;
         let played = played.map_err(|error| anyhow!("{error}"))?;
         for picture in shown.iter().chain(&played.crops) {

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod benchmarks;
 mod cases_judge;
 mod cases_learner;
 mod cases_models;
