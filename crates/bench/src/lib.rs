@@ -18,6 +18,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use hypereyes_miniature::TinyConfig;
 use hypereyes_policy::config::{ModelConfig, TextConfig, VisionConfig};
+use hypereyes_policy::models::Family;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -37,6 +38,7 @@ impl Size {
         match self {
             Self::Tiny => TinyConfig::default().model(1024, 1021, 1022, 1023),
             Self::Small => ModelConfig {
+                family: Family::Qwen3Vl,
                 text: TextConfig {
                     vocab_size: 8192,
                     hidden_size: 768,

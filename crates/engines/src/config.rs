@@ -1,7 +1,7 @@
 //! The `engine` settings: which kind of engine, and its sizes. In: what a file says. Out: values with defaults, or which key cannot
 //! be used. Opens nothing.
 
-use hypereyes_policy::config::TextConfig;
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::engine as local;
 use serde::{Deserialize, Serialize};
@@ -56,12 +56,12 @@ impl EngineConfig {
     ///
     /// # Errors
     /// A sentence that follows `group` and names the other key, whose table is `table`.
-    pub fn holds_group(&self, table: &str, siblings: usize, model: Option<&TextConfig>) -> Result<(), String> {
+    pub fn holds_group(&self, table: &str, siblings: usize, model: Option<&ModelConfig>) -> Result<(), String> {
         self.sizes().holds_group(table, siblings, model)
     }
 
     /// Sequences that such an engine holds of a model: as many as `max_sequences` allows and `cache_bytes` has room for.
-    pub fn slots(&self, model: &TextConfig) -> usize {
+    pub fn slots(&self, model: &ModelConfig) -> usize {
         self.sizes().slots(model)
     }
 }

@@ -7,7 +7,7 @@ use hypereyes_actor::Actor;
 use hypereyes_chassis::{Findings, ServiceProcess, config};
 use hypereyes_learner::Learner;
 use hypereyes_miniature::TinyConfig;
-use hypereyes_policy::config::{ModelConfig, TextConfig};
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_reward_service::RewardService;
 use hypereyes_teacher_service::TeacherService;
@@ -93,8 +93,7 @@ fn the_rooms_of_an_overlay_fit_together() {
         for (learner_of, actor_of) in of("learner").iter().flat_map(|learner| of("actor").into_iter().map(move |actor| (learner, actor))) {
             let (learner, actor) = (learner(&render, learner_of), load::<Actor>(&render, &actor_of));
             let large = actor.engine.device != Device::Cpu;
-            for (name, model) in
-                if large { published() } else { vec![("the shipped policy", TinyConfig::default().model(1500, 1, 2, 3).text)] }
+            for (name, model) in if large { published() } else { vec![("the shipped policy", TinyConfig::default().model(1500, 1, 2, 3))] }
             {
                 let rooms = Loop { learner: &learner, actor: &actor, teacher: None, rollout: "actor.rollout", model: Some(&model) };
                 assert_eq!(of_loop(&rooms), Findings::default(), "{} with {name}", render.name);
@@ -106,7 +105,7 @@ fn the_rooms_of_an_overlay_fit_together() {
 }
 
 /// The decoders of the published models that one GPU trains, as their `config.json` has them.
-fn published() -> Vec<(&'static str, TextConfig)> {
+fn published() -> Vec<(&'static str, ModelConfig)> {
     let shape = |layers: usize, width: usize, inner: usize, heads: usize| {
         let config = json!({
             "model_type": "qwen3_vl",
@@ -116,7 +115,7 @@ fn published() -> Vec<(&'static str, TextConfig)> {
             },
             "vision_config": {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "out_hidden_size": width},
         });
-        ModelConfig::from_json(&config).expect("a published shape").text
+        ModelConfig::from_json(&config).expect("a published shape")
     };
     vec![
         ("Qwen3-VL-2B", shape(28, 2048, 6144, 16)),

@@ -57,8 +57,8 @@ pub fn run(config: &Config, folder: &RunFolder, world: &World, folders: &Folders
     let shape = named("policy", shape(&mut found, "policy", &folders.policy))?;
     let planned = Rooms::planned(config, folder)?;
     let (learner, actor) = (planned.learner_settings(0), planned.actor_settings(&rooms::actor(0))?);
-    let rooms = pairs::Loop { learner: &learner, actor: &actor, teacher: None, rollout: "rollout", model: Some(&shape.text) };
-    for inner in [pairs::of_loop(&rooms), pairs::of_engine(config, Some(&shape.text))] {
+    let rooms = pairs::Loop { learner: &learner, actor: &actor, teacher: None, rollout: "rollout", model: Some(&shape) };
+    for inner in [pairs::of_loop(&rooms), pairs::of_engine(config, Some(&shape))] {
         inner.refused().iter().for_each(|finding| found.refuse(finding.key.clone(), finding.message.clone()));
     }
     if let Some(teacher) = &folders.teacher {

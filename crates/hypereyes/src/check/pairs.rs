@@ -2,7 +2,7 @@
 //! keys and the number that would do. The rooms of a cluster are looked at with the same functions.
 
 use hypereyes_chassis::Findings;
-use hypereyes_policy::config::TextConfig;
+use hypereyes_policy::config::ModelConfig;
 
 use crate::config::Config;
 
@@ -20,7 +20,7 @@ pub struct Loop<'a> {
     /// The table that says how long an episode may be.
     pub rollout: &'a str,
     /// The policy's shape.
-    pub model: Option<&'a TextConfig>,
+    pub model: Option<&'a ModelConfig>,
 }
 
 /// What the rooms of a run know of each other.
@@ -96,7 +96,7 @@ pub fn of_loop(rooms: &Loop<'_>) -> Findings {
 }
 
 /// The engine of this process: the episodes of an evaluation, and its rollouts of one task.
-pub fn of_engine(config: &Config, model: Option<&TextConfig>) -> Findings {
+pub fn of_engine(config: &Config, model: Option<&ModelConfig>) -> Findings {
     let mut found = Findings::default();
     let (wants, has) = (config.rollout.max_context_tokens, config.engine.max_context);
     if wants > has {
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_cache_that_cannot_hold_a_group_is_told_by_the_models_shape() {
-        let shape = hypereyes_miniature::TinyConfig::default().model(1000, 1, 2, 3).text;
+        let shape = hypereyes_miniature::TinyConfig::default().model(1000, 1, 2, 3);
         let mut config = Config::default();
         // Keys and values of 4 layers of 4 heads of 32, in f32.
         let slot = 2 * 4 * 4 * 32 * 768 * 4;

@@ -84,7 +84,7 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     };
     // The policy first: what is wrong with it is said before tasks are made.
     let shape = check::models::shape(&mut found, "policy", &model)?;
-    found.extend(check::pairs::of_engine(config, Some(&shape.text)));
+    found.extend(check::pairs::of_engine(config, Some(&shape)));
     if args.tasks.is_none() && benchmark.is_none() {
         found.extend(check::world::findings(config, &world, &*parts::chat(&model)?, config.rollout.max_context_tokens));
     }

@@ -2,11 +2,10 @@
 //!
 //! In: a model, or named tensors ([`reading`] reads them from a folder, [`mod@save`] is the one way to write one). Out: the other, or
 //! one error that names what is missing, extra or mis-shaped. Parameter names are the module paths, so there is no mapping table;
-//! the other names that checkpoints have for them are in [`names`].
+//! what else a file may hold is told apart in [`names`].
 
 mod files;
-mod names;
-mod published;
+pub(crate) mod names;
 mod reading;
 pub mod save;
 
@@ -30,6 +29,22 @@ pub struct HostTensor {
     pub shape: Vec<usize>,
     /// Values, row-major.
     pub values: Vec<f32>,
+}
+
+impl HostTensor {
+    /// The tensor with the last two of its three dimensions swapped; as it is where it has not three.
+    pub(crate) fn transposed(&self) -> Self {
+        let [count, rows, columns] = self.shape[..] else { return self.clone() };
+        let mut values = vec![0.0; self.values.len()];
+        for (from, to) in self.values.chunks_exact(rows * columns).zip(values.chunks_exact_mut(rows * columns)) {
+            for (row, line) in from.chunks_exact(columns).enumerate() {
+                for (column, value) in line.iter().enumerate() {
+                    to[column * rows + row] = *value;
+                }
+            }
+        }
+        Self { shape: vec![count, columns, rows], values }
+    }
 }
 
 /// All parameters of a model by published name, on the host.
@@ -160,4 +175,17 @@ pub fn from_host<B: Backend>(model: Model<B>, weights: &HostWeights) -> Result<M
         return Err(Error::Input(format!("tensor {extra} is not part of the model that the config describes")));
     }
     Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposing_swaps_rows_and_columns_of_each_expert() {
+        let tensor = HostTensor { shape: vec![2, 2, 3], values: (0..12).map(|value| value as f32).collect() };
+        let tensor = tensor.transposed();
+        assert_eq!(tensor.shape, [2, 3, 2]);
+        assert_eq!(tensor.values, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0, 6.0, 9.0, 7.0, 10.0, 8.0, 11.0]);
+    }
 }

@@ -1,34 +1,28 @@
-//! What tensors are called: ours, and the other names that checkpoints have for them.
+//! What the tensors of files are to a model.
 //!
-//! In: a config, and a name of a file. Out: the parameter that it is, or that it is none, and whether that is harmless.
-//! Parameters go by the names that transformers 5 gives them in `Qwen3VLForConditionalGeneration`. Other names are taken as
-//! transformers takes them (`model.` too much or too little), and those of older layouts that can mean one thing only.
+//! In: a config, and a name of a file. Out: the parameter that it is, or that it is none, and whether that is harmless. Which
+//! parameters a model has and what else they are called is its family's; what adapters, quantised weights and biases are called is
+//! alike everywhere.
 
 use std::collections::BTreeSet;
 
 use crate::config::ModelConfig;
-
-/// The table of embeddings.
-pub(super) const EMBEDDINGS: &str = "model.language_model.embed_tokens.weight";
-/// The head; in a tied model another name of the table.
-pub(super) const HEAD: &str = "lm_head.weight";
-const LAYERS: &str = "model.language_model.layers.";
+use crate::models::{Numbered, Published};
 
 /// The names of a model's parameters.
-pub(super) struct Names {
+pub(crate) struct Names {
+    family: &'static Published,
     ours: BTreeSet<String>,
+    numbered: Vec<Numbered>,
     tied: bool,
-    layers: usize,
-    blocks: usize,
-    taps: usize,
 }
 
 /// What a name of a file is to the model.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(crate) enum Meaning {
     /// A parameter, by its own name (the head of a tied model included).
     Ours(String),
-    /// One projection of one expert, where a file keeps experts apart: layer, expert, `gate_proj`, `up_proj` or `down_proj`.
+    /// One projection of one expert, where a file keeps experts apart: layer, expert, projection.
     Expert(usize, usize, &'static str),
     /// Nothing that the model knows.
     Beside,
@@ -38,57 +32,31 @@ pub(super) enum Meaning {
 
 impl Names {
     /// All parameters of the model that `config` describes.
-    pub(super) fn of(config: &ModelConfig) -> Self {
-        let (text, vision) = (&config.text, &config.vision);
-        let mut ours = BTreeSet::new();
-        let mut add = |stem: &str, parts: &[&str]| ours.extend(parts.iter().map(|part| format!("{stem}{part}")));
-        const BOTH: [&str; 2] = ["weight", "bias"];
-        add("model.language_model.", &["embed_tokens.weight", "norm.weight"]);
-        for layer in 0..text.num_hidden_layers {
-            let stem = format!("{LAYERS}{layer}.");
-            add(&stem, &["input_layernorm.weight", "post_attention_layernorm.weight"]);
-            add(&format!("{stem}self_attn."), &["q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"]);
-            add(&format!("{stem}self_attn."), &["q_norm.weight", "k_norm.weight"]);
-            let mlp = format!("{stem}mlp.");
-            match text.experts_of(layer) {
-                Some(_) => add(&mlp, &["gate.weight", "experts.gate_up_proj", "experts.down_proj"]),
-                None => add(&mlp, &["gate_proj.weight", "up_proj.weight", "down_proj.weight"]),
-            }
-        }
-        if !config.tie_word_embeddings {
-            add(HEAD, &[""]);
-        }
-        add("model.visual.patch_embed.proj.", &BOTH);
-        add("model.visual.pos_embed.", &["weight"]);
-        for block in 0..vision.depth {
-            for part in ["norm1", "norm2", "attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"] {
-                add(&format!("model.visual.blocks.{block}.{part}."), &BOTH);
-            }
-        }
-        let taps = vision.deepstack_visual_indexes.len();
-        let mergers = (0..taps).map(|tap| format!("deepstack_merger_list.{tap}")).chain(["merger".to_owned()]);
-        for merger in mergers {
-            for part in ["norm", "linear_fc1", "linear_fc2"] {
-                add(&format!("model.visual.{merger}.{part}."), &BOTH);
-            }
-        }
-        Self { ours, tied: config.tie_word_embeddings, layers: text.num_hidden_layers, blocks: vision.depth, taps }
+    pub(crate) fn of(config: &ModelConfig) -> Self {
+        let family = config.family.published();
+        let (ours, numbered) = ((family.parameters)(config), (family.numbered)(config));
+        Self { family, ours, numbered, tied: config.tie_word_embeddings }
     }
 
     /// Every parameter's name.
-    pub(super) fn all(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &String> {
         self.ours.iter()
     }
 
+    /// Whether a parameter is the head.
+    pub(super) fn is_head(&self, ours: &str) -> bool {
+        ours == self.family.head
+    }
+
     /// What a file's name is.
-    pub(super) fn meaning(&self, name: &str) -> Meaning {
-        let spellings = spellings(name);
-        let known = |name: &String| self.ours.contains(name) || (self.tied && name == HEAD);
+    pub(crate) fn meaning(&self, name: &str) -> Meaning {
+        let spellings = (self.family.spellings)(name);
+        let known = |name: &String| self.ours.contains(name) || (self.tied && self.is_head(name));
         if let Some(ours) = spellings.iter().find(|name| known(name)) {
             return Meaning::Ours(ours.clone());
         }
-        if let Some(expert) = spellings.iter().find_map(|name| self.expert(name)) {
-            return expert;
+        if let Some((layer, expert, projection)) = spellings.iter().find_map(|name| (self.family.expert)(&self.ours, name)) {
+            return Meaning::Expert(layer, expert, projection);
         }
         match spellings.iter().find_map(|spelling| self.contradiction(spelling)) {
             Some(why) => Meaning::Contradicts(why),
@@ -96,27 +64,14 @@ impl Names {
         }
     }
 
-    /// `...layers.3.mlp.experts.17.up_proj.weight` of a layer that has experts.
-    fn expert(&self, name: &str) -> Option<Meaning> {
-        let (layer, rest) = name.strip_prefix(LAYERS)?.split_once(".mlp.experts.")?;
-        let (expert, projection) = rest.strip_suffix(".weight")?.split_once('.')?;
-        let projection = ["gate_proj", "up_proj", "down_proj"].into_iter().find(|known| *known == projection)?;
-        let (layer, expert): (usize, usize) = (layer.parse().ok()?, expert.parse().ok()?);
-        self.ours.contains(&format!("{LAYERS}{layer}.mlp.experts.down_proj")).then_some(Meaning::Expert(layer, expert, projection))
-    }
-
     /// Why a tensor cannot be passed over, if it cannot: the config leaves out a part of the model that the file holds, or the
     /// weights are not what is in the tensors of that name alone.
     fn contradiction(&self, name: &str) -> Option<String> {
-        for (stem, most, what) in [
-            (LAYERS, self.layers, "num_hidden_layers"),
-            ("model.visual.blocks.", self.blocks, "depth"),
-            ("model.visual.deepstack_merger_list.", self.taps, "deepstack_visual_indexes"),
-        ] {
+        for Numbered { stem, count, key } in &self.numbered {
             let number = name.strip_prefix(stem).and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
-            if number.is_some_and(|number| number >= most) {
+            if number.is_some_and(|number| number >= *count) {
                 return Some(format!(
-                    "belongs to part {} of {}; config.json says {most} ({what})",
+                    "belongs to part {} of {}; config.json says {count} ({key})",
                     number? + 1,
                     stem.trim_end_matches('.')
                 ));
@@ -132,115 +87,5 @@ impl Names {
             return Some("belongs to quantised weights; only F32, BF16 and F16 weights are read".into());
         }
         (last == "bias" && beside).then(|| "is a bias that this model does not have; it would compute something else".into())
-    }
-}
-
-/// The names that a name may stand for, best first: as it is, then with `model.` taken away or put before (as transformers does),
-/// then of older layouts: `language_model.model.` for `model.language_model.`, and the decoder's parts without any prefix.
-fn spellings(name: &str) -> Vec<String> {
-    let bare = name.strip_prefix("model.").unwrap_or(name);
-    let bare = match bare.strip_prefix("language_model.") {
-        Some(rest) => match rest.strip_prefix("model.") {
-            Some(inner) => format!("language_model.{inner}"),
-            None if rest.starts_with("lm_head.") => rest.to_owned(),
-            None => bare.to_owned(),
-        },
-        None => bare.to_owned(),
-    };
-    let older = ["embed_tokens.", "layers.", "norm."].iter().any(|part| bare.starts_with(part));
-    let older = older.then(|| format!("model.language_model.{bare}"));
-    [name.to_owned(), format!("model.{bare}"), bare].into_iter().chain(older).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::Cpu;
-    use crate::checkpoint;
-    use crate::config::{ExpertsConfig, SOME};
-    use crate::models::{Model, Vlm};
-
-    fn configs() -> Vec<ModelConfig> {
-        let mut all = vec![];
-        for tied in [true, false] {
-            for experts in [false, true] {
-                for taps in [vec![], vec![0, 1]] {
-                    let mut config = SOME.model(300, 290, 291, 292);
-                    config.tie_word_embeddings = tied;
-                    config.vision.depth = 3;
-                    config.vision.deepstack_visual_indexes = taps;
-                    let some = ExpertsConfig { count: 3, per_token: 2, intermediate_size: 8, every: 2, dense_layers: vec![] };
-                    config.text.experts = experts.then_some(some);
-                    all.push(config);
-                }
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn the_names_are_those_of_the_model_that_is_built() {
-        for config in configs() {
-            let built = checkpoint::to_host(&Model::<Cpu>::init(&config, 0, &Default::default()));
-            assert_eq!(Names::of(&config).all().collect::<Vec<_>>(), built.keys().collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn every_parameter_is_found_under_the_names_of_other_layouts() {
-        for config in configs() {
-            let names = Names::of(&config);
-            for name in names.all() {
-                let mut others = vec![name.clone(), format!("model.{name}")];
-                if let Some(bare) = name.strip_prefix("model.") {
-                    others.push(bare.to_owned());
-                }
-                if let Some(part) = name.strip_prefix("model.language_model.") {
-                    others.extend([format!("language_model.model.{part}"), format!("model.{part}"), part.to_owned()]);
-                }
-                if name == HEAD {
-                    others.push("language_model.lm_head.weight".into());
-                }
-                for other in others {
-                    assert_eq!(names.meaning(&other), Meaning::Ours(name.clone()), "{other}");
-                }
-            }
-            assert_eq!(names.meaning("model.lm_head.weight"), Meaning::Ours(HEAD.into()));
-        }
-    }
-
-    #[test]
-    fn what_is_beside_the_model_is_told_from_what_contradicts_it() {
-        let config = &configs()[0];
-        let names = Names::of(config);
-        for name in [
-            "model.language_model.rotary_emb.inv_freq",
-            "model.language_model.layers.0.self_attn.rotary_emb.inv_freq",
-            "model.visual.rotary_pos_emb.inv_freq",
-            "v_head.summary.weight",
-            "score.weight",
-            "position_ids",
-            "extra",
-            "",
-            ".",
-        ] {
-            assert_eq!(names.meaning(name), Meaning::Beside, "{name}");
-        }
-        let layers = config.text.num_hidden_layers;
-        for (name, part) in [
-            (format!("model.language_model.layers.{layers}.input_layernorm.weight"), "num_hidden_layers"),
-            (format!("language_model.model.layers.{layers}.mlp.up_proj.weight"), "num_hidden_layers"),
-            ("visual.blocks.3.norm1.bias".into(), "depth"),
-            ("model.visual.deepstack_merger_list.0.norm.bias".into(), "deepstack_visual_indexes"),
-            ("model.language_model.layers.0.self_attn.q_proj.bias".into(), "bias"),
-            ("model.language_model.layers.0.self_attn.q_proj.lora_A.weight".into(), "merge"),
-            ("model.language_model.layers.0.self_attn.q_proj.weight_scale_inv".into(), "quantised"),
-            ("model.language_model.layers.0.mlp.up_proj.qweight".into(), "quantised"),
-        ] {
-            match names.meaning(&name) {
-                Meaning::Contradicts(why) => assert!(why.contains(part), "{name}: {why}"),
-                other => panic!("{name}: {other:?}"),
-            }
-        }
     }
 }

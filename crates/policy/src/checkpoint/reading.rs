@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 
 use super::files::{self, INDEX, WHOLE, values};
-use super::names::{HEAD, Meaning, Names};
+use super::names::{Meaning, Names};
 use super::save::interrupted;
-use super::{HostTensor, HostWeights, from_host, published};
+use super::{HostTensor, HostWeights, from_host};
 use crate::Error;
 use crate::config::ModelConfig;
-use crate::models::{Model, Vlm};
+use crate::models::{ExpertsApart, Model, Vlm};
 use crate::ops::Kernels;
 
 /// Largest file that is read: far above any single shard, far below an accident.
@@ -73,8 +73,8 @@ pub fn read_with_remarks(dir: &Path) -> Result<(ModelConfig, HostWeights, Vec<St
         let more = if beside.len() > SPELT_OUT { ", ..." } else { "" };
         remarks.push(format!("{} tensors are no part of the model and were passed over: {}{more}", beside.len(), spelt.join(", ")));
     }
-    let names = Names::of(&config);
-    let weights = published::ours(&config, found.weights().map_err(named)?).map_err(named)?;
+    let Found { names, weights, experts, .. } = found;
+    let weights = (config.family.published().ours)(&config, weights, experts).map_err(named)?;
     let mut missing = names.all().filter(|name| !weights.contains_key(*name));
     if let Some(first) = missing.next() {
         let others = missing.count();
@@ -101,8 +101,8 @@ struct Found {
     weights: HostWeights,
     /// Where a parameter came from, and what it is called there.
     origins: BTreeMap<String, (PathBuf, String)>,
-    /// Projections of experts that are kept apart, by layer, projection and expert.
-    experts: BTreeMap<(usize, &'static str, usize), HostTensor>,
+    /// What is kept apart there and is one parameter of ours.
+    experts: ExpertsApart,
     /// Names of tensors that are no part of the model.
     beside: BTreeSet<String>,
     /// Elements of all tensors.
@@ -115,7 +115,7 @@ impl Found {
             names: Names::of(config),
             weights: HostWeights::new(),
             origins: BTreeMap::new(),
-            experts: BTreeMap::new(),
+            experts: ExpertsApart::new(),
             beside: BTreeSet::new(),
             held: 0,
         }
@@ -171,53 +171,12 @@ impl Found {
         }
         // A tied table under its other name may have been left out of the shards and not of the index.
         let elsewhere = |name: &str| match self.names.meaning(name) {
-            Meaning::Ours(ours) => ours == HEAD || self.weights.contains_key(&ours),
+            Meaning::Ours(ours) => self.names.is_head(&ours) || self.weights.contains_key(&ours),
             _ => false,
         };
         match index.iter().find(|(name, _)| !there.contains(*name) && !elsewhere(name)) {
             Some((name, shard)) => Err(Error::Input(format!("{}: tensor {name} is not in {shard}", dir.join(INDEX).display()))),
             None => Ok(()),
         }
-    }
-
-    /// The parameters, with experts that were apart joined: `[E, 2i, d]` of gate and up, `[E, d, i]` of down.
-    fn weights(self) -> Result<HostWeights, String> {
-        let Self { mut weights, mut experts, .. } = self;
-        // Layer by layer, so that no more than one is in memory twice.
-        while let Some((layer, ..)) = experts.keys().next().copied() {
-            let later = experts.split_off(&(layer + 1, "", 0_usize));
-            let experts = std::mem::replace(&mut experts, later);
-            let stem = format!("model.language_model.layers.{layer}.mlp.experts");
-            let of = |projection: &'static str| -> Result<Vec<&HostTensor>, String> {
-                let found: Vec<(usize, &HostTensor)> =
-                    experts.range((layer, projection, 0)..=(layer, projection, usize::MAX)).map(|((.., at), one)| (*at, one)).collect();
-                match found
-                    .iter()
-                    .enumerate()
-                    .find(|(at, (expert, one))| at != expert || one.shape.len() != 2 || one.shape != found[0].1.shape)
-                {
-                    Some((at, _)) => Err(format!("tensor {stem}.{at}.{projection}.weight is missing or has another shape than the first")),
-                    None => Ok(found.into_iter().map(|(_, one)| one).collect()),
-                }
-            };
-            let (gates, ups, downs) = (of("gate_proj")?, of("up_proj")?, of("down_proj")?);
-            let first = |list: &[&HostTensor]| list.first().map(|one| (one.shape[0], one.shape[1]));
-            let (Some(gate), Some(up), Some(down)) = (first(&gates), first(&ups), first(&downs)) else {
-                return Err(format!("tensor {stem}.0 lacks one of gate_proj, up_proj and down_proj"));
-            };
-            if gate != up || gates.len() != ups.len() || gates.len() != downs.len() {
-                return Err(format!("tensors {stem}.*: gate_proj, up_proj and down_proj do not fit each other"));
-            }
-            let joined = gates.iter().zip(&ups).flat_map(|(gate, up)| gate.values.iter().chain(&up.values).copied()).collect();
-            let gate_up = HostTensor { shape: vec![gates.len(), 2 * gate.0, gate.1], values: joined };
-            let joined = downs.iter().flat_map(|down| down.values.iter().copied()).collect();
-            let down = HostTensor { shape: vec![downs.len(), down.0, down.1], values: joined };
-            for (part, tensor) in [("gate_up_proj", gate_up), ("down_proj", down)] {
-                if weights.insert(format!("{stem}.{part}"), tensor).is_some() {
-                    return Err(format!("tensor {stem}.{part} is there twice: as one, and expert by expert"));
-                }
-            }
-        }
-        Ok(weights)
     }
 }

@@ -1,17 +1,21 @@
-//! The shape of a Qwen3-VL model, dense or with experts.
+//! The shape of a vision-language model, dense or with experts.
 //!
-//! In: widths, depths and special tokens. Out: [`ModelConfig`], checked. How Hugging Face writes it down is in [`json`].
+//! In: widths, depths and special tokens. Out: [`ModelConfig`], checked as far as all families are alike. How Hugging Face writes it
+//! down is in [`json`], what a family has for itself in its folder of `models`.
 
 mod json;
 mod kept;
+mod section;
 mod small;
 
 use hypereyes_pictures::Patches;
-use serde::{Deserialize, Serialize};
 
+pub(crate) use section::Section;
 #[cfg(test)]
 pub(crate) use small::SOME;
 pub use small::SmallShape;
+
+use crate::models::Family;
 
 /// Layers, heads, taps and experts beyond this are no model.
 const MAX_COUNT: usize = 1 << 12;
@@ -19,7 +23,7 @@ const MAX_COUNT: usize = 1 << 12;
 const MAX_SIDE: usize = 1 << 8;
 
 /// Text decoder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TextConfig {
     /// Tokens in the vocabulary.
     pub vocab_size: usize,
@@ -52,8 +56,8 @@ impl TextConfig {
     }
 }
 
-/// A mixture of experts (Qwen3-VL-MoE).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A mixture of experts.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExpertsConfig {
     /// Experts of a layer.
     pub count: usize,
@@ -68,7 +72,7 @@ pub struct ExpertsConfig {
 }
 
 /// Vision tower.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
     /// Blocks.
     pub depth: usize,
@@ -97,8 +101,10 @@ pub struct VisionConfig {
 }
 
 /// The whole model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
+    /// Whose parameters, names and modules it has.
+    pub family: Family,
     /// Decoder.
     pub text: TextConfig,
     /// Vision tower.
@@ -114,7 +120,11 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    fn check(&self) -> Result<(), String> {
+    /// Refuses what is no model of any family, naming the key.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let (text, vision) = (&self.text, &self.vision);
         let positive = [
             ("vocab_size", text.vocab_size),
@@ -157,43 +167,15 @@ impl ModelConfig {
                 return Err(format!("num_experts_per_tok {} is not within 1..={} experts", experts.per_token, experts.count));
             }
         }
-        if vision.hidden_size % vision.num_heads != 0 || (vision.hidden_size / vision.num_heads) % 4 != 0 {
-            return Err(format!("vision width {} over {} heads is not a multiple of 4", vision.hidden_size, vision.num_heads));
-        }
         if vision.out_hidden_size != text.hidden_size {
             return Err(format!("vision out_hidden_size {} is not the text width {}", vision.out_hidden_size, text.hidden_size));
-        }
-        let side = (vision.num_position_embeddings as f64).sqrt() as usize;
-        if side * side != vision.num_position_embeddings {
-            return Err(format!("num_position_embeddings {} is not a square", vision.num_position_embeddings));
-        }
-        if let Some(tap) = vision.deepstack_visual_indexes.iter().find(|tap| **tap >= vision.depth) {
-            return Err(format!("deepstack tap {tap} is beyond the tower's {} blocks", vision.depth));
         }
         Ok(())
     }
 
     /// How many parameters the model has.
     pub fn parameters(&self) -> u128 {
-        let (text, vision) = (&self.text, &self.vision);
-        let wide = |value: usize| value as u128;
-        let (d, e, vocab) = (wide(text.hidden_size), wide(text.head_dim), wide(text.vocab_size));
-        let attention = d * e * (2 * wide(text.num_attention_heads) + 2 * wide(text.num_key_value_heads)) + 2 * e;
-        let layer = |at: usize| {
-            let mixing = match text.experts_of(at) {
-                Some(experts) => wide(experts.count) * (d + 3 * d * wide(experts.intermediate_size)),
-                None => 3 * d * wide(text.intermediate_size),
-            };
-            attention + mixing + 2 * d
-        };
-        let head = if self.tie_word_embeddings { 0 } else { vocab * d };
-        let decoder = vocab * d + (0..text.num_hidden_layers).map(layer).sum::<u128>() + d + head;
-        let (v, inner, merged) = (wide(vision.hidden_size), wide(vision.intermediate_size), wide(vision.spatial_merge_size).pow(2));
-        let block = 4 * v + (v * 3 * v + 3 * v) + (v * v + v) + (v * inner + inner) + (inner * v + v);
-        let merger = |normed: u128| 2 * normed + (v * merged) * (v * merged) + v * merged + v * merged * d + d;
-        let taps = wide(vision.deepstack_visual_indexes.len()) * merger(v * merged);
-        let patches = wide(self.patch_values()) * v + v + wide(vision.num_position_embeddings) * v;
-        decoder + patches + wide(vision.depth) * block + merger(v) + taps
+        (self.family.published().size)(self)
     }
 
     /// Whether a picture has the patches that the model takes: whole tokens, and all values of each.

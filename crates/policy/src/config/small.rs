@@ -3,8 +3,9 @@
 //! In: widths and depths. Out: a [`ModelConfig`].
 
 use super::{ModelConfig, TextConfig, VisionConfig};
+use crate::models::Family;
 
-/// Widths and depths of a small dense model.
+/// Widths and depths of a small dense model of Qwen3-VL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmallShape {
     /// Width of the decoder.
@@ -28,6 +29,7 @@ impl SmallShape {
         let head_dim = self.width / self.heads;
         let third = head_dim / 2 / 3;
         ModelConfig {
+            family: Family::Qwen3Vl,
             text: TextConfig {
                 vocab_size,
                 hidden_size: self.width,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::{self, most_siblings};
 use super::device_cache;
 use super::host_cache::KvPool;
-use crate::config::TextConfig;
+use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::models;
 
@@ -52,7 +52,7 @@ impl EngineConfig {
     }
 
     /// Sequences that such an engine holds of a model: as many as `max_sequences` allows and `cache_bytes` has room for.
-    pub fn slots(&self, model: &TextConfig) -> usize {
+    pub fn slots(&self, model: &ModelConfig) -> usize {
         let (context, most, bytes) = (self.max_context, self.max_sequences, self.cache_bytes);
         let state = models::state(model);
         match self.device {
@@ -66,7 +66,7 @@ impl EngineConfig {
     ///
     /// # Errors
     /// A sentence that follows `group` and names the other key, whose table is `table`.
-    pub fn holds_group(&self, table: &str, siblings: usize, model: Option<&TextConfig>) -> Result<(), String> {
+    pub fn holds_group(&self, table: &str, siblings: usize, model: Option<&ModelConfig>) -> Result<(), String> {
         if self.check().is_err() {
             // Said by who looks at the sizes alone.
             return Ok(());
@@ -97,7 +97,7 @@ impl EngineConfig {
     }
 
     /// Bytes of the keys and values of one sequence.
-    fn slot_bytes(&self, model: &TextConfig) -> u64 {
+    fn slot_bytes(&self, model: &ModelConfig) -> u64 {
         let capacity = match self.device {
             Device::Cpu => KvPool::capacity_of(self.max_context),
             _ => self.max_context,

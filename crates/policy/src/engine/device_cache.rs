@@ -145,7 +145,7 @@ mod tests {
         let weights = init::fresh(&model, &Default::default(), 3);
         // Rows are fewer than prompts are long: they are read in pieces.
         let sizes = EngineConfig { max_sequences: 5, max_context: 200, max_rows: 13, ..EngineConfig::default() };
-        let cache = cache(crate::models::state(&model.text), &sizes);
+        let cache = cache(crate::models::state(&model), &sizes);
         let engine = start::<Cpu, _>(model, &weights, sizes, PolicyVersion(0), cache, Default::default()).unwrap();
         let chunk = |count: u32, salt: u32| Chunk { tokens: (0..count).map(|at| (at * 7 + salt) % 60).collect(), pictures: vec![] };
         tokio::runtime::Runtime::new().unwrap().block_on(async {

@@ -72,7 +72,7 @@ impl Engine {
         let (sizes, most, bytes) = (config.max_context, config.max_sequences, config.cache_bytes);
         match config.device {
             Device::Cpu => {
-                let cache = KvPool::new(models::state(&model.text), sizes, most, bytes);
+                let cache = KvPool::new(models::state(&model), sizes, most, bytes);
                 start::<Cpu, _>(model, weights, config, version, cache, Default::default())
             }
             device => device.run(OnGpu { model, weights, config, version })?,
@@ -112,8 +112,7 @@ impl OnDevice for OnGpu<'_> {
 
     fn run<B: Kernels>(self, device: B::Device) -> Self::Output {
         let Self { model, weights, config, version } = self;
-        let cache =
-            DeviceCache::<B>::new(&models::state(&model.text), config.max_context, config.max_sequences, config.cache_bytes, &device);
+        let cache = DeviceCache::<B>::new(&models::state(&model), config.max_context, config.max_sequences, config.cache_bytes, &device);
         start(model, weights, config, version, cache, device)
     }
 }
@@ -254,7 +253,7 @@ mod tests {
         let model = SmallShape { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 }.model(64, 61, 62, 63);
         let weights = init::fresh(&model, &Default::default(), 3);
         let sizes = EngineConfig::default();
-        let cache = Broken(KvPool::new(models::state(&model.text), sizes.max_context, sizes.max_sequences, sizes.cache_bytes));
+        let cache = Broken(KvPool::new(models::state(&model), sizes.max_context, sizes.max_sequences, sizes.cache_bytes));
         let engine = start::<Cpu, _>(model, &weights, sizes, PolicyVersion(0), cache, Default::default()).unwrap();
         for call in ["first", "second"] {
             let prompt = Chunk { tokens: vec![1, 2, 3], pictures: vec![] };

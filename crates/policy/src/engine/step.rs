@@ -275,7 +275,7 @@ mod tests {
         let weights = init::fresh(&model, &Default::default(), 3);
         // One of the pictures below fills a step.
         let sizes = EngineConfig { max_rows: 24, ..EngineConfig::default() };
-        let cache = KvPool::new(crate::models::state(&model.text), sizes.max_context, sizes.max_sequences, sizes.cache_bytes);
+        let cache = KvPool::new(crate::models::state(&model), sizes.max_context, sizes.max_sequences, sizes.cache_bytes);
         let built = checkpoint::from_host(crate::models::Model::<Cpu>::init(&model, 0, &Default::default()), &weights).unwrap();
         let mut worker = Worker::new(built, model.clone(), sizes, PolicyVersion(0), cache, Default::default()).unwrap();
         let start = |worker: &mut Worker<Cpu, KvPool>, prompt: Input| {

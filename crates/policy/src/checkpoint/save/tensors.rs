@@ -14,7 +14,6 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo, View};
 
 use super::super::files::{INDEX, WHOLE, read_index};
-use super::super::published;
 use super::super::{HostTensor, HostWeights, StoredDtype};
 use crate::Error;
 use crate::config::ModelConfig;
@@ -46,7 +45,7 @@ impl View for Stored<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let turned = self.turned.map(|_| published::transposed(self.tensor));
+        let turned = self.turned.map(|_| self.tensor.transposed());
         let values = &turned.as_ref().unwrap_or(self.tensor).values;
         match self.dtype {
             StoredDtype::F32 if turned.is_none() && cfg!(target_endian = "little") => bytemuck::cast_slice(&self.tensor.values).into(),
@@ -101,7 +100,7 @@ impl<'a> Written<'a> {
     /// # Errors
     /// [`Error`] that names a tensor which no reader would take: not in its shape, or not finite as it is stored.
     pub fn new(config: &ModelConfig, weights: &'a HostWeights, dtype: StoredDtype, shard_bytes: u64) -> Result<Self, Error> {
-        let turned = published::turned(config);
+        let turned = (config.family.published().turned)(config);
         let laid = lay(weights, dtype, |name| turned.contains(name))?;
         for (name, tensor) in weights {
             let lost = |value: &f32| match dtype {

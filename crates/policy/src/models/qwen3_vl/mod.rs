@@ -6,8 +6,11 @@
 //!
 //! Shapes: `n` token rows, `d` text width, `e` head width, `m` visual tokens.
 
+mod config;
 mod moe;
+mod names;
 mod positions;
+mod published;
 mod text;
 mod vision;
 
@@ -21,9 +24,24 @@ use self::positions::rotary_tables;
 use self::text::Text;
 use self::vision::Vision;
 use super::layers::{Init, Linear};
-use super::{Attend, KeysValues, Rows, VisualTokens, Vlm};
-use crate::config::{ModelConfig, TextConfig};
+use super::{Attend, KeysValues, Published, Rows, VisualTokens, Vlm};
+use crate::config::ModelConfig;
 use crate::ops::{Kernels, guards};
+
+/// What its folders say.
+pub(super) const PUBLISHED: Published = Published {
+    model_types: &[config::DENSE, config::EXPERTS],
+    read: config::read,
+    write: config::write,
+    size: names::size,
+    parameters: names::parameters,
+    head: names::HEAD,
+    numbered: names::numbered,
+    spellings: names::spellings,
+    expert: names::expert,
+    ours: published::ours,
+    turned: published::turned,
+};
 
 /// Decoder and tower under their published names.
 #[derive(Module, Debug)]
@@ -106,12 +124,13 @@ impl<B: Kernels> Vlm<B> for Qwen3Vl<B> {
         }
     }
 
-    fn state(config: &TextConfig) -> KeysValues {
+    fn state(config: &ModelConfig) -> KeysValues {
+        let text = &config.text;
         KeysValues {
-            layers: config.num_hidden_layers,
-            query_heads: config.num_attention_heads,
-            heads: config.num_key_value_heads,
-            width: config.head_dim,
+            layers: text.num_hidden_layers,
+            query_heads: text.num_attention_heads,
+            heads: text.num_key_value_heads,
+            width: text.head_dim,
         }
     }
 }
