@@ -25,9 +25,9 @@ use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_engines::{Engine, Policy};
 use hypereyes_pictures::{Limits, Store};
-use hypereyes_policy::checkpoint;
+use hypereyes_policy::checkpoint::{self, Snapshot};
 use hypereyes_rollout::{RolloutConfig, Setup};
-use hypereyes_weights::{Base, Published, Shapes, Snapshot};
+use hypereyes_weights::{Published, Shapes};
 use hypereyes_world::World;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -121,7 +121,7 @@ struct Loaded {
     engine: Engine,
     shapes: Shapes,
     held: Published,
-    base: Base,
+    base: Snapshot,
 }
 
 impl Loaded {
@@ -143,10 +143,9 @@ impl Loaded {
         };
         let search = hypereyes_search::open(&config.search, world).map_err(|error| bad(error.key(), &error))?;
         let (version, shapes) = (PolicyVersion(0), Shapes::of(&weights));
-        // A learner that starts from the same files publishes this very payload.
-        let snapshot = Snapshot::new(&weights, version);
-        let held = Published::of(&snapshot, 0);
-        let base = Base { digest: snapshot.digest, payload: snapshot.payload };
+        // A learner that starts from the same files publishes these very weights.
+        let base = Snapshot::new(&weights, version);
+        let held = Published::of(&base, 0);
         let pictures = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
         let context = config.rollout.max_context_tokens.min(config.engine.max_context);
         let policy = Policy {

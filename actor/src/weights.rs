@@ -8,9 +8,9 @@ use std::time::Duration;
 use hypereyes_chassis::backoff::Backoff;
 use hypereyes_chassis::{BackoffConfig, BadInput};
 use hypereyes_domain::SetWeights;
-use hypereyes_policy::checkpoint::HostWeights;
+use hypereyes_policy::checkpoint::{Snapshot, StoredDtype};
 use hypereyes_proto::client::LearnerClient;
-use hypereyes_weights::{Base, Published, Shapes, Versions, WeightsError, fetch, watch};
+use hypereyes_weights::{Fetched, Published, Shapes, Versions, WeightsError, fetch, watch};
 use metrics::{counter, gauge};
 use tokio::sync::watch::Sender;
 use tokio::time::Instant;
@@ -30,8 +30,8 @@ pub struct Follower<E> {
     pub shapes: Shapes,
     /// What the engine holds.
     pub held: Published,
-    /// The payload last fetched, to which the next may be told apart.
-    pub base: Option<Base>,
+    /// What the next version may come as a difference to: the weights last fetched, at first those of the policy's folder.
+    pub base: Option<Snapshot>,
     /// Longest time for one fetch.
     pub patience: Duration,
     /// Pauses after errors.
@@ -40,7 +40,7 @@ pub struct Follower<E> {
     pub installed: Sender<Option<Published>>,
 }
 
-impl<E: SetWeights<HostWeights>> Follower<E> {
+impl<E: SetWeights<Snapshot>> Follower<E> {
     /// Follows the learner; while it is away, the engine goes on with what it has.
     ///
     /// # Errors
@@ -84,6 +84,7 @@ impl<E: SetWeights<HostWeights>> Follower<E> {
     /// what counts is what it says now.
     async fn install(&mut self, published: Published) -> Result<bool, BadInput> {
         if (published.version, published.digest) != (self.held.version, self.held.digest) {
+            self.base = written_as(self.base.take(), published.dtype).await;
             let until = Instant::now() + self.patience;
             let fetched = match fetch(&mut self.learner, published.version, Some(&self.shapes), self.base.as_ref(), until).await {
                 Ok(fetched) => fetched,
@@ -99,21 +100,32 @@ impl<E: SetWeights<HostWeights>> Follower<E> {
                     return Ok(false);
                 }
             };
-            let arrived = Published { version: fetched.version, digest: fetched.digest, incarnation: published.incarnation };
-            let base = Base::from(&fetched);
-            let (wire_bytes, bytes) = (fetched.wire_bytes, fetched.payload.len());
-            if let Err(error) = self.engine.set_weights(fetched.weights, arrived.version).await {
+            let Fetched { snapshot, wire_bytes } = fetched;
+            let arrived = Published::of(&snapshot, published.incarnation);
+            let bytes = snapshot.payload.len();
+            if let Err(error) = self.engine.set_weights(snapshot.clone(), arrived.version).await {
                 counter!(RECONNECTS, "op" => "swap").increment(1);
                 tracing::error!(version = arrived.version.0, %error, "the engine refuses weights");
                 return Ok(false);
             }
             tracing::info!(version = arrived.version.0, wire_bytes, bytes, "new weights");
-            self.base = Some(base);
+            self.base = Some(snapshot);
             self.held = arrived;
         }
         self.held.incarnation = published.incarnation;
         gauge!(VERSION).set(self.held.version.0 as f64);
         self.installed.send_replace(Some(self.held));
         Ok(true)
+    }
+}
+
+/// The base in the type in which the learner publishes. The first one is made of the policy's folder before anything is known of it.
+async fn written_as(base: Option<Snapshot>, published: Option<StoredDtype>) -> Option<Snapshot> {
+    match (base, published) {
+        (Some(base), Some(dtype)) if base.dtype() != dtype => {
+            // Without a base all of it comes, which is right as well.
+            tokio::task::spawn_blocking(move || base.written_as(dtype).ok()).await.unwrap_or(None)
+        }
+        (base, _) => base,
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use hypereyes_actor::{Config, run};
 use hypereyes_chassis::{BreakerConfig, Shutdown, TelemetryConfig, telemetry};
 use hypereyes_domain::{Accuracy, PolicyVersion};
+use hypereyes_policy::checkpoint::{Snapshot, StoredDtype};
 use hypereyes_proto::v1;
-use hypereyes_weights::Snapshot;
 use support::{Learner, PATIENCE, Reward, Teacher, config, lease, moved, picture, policy, port};
 use tokio::task::JoinHandle;
 
@@ -99,6 +99,28 @@ async fn a_group_waits_for_its_version_and_is_sampled_by_nothing_older() {
     assert!(group.rollouts.iter().flat_map(|rollout| &rollout.versions).all(|version| *version == PolicyVersion(3)));
     shutdown.trigger();
     end(task).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_version_comes_as_a_difference_to_the_folder_in_whatever_type_it_is_published() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let weights = policy(folder.path());
+    let mut stepped = weights.clone();
+    stepped.values_mut().flat_map(|tensor| tensor.values.iter_mut().step_by(64)).for_each(|value| *value *= 1.01);
+    for dtype in [StoredDtype::F32, StoredDtype::Bf16] {
+        let learner = Learner::new(&weights, [lease("t@1", 2, 1)]);
+        learner.publisher.publish(Snapshot::stored(&weights, PolicyVersion(0), dtype));
+        let newest = Snapshot::stored(&stepped, PolicyVersion(1), dtype);
+        learner.publisher.publish(newest.clone());
+        let (incoming, address) = port();
+        let _serving = learner.serve_at(incoming);
+        let (_, task) = spawn(config(folder.path(), &address, &Reward::default().serve()));
+        end(task).await;
+        let state = learner.state();
+        assert_eq!((state.submitted.len(), state.weights_sent.len()), (1, 1));
+        let (sent, all) = (state.weights_sent[0], newest.payload.len());
+        assert!((1..all / 8).contains(&sent), "{dtype:?}: {sent} of {all} bytes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use hypereyes_chassis::{BadInput, Shutdown};
 use hypereyes_collective::Hub;
 use hypereyes_domain::{DistilledGroup, PolicyVersion, Reference, TaskId};
 use hypereyes_pictures::{PatchCache, Processor, Shelf};
-use hypereyes_policy::checkpoint::{self as model_files, Saver, StoredDtype};
+use hypereyes_policy::checkpoint::{self as model_files, Saver, Snapshot, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_proto::orders::Order;
 use hypereyes_run::{
@@ -24,7 +24,7 @@ use hypereyes_run::{
 };
 use hypereyes_trainer::lora::Lora;
 use hypereyes_trainer::{Moments, StepOptions, TrainError, Trainer, step};
-use hypereyes_weights::{Publisher, Snapshot};
+use hypereyes_weights::Publisher;
 use tonic::service::Routes;
 
 use crate::admission::Admission;

@@ -16,11 +16,12 @@ use hypereyes_environment::EnvConfig;
 use hypereyes_miniature::tokenizer::{self, TinyWords};
 use hypereyes_miniature::{InitConfig, TinyConfig, init};
 use hypereyes_pictures::{Picture, RgbImage};
-use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
+use hypereyes_policy::checkpoint::{self, HostWeights, Snapshot, StoredDtype};
 use hypereyes_proto::{convert, failure, server, v1};
 use hypereyes_rollout::RolloutConfig;
+use hypereyes_weights::Publisher;
 use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
-use hypereyes_weights::{Publisher, Snapshot};
+use tokio_stream::StreamExt;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -104,6 +105,8 @@ pub struct LearnerState {
     pub heartbeats: Vec<v1::HeartbeatRequest>,
     pub lease_requests: Vec<v1::LeaseRequest>,
     pub pictures_sent: usize,
+    /// Bytes that went out as weights, by stream.
+    pub weights_sent: Vec<usize>,
     /// Pictures cannot be read.
     pub unreadable: bool,
     /// What calls in the actor's name show, by RPC.
@@ -208,7 +211,17 @@ impl v1::learner_server::Learner for Learner {
     }
 
     async fn fetch_weights(&self, request: Request<v1::FetchWeightsRequest>) -> Result<Response<WeightsStream>, Status> {
-        grpc::fetch_weights(&self.publisher, request.into_inner()).map(Response::new)
+        let stream = grpc::fetch_weights(&self.publisher, request.into_inner())?;
+        let learner = self.clone();
+        let number = learner.state().weights_sent.len();
+        learner.state().weights_sent.push(0);
+        let counted = move |part: Result<v1::WeightsPart, Status>| {
+            if let Ok(v1::WeightsPart { part: Some(v1::weights_part::Part::Chunk(chunk)) }) = &part {
+                learner.state().weights_sent[number] += chunk.data.len();
+            }
+            part
+        };
+        Ok(Response::new(Box::pin(stream.map(counted))))
     }
 
     async fn get_pictures(&self, request: Request<v1::PicturesRequest>) -> Result<Response<Self::GetPicturesStream>, Status> {

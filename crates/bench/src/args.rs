@@ -9,18 +9,19 @@ use clap::{Args, Subcommand};
 use hypereyes_chassis::BadInput;
 use hypereyes_collective::Transport;
 use hypereyes_miniature::{InitConfig, init};
-use hypereyes_policy::checkpoint::{self, HostWeights};
+use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_trainer::Placement;
 
-use crate::{Bench, Machine, Model, Size, device, engine, learner, policy, ranks, reward, teacher};
+use crate::{Bench, Machine, Model, Size, device, engine, folder, learner, policy, ranks, reward, teacher};
 
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  hypereyes bench engine --json\n  hypereyes bench engine --size 100m --batch 1 --batch 32 --threads 2\n  \
-    hypereyes bench policy --model policies/cold --sequences 8 --length 256\n  hypereyes bench reward --groups 50000"
+    hypereyes bench policy --model policies/cold --sequences 8 --length 256\n  hypereyes bench reward --groups 50000\n  \
+    hypereyes bench folder --parameters 1e9 --folder /dev/shm"
 )]
 pub struct BenchArgs {
     /// What to measure.
@@ -47,6 +48,8 @@ pub enum What {
     Kernels(KernelsArgs),
     /// Ranks: sums and copies between them.
     Ranks(RanksArgs),
+    /// Policy versions as folders for inference servers: time and bytes of each.
+    Folder(FolderArgs),
 }
 
 /// Which model, and with what.
@@ -223,6 +226,35 @@ pub struct RanksArgs {
     pub repeats: u8,
 }
 
+/// Arguments of `bench folder`.
+#[derive(Args, Debug)]
+pub struct FolderArgs {
+    /// Parameters of the model, about, as 1e9.
+    #[arg(long, default_value_t = 1e8)]
+    pub parameters: f64,
+    /// Experts of a layer; 0 is a dense model.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub experts: u16,
+    /// Share of the values that a step changes.
+    #[arg(long, default_value_t = 0.015)]
+    pub changed: f64,
+    /// How values are written.
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
+    pub dtype: Dtype,
+    /// Where to write, on the disk that is meant; three times the weights. Default: the folder of temporary files.
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+}
+
+/// How values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Dtype {
+    /// Four bytes.
+    F32,
+    /// Two bytes.
+    Bf16,
+}
+
 /// What a benchmark takes of the settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -317,6 +349,20 @@ impl BenchArgs {
                     repeats: usize::from(args.repeats),
                 };
                 ("ranks", None, load.repeats, vec![ranks::measure(load)?])
+            }
+            What::Folder(args) => {
+                if !(1.0..=1e12).contains(&args.parameters) || !(0.0..=1.0).contains(&args.changed) {
+                    return Err(BadInput::new("--parameters takes 1 to 1e12, --changed 0 to 1").into());
+                }
+                let scratch = match &args.folder {
+                    Some(folder) => tempfile::tempdir_in(folder),
+                    None => tempfile::tempdir(),
+                };
+                let scratch = scratch.map_err(|error| BadInput::new(format!("--folder: {error}")))?;
+                let dtype = if args.dtype == Dtype::F32 { StoredDtype::F32 } else { StoredDtype::Bf16 };
+                let load = folder::Load { parameters: args.parameters as u64, experts: args.experts.into(), changed: args.changed, dtype };
+                let (model, rows) = folder::measure(load, scratch.path(), settings.seed)?;
+                ("folder", Some(described("random".into(), &model)), 1, rows)
             }
         };
         Ok(Bench {

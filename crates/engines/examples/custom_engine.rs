@@ -11,7 +11,7 @@ use hypereyes_domain::{
     Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, SetWeights, SetWeightsError, Stop,
 };
 use hypereyes_engines::Engine;
-use hypereyes_policy::checkpoint::HostWeights;
+use hypereyes_policy::checkpoint::{HostWeights, Snapshot};
 
 /// Tokens of the vocabulary; the last one ends a turn.
 const VOCABULARY: u32 = 16;
@@ -66,8 +66,8 @@ impl Sequence for Turns {
     }
 }
 
-impl SetWeights<HostWeights> for Uniform {
-    async fn set_weights(&self, _weights: HostWeights, version: PolicyVersion) -> Result<(), SetWeightsError> {
+impl SetWeights<Snapshot> for Uniform {
+    async fn set_weights(&self, _snapshot: Snapshot, version: PolicyVersion) -> Result<(), SetWeightsError> {
         self.version.store(version.0, Ordering::Release);
         Ok(())
     }
@@ -85,7 +85,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let Sampled { tokens, logprobs, versions, stop } = sequence.advance(observation.clone(), 6).await?;
             println!("sibling {sibling}, turn {turn}: {tokens:?} {stop:?}, each at {:.3} by {}", logprobs[0], versions[0]);
         }
-        engine.set_weights(HostWeights::new(), PolicyVersion(1)).await?;
+        engine.set_weights(Snapshot::new(&HostWeights::new(), PolicyVersion(1)), PolicyVersion(1)).await?;
     }
     Ok(())
 }

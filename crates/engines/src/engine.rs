@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use hypereyes_domain::{Chunk, Generate, GenerateError, PolicyVersion, Round, Sampled, Sampling, Sequence, SetWeights, SetWeightsError};
-use hypereyes_policy::checkpoint::HostWeights;
+use hypereyes_policy::checkpoint::Snapshot;
 
 type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -19,7 +19,7 @@ pub struct EngineSequence(Box<dyn AnySequence>);
 
 impl Engine {
     /// Any implementation of the port.
-    pub fn new(engine: impl SetWeights<HostWeights>) -> Self {
+    pub fn new(engine: impl SetWeights<Snapshot>) -> Self {
         Self(Arc::new(engine))
     }
 }
@@ -28,10 +28,10 @@ impl Engine {
 trait AnyEngine: Send + Sync {
     fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> Later<'_, Result<Vec<EngineSequence>, GenerateError>>;
     fn most_siblings(&self) -> usize;
-    fn set_weights(&self, weights: HostWeights, version: PolicyVersion) -> Later<'_, Result<(), SetWeightsError>>;
+    fn set_weights(&self, snapshot: Snapshot, version: PolicyVersion) -> Later<'_, Result<(), SetWeightsError>>;
 }
 
-impl<E: SetWeights<HostWeights>> AnyEngine for E {
+impl<E: SetWeights<Snapshot>> AnyEngine for E {
     fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> Later<'_, Result<Vec<EngineSequence>, GenerateError>> {
         Box::pin(async move {
             let started = Generate::start(self, prompt, seeds, sampling).await?;
@@ -43,8 +43,8 @@ impl<E: SetWeights<HostWeights>> AnyEngine for E {
         Generate::most_siblings(self)
     }
 
-    fn set_weights(&self, weights: HostWeights, version: PolicyVersion) -> Later<'_, Result<(), SetWeightsError>> {
-        Box::pin(SetWeights::set_weights(self, weights, version))
+    fn set_weights(&self, snapshot: Snapshot, version: PolicyVersion) -> Later<'_, Result<(), SetWeightsError>> {
+        Box::pin(SetWeights::set_weights(self, snapshot, version))
     }
 }
 
@@ -76,9 +76,9 @@ impl Generate for Engine {
     }
 }
 
-impl SetWeights<HostWeights> for Engine {
-    async fn set_weights(&self, weights: HostWeights, version: PolicyVersion) -> Result<(), SetWeightsError> {
-        self.0.set_weights(weights, version).await
+impl SetWeights<Snapshot> for Engine {
+    async fn set_weights(&self, snapshot: Snapshot, version: PolicyVersion) -> Result<(), SetWeightsError> {
+        self.0.set_weights(snapshot, version).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! A payload on its way in. In: a header and chunks of a peer that nobody trusts. Out: host weights once everything fits, or
+//! A payload on its way in. In: a header and chunks of a peer that nobody trusts. Out: the snapshot once everything fits, or
 //! the first thing that does not. Nothing is set aside for bytes that have not come, and no value is seen before the digest
 //! is right.
 
@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hypereyes_domain::PolicyVersion;
-use hypereyes_policy::checkpoint::{HostTensor, HostWeights, StoredDtype};
+use hypereyes_policy::checkpoint::{HostWeights, Snapshot, TensorPlace};
 
 use crate::delta::{self, Chunk};
-use crate::snapshot::value_bytes;
-use crate::{CHUNK_BYTES, Digest, MAX_DIMENSIONS, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_TENSORS, TensorPlace, WeightsError};
+use crate::{CHUNK_BYTES, Digest, MAX_DIMENSIONS, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_TENSORS, WeightsError};
 
 /// Names and dimensions of a policy's tensors: what a receiver knows of the weights to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,31 +41,10 @@ impl Shapes {
 /// Weights that arrived whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fetched {
-    /// Their version.
-    pub version: PolicyVersion,
-    /// BLAKE3 of the payload.
-    pub digest: Digest,
-    /// The weights.
-    pub weights: HostWeights,
-    /// The payload itself: the base of the next fetch.
-    pub payload: Bytes,
-    /// Bytes of it that went over the wire.
+    /// The weights, every value a number; also the base of the next fetch.
+    pub snapshot: Snapshot,
+    /// Bytes of them that went over the wire.
     pub wire_bytes: u64,
-}
-
-/// A payload that the receiver holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base {
-    /// Its BLAKE3.
-    pub digest: Digest,
-    /// All of it.
-    pub payload: Bytes,
-}
-
-impl From<&Fetched> for Base {
-    fn from(fetched: &Fetched) -> Self {
-        Self { digest: fetched.digest, payload: fetched.payload.clone() }
-    }
 }
 
 /// A payload of which some has come.
@@ -103,9 +81,8 @@ impl Assembly {
                 return refuse("header", "a tensor's name is empty, too long or there twice".into());
             }
             let values = tensor.shape.iter().try_fold(1u64, |product, side| product.checked_mul(*side as u64));
-            let bytes = values
-                .filter(|_| tensor.shape.len() <= MAX_DIMENSIONS)
-                .and_then(|values| values.checked_mul(value_bytes(tensor.dtype) as u64));
+            let bytes =
+                values.filter(|_| tensor.shape.len() <= MAX_DIMENSIONS).and_then(|values| values.checked_mul(tensor.dtype.bytes() as u64));
             if bytes != Some(tensor.bytes) {
                 return refuse("header", format!("tensor {} of shape {:?} has {} bytes", tensor.name, tensor.shape, tensor.bytes));
             }
@@ -148,7 +125,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Checks the whole and gives out the weights.
+    /// Checks the whole and gives it out.
     pub(crate) fn finish(self) -> Result<Fetched, WeightsError> {
         let version = self.version;
         let refuse = |label: &'static str, reason: String| Err(WeightsError::Broken { version, label, reason });
@@ -159,29 +136,20 @@ impl Assembly {
         if digest != self.digest {
             return refuse("digest", format!("the payload's digest is {digest}, {} was announced", self.digest));
         }
-        let mut weights = HostWeights::new();
-        let mut rest = self.payload.as_slice();
-        for tensor in &self.tensors {
-            let (bytes, after) = rest.split_at(tensor.bytes as usize);
-            rest = after;
-            let values: Vec<f32> = match tensor.dtype {
-                StoredDtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-                StoredDtype::Bf16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            };
-            if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-                return refuse("value", format!("tensor {} holds {} at index {at}", tensor.name, values[at]));
-            }
-            weights.insert(tensor.name.clone(), HostTensor { shape: tensor.shape.clone(), values });
+        let Self { tensors, payload, wire_bytes, .. } = self;
+        let snapshot = Snapshot { version, payload: payload.into(), tensors, digest };
+        match snapshot.check_finite() {
+            Ok(()) => Ok(Fetched { snapshot, wire_bytes }),
+            Err(error) => refuse("value", error.to_string()),
         }
-        let (payload, wire_bytes) = (self.payload.into(), self.wire_bytes);
-        Ok(Fetched { version, digest, weights, payload, wire_bytes })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hypereyes_policy::checkpoint::{HostTensor, StoredDtype};
+
     use super::*;
-    use crate::Snapshot;
 
     fn weights() -> HostWeights {
         let tensor = |shape: &[usize], from: f32| {
@@ -209,7 +177,7 @@ mod tests {
             for (at, chunk) in snapshot.payload.chunks(size).enumerate() {
                 assembly.add(&raw(at * size, chunk)).expect("sound");
             }
-            assert_eq!(assembly.finish().expect("sound").weights, weights());
+            assert_eq!(assembly.finish().expect("sound").snapshot, snapshot);
         }
     }
 

@@ -3,8 +3,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use hypereyes_policy::checkpoint::Snapshot;
+
 use crate::delta::{self, Chunk};
-use crate::{CHUNK_BYTES, Digest, Snapshot};
+use crate::{CHUNK_BYTES, Digest};
 
 /// What turns one snapshot into another.
 #[derive(Debug)]

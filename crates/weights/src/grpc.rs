@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as Clock};
 
 use hypereyes_domain::PolicyVersion;
-use hypereyes_policy::checkpoint::StoredDtype;
+use hypereyes_policy::checkpoint::{Snapshot, StoredDtype, TensorPlace};
 use hypereyes_proto::client::LearnerClient;
 use hypereyes_proto::{failure, v1};
 use metrics::{counter, histogram};
@@ -22,7 +22,7 @@ use crate::assembly::Assembly;
 use crate::delta::{self, Chunk, Encoding};
 use crate::difference::Difference;
 use crate::metrics::{FETCH_SECONDS, FETCHED_BYTES, FETCHES, RESUMED, SERVED, WIRE_BYTES};
-use crate::{Base, CHUNK_BYTES, Digest, Fetched, Published, Publisher, Shapes, Snapshot, TensorPlace, WeightsError};
+use crate::{CHUNK_BYTES, Digest, Fetched, Published, Publisher, Shapes, WeightsError};
 
 /// The reply of `WatchPolicyVersions`.
 pub type VersionStream = Pin<Box<dyn Stream<Item = Result<v1::PolicyVersion, Status>> + Send>>;
@@ -129,11 +129,7 @@ fn header(snapshot: &Snapshot, base: Option<&Snapshot>) -> v1::WeightsHeader {
     let tensor = |tensor: &TensorPlace| v1::WeightTensor {
         name: tensor.name.clone(),
         shape: tensor.shape.iter().map(|side| *side as u64).collect(),
-        dtype: match tensor.dtype {
-            StoredDtype::F32 => v1::WeightDtype::F32,
-            StoredDtype::Bf16 => v1::WeightDtype::Bf16,
-        }
-        .into(),
+        dtype: said(tensor.dtype).into(),
         offset: tensor.offset,
         bytes: tensor.bytes,
     };
@@ -146,9 +142,29 @@ fn header(snapshot: &Snapshot, base: Option<&Snapshot>) -> v1::WeightsHeader {
     }
 }
 
+fn said(dtype: StoredDtype) -> v1::WeightDtype {
+    match dtype {
+        StoredDtype::F32 => v1::WeightDtype::F32,
+        StoredDtype::Bf16 => v1::WeightDtype::Bf16,
+    }
+}
+
+fn stored(dtype: v1::WeightDtype) -> Option<StoredDtype> {
+    match dtype {
+        v1::WeightDtype::F32 => Some(StoredDtype::F32),
+        v1::WeightDtype::Bf16 => Some(StoredDtype::Bf16),
+        v1::WeightDtype::Unspecified => None,
+    }
+}
+
 impl From<Published> for v1::PolicyVersion {
     fn from(published: Published) -> Self {
-        Self { version: published.version.0, manifest_digest: published.digest.to_hex().to_string(), life: published.incarnation }
+        Self {
+            version: published.version.0,
+            manifest_digest: published.digest.to_hex().to_string(),
+            life: published.incarnation,
+            dtype: published.dtype.map_or(v1::WeightDtype::Unspecified, said).into(),
+        }
     }
 }
 
@@ -157,7 +173,8 @@ impl TryFrom<v1::PolicyVersion> for Published {
 
     fn try_from(message: v1::PolicyVersion) -> Result<Self, WeightsError> {
         let version = PolicyVersion(message.version);
-        Ok(Self { version, digest: digest(version, &message.manifest_digest)?, incarnation: message.life })
+        let dtype = stored(message.dtype());
+        Ok(Self { version, digest: digest(version, &message.manifest_digest)?, incarnation: message.life, dtype })
     }
 }
 
@@ -206,7 +223,7 @@ pub async fn fetch(
     client: &mut LearnerClient,
     version: PolicyVersion,
     known: Option<&Shapes>,
-    base: Option<&Base>,
+    base: Option<&Snapshot>,
     deadline: Instant,
 ) -> Result<Fetched, WeightsError> {
     let start = Clock::now();
@@ -234,7 +251,7 @@ async fn receive(
     client: &mut LearnerClient,
     version: PolicyVersion,
     known: Option<&Shapes>,
-    base: Option<&Base>,
+    base: Option<&Snapshot>,
     received: &mut u64,
 ) -> Result<Fetched, WeightsError> {
     let refuse = |label: &'static str, reason: &str| WeightsError::Broken { version, label, reason: reason.to_owned() };
@@ -258,7 +275,7 @@ async fn stream(
     client: &mut LearnerClient,
     version: PolicyVersion,
     known: Option<&Shapes>,
-    base: Option<&Base>,
+    base: Option<&Snapshot>,
     assembly: &mut Option<Assembly>,
     received: &mut u64,
 ) -> Result<Result<(), Status>, WeightsError> {
@@ -301,18 +318,20 @@ async fn stream(
     }
 }
 
-fn begin(asked: PolicyVersion, header: v1::WeightsHeader, known: Option<&Shapes>, base: Option<&Base>) -> Result<Assembly, WeightsError> {
+fn begin(
+    asked: PolicyVersion,
+    header: v1::WeightsHeader,
+    known: Option<&Shapes>,
+    base: Option<&Snapshot>,
+) -> Result<Assembly, WeightsError> {
     let version = PolicyVersion(header.version);
     let refuse = |reason: String| WeightsError::Broken { version, label: "header", reason };
     if asked.0 != 0 && asked != version {
         return Err(refuse(format!("{asked} was asked for")));
     }
     let tensor = |tensor: v1::WeightTensor| {
-        let dtype = match tensor.dtype() {
-            v1::WeightDtype::F32 => StoredDtype::F32,
-            v1::WeightDtype::Bf16 => StoredDtype::Bf16,
-            v1::WeightDtype::Unspecified => return Err(refuse(format!("tensor {} does not say how its values are written", tensor.name))),
-        };
+        let unsaid = || refuse(format!("tensor {} does not say how its values are written", tensor.name));
+        let dtype = stored(tensor.dtype()).ok_or_else(unsaid)?;
         let side = |side: u64| usize::try_from(side).map_err(|_| refuse(format!("tensor {} has a side of {side}", tensor.name)));
         let shape = tensor.shape.iter().map(|one| side(*one)).collect::<Result<_, _>>()?;
         Ok(TensorPlace { shape, name: tensor.name, dtype, offset: tensor.offset, bytes: tensor.bytes })

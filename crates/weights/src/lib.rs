@@ -1,6 +1,6 @@
 //! How a policy version travels from the learner to whoever samples from it.
 //!
-//! In: host weights and a version number. Out: a [`Snapshot`] that a [`Publisher`] serves in chunks, and on the other side
+//! In: a [`Snapshot`](hypereyes_policy::checkpoint::Snapshot). Out: a [`Publisher`] that serves it in chunks, and on the other side
 //! the same values, bit for bit, or an error and nothing. A receiver that says what it holds gets the difference to it; a
 //! stream that breaks off is gone on with where it broke. What arrives is checked against its header, the header against
 //! the policy that the receiver knows, and the whole against its digest, before anybody sees a value.
@@ -14,14 +14,12 @@ pub mod error;
 pub mod grpc;
 pub mod metrics;
 pub mod publisher;
-pub mod snapshot;
 
-pub use assembly::{Base, Fetched, Shapes};
+pub use assembly::{Fetched, Shapes};
 pub use blake3::Hash as Digest;
 pub use error::WeightsError;
 pub use grpc::{Versions, fetch, newest, watch};
 pub use publisher::{Published, Publisher};
-pub use snapshot::{Snapshot, TensorPlace};
 
 /// Payload bytes of one chunk.
 pub const CHUNK_BYTES: usize = 1 << 20;

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hypereyes_domain::PolicyVersion;
+use hypereyes_policy::checkpoint::{Snapshot, StoredDtype};
 use metrics::{counter, gauge};
 use tokio::sync::watch;
 
+use crate::Digest;
 use crate::difference::Difference;
 use crate::metrics::{DROPPED, NEWEST, PUBLISHED};
-use crate::{Digest, Snapshot};
 
 /// A published version by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +22,14 @@ pub struct Published {
     pub digest: Digest,
     /// Which incarnation of the learner published it: numbers are in order within one incarnation only.
     pub incarnation: u32,
+    /// How its values are written; nothing where the learner does not say.
+    pub dtype: Option<StoredDtype>,
 }
 
 impl Published {
-    /// A snapshot of a incarnation.
+    /// A snapshot of an incarnation.
     pub fn of(snapshot: &Snapshot, incarnation: u32) -> Self {
-        Self { version: snapshot.version, digest: snapshot.digest, incarnation }
+        Self { version: snapshot.version, digest: snapshot.digest, incarnation, dtype: Some(snapshot.dtype()) }
     }
 
     /// Whether whoever holds this may sample for a lease of `incarnation` that asks for `version`.

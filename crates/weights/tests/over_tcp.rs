@@ -1,16 +1,20 @@
 //! Weights over a real connection on the loopback: what arrives is what was published, or nothing.
 
+use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hypereyes_domain::PolicyVersion;
-use hypereyes_policy::checkpoint::{HostTensor, HostWeights, StoredDtype};
+use hypereyes_policy::checkpoint::{self, Generation, HostTensor, HostWeights, PolicyFolder, Snapshot, StoredDtype};
+use hypereyes_policy::config::SmallShape;
+use hypereyes_policy::init;
 use hypereyes_proto::client::LearnerClient;
 use hypereyes_proto::v1::learner_server::Learner;
 use hypereyes_proto::v1::weights_part::Part;
 use hypereyes_proto::{client, server, v1};
 use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
-use hypereyes_weights::{Base, Published, Publisher, Shapes, Snapshot, WeightsError, fetch, newest, watch};
+use hypereyes_weights::{CHUNK_BYTES, Published, Publisher, Shapes, WeightsError, fetch, newest, watch};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tonic::transport::server::TcpIncoming;
@@ -119,13 +123,14 @@ async fn fetched_weights_are_the_published_ones_bit_by_bit() {
     let Start { mut client, publisher, .. } = start().await;
     let known = Shapes::of(&weights(0));
     let first = fetch(&mut client, PolicyVersion(0), Some(&known), None, soon()).await.expect("fetches");
-    assert_eq!((first.version, &first.weights), (PolicyVersion(0), &weights(0)));
+    assert_eq!(first.snapshot, Snapshot::new(&weights(0), PolicyVersion(0)));
+    assert_eq!(first.snapshot.weights().expect("numbers"), weights(0));
     publisher.publish(Snapshot::new(&weights(7), PolicyVersion(1)));
     let named = newest(&mut client, soon()).await.expect("answers");
     let second = fetch(&mut client, named.version, None, None, soon()).await.expect("fetches");
-    assert_eq!((second.version, second.digest, second.weights), (named.version, named.digest, weights(7)));
+    assert_eq!((&second.snapshot, second.snapshot.digest), (&Snapshot::new(&weights(7), named.version), named.digest));
     let newest = fetch(&mut client, PolicyVersion(0), None, None, soon()).await.expect("fetches");
-    assert_eq!(newest.version, PolicyVersion(1), "0 asks for the newest");
+    assert_eq!(newest.snapshot.version, PolicyVersion(1), "0 asks for the newest");
 }
 
 #[tokio::test]
@@ -233,19 +238,24 @@ async fn who_says_what_it_holds_gets_the_difference_and_the_same_values() {
         let (old, new) = (weights(0), stepped(&weights(0)));
         publisher.publish(Snapshot::stored(&old, PolicyVersion(1), dtype));
         let first = fetch(&mut client, PolicyVersion(1), None, None, soon()).await.expect("fetches");
-        assert_eq!(first.wire_bytes as usize, first.payload.len(), "nothing is held: all of it comes");
+        assert_eq!(first.wire_bytes as usize, first.snapshot.payload.len(), "nothing is held: all of it comes");
         publisher.publish(Snapshot::stored(&new, PolicyVersion(2), dtype));
         let whole = fetch(&mut client, PolicyVersion(2), None, None, soon()).await.expect("fetches");
-        let difference = fetch(&mut client, PolicyVersion(2), None, Some(&Base::from(&first)), soon()).await.expect("fetches");
-        assert_eq!((&difference.weights, difference.digest), (&whole.weights, whole.digest));
-        let share = whole.payload.len() as f64 / difference.wire_bytes as f64;
-        println!("{dtype:?}: {} of {} bytes, {share:.1} times less", difference.wire_bytes, whole.payload.len());
+        let difference = fetch(&mut client, PolicyVersion(2), None, Some(&first.snapshot), soon()).await.expect("fetches");
+        assert_eq!(difference.snapshot, whole.snapshot);
+        let share = whole.snapshot.payload.len() as f64 / difference.wire_bytes as f64;
+        println!("{dtype:?}: {} of {} bytes, {share:.1} times less", difference.wire_bytes, whole.snapshot.payload.len());
         assert!(share > if dtype == StoredDtype::Bf16 { 10.0 } else { 1.3 });
-        let same = fetch(&mut client, PolicyVersion(2), None, Some(&Base::from(&whole)), soon()).await.expect("fetches");
-        assert_eq!((same.wire_bytes, &same.weights), (0, &whole.weights));
+        let same = fetch(&mut client, PolicyVersion(2), None, Some(&whole.snapshot), soon()).await.expect("fetches");
+        assert_eq!((same.wire_bytes, &same.snapshot), (0, &whole.snapshot));
+        // A policy's folder as a base, in the type that was announced.
+        let announced = newest(&mut client, soon()).await.expect("answers").dtype.expect("it is said");
+        let own = Snapshot::new(&old, PolicyVersion(0)).written_as(announced).expect("sound");
+        let first = fetch(&mut client, PolicyVersion(2), None, Some(&own), soon()).await.expect("fetches");
+        assert_eq!((announced, first.wire_bytes, first.snapshot), (dtype, difference.wire_bytes, difference.snapshot.clone()));
         // A base that the learner has forgotten, or never had, costs only time.
-        let other = Base { digest: blake3::hash(b"other"), payload: vec![0; 8].into() };
-        assert_eq!(fetch(&mut client, PolicyVersion(2), None, Some(&other), soon()).await.expect("fetches").weights, whole.weights);
+        let other = Snapshot { digest: blake3::hash(b"other"), ..Snapshot::new(&weights(5), PolicyVersion(2)) };
+        assert_eq!(fetch(&mut client, PolicyVersion(2), None, Some(&other), soon()).await.expect("fetches").snapshot, whole.snapshot);
     }
 }
 
@@ -254,26 +264,24 @@ async fn a_stream_that_breaks_at_any_chunk_is_gone_on_with_and_versions_never_mi
     let Start { mut client, publisher, saboteur } = start().await;
     let base = fetch(&mut client, PolicyVersion(0), None, None, soon()).await.expect("fetches");
     publisher.publish(Snapshot::new(&stepped(&weights(0)), PolicyVersion(1)));
-    for held in [None, Some(Base::from(&base))] {
+    for held in [None, Some(base.snapshot)] {
         for at in 0..3u64 {
             // Once, before this chunk.
             let broken = std::sync::atomic::AtomicBool::new(false);
             let change: Saboteur = Box::new(move |part| match &part.part {
-                Some(Part::Chunk(chunk)) if chunk.offset == at << 20 && !broken.swap(true, std::sync::atomic::Ordering::SeqCst) => {
-                    Some(cut())
-                }
+                Some(Part::Chunk(chunk)) if chunk.offset == at << 20 && !broken.swap(true, SeqCst) => Some(cut()),
                 _ => Some(part),
             });
             *saboteur.lock().expect("no test panics with it") = Some(Arc::new(change));
             let got = fetch(&mut client, PolicyVersion(1), None, held.as_ref(), soon()).await.expect("goes on");
-            assert_eq!(got.weights, stepped(&weights(0)), "chunk {at}");
+            assert_eq!(got.snapshot, Snapshot::new(&stepped(&weights(0)), PolicyVersion(1)), "chunk {at}");
         }
     }
     // The version is replaced while a stream is broken: what came of it is not mixed with the other.
     let replaced = std::sync::atomic::AtomicBool::new(false);
     let learner = publisher.clone();
     let change: Saboteur = Box::new(move |part| match &part.part {
-        Some(Part::Chunk(chunk)) if chunk.offset == 1 << 20 && !replaced.swap(true, std::sync::atomic::Ordering::SeqCst) => {
+        Some(Part::Chunk(chunk)) if chunk.offset == 1 << 20 && !replaced.swap(true, SeqCst) => {
             learner.publish(Snapshot::new(&weights(9), PolicyVersion(1)));
             Some(cut())
         }
@@ -282,4 +290,57 @@ async fn a_stream_that_breaks_at_any_chunk_is_gone_on_with_and_versions_never_mi
     *saboteur.lock().expect("no test panics with it") = Some(Arc::new(change));
     let error = fetch(&mut client, PolicyVersion(1), None, None, soon()).await.expect_err("another payload");
     assert!(error.to_string().contains("another payload"), "{error}");
+}
+
+/// A model of two and a half chunks, with the folder that training starts from.
+fn start_folder(folder: &Path) -> HostWeights {
+    let shape = SmallShape { width: 64, layers: 4, heads: 4, inner: 300, vision_width: 64, vision_depth: 2 };
+    let mut config = shape.model(3000, 2997, 2998, 2999);
+    config.tie_word_embeddings = true;
+    let weights = init::fresh(&config, &Default::default(), 3);
+    checkpoint::save(folder, None, &config, &weights, StoredDtype::F32).expect("it can be written");
+    weights
+}
+
+#[tokio::test]
+async fn a_transfer_cut_at_any_chunk_leaves_the_generation_before_or_becomes_the_next_one() {
+    let Start { mut client, publisher, saboteur } = start().await;
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let (from, root) = (place.path().join("start"), place.path().join("root"));
+    let old = start_folder(&from);
+    let mut held = Snapshot::stored(&old, PolicyVersion(0), StoredDtype::F32);
+    publisher.publish(held.clone());
+    PolicyFolder::open(&root, &from).expect("it opens").write(&held).expect("it is written");
+    let chunks = held.payload.len().div_ceil(CHUNK_BYTES) as u64;
+    assert!(chunks >= 3, "{} bytes", held.payload.len());
+    for at in 0..chunks {
+        let version = PolicyVersion(at + 1);
+        let next = Snapshot::stored(&stepped(&held.weights().expect("numbers")), version, StoredDtype::F32);
+        publisher.publish(next.clone());
+        // Cut for good, then once.
+        for most in [usize::MAX, 1] {
+            let left = std::sync::atomic::AtomicUsize::new(most);
+            let cutting = move || left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+            let change: Saboteur = Box::new(move |part| match &part.part {
+                Some(Part::Chunk(chunk)) if chunk.offset == at * CHUNK_BYTES as u64 && cutting() => Some(cut()),
+                _ => Some(part),
+            });
+            *saboteur.lock().expect("no test panics with it") = Some(Arc::new(change));
+            let fetched = fetch(&mut client, version, None, Some(&held), soon()).await;
+            let mut folder = PolicyFolder::open(&root, &from).expect("it opens");
+            let before = folder.newest().map(|newest| (newest.version, newest.digest));
+            assert_eq!(before, Some((PolicyVersion(at), held.digest)), "chunk {at}");
+            if most == 1 {
+                let fetched = fetched.expect("it is gone on with").snapshot;
+                let written = folder.write(&fetched).expect("it is written");
+                let found = Generation::open(&written.path).expect("it is whole");
+                let published = newest(&mut client, soon()).await.expect("answers");
+                assert_eq!((found.version, found.digest), (published.version, published.digest), "chunk {at}");
+                folder.retain(&[]).expect("it can be removed");
+                held = fetched;
+            } else {
+                assert!(fetched.is_err(), "chunk {at}");
+            }
+        }
+    }
 }

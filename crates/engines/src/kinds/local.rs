@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampling, SetWeights, SetWeightsError};
 use hypereyes_pictures::{PatchCache, PatchSource};
-use hypereyes_policy::checkpoint::HostWeights;
+use hypereyes_policy::checkpoint::Snapshot;
 use hypereyes_policy::{Error, engine};
 
 use crate::{Engine, EngineConfig, Policy};
@@ -35,9 +35,11 @@ impl Generate for Local {
     }
 }
 
-impl SetWeights<HostWeights> for Local {
-    async fn set_weights(&self, weights: HostWeights, version: PolicyVersion) -> Result<(), SetWeightsError> {
-        let refused = |error: Error| SetWeightsError { failure: Failure::Infrastructure, message: error.to_string() };
-        self.0.swap(weights, version).await.map_err(refused)
+impl SetWeights<Snapshot> for Local {
+    async fn set_weights(&self, snapshot: Snapshot, version: PolicyVersion) -> Result<(), SetWeightsError> {
+        let refused = |error: &dyn std::fmt::Display| SetWeightsError { failure: Failure::Infrastructure, message: error.to_string() };
+        let converted = tokio::task::spawn_blocking(move || snapshot.weights()).await.map_err(|error| refused(&error))?;
+        let weights = converted.map_err(|error| refused(&error))?;
+        self.0.swap(weights, version).await.map_err(|error| refused(&error))
     }
 }

@@ -1,19 +1,24 @@
 //! Parameters by published name, on the host and in a model.
 //!
 //! In: a model, or named tensors ([`reading`] reads them from a folder, [`mod@save`] is the one way to write one). Out: the other, or
-//! one error that names what is missing, extra or mis-shaped. Parameter names are the module paths, so there is no mapping table;
-//! what else a file may hold is told apart in [`names`].
+//! one error that names what is missing, extra or mis-shaped. A [`Snapshot`] is one version of them as bytes. Parameter names are the
+//! module paths, so there is no mapping table; what else a file may hold is told apart in [`names`].
 
 mod files;
+mod generation;
 pub(crate) mod names;
 mod reading;
 pub mod save;
+mod snapshot;
+mod transposed;
 
 use std::collections::BTreeMap;
 
 pub use self::files::parse;
+pub use self::generation::{Generation, PolicyFolder};
 pub use self::reading::{load, read, read_with_remarks};
 pub use self::save::{Saver, digest, save, serialise};
+pub use self::snapshot::{Snapshot, TensorPlace};
 use crate::Error;
 use crate::aligned::Aligned;
 use crate::faults;
@@ -35,15 +40,7 @@ impl HostTensor {
     /// The tensor with the last two of its three dimensions swapped; as it is where it has not three.
     pub(crate) fn transposed(&self) -> Self {
         let [count, rows, columns] = self.shape[..] else { return self.clone() };
-        let mut values = vec![0.0; self.values.len()];
-        for (from, to) in self.values.chunks_exact(rows * columns).zip(values.chunks_exact_mut(rows * columns)) {
-            for (row, line) in from.chunks_exact(columns).enumerate() {
-                for (column, value) in line.iter().enumerate() {
-                    to[column * rows + row] = *value;
-                }
-            }
-        }
-        Self { shape: vec![count, columns, rows], values }
+        Self { shape: vec![count, columns, rows], values: transposed::swapped(&self.values, rows, columns) }
     }
 }
 

@@ -43,6 +43,11 @@ impl Names {
         self.ours.iter()
     }
 
+    /// Whether a parameter has this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.ours.contains(name)
+    }
+
     /// Whether a parameter is the head.
     pub(super) fn is_head(&self, ours: &str) -> bool {
         ours == self.family.head

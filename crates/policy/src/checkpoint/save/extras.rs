@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{paths, place};
 use crate::Error;
+use crate::checkpoint::StoredDtype;
 use crate::config::ModelConfig;
 
 /// Largest file that goes along, which is the largest tokenizer that is read.
@@ -138,6 +139,15 @@ impl Extras {
         let mut found = Self { config, ..Self::default() };
         found.walk(start, Path::new(""), target, MAX_DEPTH).map_err(|error| Error::io(start, error))?;
         Ok(found)
+    }
+
+    /// The text of `config.json` for weights stored as `dtype`: that of the start with what a save changes.
+    ///
+    /// # Errors
+    /// A text, when `config` and the start's describe different models.
+    pub fn config_of(&self, config: &ModelConfig, dtype: StoredDtype) -> Result<String, String> {
+        let json = config.to_json_over(self.config.as_ref(), dtype)?;
+        Ok(serde_json::to_string_pretty(&json).expect("JSON of plain values") + "\n")
     }
 
     /// Bytes of all files.

@@ -17,8 +17,10 @@ pub use self::place::Place;
 pub(crate) use self::place::interrupted;
 pub use self::tensors::{digest, serialise};
 
-use self::extras::Extras;
-use self::tensors::{SHARD_BYTES, Written};
+pub(super) use self::extras::{Extras, MAX_BYTES};
+pub(super) use self::paths::{check_free, remove};
+use self::tensors::SHARD_BYTES;
+pub(super) use self::tensors::{Laid, Written, header, index, write_file};
 use super::{HostWeights, StoredDtype};
 use crate::Error;
 use crate::config::ModelConfig;
@@ -96,8 +98,7 @@ impl Saver {
         let named =
             |why: String| Error::Input(format!("{} was not saved, what was there is as it was: {why}", self.place.shown().display()));
         let written = Written::new(config, weights, dtype, self.shard_bytes).map_err(|error| named(error.to_string()))?;
-        let json = config.to_json_over(self.extras.config.as_ref(), dtype).map_err(named)?;
-        let json = serde_json::to_string_pretty(&json).expect("JSON of plain values") + "\n";
+        let json = self.extras.config_of(config, dtype).map_err(named)?;
         let files = || {
             let beside = self.extras.files.iter().map(|(path, bytes)| (path.as_path(), bytes.as_slice()));
             beside.chain([(Path::new("config.json"), json.as_bytes())])

@@ -1,9 +1,11 @@
-//! Paths and folders: whether two are one, what is below them, on disk with it, away with it. In: paths. Out: the answer.
+//! Paths and folders: whether two are one, what is below them, whether there is room, on disk with it, away with it. In: paths. Out: the answer.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::statvfs;
 
 use super::extras;
 use crate::Error;
@@ -70,6 +72,22 @@ pub(super) fn same_file(one: &Path, other: &Path) -> bool {
     sizes.0.is_some() && sizes.0 == sizes.1 && sizes.0 <= Some(extras::MAX_BYTES) && fs::read(one).ok() == fs::read(other).ok()
 }
 
+/// Refuses when `needed` bytes are not free where `path` is or will be; `shown` is what people call it.
+///
+/// # Errors
+/// [`Error::Input`] that says how much is needed and free.
+pub fn check_free(shown: &Path, path: &Path, needed: u128) -> Result<(), Error> {
+    let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
+    // Some network file systems do not say.
+    let Some(space) = statvfs(there).ok().filter(|space| space.f_blocks > 0) else { return Ok(()) };
+    let free = u128::from(space.f_bavail) * u128::from(space.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    let mib = |bytes: u128| bytes.div_ceil(1 << 20);
+    Err(Error::Input(format!("{}: {} MiB are needed there and {} MiB are free", shown.display(), mib(needed), mib(free))))
+}
+
 /// Puts a folder with all that is in it on disk.
 pub(super) fn sync(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
@@ -92,7 +110,7 @@ pub(super) fn writable(folder: &Path) {
 }
 
 /// Removes a folder; one that stays costs nothing but space, and is said.
-pub(super) fn remove(folder: &Path) {
+pub fn remove(folder: &Path) {
     fn unlock(folder: &Path) {
         writable(folder);
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

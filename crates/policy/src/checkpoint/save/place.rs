@@ -12,11 +12,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags, renameat_with, statvfs, statx};
+use rustix::fs::{AtFlags, CWD, RenameFlags, StatxAttributes, StatxFlags, renameat_with, statx};
 use rustix::io::Errno;
 
 use super::extras;
-use super::paths::{all_within, is_within, real, remove, same_file, sync, writable};
+use super::paths::{all_within, check_free, is_within, real, remove, same_file, sync, writable};
 use crate::Error;
 
 /// In a fresh place until everything in it is there and checked.
@@ -83,15 +83,7 @@ impl Place {
     /// # Errors
     /// [`Error::Input`] that says how much is needed and free.
     pub fn check_free(&self, needed: u128) -> Result<(), Error> {
-        let there = self.target.ancestors().find(|folder| folder.exists()).unwrap_or(&self.parent);
-        // Some network file systems do not say.
-        let Some(space) = statvfs(there).ok().filter(|space| space.f_blocks > 0) else { return Ok(()) };
-        let free = u128::from(space.f_bavail) * u128::from(space.f_frsize);
-        if free >= needed {
-            return Ok(());
-        }
-        let mib = |bytes: u128| bytes.div_ceil(1 << 20);
-        Err(Error::Input(format!("{}: {} MiB are needed there and {} MiB are free", self.shown.display(), mib(needed), mib(free))))
+        check_free(&self.shown, &self.target, needed)
     }
 
     /// Lets `write` fill a fresh place and `check` look at it once it is on disk, and moves it in. Returns where things of the

@@ -1,7 +1,8 @@
 //! Tensors in safetensors files: laid out, written without a second copy in memory, and read back as a digest.
 //!
-//! In: host weights and how they are stored. Out: one file, or shards with their index where one would be too large; and one name
-//! for all tensors of a folder: BLAKE3 over names, types, shapes and bytes in the order of names, whatever files they are in.
+//! In: host weights and how they are stored, or a snapshot. Out: one file, or shards with their index where one would be too large;
+//! and one name for all tensors of a folder: BLAKE3 over names, types, shapes and bytes in the order of names, whatever files they
+//! are in.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +15,9 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo, View};
 
 use super::super::files::{INDEX, WHOLE, read_index};
-use super::super::{HostTensor, HostWeights, StoredDtype};
+use super::super::names::Names;
+use super::super::transposed::transposed;
+use super::super::{HostTensor, HostWeights, Snapshot, StoredDtype};
 use crate::Error;
 use crate::config::ModelConfig;
 
@@ -25,11 +28,31 @@ const MAX_HEADER: u64 = 100_000_000;
 
 /// A tensor as it is stored: its bytes are made when they are asked for.
 #[derive(Clone, Copy)]
-struct Stored<'a> {
-    tensor: &'a HostTensor,
+pub struct Stored<'a> {
+    shape: &'a [usize],
+    values: Values<'a>,
     dtype: StoredDtype,
-    /// With its last two dimensions swapped.
+    /// Its shape with the last two dimensions swapped, where it is stored so.
     turned: Option<[usize; 3]>,
+}
+
+/// The values of a tensor, in the order of its shape.
+#[derive(Clone, Copy)]
+enum Values<'a> {
+    /// Still to be brought into the stored type.
+    Host(&'a [f32]),
+    /// In that type.
+    Stored(&'a [u8]),
+}
+
+impl<'a> Stored<'a> {
+    fn new(shape: &'a [usize], values: Values<'a>, dtype: StoredDtype, turn: bool) -> Self {
+        let turned = match *shape {
+            [count, rows, columns] if turn => Some([count, columns, rows]),
+            _ => None,
+        };
+        Self { shape, values, dtype, turned }
+    }
 }
 
 impl View for Stored<'_> {
@@ -41,37 +64,38 @@ impl View for Stored<'_> {
     }
 
     fn shape(&self) -> &[usize] {
-        self.turned.as_ref().map_or(&self.tensor.shape, |turned| turned)
+        self.turned.as_ref().map_or(self.shape, |turned| turned)
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let turned = self.turned.map(|_| self.tensor.transposed());
-        let values = &turned.as_ref().unwrap_or(self.tensor).values;
-        match self.dtype {
-            StoredDtype::F32 if turned.is_none() && cfg!(target_endian = "little") => bytemuck::cast_slice(&self.tensor.values).into(),
-            StoredDtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            StoredDtype::Bf16 => values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect(),
+        let bytes: Cow<'_, [u8]> = match (self.values, self.dtype) {
+            (Values::Stored(bytes), _) => bytes.into(),
+            (Values::Host(values), StoredDtype::F32) if cfg!(target_endian = "little") => bytemuck::cast_slice(values).into(),
+            (Values::Host(values), StoredDtype::F32) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            (Values::Host(values), StoredDtype::Bf16) => {
+                values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect()
+            }
+        };
+        match self.turned {
+            Some([_, columns, rows]) => transposed(&bytes, rows, columns, self.dtype).into(),
+            None => bytes,
         }
     }
 
     fn data_len(&self) -> usize {
-        self.tensor.values.len() * self.dtype.bytes()
+        self.shape.iter().product::<usize>() * self.dtype.bytes()
     }
 }
 
 /// Tensors under their published names, as they are stored.
-type Laid<'a> = BTreeMap<&'a str, Stored<'a>>;
+pub type Laid<'a> = BTreeMap<&'a str, Stored<'a>>;
 
 fn lay<'a>(weights: &'a HostWeights, dtype: StoredDtype, turn: impl Fn(&str) -> bool) -> Result<Laid<'a>, Error> {
     let stored = |(name, tensor): (&'a String, &'a HostTensor)| {
         if tensor.shape.iter().product::<usize>() != tensor.values.len() {
             return Err(Error::Input(format!("tensor {name}: {} values do not have the shape {:?}", tensor.values.len(), tensor.shape)));
         }
-        let turned = match tensor.shape[..] {
-            [count, rows, columns] if turn(name) => Some([count, columns, rows]),
-            _ => None,
-        };
-        Ok((name.as_str(), Stored { tensor, dtype, turned }))
+        Ok((name.as_str(), Stored::new(&tensor.shape, Values::Host(&tensor.values), dtype, turn(name))))
     };
     weights.iter().map(stored).collect()
 }
@@ -111,11 +135,41 @@ impl<'a> Written<'a> {
                 return Err(Error::Input(format!("tensor {name} holds {} at index {at} as {}", tensor.values[at], dtype.label())));
             }
         }
-        let (described, held) = (config.parameters(), weights.values().map(|tensor| tensor.values.len() as u128).sum::<u128>());
+        Self::describes(config, &laid)?;
+        Ok(Self { laid, shard_bytes: shard_bytes.max(1) })
+    }
+
+    /// Lays out what came in a payload, in the type in which it came.
+    ///
+    /// # Errors
+    /// [`Error`] that names a tensor which is not within the payload, not of the config's model, or holds a value that is no number.
+    pub fn of(config: &ModelConfig, snapshot: &'a Snapshot, shard_bytes: u64) -> Result<Self, Error> {
+        snapshot.check_finite()?;
+        let (names, turned) = (Names::of(config), (config.family.published().turned)(config));
+        let mut laid = Laid::new();
+        for place in &snapshot.tensors {
+            let stored = Stored::new(&place.shape, Values::Stored(snapshot.bytes(place)?), place.dtype, turned.contains(&place.name));
+            let again = laid.insert(place.name.as_str(), stored).is_some();
+            if again || place.dtype != snapshot.dtype() || !names.has(&place.name) {
+                let why = if again { "is there twice" } else { "is not of the model, or not of the type of the others" };
+                return Err(Error::Input(format!("tensor {} {why}", place.name)));
+            }
+        }
+        if let Some(name) = names.all().find(|name| !laid.contains_key(name.as_str())) {
+            return Err(Error::Input(format!("tensor {name} is missing")));
+        }
+        Self::describes(config, &laid)?;
+        Ok(Self { laid, shard_bytes: shard_bytes.max(1) })
+    }
+
+    /// Whether a config is that of these tensors.
+    fn describes(config: &ModelConfig, laid: &Laid<'_>) -> Result<(), Error> {
+        let values = |stored: &Stored<'_>| stored.shape.iter().map(|side| *side as u128).product::<u128>();
+        let (described, held) = (config.parameters(), laid.values().map(values).sum::<u128>());
         if described != held {
             return Err(Error::Input(format!("the config describes {described} parameters, the weights are {held}")));
         }
-        Ok(Self { laid, shard_bytes: shard_bytes.max(1) })
+        Ok(())
     }
 
     /// Writes them into a folder.
@@ -123,29 +177,18 @@ impl<'a> Written<'a> {
     /// # Errors
     /// [`Error`] that names the file.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
-        let shards = self.shards();
-        let one = |name: &str, tensors: &Laid<'_>| {
-            let path = folder.join(name);
-            safetensors::serialize_to_file(tensors.iter().map(|(name, stored)| (*name, *stored)), metadata(), &path)
-                .map_err(|error| Error::Input(format!("{}: {error}", path.display())))
-        };
-        if let [all] = &shards[..] {
-            return one(WHOLE, all);
+        let files = self.files();
+        for (name, tensors) in &files {
+            write_file(&folder.join(name), tensors)?;
         }
-        let mut map = serde_json::Map::new();
-        for (at, shard) in shards.iter().enumerate() {
-            let name = format!("model-{:05}-of-{:05}.safetensors", at + 1, shards.len());
-            one(&name, shard)?;
-            map.extend(shard.keys().map(|tensor| ((*tensor).to_owned(), name.clone().into())));
-        }
-        let total: usize = self.laid.values().map(Stored::data_len).sum();
-        let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
+        let Some(index) = index(&files) else { return Ok(()) };
         let path = folder.join(INDEX);
-        std::fs::write(&path, index.to_string()).map_err(|error| Error::io(&path, error))
+        std::fs::write(&path, index).map_err(|error| Error::io(&path, error))
     }
 
-    /// The tensors in the order of their names, cut where a file would become too large.
-    fn shards(&self) -> Vec<Laid<'a>> {
+    /// What goes into which file: the tensors in the order of their names, cut where a file would become too large. The cuts follow
+    /// from names and sizes alone.
+    pub fn files(&self) -> Vec<(String, Laid<'a>)> {
         let (mut shards, mut bytes) = (vec![Laid::new()], 0u64);
         for (name, stored) in &self.laid {
             let more = stored.data_len() as u64;
@@ -156,7 +199,9 @@ impl<'a> Written<'a> {
             bytes += more;
             shards.last_mut().expect("there is one").insert(*name, *stored);
         }
-        shards
+        let count = shards.len();
+        let name = |at: usize| if count == 1 { WHOLE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", at + 1) };
+        shards.into_iter().enumerate().map(|(at, shard)| (name(at), shard)).collect()
     }
 
     /// What [`digest`] will find.
@@ -168,6 +213,26 @@ impl<'a> Written<'a> {
         }
         hasher.finalize().to_hex().to_string()
     }
+}
+
+/// Writes one file. No tensor is in memory twice but one that is stored in another order or type, while it is written.
+///
+/// # Errors
+/// [`Error`] that names it.
+pub fn write_file(path: &Path, tensors: &Laid<'_>) -> Result<(), Error> {
+    safetensors::serialize_to_file(tensors.iter().map(|(name, stored)| (*name, *stored)), metadata(), path)
+        .map_err(|error| Error::Input(format!("{}: {error}", path.display())))
+}
+
+/// The text of the index of several files.
+pub fn index(files: &[(String, Laid<'_>)]) -> Option<String> {
+    if files.len() == 1 {
+        return None;
+    }
+    let total: usize = files.iter().flat_map(|(_, tensors)| tensors.values()).map(Stored::data_len).sum();
+    let places = files.iter().flat_map(|(file, tensors)| tensors.keys().map(|name| ((*name).to_owned(), file.as_str().into())));
+    let map: serde_json::Map<String, serde_json::Value> = places.collect();
+    Some(serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map }).to_string())
 }
 
 fn head(hasher: &mut blake3::Hasher, name: &str, dtype: Dtype, shape: &[usize]) {
@@ -219,7 +284,7 @@ pub fn digest(folder: &Path) -> Result<String, Error> {
 }
 
 /// A file, where its tensors begin, and what they are; the file must be as long as they say.
-fn header(path: &Path) -> Result<(File, u64, Metadata), Error> {
+pub fn header(path: &Path) -> Result<(File, u64, Metadata), Error> {
     let io = |error| Error::io(path, error);
     let broken = |why: &dyn std::fmt::Display| Error::Input(format!("{}: not a sound safetensors file: {why}", path.display()));
     let mut file = hypereyes_outside::files::open(path, u64::MAX).map_err(io)?;
