@@ -34,7 +34,7 @@ pub struct Config {
     pub world: Option<PathBuf>,
     /// Limits and wording of episodes. How turns are sampled comes with each lease; the context is at most the engine's.
     pub rollout: RolloutConfig,
-    /// Sizes of the engine.
+    /// Who samples, and the sizes of it.
     pub engine: EngineConfig,
     /// Where searches go, and within which bounds.
     pub search: SearchConfig,
@@ -125,6 +125,12 @@ impl Config {
         }
         found.told("rollout", self.rollout.check());
         found.told("engine", self.engine.check());
+        if self.engine.speaks_text() {
+            found.refuse(
+                "engine.kind",
+                "is openai, which gives text and no log-probs: nothing can be trained on it; give local, vllm or sglang",
+            );
+        }
         if let Err(error) = self.engine.device.check() {
             found.refuse("engine.device", format!("cannot be had: {error}"));
         }

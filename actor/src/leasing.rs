@@ -56,7 +56,7 @@ pub async fn lease(
             }
             Ok(Leased::Lease(lease)) => {
                 backoff.reset();
-                if let Err(reason) = worker.engine_holds(lease.size) {
+                if let Err(reason) = worker.engine_holds(&lease) {
                     let _ = worker.peers.abandon(&lease.group, Failure::Policy, &reason).await; // It expires otherwise.
                     return Err(BadInput::new(reason));
                 }

@@ -65,6 +65,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     hypereyes_environment::metrics::describe();
     hypereyes_search::metrics::describe();
     hypereyes_weights::metrics::describe();
+    hypereyes_engines::metrics::describe();
     hypereyes_pictures::metrics::describe();
     // A pool that is there already is as good.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
@@ -77,6 +78,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let loading = config.clone();
     let loaded = tokio::task::spawn_blocking(move || Loaded::new(&loading)).await;
     let Loaded { setup, engine, shapes, held, base } = loaded.expect("loading does not panic")?;
+    match shutdown.race(engine.ready()).await {
+        Some(ready) => ready.map_err(|error| of_engine("", error))?,
+        None => return Ok(()),
+    }
     watched.announce(None)?;
     // It serves nothing, so that ready means: it leases.
     health.ready().await;
@@ -113,6 +118,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     }
     tracing::info!("actor done");
     Ok(())
+}
+
+/// What keeps an engine from being there: a device that fails and servers that are away may pass, all else is bad input.
+fn of_engine(what: &str, error: hypereyes_policy::Error) -> anyhow::Error {
+    match error {
+        hypereyes_policy::Error::Device(_) => error.into(),
+        error => BadInput::new(format!("{what}{error}")).into(),
+    }
 }
 
 /// What is read from disk before the first lease.
@@ -155,11 +168,10 @@ impl Loaded {
             end_tokens: vec![chat.end_token()],
             processor: chat.processor().clone(),
             pictures: pictures.clone(),
+            folder: &config.policy,
         };
-        let engine = hypereyes_engines::open(&config.engine, policy).map_err(|error| match error {
-            hypereyes_policy::Error::Device(_) => anyhow::Error::from(error),
-            error => bad("policy", &error).into(),
-        })?;
+        let what = if config.engine.is_remote() { "engine" } else { "policy" };
+        let engine = hypereyes_engines::open(&config.engine, policy).map_err(|error| of_engine(&format!("{what}: "), error))?;
         let setup = Setup {
             chat: Arc::new(chat),
             search,

@@ -100,6 +100,7 @@ mod tests {
             versions: vec![PolicyVersion(0)],
             pictures: pictures.iter().map(|picture| picture.id.clone()).collect(),
             summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
+            spoken: None,
         }
     }
 

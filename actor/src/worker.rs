@@ -78,12 +78,13 @@ impl From<CallError> for Failed {
 }
 
 impl Worker {
-    /// Whether the engine can ever hold a group of this size.
+    /// Whether the engine can ever roll a lease out: it holds a group of its size, and gives the log-probs that are trained on.
     ///
     /// # Errors
     /// A sentence that names the keys on both sides.
-    pub fn engine_holds(&self, siblings: usize) -> Result<(), String> {
-        let most = self.engine.most_siblings();
+    pub fn engine_holds(&self, lease: &Lease) -> Result<(), String> {
+        self.engine.gives_logprobs(lease.sampling).map_err(|reason| format!("the learner's sampling does not fit: {reason}"))?;
+        let (siblings, most) = (lease.size, self.engine.most_siblings());
         if siblings <= most {
             return Ok(());
         }

@@ -118,7 +118,9 @@ impl Model {
                 speaks(&survey.vocabulary)?;
                 let card =
                     ModelCard { digest: String::new(), vocabulary: survey.vocabulary.clone(), parameters: 0, bytes: 0, sighted: false };
-                (Backend::Server(client.of(survey.config.text.vocab_size)), card, Some(survey), None)
+                let processor = survey.processor.clone().map_err(|reason| format!("{source}: {reason}"))?;
+                let client = client.of(survey.config.text.vocab_size, survey.config.image_token_id, processor);
+                (Backend::Server(client), card, Some(survey), None)
             }
         };
         if !digest.is_empty() && digest != card.digest {
@@ -145,11 +147,6 @@ impl Model {
     /// What its folder says of how it reads text and pictures; a peer keeps its own.
     pub fn survey(&self) -> Option<&Survey> {
         self.survey.as_ref()
-    }
-
-    /// Whether pictures can be shown to it.
-    pub fn takes_pictures(&self) -> bool {
-        !matches!(&self.backend, Backend::Server(server) if !server.takes_pictures())
     }
 
     /// Calls under way.
@@ -188,7 +185,7 @@ async fn look_within(folder: PathBuf, source: Source, access: Arc<Access>, weigh
 fn scoring_client(server: &Server, access: &Access, source: &Source) -> Result<ScoringClient, String> {
     let key = access.key(server)?.map(|key| key.header());
     let client = hypereyes_engines::http::client(&server.address().ok_or("it has no address")?, &access.reach(source))?;
-    Ok(ScoringClient::new(server.dialect, server.url.clone(), server.model.clone(), key, client))
+    Ok(ScoringClient::new(server.dialect, &server.url, server.model.clone(), key, client))
 }
 
 /// A model of this process.

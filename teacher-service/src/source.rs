@@ -141,11 +141,7 @@ impl fmt::Display for Source {
             Self::Store(url) => f.write_str(url.as_str()),
             Self::Peer(address) => write!(f, "grpc://{address}"),
             Self::Server(Server { dialect, url, tokenizer, model, key_env }) => {
-                let kind = match dialect {
-                    Dialect::Sglang => "sglang",
-                    Dialect::Vllm => "vllm",
-                };
-                write!(f, "{kind}+{url}?tokenizer={}", tokenizer.display())?;
+                write!(f, "{dialect}+{url}?tokenizer={}", tokenizer.display())?;
                 for (key, value) in [("model", model), ("key_env", key_env)].iter().filter(|(_, value)| !value.is_empty()) {
                     write!(f, "&{key}={value}")?;
                 }

@@ -1,4 +1,4 @@
-//! What a model must show before it may serve: finite log-probs on golden prompts, with pictures where it takes them. In: a model
+//! What a model must show before it may serve: finite log-probs on golden prompts, with pictures and without. In: a model
 //! that is not verified. Out: one that may serve and says whether it sees, or why it may not.
 
 use std::sync::Arc;
@@ -39,10 +39,6 @@ async fn sees(model: &Model) -> Result<bool, String> {
     let config = &survey.config;
     let text = golden(config, 0);
     let store = Arc::new(Store::new(64 << 20, Limits::default()));
-    if !model.takes_pictures() {
-        ask(model, vec![text], &store).await?;
-        return Ok(false);
-    }
     let processor = survey.processor.clone()?;
     let mut sequences = vec![text];
     for seed in [1, 2] {

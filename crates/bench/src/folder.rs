@@ -30,6 +30,9 @@ pub struct Load {
     pub dtype: StoredDtype,
 }
 
+/// Says by name which tensors a step changes.
+type Which<'a> = &'a dyn Fn(&str) -> bool;
+
 /// Tensors that change where adapters of attention are merged into them.
 const ADAPTED: [&str; 2] = ["self_attn.q_proj.weight", "self_attn.v_proj.weight"];
 
@@ -47,7 +50,7 @@ pub fn measure(load: Load, folder: &Path, seed: u64) -> Result<(ModelConfig, Vec
     let mut rows = vec![];
     let everything = |_: &str| true;
     let adapted = |name: &str| ADAPTED.iter().any(|end| name.ends_with(end));
-    let cases: [(&str, Option<&dyn Fn(&str) -> bool>); 3] =
+    let cases: [(&str, Option<Which<'_>>); 3] =
         [("first", None), ("every tensor changed", Some(&everything)), ("adapters merged", Some(&adapted))];
     let mut newest = None;
     for (case, which) in cases {
@@ -123,12 +126,21 @@ fn model(parameters: u64, experts: usize) -> Result<ModelConfig> {
     anyhow::bail!("no model has as few as {parameters} parameters")
 }
 
-/// Random weights, drawn in place: values of the size that weights have.
+/// Random weights, drawn in place: values of the size that weights have. Shapes are those of a model of one layer and one expert.
 fn random(model: &ModelConfig, dtype: StoredDtype, seed: u64) -> Snapshot {
     let mut one = model.clone();
     one.text.num_hidden_layers = 1;
+    if let Some(experts) = &mut one.text.experts {
+        (experts.count, experts.per_token) = (1, 1);
+    }
     let shapes = init::fresh(&one, &Default::default(), seed);
     let mut shapes: Vec<(String, Vec<usize>)> = shapes.into_iter().map(|(name, tensor)| (name, tensor.shape)).collect();
+    for (name, shape) in &mut shapes {
+        if let Some(experts) = model.text.experts.as_ref().filter(|_| name.contains(".mlp.experts.") || name.ends_with(".mlp.gate.weight"))
+        {
+            shape[0] = experts.count;
+        }
+    }
     const FIRST: &str = "model.language_model.layers.0.";
     let of_a_layer: Vec<_> =
         shapes.iter().filter_map(|(name, shape)| Some((name.strip_prefix(FIRST)?.to_owned(), shape.clone()))).collect();
@@ -161,7 +173,7 @@ fn random(model: &ModelConfig, dtype: StoredDtype, seed: u64) -> Snapshot {
 }
 
 /// The next version: the lowest bit of a share of the values differs, as a difference from the wire changes them in place.
-fn stepped(snapshot: Snapshot, share: f64, which: &dyn Fn(&str) -> bool) -> Snapshot {
+fn stepped(snapshot: Snapshot, share: f64, which: Which<'_>) -> Snapshot {
     let Snapshot { version, payload, tensors, .. } = snapshot;
     let step = (1.0 / share.max(1e-9)).round().max(1.0) as usize;
     let mut bytes = Vec::from(payload);

@@ -121,6 +121,7 @@ fn group(model: &ModelConfig, load: Load, seed: u64, number: usize, actor: &str,
             versions: vec![PolicyVersion(0); response],
             pictures: vec![],
             summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
+            spoken: None,
         });
         let failed = sibling % 3 == 0;
         let (accuracy, reward, route) =

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::runtime::Runtime;
 
 use crate::config::Settings;
-use crate::{Shutdown, config, exit, trace};
+use crate::{Shutdown, config, exit, leash, trace};
 
 /// A part of the system that can be a process.
 pub trait ServiceProcess {
@@ -52,6 +52,9 @@ pub async fn start<R: ServiceProcess>(sources: &Sources, shutdown: Shutdown) -> 
 
 /// The whole `main` of a service's own program: arguments, a runtime, signals, an exit code.
 pub fn main<R: ServiceProcess>(version: &'static str) -> ExitCode {
+    if let Some(code) = leash::of_process() {
+        return code;
+    }
     let matches = match command::<R>(version).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return misread(&error),

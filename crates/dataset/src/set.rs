@@ -138,6 +138,7 @@ mod tests {
                 versions: vec![Default::default(); 2],
                 pictures: vec![shown.id.clone(), crop.id.clone()],
                 summary: RolloutSummary { rounds: vec![Round::counted(2, 0)], ending: Ending::Answered, answer: Some("Peru".into()) },
+                spoken: None,
             };
             set.demonstrations.push(Demonstration { task: task.id.clone(), trajectory });
             set.tasks.push(task);

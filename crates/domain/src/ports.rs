@@ -62,6 +62,21 @@ impl Sampling {
     }
 }
 
+/// The seed of one turn of a sequence: the sequence's own for the first, and one made of it and the turn's number for the others. Whoever
+/// samples, and whoever is asked again, draws the same numbers for the same turn. Seeds of turns have 63 bits: servers keep them in signed
+/// numbers.
+pub const fn turn_seed(seed: u64, turn: u64) -> u64 {
+    const BITS: u64 = u64::MAX >> 1;
+    if turn == 0 {
+        return seed & BITS;
+    }
+    // SplitMix64: the turn-th number of the stream that begins at the seed.
+    let mut mixed = seed.wrapping_add(turn.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) & BITS
+}
+
 /// Why a turn stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -153,4 +168,17 @@ pub trait Sequence: Send + 'static {
     /// Told what the environment did for the last turn, before [`Sequence::advance`] brings it as tokens. A model reads the tokens and
     /// needs no more; a scripted policy has its findings from here. Default: nothing.
     fn executed(&mut self, _round: &Round) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_turn_of_every_sequence_has_a_seed_of_its_own() {
+        assert_eq!((turn_seed(7, 0), turn_seed(7, 3)), (7, turn_seed(7, 3)));
+        assert_eq!(turn_seed(0, 1), 0x6220_a839_7b1d_cdaf, "the published first value of SplitMix64, without its sign");
+        let seeds = (0..100).flat_map(|seed| (0..10).map(move |turn| turn_seed(seed, turn)));
+        assert_eq!(seeds.collect::<std::collections::BTreeSet<_>>().len(), 1000);
+    }
 }

@@ -210,12 +210,39 @@ pub struct Trajectory {
     /// How it went. Written, its parts stand beside the tokens, so that a summary can be read from where a trajectory was recorded.
     #[serde(flatten)]
     pub summary: RolloutSummary,
+    /// Of a policy that speaks text and whose tokens nobody knows: what it said. The lists of tokens are then empty. In local records
+    /// only: such a rollout is measured and never trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoken: Option<Box<Spoken>>,
+}
+
+/// What a policy said that speaks text, and the tokens that its server counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spoken {
+    /// Its turns in order.
+    pub turns: Vec<String>,
+    /// Tokens of the whole episode, each counted once: prompt, turns with their thoughts, observations.
+    pub tokens: u64,
+    /// Prompt tokens over all requests, as a server bills them: every turn sends all before it again.
+    pub prompt_tokens: u64,
+    /// Sampled tokens over all requests.
+    pub completion_tokens: u64,
+}
+
+impl Spoken {
+    /// Counts a request of `prompt` tokens that was answered with `completion` tokens. A thought that is not sent again makes the next
+    /// request shorter, and was thought all the same.
+    pub fn count(&mut self, prompt: u64, completion: u64) {
+        self.tokens = self.tokens.max(prompt).saturating_add(completion);
+        self.prompt_tokens = self.prompt_tokens.saturating_add(prompt);
+        self.completion_tokens = self.completion_tokens.saturating_add(completion);
+    }
 }
 
 /// A rollout of which nothing but its summary is known.
 impl From<RolloutSummary> for Trajectory {
     fn from(summary: RolloutSummary) -> Self {
-        Self { prompt: vec![], response: vec![], mask: vec![], logprobs: vec![], versions: vec![], pictures: vec![], summary }
+        Self { prompt: vec![], response: vec![], mask: vec![], logprobs: vec![], versions: vec![], pictures: vec![], summary, spoken: None }
     }
 }
 
@@ -228,10 +255,13 @@ impl AsRef<RolloutSummary> for Trajectory {
 impl Trajectory {
     /// Prompt and response tokens.
     pub fn tokens(&self) -> usize {
-        self.prompt.len() + self.response.len()
+        match &self.spoken {
+            Some(spoken) => usize::try_from(spoken.tokens).unwrap_or(usize::MAX),
+            None => self.prompt.len() + self.response.len(),
+        }
     }
 
-    /// Tokens that the policy sampled.
+    /// Tokens that the policy sampled and that are known.
     pub fn sampled_tokens(&self) -> usize {
         self.mask.iter().filter(|sampled| **sampled).count()
     }
@@ -310,6 +340,21 @@ mod tests {
         assert_eq!(eight.spent(), Spent { rounds: 8, searched: 4, searches: 7, failed: 1 });
         assert_eq!(summary(&[]).spent(), Spent::default());
         assert!(summary(&[(2, 2), (1, 1)]).spent().all_failed() && !summary(&[(0, 0)]).spent().all_failed());
+    }
+
+    #[test]
+    fn tokens_of_a_dialogue_that_is_sent_again_and_again_count_once() {
+        let mut spoken = Spoken::default();
+        // The second request has the prompt, the turn of 20 tokens and an observation of 30; the third lacks a thought of 10.
+        [(100, 20), (150, 20), (170, 5)].into_iter().for_each(|(prompt, completion)| spoken.count(prompt, completion));
+        assert_eq!((spoken.tokens, spoken.prompt_tokens, spoken.completion_tokens), (175, 420, 45));
+        let silent = Trajectory::from(summary(&[]));
+        let text = serde_json::to_string(&silent).expect("plain data");
+        assert!(!text.contains("spoken") && silent.tokens() == 0, "{text}");
+        let trajectory = Trajectory { spoken: Some(Box::new(spoken)), ..silent };
+        assert_eq!((trajectory.tokens(), trajectory.sampled_tokens(), trajectory.check()), (175, 0, Ok(())));
+        let text = serde_json::to_string(&trajectory).expect("plain data");
+        assert_eq!(serde_json::from_str::<Trajectory>(&text).expect("reads back"), trajectory);
     }
 
     #[test]

@@ -6,13 +6,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use hypereyes_domain::{Chunk, Generate, GenerateError, PolicyVersion, Round, Sampled, Sampling, Sequence, SetWeights, SetWeightsError};
+use hypereyes_policy::Error;
 use hypereyes_policy::checkpoint::Snapshot;
+
+use crate::remote::Remote;
 
 type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// An engine of some kind. Cheap to clone.
 #[derive(Clone)]
-pub struct Engine(Arc<dyn AnyEngine>);
+pub struct Engine {
+    any: Arc<dyn AnyEngine>,
+    /// The same where servers sample: they are waited for, and give log-probs of their own kind.
+    remote: Option<Remote>,
+}
 
 /// One of its sequences.
 pub struct EngineSequence(Box<dyn AnySequence>);
@@ -20,7 +27,35 @@ pub struct EngineSequence(Box<dyn AnySequence>);
 impl Engine {
     /// Any implementation of the port.
     pub fn new(engine: impl SetWeights<Snapshot>) -> Self {
-        Self(Arc::new(engine))
+        Self { any: Arc::new(engine), remote: None }
+    }
+
+    pub(crate) fn remote(engine: Remote) -> Self {
+        Self { any: Arc::new(engine.clone()), remote: Some(engine) }
+    }
+
+    /// Waits until it can be asked: at once in this process; servers are waited for, given the policy and looked at. To be called once, in
+    /// the runtime that the engine is used in.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a server that can never take part as it is started; [`Error::Device`] when there is none in time.
+    pub async fn ready(&self) -> Result<(), Error> {
+        match &self.remote {
+            Some(remote) => remote.ready().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether its log-probs are those that a learner assumes: at the sampling temperature, before the distribution is truncated. To be
+    /// asked before rollouts are made to be trained on.
+    ///
+    /// # Errors
+    /// A sentence that says what they are instead, and what would do.
+    pub fn gives_logprobs(&self, sampling: Sampling) -> Result<(), String> {
+        match &self.remote {
+            Some(remote) => remote.gives_logprobs(sampling),
+            None => Ok(()),
+        }
     }
 }
 
@@ -68,17 +103,17 @@ impl Generate for Engine {
     type Sequence = EngineSequence;
 
     async fn start(&self, prompt: Chunk, seeds: Vec<u64>, sampling: Sampling) -> Result<Vec<EngineSequence>, GenerateError> {
-        self.0.start(prompt, seeds, sampling).await
+        self.any.start(prompt, seeds, sampling).await
     }
 
     fn most_siblings(&self) -> usize {
-        self.0.most_siblings()
+        self.any.most_siblings()
     }
 }
 
 impl SetWeights<Snapshot> for Engine {
     async fn set_weights(&self, snapshot: Snapshot, version: PolicyVersion) -> Result<(), SetWeightsError> {
-        self.0.set_weights(snapshot, version).await
+        self.any.set_weights(snapshot, version).await
     }
 }
 

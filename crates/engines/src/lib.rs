@@ -2,16 +2,18 @@
 //!
 //! In: the `engine` settings and a policy. Out: an [`Engine`], which is one whatever its kind: it implements the port
 //! ([`Generate`](hypereyes_domain::Generate)) and takes new weights ([`SetWeights`](hypereyes_domain::SetWeights)). A kind is a file
-//! in `kinds` and its two lines beside it. [`scoring`] speaks to inference servers that are asked for log-probs; [`http`] makes clients
-//! that go where they may.
+//! in `kinds` and its two lines beside it; `remote` has those at servers. [`scoring`] asks such servers for log-probs of given tokens;
+//! [`http`] makes clients that go where they may.
 //!
 //! This crate knows no text, no task and no reward, and nothing of who uses an engine.
 
+pub mod command;
 pub mod config;
 mod engine;
 pub mod http;
 mod kinds;
 pub mod metrics;
+mod remote;
 pub mod scoring;
 
 pub use config::EngineConfig;

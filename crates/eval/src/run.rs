@@ -2,9 +2,9 @@
 
 use futures::StreamExt;
 use futures::stream;
-use hypereyes_domain::{Accuracy, Generate, GenerateError, RolloutSummary, Sampling, Task, Trajectory};
+use hypereyes_domain::{Accuracy, GenerateError, RolloutSummary, Sampling, Task, Trajectory};
 use hypereyes_judge::{Verdicts, accuracies};
-use hypereyes_rollout::{Setup, run_group};
+use hypereyes_rollout::Player;
 use hypereyes_scoring::Tally;
 use metrics::counter;
 
@@ -30,9 +30,8 @@ pub struct Progress {
 ///
 /// A task whose rollouts cannot start (no engine, a missing picture) is left out and counted in [`Report::invalid`]; so is a rollout of
 /// which the judge gives no verdict, which [`Report::unjudged`] counts as well.
-pub async fn evaluate<G: Generate>(
-    setup: &Setup,
-    generator: &G,
+pub async fn evaluate(
+    player: &dyn Player,
     judge: &dyn Verdicts,
     set: &TaskSet,
     config: &EvalConfig,
@@ -43,16 +42,15 @@ pub async fn evaluate<G: Generate>(
     let roll = |index: usize| async move {
         let task = &set.tasks[index];
         let pictures = set.pictures_of(task).await?;
-        run_group(setup, generator, task, &pictures, &config.seeds(index), sampling).await.map(|rollouts| rollouts.trajectories)
+        player.play(task, &pictures, &config.seeds(index), sampling).await.map(|rollouts| rollouts.trajectories)
     };
     let (outcomes, left_out) = all(set, config, judge, roll, progress, seen).await;
     Report::new(set.tasks.len(), &outcomes, left_out)
 }
 
 /// The same without tools: what the policy knows or guesses.
-pub async fn closed_book<G: Generate>(
-    setup: &Setup,
-    generator: &G,
+pub async fn closed_book(
+    player: &dyn Player,
     judge: &dyn Verdicts,
     set: &TaskSet,
     config: &EvalConfig,
@@ -62,7 +60,7 @@ pub async fn closed_book<G: Generate>(
     let roll = |index: usize| async move {
         let task = &set.tasks[index];
         let pictures = set.pictures_of(task).await?;
-        hypereyes_rollout::closed_book(setup, generator, task, &pictures, &config.seeds(index), sampling).await
+        player.closed_book(task, &pictures, &config.seeds(index), sampling).await
     };
     let (outcomes, left_out) = all(set, config, judge, roll, progress, |_, _, _| {}).await;
     Report::new(set.tasks.len(), &outcomes, left_out)
@@ -143,10 +141,10 @@ mod tests {
 
     use futures::future::BoxFuture;
     use hypereyes_chat::Chat;
-    use hypereyes_domain::{Chunk, Failure, PictureId, PolicyVersion, Sampled, Sequence, Stop, TaskKind};
+    use hypereyes_domain::{Chunk, Failure, Generate, PictureId, PolicyVersion, Sampled, Sequence, Stop, TaskKind};
     use hypereyes_miniature::tokenizer::{self, TinyWords};
     use hypereyes_pictures::{Limits, Picture, Store};
-    use hypereyes_rollout::RolloutConfig;
+    use hypereyes_rollout::{RolloutConfig, Setup, TokenPlayer};
     use hypereyes_scoring::{JudgeKind, Verdict};
     use hypereyes_search::EmbeddedSearch;
     use hypereyes_world::World;
@@ -237,9 +235,9 @@ mod tests {
         let setup = setup();
         let set = TaskSet::new((0..4).map(|number| task(number, "What is the currency of Mexico?")).collect(), nothing);
         let config = EvalConfig { samples: 2, ..EvalConfig::default() };
-        let policy = Parity(setup.chat.clone());
+        let policy = TokenPlayer { generator: Parity(setup.chat.clone()), setup };
         let mut last = None;
-        let report = evaluate(&setup, &policy, &Forgetful, &set, &config, Sampling::GREEDY, |now| last = Some(now), |_, _, _| {}).await;
+        let report = evaluate(&policy, &Forgetful, &set, &config, Sampling::GREEDY, |now| last = Some(now), |_, _, _| {}).await;
         assert_eq!((report.rollouts, report.unjudged, report.invalid, report.accuracy), (4, 4, 4, 1.0));
         assert_eq!(last, Some(Progress { done: 4, of: 4, right: 4, judged: 4 }));
     }
@@ -251,19 +249,18 @@ mod tests {
         set.tasks.push(task(10, "What is the currency of Peru?"));
         set.tasks.push(Task { pictures: vec!["missing".into()], ..task(11, "Which one?") });
         let config = EvalConfig { samples: 2, concurrency: 3, ..EvalConfig::default() };
-        let policy = Parity(setup.chat.clone());
+        let policy = TokenPlayer { generator: Parity(setup.chat.clone()), setup };
         let (mut last, mut seen) = (None, 0);
         let report =
-            evaluate(&setup, &policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |now| last = Some(now), |_, _, _| seen += 1)
-                .await;
+            evaluate(&policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |now| last = Some(now), |_, _, _| seen += 1).await;
         assert_eq!((report.tasks, report.rollouts, report.invalid, seen), (12, 20, 2, 20));
         assert_eq!((report.accuracy, report.rounds, report.searches), (0.5, 1.0, 2.0));
         assert!(report.kilotokens > 0.02 && report.cas > 0.0);
         assert_eq!(last, Some(Progress { done: 12, of: 12, right: 10, judged: 20 }));
         assert_eq!(report.by_kind.len(), 2);
-        let again = evaluate(&setup, &policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |_| {}, |_, _, _| {}).await;
+        let again = evaluate(&policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |_| {}, |_, _, _| {}).await;
         assert_eq!(report, again);
-        let alone = closed_book(&setup, &policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |_| {}).await;
+        let alone = closed_book(&policy, &JudgeKind::Alias, &set, &config, Sampling::GREEDY, |_| {}).await;
         assert_eq!(alone.accuracy, 0.0);
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use hypereyes_chassis::exit;
 use hypereyes_chassis::service_process::Sources;
+use hypereyes_chassis::{BadInput, exit};
 use hypereyes_offline::{generate, logprobs, loss, score};
 
 use crate::commands::{ask, bench, doctor, eval, prepare, report, service, sft, status, synth, teacher, up};
@@ -101,7 +101,13 @@ impl Cli {
 
     /// Where this command line takes its settings from.
     pub fn sources(&self) -> Sources {
-        Sources { file: self.config.clone(), sets: self.sets.clone() }
+        let engine = match &self.command {
+            Command::Synth(args) => args.engine.sets(),
+            Command::Eval(args) => args.engine.sets(),
+            Command::Ask(args) => args.engine.sets(),
+            _ => vec![],
+        };
+        Sources { file: self.config.clone(), sets: [self.sets.clone(), engine].concat() }
     }
 }
 
@@ -158,6 +164,10 @@ pub fn run(cli: &Cli) -> Result<()> {
         }
         Command::Generate(args) => {
             let config = cli.settings()?;
+            if config.engine.is_remote() {
+                let kind = &config.engine.kind;
+                return Err(BadInput::new(format!("engine.kind is {kind:?}, but `generate` computes in this process: leave it out")).into());
+            }
             parts::telemetry()?;
             generate::run(&config.engine.sizes(), config.seed, args)
         }
@@ -182,6 +192,22 @@ mod tests {
         assert_eq!(cli.sets, ["seed=3", "world=w", "up.actors=1", "world="], "later ones win");
         let config = cli.settings().expect("sound");
         assert_eq!((config.seed, config.up.actors, cli.json), (3, 1, true));
+    }
+
+    #[test]
+    fn flags_say_who_samples_and_win() {
+        let line = ["hypereyes", "--set", "engine.kind=local", "eval", "--engine", "openai", "--url", "http://a:1/v1"];
+        let cli = Cli::parse_from(sets_behind_command(line.map(OsString::from).to_vec()));
+        let config = cli.settings().expect("sound");
+        assert_eq!((config.engine.kind.as_str(), &config.engine.url[..]), ("openai", &["http://a:1/v1".to_owned()][..]));
+        let line = ["hypereyes", "ask", "a.png", "q", "--url", "http://a:1", "--url", "http://b:1"];
+        assert_eq!(Cli::parse_from(line).settings().expect("sound").engine.url, ["http://a:1", "http://b:1"]);
+        let named = |line: &[&str]| match Cli::parse_from(line).command {
+            Command::Synth(args) => args.need_search,
+            _ => None,
+        };
+        assert_eq!(named(&["hypereyes", "synth", "--need-search", "--out", "d"]), Some(None));
+        assert_eq!(named(&["hypereyes", "synth", "--need-search", "p", "--out", "d"]), Some(Some("p".into())));
     }
 
     #[test]

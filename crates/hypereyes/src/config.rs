@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use hypereyes_chassis::service_process::Sources;
+use hypereyes_chassis::supervise::RestartConfig;
 use hypereyes_chassis::{BadInput, Findings, Moved, Settings, TlsConfig, config};
 use hypereyes_domain::SamplingConfig;
 use hypereyes_engines::EngineConfig;
@@ -20,8 +21,6 @@ use hypereyes_synth::SynthConfig;
 use hypereyes_trainer::OptimConfig;
 use hypereyes_trainer::sft::SftConfig;
 use serde::{Deserialize, Serialize};
-
-use crate::supervise::RestartConfig;
 
 /// Variables `HYPEREYES__LEARNER__LR=1e-4` say the same as `--set learner.lr=1e-4`.
 pub const ENV_PREFIX: &str = "HYPEREYES";
@@ -64,7 +63,7 @@ pub struct Config {
     pub miniature: CurriculumConfig,
     /// Optimiser of the cold start.
     pub sft_optim: OptimConfig,
-    /// In-process engine of `eval` and `ask`.
+    /// The engine of `eval`, `ask` and `synth`. Under `up` the actors have one of the same kind, at the same servers.
     pub engine: EngineConfig,
     /// Evaluation.
     pub eval: EvalConfig,
@@ -74,7 +73,7 @@ pub struct Config {
     /// has a hundred sampled tokens per rollout, not thousands, so each may weigh more than the paper's 0.05. Addresses, paths, the
     /// seed and `sampling` in it are set by `up`.
     pub learner: hypereyes_learner::Config,
-    /// The actors of `up`. Addresses, paths, the id, `rollout` and `search` in it are set by `up`.
+    /// The actors of `up`. Addresses, paths, the id, `rollout`, `search` and where `engine` is are set by `up`.
     pub actor: hypereyes_actor::Config,
     /// The reward service of `up`. Addresses and paths in it are set by `up`; `judge` and `judge_model` also judge what `eval` and `up`
     /// measure, and `judge` and `trace` serve `score`.
@@ -124,7 +123,8 @@ impl Settings for Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpConfig {
-    /// Actor processes. Default 2: while one waits for weights the other samples.
+    /// Actor processes. Default 2: while one waits for weights the other samples. Servers that sample are dealt out to actors, at most
+    /// one actor to each.
     pub actors: usize,
     /// Learner processes that train together. Default 1; more pay where each has a machine or a GPU of its own.
     pub ranks: usize,
@@ -282,11 +282,12 @@ impl Config {
         found.result()
     }
 
-    /// With [`Config::device`] given to every part.
+    /// With [`Config::device`] given to every part that computes here.
     pub fn placed(mut self) -> Self {
         if self.device != Device::Cpu {
-            let device = self.device;
-            self.devices().into_iter().for_each(|own| *own = device);
+            let (device, remote) = (self.device, self.engine.is_remote());
+            let (parts, engines) = self.devices();
+            parts.into_iter().chain(engines.into_iter().filter(|_| !remote)).for_each(|own| *own = device);
         }
         self
     }
@@ -294,18 +295,23 @@ impl Config {
     /// As before [`Config::placed`]: a kept file has the parts' devices filled in, and another [`Config::device`] must reach them.
     pub fn unplaced(mut self) -> Self {
         let device = self.device;
-        self.devices().into_iter().filter(|own| **own == device).for_each(|own| *own = Device::Cpu);
+        let (parts, engines) = self.devices();
+        parts.into_iter().chain(engines).filter(|own| **own == device).for_each(|own| *own = Device::Cpu);
         self
     }
 
-    fn devices(&mut self) -> [&mut Device; 5] {
-        [
-            &mut self.sft.device,
-            &mut self.engine.device,
-            &mut self.learner.device,
-            &mut self.actor.engine.device,
-            &mut self.teacher_service.device,
-        ]
+    /// Devices of parts that always compute here, and of engines, which may be elsewhere.
+    fn devices(&mut self) -> ([&mut Device; 3], [&mut Device; 2]) {
+        (
+            [&mut self.sft.device, &mut self.learner.device, &mut self.teacher_service.device],
+            [&mut self.engine.device, &mut self.actor.engine.device],
+        )
+    }
+
+    /// Actor processes that `up` starts: an actor drives its servers alone, so that there are no more of them than servers.
+    pub fn actors(&self) -> usize {
+        let servers_elsewhere = self.engine.is_remote() && self.engine.command.is_empty();
+        if servers_elsewhere { self.up.actors.min(self.engine.url.len().max(1)) } else { self.up.actors }
     }
 }
 
@@ -334,6 +340,8 @@ mod tests {
             [config.sft.device, config.engine.device, config.learner.device, config.actor.engine.device, config.teacher_service.device]
         };
         assert_eq!(all(&load(&["device=cuda-bf16"])), [Device::CudaBf16; 5]);
+        let outside = load(&["device=cuda", "engine.kind=vllm"]);
+        assert_eq!(all(&outside), [Device::Cuda, Device::Cpu, Device::Cuda, Device::Cpu, Device::Cuda], "servers know where they compute");
         let one = load(&["learner.device=cuda"]);
         assert_eq!(all(&one), [Device::Cpu, Device::Cpu, Device::Cuda, Device::Cpu, Device::Cpu]);
     }

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use hypereyes_chassis::BadInput;
 use hypereyes_dataset::{DataSet, PictureFiles, load_tasks};
-use hypereyes_domain::{PolicyVersion, Task, TaskId};
-use hypereyes_engines::Engine;
+use hypereyes_domain::{Task, TaskId};
 use hypereyes_eval::{Progress, Report, TaskSet, closed_book, evaluate};
 use hypereyes_pictures::Limits;
-use hypereyes_rollout::Setup;
+use hypereyes_rollout::Player;
 use hypereyes_run::Played;
 use hypereyes_world::World;
 
@@ -57,8 +56,8 @@ pub fn of(set: DataSet) -> TaskSet {
 /// # Errors
 /// When the policy cannot be loaded, or [`BadInput`] when the judge's settings cannot be used.
 pub async fn measure(config: &Config, world: &Arc<World>, model: &Path, set: &TaskSet, name: &'static str) -> Result<Measured> {
-    let (setup, engine) = parts::engine(config, world, model, PolicyVersion(0))?;
-    measure_loaded(config, &setup, &engine, set, name).await
+    let policy = parts::tokens(config, world, model, model.display().to_string()).await?;
+    measure_loaded(config, &*policy.player, set, name).await
 }
 
 /// Measures a policy that is loaded. `name` is what the progress bar is called. Tasks that fail are counted in the report, and so are
@@ -66,7 +65,7 @@ pub async fn measure(config: &Config, world: &Arc<World>, model: &Path, set: &Ta
 ///
 /// # Errors
 /// [`BadInput`] when the judge's settings cannot be used; when no rollout could be measured, with or without tools.
-pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set: &TaskSet, name: &'static str) -> Result<Measured> {
+pub async fn measure_loaded(config: &Config, player: &dyn Player, set: &TaskSet, name: &'static str) -> Result<Measured> {
     let judge = config.reward_service.judge.build(&config.reward_service.judge_model)?;
     let sampling = config.sampling.eval.sampling();
     let bar = Bar::new(name, "tasks");
@@ -79,12 +78,12 @@ pub async fn measure_loaded(config: &Config, setup: &Setup, engine: &Engine, set
         bar.at(progress.done, progress.of, &right);
     };
     let mut played = Vec::new();
-    let report = evaluate(setup, engine, &*judge, set, &config.eval, sampling, show, |task, trajectory, accuracy| {
+    let report = evaluate(player, &*judge, set, &config.eval, sampling, show, |task, trajectory, accuracy| {
         played.push(Played { task: task.clone(), trajectory: trajectory.clone(), accuracy });
     })
     .await;
     let without = |progress: Progress| bar.at(progress.done, progress.of, "without tools");
-    let alone = closed_book(setup, engine, &*judge, set, &config.eval, sampling, without).await;
+    let alone = closed_book(player, &*judge, set, &config.eval, sampling, without).await;
     bar.done();
     // Nothing measured is no accuracy of zero.
     for (how, report) in [("with tools", &report), ("without tools", &alone)] {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use hypereyes_chassis::supervise::{Event, Supervisor};
 use hypereyes_chassis::{BadInput, Shutdown, config, ready};
 use hypereyes_eval::{Report, TaskSet};
 use hypereyes_policy::checkpoint;
@@ -32,7 +33,6 @@ use crate::held_out::{self, Measured};
 use crate::output::Console;
 use crate::progress::Bar;
 use crate::rooms::{LEARNER, Rooms, absolute};
-use crate::supervise::{Event, Supervisor};
 use crate::troubles::Troubles;
 use crate::{output, parts, ports, service};
 
@@ -306,6 +306,7 @@ impl Job {
         };
         match event {
             Event::Died { name, how, pause } => {
+                metrics::counter!(crate::metrics::RESTARTS, "room" => name.clone()).increment(1);
                 *self.progress.restarts.entry(name.clone()).or_default() += 1;
                 say(&format!("{name} died ({how}); starting it again in {:.1} s", pause.as_secs_f64()));
             }

@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod endpoint;
 pub mod held_out;
 pub mod job;
 pub mod kept;
@@ -18,7 +19,6 @@ pub mod progress;
 pub mod resume;
 pub mod rooms;
 pub mod service;
-pub mod supervise;
 pub mod troubles;
 
 pub use hypereyes_chassis::output;

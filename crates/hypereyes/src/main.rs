@@ -3,9 +3,12 @@
 use std::process::ExitCode;
 
 use hypereyes::cli::{self, Cli};
-use hypereyes_chassis::exit;
+use hypereyes_chassis::{exit, leash};
 
 fn main() -> ExitCode {
+    if let Some(code) = leash::of_process() {
+        return code;
+    }
     let cli = Cli::of_process();
     match cli::run(&cli) {
         Ok(()) => ExitCode::from(exit::OK),

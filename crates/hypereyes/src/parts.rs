@@ -8,13 +8,14 @@ use hypereyes_chassis::{BadInput, TelemetryConfig, telemetry};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_engines::{Engine, Policy};
+use hypereyes_environment::Search;
 use hypereyes_miniature::shipped::{Shipped, Unpacked};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::backend::Cpu;
 use hypereyes_policy::checkpoint::{self, HostWeights};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::models::{Model, Vlm};
-use hypereyes_rollout::Setup;
+use hypereyes_rollout::{Player, Setup, TokenPlayer};
 use hypereyes_world::World;
 
 pub use hypereyes_offline::refusal;
@@ -32,19 +33,35 @@ pub fn chat(model: &Path) -> Result<Arc<Chat>> {
     Ok(Arc::new(Chat::load(model).map_err(|error| BadInput::new(error.to_string()))?))
 }
 
-/// What episodes of this process run with.
+/// Where searches go.
 ///
 /// # Errors
 /// [`BadInput`] where the `[search]` table names what cannot be opened.
-pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Result<Setup> {
+pub fn search(config: &Config, world: &Arc<World>) -> Result<Arc<dyn Search>> {
     let search = hypereyes_search::open(&config.search, || Ok(world.clone()));
-    let search = search.map_err(|error| BadInput::new(format!("{}: {error}", error.key())))?;
-    let pictures = Arc::new(Store::new(config.actor.pictures_bytes, Limits::default()));
-    Ok(Setup { chat, search, pictures, config: config.rollout.clone() })
+    Ok(search.map_err(|error| BadInput::new(format!("{}: {error}", error.key())))?)
 }
 
-/// A policy in this process, and what its episodes run with.
-pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
+/// What episodes of this process run with.
+///
+/// # Errors
+/// As [`search`].
+pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Result<Setup> {
+    let pictures = Arc::new(Store::new(config.actor.pictures_bytes, Limits::default()));
+    Ok(Setup { chat, search: search(config, world)?, pictures, config: config.rollout.clone() })
+}
+
+/// A policy that can be asked, in this process or at servers that hold it, and what its episodes run with.
+pub async fn engine(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
+    let (config, world, model) = (config.clone(), world.clone(), model.to_owned());
+    // Models are gigabytes: not on the async threads.
+    let opened = tokio::task::spawn_blocking(move || opened(&config, &world, &model, version)).await;
+    let (setup, engine) = opened.context("a policy could not be loaded")??;
+    engine.ready().await.map_err(refusal)?;
+    Ok((setup, engine))
+}
+
+fn opened(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
     let chat = chat(model)?;
     let setup = setup(config, world, chat)?;
     config.engine.device.admits_folder(model).map_err(refusal)?;
@@ -56,9 +73,30 @@ pub fn engine(config: &Config, world: &Arc<World>, model: &Path, version: Policy
         end_tokens: vec![setup.chat.end_token()],
         processor: setup.chat.processor().clone(),
         pictures: setup.pictures.clone(),
+        folder: model,
     };
     let engine = hypereyes_engines::open(&config.engine, policy).map_err(refusal)?;
     Ok((setup, engine))
+}
+
+/// Whoever plays the tasks of a command.
+pub struct Chosen {
+    /// The policy, however it is reached.
+    pub player: Arc<dyn Player>,
+    /// Its tokenizer; none where it speaks text.
+    pub chat: Option<Arc<Chat>>,
+    /// What it is called in results.
+    pub name: String,
+}
+
+/// The policy of a folder, with whatever engine samples from it.
+///
+/// # Errors
+/// As [`engine`].
+pub async fn tokens(config: &Config, world: &Arc<World>, model: &Path, name: String) -> Result<Chosen> {
+    let (setup, generator) = engine(config, world, model, PolicyVersion(0)).await?;
+    let chat = Some(setup.chat.clone());
+    Ok(Chosen { player: Arc::new(TokenPlayer { setup, generator }), chat, name })
 }
 
 /// Puts a model that is compiled in into `folder`, and says so where another one is there and stays.
@@ -90,6 +128,7 @@ pub fn telemetry() -> Result<()> {
     telemetry::init(&TelemetryConfig { filter: "warn".into(), ..TelemetryConfig::default() })?;
     crate::metrics::describe();
     hypereyes_judge::metrics::describe();
+    hypereyes_engines::metrics::describe();
     Ok(())
 }
 

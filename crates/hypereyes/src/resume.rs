@@ -40,8 +40,22 @@ impl Done {
 /// Tables of which nothing in a run depends.
 const ELSEWHERE: &[&str] = &["sft", "sft_optim", "miniature", "tiny", "init"];
 /// Keys that decide how fast and how patiently something is done, not what comes out.
-const PACE: &[&str] =
-    &["rollout.turn_timeout_s", "engine.device", "engine.cache_bytes", "engine.max_sequences", "engine.max_rows", "eval.concurrency"];
+const PACE: &[&str] = &[
+    "rollout.turn_timeout_s",
+    "engine.device",
+    "engine.cache_bytes",
+    "engine.max_sequences",
+    "engine.max_rows",
+    "engine.url",
+    "engine.model",
+    "engine.policy_folder",
+    "engine.api_key_env",
+    "engine.request_timeout_s",
+    "engine.reload_timeout_s",
+    "engine.start_timeout_s",
+    "engine.health_interval_s",
+    "eval.concurrency",
+];
 
 /// What a model that judges says by.
 const JUDGED_BY: &[&str] =

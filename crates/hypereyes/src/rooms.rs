@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use hypereyes_chassis::supervise::{MakeCommand, OnExit, Plan};
 use hypereyes_chassis::{ProcessConfig, config, ready};
+use hypereyes_engines::EngineConfig;
 use hypereyes_run::{Addresses, RunFolder};
 use tokio::process::Command;
 
 use crate::config::Config;
-use crate::supervise::{MakeCommand, OnExit, Plan};
 
 /// The learner's name.
 pub const LEARNER: &str = "learner";
@@ -95,7 +96,27 @@ impl Rooms {
     }
 
     fn actors(&self) -> Vec<String> {
-        (0..self.config.up.actors).map(actor).collect()
+        (0..self.config.actors()).map(actor).collect()
+    }
+
+    /// The engine of an actor: where it is, of `engine`; its sizes, of `actor.engine`. Servers are dealt out, and no two actors write
+    /// policies into one folder.
+    fn engine_settings(&self, name: &str) -> Result<EngineConfig> {
+        let sizes = self.config.actor.engine.clone();
+        let EngineConfig { kind, url, command, model, policy_folder, api_key_env, .. } = self.config.engine.clone();
+        let EngineConfig { request_timeout_s, reload_timeout_s, start_timeout_s, health_interval_s, .. } = self.config.engine;
+        if !self.config.engine.is_remote() {
+            return Ok(EngineConfig { kind, ..sizes });
+        }
+        // No more than servers, however many are asked for.
+        let actors = self.actors();
+        let number = actors.iter().position(|actor| actor == name).unwrap_or_default();
+        let url = url.into_iter().skip(number).step_by(actors.len().max(1)).collect();
+        let policy_folder = if policy_folder.as_os_str().is_empty() { policy_folder } else { absolute(&policy_folder)?.join(name) };
+        let times = EngineConfig { request_timeout_s, reload_timeout_s, start_timeout_s, health_interval_s, ..sizes };
+        // Each actor has a server of its own, where it is to start one.
+        let log = if command.is_empty() { times.log.clone() } else { self.folder.log(&format!("{name}-engine")) };
+        Ok(EngineConfig { kind, url, command, log, model, policy_folder, api_key_env, ..times })
     }
 
     /// Writes the settings file of a room and forgets what an earlier process announced.
@@ -174,6 +195,7 @@ impl Rooms {
             world: if world.as_os_str().is_empty() { None } else { Some(absolute(world)?) },
             rollout: self.config.rollout.clone(),
             search: self.config.search.clone(),
+            engine: self.engine_settings(name)?,
             ..self.config.actor.clone()
         })
     }
@@ -280,6 +302,24 @@ mod tests {
         let teacher: hypereyes_teacher_service::Config = toml::from_str(&read(TEACHER)).expect("the teacher service reads it");
         assert_eq!(teacher.listen.port(), 3);
         assert_eq!((teacher.roots, teacher.keys), (vec![PathBuf::from("/")], vec![]), "folders of this machine, and nobody's keys");
+    }
+
+    #[test]
+    fn servers_that_sample_are_dealt_out_to_the_actors() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let mut rooms = rooms(root.path());
+        rooms.config.engine.kind = "vllm".into();
+        rooms.config.engine.url = ["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned).to_vec();
+        (rooms.config.engine.policy_folder, rooms.config.engine.model) = ("/shared".into(), "policy".into());
+        rooms.config.engine.reload_timeout_s = 7;
+        rooms.config.actor.engine.max_context = 4096;
+        let engine = |rooms: &Rooms, name: &str| rooms.actor_settings(name).expect("the current folder is there").engine;
+        let [first, second] = ["actor-0", "actor-1"].map(|name| engine(&rooms, name));
+        assert_eq!((first.url, second.url), (vec!["http://a:1".into(), "http://c:1".into()], vec!["http://b:1".to_owned()]));
+        assert_eq!((first.policy_folder, second.policy_folder), ("/shared/actor-0".into(), "/shared/actor-1".into()));
+        assert_eq!((first.kind.as_str(), first.model.as_str(), first.reload_timeout_s, first.max_context), ("vllm", "policy", 7, 4096));
+        rooms.config.engine.url.truncate(1);
+        assert_eq!(rooms.actors(), ["actor-0"], "an actor drives its servers alone");
     }
 
     #[test]

@@ -8,15 +8,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, join_all};
-use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
+use hypereyes_chassis::backoff::BackoffConfig;
 use hypereyes_chassis::{BadInput, Findings, Remembered};
+use hypereyes_openai::{Client, Endpoint, Miss, Patience, Request};
 use hypereyes_scoring::Verdict;
 use metrics::{counter, histogram};
-use reqwest::StatusCode;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use serde_json::json;
 
 use crate::prompt::{self, prompt};
 use crate::{Verdicts, metrics as names, reply};
@@ -83,26 +81,15 @@ impl ModelConfig {
 /// The judge.
 pub struct ModelJudge {
     config: ModelConfig,
-    endpoint: String,
-    key: Option<HeaderValue>,
-    client: reqwest::Client,
-    slots: Semaphore,
+    client: Client,
     cache: Mutex<Remembered<blake3::Hash, Verdict>>,
 }
 
 impl std::fmt::Debug for ModelJudge {
     /// Without the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ModelJudge").field("endpoint", &self.endpoint).field("model", &self.config.model).finish_non_exhaustive()
+        f.debug_struct("ModelJudge").field("client", &self.client).finish_non_exhaustive()
     }
-}
-
-/// Why an attempt gave no verdict.
-enum Miss {
-    /// Another attempt may succeed.
-    Again(&'static str),
-    /// No attempt will.
-    Final(&'static str),
 }
 
 impl ModelJudge {
@@ -111,52 +98,21 @@ impl ModelJudge {
     /// # Errors
     /// [`BadInput`], which names the key.
     pub fn new(config: &ModelConfig) -> Result<Self, BadInput> {
-        let bad = |text: String| Err(BadInput::new(format!("judge_model.{text}")));
-        if !(config.url.starts_with("http://") || config.url.starts_with("https://")) {
-            return bad(format!("url is {:?}; give the base of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1", config.url));
-        }
-        let base = reqwest::Url::parse(&config.url).ok();
-        let bare =
-            |url: &reqwest::Url| url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-        if !base.as_ref().is_some_and(bare) {
-            // It is not quoted: it may hold a password.
-            return bad("url is no plain address (no password, no ?, no #); a key goes into the variable that api_key_env names".into());
-        }
+        let bad = |text: &str| BadInput::new(format!("judge_model.{text}"));
+        let endpoint = Endpoint { url: &config.url, model: &config.model, api_key_env: &config.api_key_env };
+        let missed = |label| {
+            if label != "ok" {
+                counter!(names::JUDGE_MISSES, "reason" => label).increment(1);
+            }
+        };
+        let client = Client::new(endpoint, config.concurrency, MAX_REPLY_BYTES, missed).map_err(|error| bad(&error))?;
         if config.model.is_empty() {
-            return bad("model is empty; name the model that judges".into());
+            return Err(bad("model is empty; name the model that judges"));
         }
         if config.attempts == 0 || config.attempt_timeout_ms == 0 || config.deadline_ms == 0 || config.concurrency == 0 {
-            return bad("attempts, attempt_timeout_ms, deadline_ms and concurrency must be at least 1".into());
+            return Err(bad("attempts, attempt_timeout_ms, deadline_ms and concurrency must be at least 1"));
         }
-        let key = match config.api_key_env.as_str() {
-            "" => None,
-            // What cannot be a variable's name may be the key itself.
-            name if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {
-                return bad("api_key_env is no name of an environment variable; it names one, and never holds the key itself".into());
-            }
-            name => match std::env::var(name) {
-                Ok(key) if key.trim().is_empty() => return bad(format!("api_key_env names {name}, which is empty")),
-                Ok(key) => match HeaderValue::from_str(&format!("Bearer {key}")) {
-                    Ok(mut header) => {
-                        header.set_sensitive(true);
-                        Some(header)
-                    }
-                    Err(_) => return bad(format!("api_key_env names {name}, whose value cannot be a header (a line break at its end?)")),
-                },
-                Err(_) => return bad(format!("api_key_env names {name}, which is not set")),
-            },
-        };
-        // No proxy and no redirect: what is judged goes where the settings say, and nowhere else.
-        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
-        let client = client.map_err(|error| BadInput::new(format!("judge_model: no HTTP client: {error}")))?;
-        Ok(Self {
-            endpoint: format!("{}/chat/completions", config.url.trim_end_matches('/')),
-            key,
-            client,
-            slots: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
-            cache: Mutex::new(Remembered::new(config.cache_entries)),
-            config: config.clone(),
-        })
+        Ok(Self { client, cache: Mutex::new(Remembered::new(config.cache_entries)), config: config.clone() })
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Remembered<blake3::Hash, Verdict>> {
@@ -167,7 +123,7 @@ impl ModelJudge {
     /// A hash of all that a verdict depends on; parts carry their lengths, so that none runs into the next.
     fn key_of(&self, question: &str, prediction: &str, answers: &[String]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
-        let judge = [self.endpoint.as_str(), self.config.model.as_str()];
+        let judge = [self.client.url(), self.client.model()];
         let parts = judge.into_iter().chain([question, prediction]).chain(answers.iter().map(String::as_str));
         hasher.update(&prompt::VERSION.to_le_bytes());
         hasher.update(&self.config.temperature.to_le_bytes());
@@ -179,55 +135,18 @@ impl ModelJudge {
         hasher.finalize()
     }
 
-    async fn attempt(&self, body: &Value) -> Result<Verdict, Miss> {
-        let mut request = self.client.post(&self.endpoint).json(body);
-        if let Some(key) = &self.key {
-            request = request.header(AUTHORIZATION, key.clone());
-        }
-        let mut response = request.send().await.map_err(|error| Miss::Again(if error.is_connect() { "connect" } else { "transport" }))?;
-        match response.status() {
-            StatusCode::OK => {}
-            StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                return Err(Miss::Again("busy"));
-            }
-            status if status.is_server_error() => return Err(Miss::Again("server")),
-            _ => return Err(Miss::Final("refused")),
-        }
-        let mut text = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(|_| Miss::Again("transport"))? {
-            if text.len() + part.len() > MAX_REPLY_BYTES {
-                return Err(Miss::Again("too_long"));
-            }
-            text.extend_from_slice(&part);
-        }
-        reply::of_completion(&text).map_err(|why| Miss::Again(why.label()))
-    }
-
-    async fn ask(&self, body: &Value) -> Result<Verdict, &'static str> {
-        let _slot = self.slots.acquire().await.map_err(|_| "closed")?;
-        let mut backoff = Backoff::new(&BackoffConfig { first_ms: 200, max_ms: 4000, ..BackoffConfig::default() });
-        let mut last = "attempts";
-        for attempt in 0..self.config.attempts {
-            if attempt > 0 {
-                tokio::time::sleep(backoff.next_delay()).await;
-            }
-            let limit = Duration::from_millis(self.config.attempt_timeout_ms);
-            let missed = match tokio::time::timeout(limit, self.attempt(body)).await {
-                Ok(Ok(verdict)) => return Ok(verdict),
-                Ok(Err(missed)) => missed,
-                Err(_) => Miss::Again("slow"),
-            };
-            let (reason, again) = match missed {
-                Miss::Again(reason) => (reason, true),
-                Miss::Final(reason) => (reason, false),
-            };
-            counter!(names::JUDGE_MISSES, "reason" => reason).increment(1);
-            last = reason;
-            if !again {
-                break;
-            }
-        }
-        Err(last)
+    async fn ask(&self, message: &str) -> Result<Verdict, Miss> {
+        let messages = [json!({"role": "user", "content": message})];
+        let ModelConfig { max_tokens, temperature, attempts, .. } = self.config;
+        let request = Request { messages: &messages, tools: &[], max_tokens, temperature, top_p: None, seed: None };
+        let patience = Patience {
+            attempts,
+            attempt: Duration::from_millis(self.config.attempt_timeout_ms),
+            deadline: tokio::time::Instant::now() + Duration::from_millis(self.config.deadline_ms),
+            backoff: BackoffConfig { first_ms: 200, max_ms: 4000, ..BackoffConfig::default() },
+        };
+        let read = |completion| reply::of_completion(&completion).map_err(|why| Miss::again(why.label(), "its reply is no verdict"));
+        self.client.ask(&request, &patience, read).await
     }
 }
 
@@ -243,26 +162,21 @@ impl ModelJudge {
             counter!(names::JUDGE_VERDICTS, "outcome" => "remembered").increment(1);
             return Some(known);
         }
-        let body = json!({
-            "model": self.config.model,
-            "messages": [{"role": "user", "content": prompt(question, prediction, answers)}],
-            "temperature": self.config.temperature,
-            "max_tokens": self.config.max_tokens,
-        });
         let began = Instant::now();
-        let asked = tokio::time::timeout(Duration::from_millis(self.config.deadline_ms), self.ask(&body)).await;
+        let asked = self.ask(&prompt(question, prediction, answers)).await;
         histogram!(names::JUDGE_SECONDS).record(began.elapsed().as_secs_f64());
-        match asked.unwrap_or(Err("deadline")) {
+        match asked {
             Ok(verdict) => {
                 counter!(names::JUDGE_VERDICTS, "outcome" => if verdict == Verdict::Correct { "correct" } else { "wrong" }).increment(1);
                 self.cache().insert(key, verdict);
                 Some(verdict)
             }
-            Err(reason) => {
+            Err(missed) => {
                 counter!(names::JUDGE_VERDICTS, "outcome" => "failed").increment(1);
                 tracing::warn!(
-                    reason,
-                    endpoint = self.endpoint,
+                    reason = missed.label,
+                    message = missed.message,
+                    url = self.client.url(),
                     "the judge gave no verdict; the rollout counts neither as right nor as wrong"
                 );
                 None
@@ -290,7 +204,7 @@ mod tests {
         let sound = ModelConfig { url: "http://127.0.0.1:1/v1/".into(), model: "m".into(), ..ModelConfig::default() };
         let judge = ModelJudge::new(&ModelConfig { api_key_env: "PATH".into(), ..sound.clone() }).expect("sound");
         let shown = format!("{judge:?}");
-        assert!(shown.contains("http://127.0.0.1:1/v1/chat/completions") && !shown.contains("/bin"), "{shown}");
+        assert!(shown.contains("http://127.0.0.1:1/v1") && !shown.contains("/bin"), "{shown}");
         let refused = |config: ModelConfig, mentions: &str| {
             let error = ModelJudge::new(&config).expect_err(mentions).to_string();
             assert!(error.contains(mentions), "{error}");

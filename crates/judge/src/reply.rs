@@ -1,10 +1,11 @@
-//! What a model that judges replied. In: the body of a chat completion. Out: a verdict, or why it is none.
+//! What a model that judges replied. In: a chat completion. Out: a verdict, or why it is none.
 //!
 //! The verdict is asked for in one form ([`super::prompt`]) and read in that form alone: the last line is
 //! `VERDICT: CORRECT` or `VERDICT: INCORRECT`, or the whole reply is one of the two words, or `{"verdict": "CORRECT"}`.
 //! Letter case and markup around a line do not matter, and thoughts are no part of the reply. Whatever else is said is no
 //! verdict: a guess would be one in favour of the policy or against it.
 
+use hypereyes_openai::{Completion, Finish};
 use hypereyes_scoring::Verdict;
 use serde_json::Value;
 
@@ -36,26 +37,13 @@ impl NoVerdict {
     }
 }
 
-/// Reads a chat completion. Thoughts in a field of their own are not looked at.
-pub fn of_completion(body: &[u8]) -> Result<Verdict, NoVerdict> {
-    let reply: Value = serde_json::from_slice(body).map_err(|_| NoVerdict::Malformed)?;
-    let [choice] = reply["choices"].as_array().map(Vec::as_slice).unwrap_or_default() else { return Err(NoVerdict::Malformed) };
-    match choice["finish_reason"].as_str() {
-        Some("length" | "max_tokens") => return Err(NoVerdict::Truncated),
-        Some("content_filter") => return Err(NoVerdict::Withheld),
-        _ => {}
-    }
-    let message = &choice["message"];
-    if message["refusal"].as_str().is_some_and(|refusal| !refusal.is_empty()) {
-        return Err(NoVerdict::Withheld);
-    }
-    match &message["content"] {
-        Value::String(said) => of_text(said),
-        Value::Array(parts) => {
-            let said: Option<String> = parts.iter().map(|part| part["text"].as_str().filter(|_| part["type"] == "text")).collect();
-            of_text(&said.ok_or(NoVerdict::Malformed)?)
-        }
-        _ => Err(NoVerdict::Malformed),
+/// Reads a chat completion.
+pub fn of_completion(completion: &Completion) -> Result<Verdict, NoVerdict> {
+    match (completion.finish, &completion.refusal, &completion.text) {
+        (Finish::Length, ..) => Err(NoVerdict::Truncated),
+        (Finish::Withheld, ..) | (_, Some(_), _) => Err(NoVerdict::Withheld),
+        (Finish::Done, None, Some(said)) => of_text(said),
+        (Finish::Done, None, None) => Err(NoVerdict::Malformed),
     }
 }
 
@@ -266,7 +254,10 @@ mod tests {
 
     #[test]
     fn a_completion_is_read_with_how_it_ended() {
-        let read = |choice: Value| of_completion(json!({"choices": [choice]}).to_string().as_bytes());
+        let read = |choice: Value| {
+            let body = json!({"choices": [choice]}).to_string();
+            of_completion(&Completion::read(body.as_bytes()).expect("a completion"))
+        };
         let said = |content: Value, end: &str| json!({"message": {"content": content}, "finish_reason": end});
         assert_eq!(read(said(json!("Correct"), "stop")), Ok(Verdict::Correct));
         assert_eq!(read(json!({"message": {"content": "Correct"}})), Ok(Verdict::Correct));
@@ -276,11 +267,6 @@ mod tests {
         assert_eq!(read(json!({"message": {"content": "Correct", "refusal": "no"}})), Err(NoVerdict::Withheld));
         assert_eq!(read(json!({"message": {"content": null, "reasoning_content": "Correct"}})), Err(NoVerdict::Malformed));
         assert_eq!(read(json!({"message": {"content": "Incorrect", "reasoning_content": "Correct"}})), Ok(Verdict::Wrong));
-        for body in ["", "[]", "{\"choices\": []}", "{\"choices\": [{\"message\": {\"content\": 1}}]}"] {
-            assert_eq!(of_completion(body.as_bytes()), Err(NoVerdict::Malformed), "{body}");
-        }
-        let two = json!({"choices": [{"message": {"content": "Correct"}}, {"message": {"content": "Incorrect"}}]}).to_string();
-        assert_eq!(of_completion(two.as_bytes()), Err(NoVerdict::Malformed));
     }
 
     /// Texts that deny, mutated: no panic, and none of them is CORRECT. A mutation may only take what is denied, not the

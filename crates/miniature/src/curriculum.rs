@@ -193,6 +193,7 @@ mod tests {
                 ending: Ending::Answered,
                 answer: Some("yes".into()),
             },
+            spoken: None,
         };
         let pictures = [1, 2].map(|side| Arc::new(RgbImage::new(32 * side, 32)));
         Lesson::new(&trajectory, pictures.to_vec())

@@ -83,5 +83,6 @@ fn drill(world: &World, chat: &Chat, system: &str, random: &mut ChaCha8Rng) -> R
         versions: vec![Default::default(); n],
         pictures: vec![],
         summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
+        spoken: None,
     })
 }

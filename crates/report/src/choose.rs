@@ -37,7 +37,7 @@ pub fn examples(
 
 fn tell(chat: &Chat, played: &Played, pictures: &[RgbImage]) -> Told {
     // Boxes and queries can be read without the pictures; crops cannot.
-    Told { episode: Episode::read(chat, &played.trajectory, pictures), accuracy: played.accuracy }
+    Told { episode: Episode::read(Some(chat), &played.trajectory, pictures), accuracy: played.accuracy }
 }
 
 /// Ids in the order in which they are shown.

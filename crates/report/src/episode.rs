@@ -320,7 +320,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let chat = chat(folder.path());
         let told = |turns: &[&str]| Told {
-            episode: Episode::read(&chat, &play(&chat, "Which one has currency sol?", turns), &[picture()]),
+            episode: Episode::read(Some(&chat), &play(&chat, "Which one has currency sol?", turns), &[picture()]),
             accuracy: Accuracy::Correct,
         };
         let html = page(card(&task("Which one has currency sol?"), Some(&picture()), &told(&PARALLEL), Some(&told(&PARALLEL[1..]))));
@@ -346,7 +346,7 @@ mod tests {
             "<reason><b onclick=x>\"&</reason><tool_call>{\"name\": \"text_search\", \"arguments\": {\"input\": \"<svg onload=y>\"}}</tool_call>",
             "<answer><iframe src='z'></answer>",
         ];
-        let told = Told { episode: Episode::read(&chat, &play(&chat, "q", &turns), &[picture()]), accuracy: Accuracy::Wrong };
+        let told = Told { episode: Episode::read(Some(&chat), &play(&chat, "q", &turns), &[picture()]), accuracy: Accuracy::Wrong };
         let html = page(card(&task("<script>alert(1)</script>"), None, &told, None));
         for bad in ["<script", "<b onclick", "<svg onload", "<iframe"] {
             assert!(!html.contains(bad), "{bad} got through");

@@ -230,7 +230,7 @@ mod tests {
     fn material() -> Material {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let chat = chat(folder.path());
-        let told = |accuracy| Told { episode: Episode::read(&chat, &play(&chat, "q", &PARALLEL), &[mosaic()]), accuracy };
+        let told = |accuracy| Told { episode: Episode::read(Some(&chat), &play(&chat, "q", &PARALLEL), &[mosaic()]), accuracy };
         let task = Task {
             id: "t".into(),
             kind: TaskKind::VISUAL_SELECT,

@@ -113,7 +113,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let chat = chat(folder.path());
         let trajectory = play(&chat, "Which one has currency sol?", &PARALLEL);
-        let episode = Episode::read(&chat, &trajectory, &[mosaic()]);
+        let episode = Episode::read(Some(&chat), &trajectory, &[mosaic()]);
         let json = serde_json::to_value(answer(&trajectory, &episode, "m".into(), 0)).expect("plain");
         assert_eq!((json["answer"].as_str(), json["rounds"].as_u64(), json["searches"].as_u64()), (Some("Peru"), Some(2), Some(4)));
         assert_eq!(json["steps"][0]["found"][0][0], "Mexico");

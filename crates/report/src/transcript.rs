@@ -110,23 +110,14 @@ pub struct Hit {
 }
 
 impl Episode {
-    /// Reads a trajectory back. `pictures` are the task's, in order.
-    pub fn read(chat: &Chat, trajectory: &Trajectory, pictures: &[RgbImage]) -> Self {
-        let prompt = &trajectory.prompt;
-        let opening = chat.decode(&prompt[prompt.len().saturating_sub(64)..]);
-        let mut reader = Reader::new(pictures, opened_thought(&opening));
-        // Every turn that was observed executed a round.
-        let mut rounds = trajectory.summary.rounds.iter();
-        let mut turns = Vec::new();
-        let mut spans = spans(trajectory).into_iter().peekable();
-        while let Some((sampled, tokens)) = spans.next() {
-            // A trajectory begins with a turn; a masked one has no turns that could be told apart.
-            if !sampled {
-                continue;
-            }
-            let round = spans.next_if(|(sampled, _)| !sampled).and_then(|_| rounds.next());
-            turns.push(reader.turn(&chat.decode(tokens), round));
-        }
+    /// Reads a trajectory back. `pictures` are the task's, in order; a policy that spoke text needs no `chat`, and without one tokens are
+    /// no turns.
+    pub fn read(chat: Option<&Chat>, trajectory: &Trajectory, pictures: &[RgbImage]) -> Self {
+        let turns = match (&trajectory.spoken, chat) {
+            (Some(spoken), _) => of_text(&spoken.turns, trajectory, pictures),
+            (None, Some(chat)) => of_tokens(chat, trajectory, pictures),
+            (None, None) => vec![],
+        };
         Self { turns, answer: trajectory.summary.answer.clone(), ending: trajectory.summary.ending, tokens: trajectory.tokens() }
     }
 
@@ -147,6 +138,32 @@ impl Episode {
             _ => false,
         }
     }
+}
+
+fn of_tokens(chat: &Chat, trajectory: &Trajectory, pictures: &[RgbImage]) -> Vec<Turn> {
+    let prompt = &trajectory.prompt;
+    let opening = chat.decode(&prompt[prompt.len().saturating_sub(64)..]);
+    let mut reader = Reader::new(pictures, opened_thought(&opening));
+    // Every turn that was observed executed a round.
+    let mut rounds = trajectory.summary.rounds.iter();
+    let mut turns = Vec::new();
+    let mut spans = spans(trajectory).into_iter().peekable();
+    while let Some((sampled, tokens)) = spans.next() {
+        // A trajectory begins with a turn; a masked one has no turns that could be told apart.
+        if !sampled {
+            continue;
+        }
+        let round = spans.next_if(|(sampled, _)| !sampled).and_then(|_| rounds.next());
+        turns.push(reader.turn(&chat.decode(tokens), round));
+    }
+    turns
+}
+
+/// Every turn but the last executed a round, and the last one did if there is one more.
+fn of_text(said: &[String], trajectory: &Trajectory, pictures: &[RgbImage]) -> Vec<Turn> {
+    let mut reader = Reader::new(pictures, "");
+    let mut rounds = trajectory.summary.rounds.iter();
+    said.iter().map(|text| reader.turn(text, rounds.next())).collect()
 }
 
 /// Runs of sampled and observed tokens.
@@ -274,7 +291,7 @@ fn plain(text: &str) -> String {
 pub(crate) mod tests {
     use std::sync::Arc;
 
-    use hypereyes_domain::{PolicyVersion, RolloutSummary};
+    use hypereyes_domain::{PolicyVersion, RolloutSummary, Spoken};
     use hypereyes_environment::EnvConfig;
     use hypereyes_miniature::tokenizer::{self, TinyWords};
     use hypereyes_search::EmbeddedSearch;
@@ -336,6 +353,7 @@ pub(crate) mod tests {
             versions: vec![PolicyVersion(0); count],
             pictures: vec![],
             summary: RolloutSummary { rounds, ending, answer },
+            spoken: None,
         }
     }
 
@@ -349,7 +367,7 @@ pub(crate) mod tests {
     fn a_parallel_episode_is_read_back_with_areas_queries_and_findings() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let chat = chat(folder.path());
-        let episode = Episode::read(&chat, &play(&chat, "Which one has currency sol?", &PARALLEL), &[mosaic()]);
+        let episode = Episode::read(Some(&chat), &play(&chat, "Which one has currency sol?", &PARALLEL), &[mosaic()]);
         assert!(episode.is_parallel());
         assert_eq!(episode.turns[0].reason.as_deref(), Some("look"));
         let boxes: Vec<&Shot> = episode.boxes().collect();
@@ -363,6 +381,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_policy_that_spoke_text_is_read_without_a_tokenizer() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let chat = chat(folder.path());
+        let of_tokens = play(&chat, "Which one has currency sol?", &PARALLEL);
+        let turns = PARALLEL.map(str::to_owned).to_vec();
+        let spoken = Some(Box::new(Spoken { turns, tokens: 77, ..Spoken::default() }));
+        let of_text = Trajectory { spoken, ..Trajectory::from(of_tokens.summary.clone()) };
+        let (by_text, by_tokens) = (Episode::read(None, &of_text, &[mosaic()]), Episode::read(Some(&chat), &of_tokens, &[mosaic()]));
+        assert!(by_text.is_parallel() && by_text.tokens == 77);
+        assert_eq!(by_text.turns, by_tokens.turns);
+        assert!(Episode::read(None, &of_tokens, &[mosaic()]).turns.is_empty());
+    }
+
+    #[test]
     fn what_went_wrong_is_shown_as_it_was() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let chat = chat(folder.path());
@@ -372,7 +404,7 @@ pub(crate) mod tests {
             r#"<tool_call>{"name": "fly", "arguments": {}}</tool_call>"#,
             "hm",
         ];
-        let episode = Episode::read(&chat, &play(&chat, "Which?", &turns), &[mosaic()]);
+        let episode = Episode::read(Some(&chat), &play(&chat, "Which?", &turns), &[mosaic()]);
         assert!(!episode.is_parallel());
         let told = |at: usize| match &episode.turns[at].step {
             Step::Refused { told, .. } => told.clone(),
@@ -396,12 +428,12 @@ pub(crate) mod tests {
             Step::Refused { told, .. } => told.clone(),
             other => panic!("{other:?}"),
         };
-        let episode = Episode::read(&chat, &trajectory, &[mosaic()]);
+        let episode = Episode::read(Some(&chat), &trajectory, &[mosaic()]);
         assert!(told(&episode).starts_with("Error: area[0] is [0,0,96,64], but edges are ratios"), "{}", told(&episode));
         assert_eq!(episode.turns[1].step, Step::Answer { text: "Peru".into() });
         trajectory.prompt = chat.prompt("", "Which?", &[]).expect("a prompt");
         trajectory.prompt.extend(chat.encode("<think>\n"));
-        let thought = Episode::read(&chat, &trajectory, &[mosaic()]);
+        let thought = Episode::read(Some(&chat), &trajectory, &[mosaic()]);
         assert!(matches!(&thought.turns[1].step, Step::Nothing { .. }), "{:?}", thought.turns[1]);
     }
 
@@ -411,6 +443,6 @@ pub(crate) mod tests {
         let chat = chat(folder.path());
         let mut trajectory = play(&chat, "Which?", &PARALLEL);
         trajectory.mask.fill(false);
-        assert!(Episode::read(&chat, &trajectory, &[mosaic()]).turns.is_empty());
+        assert!(Episode::read(Some(&chat), &trajectory, &[mosaic()]).turns.is_empty());
     }
 }

@@ -19,7 +19,8 @@ pub struct RolloutConfig {
     /// than `ratio` a sentence that says so follows.
     pub system_prompt: String,
     /// Offers the tools with their JSON schemas to the policy, where its chat template has a place for them. Default true; the shipped
-    /// policies' template has none. An answer without tools is never offered any.
+    /// policies' template has none. An answer without tools is never offered any. A chat endpoint is told how to answer, too; with false it
+    /// is sent the system prompt alone, which its policy was taught.
     pub offer_tools: bool,
     /// Tokens of one turn, at least 1. Default 1524 (docs/spec.md#episodes).
     pub max_turn_tokens: usize,

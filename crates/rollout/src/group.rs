@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use tracing::{Instrument as _, info_span};
 
 use crate::recorder::Recorder;
-use crate::{Setup, turns};
+use crate::tokens::TokenDialogue;
+use crate::turns::Dialogue;
+use crate::{RolloutConfig, Setup, turns};
 
 /// What a group left behind.
 #[derive(Clone, Debug)]
@@ -38,14 +40,22 @@ pub async fn run_group<G: Generate>(
     let prompt = Prompt::new(setup, task, pictures, "", &setup.config.offered())?;
     let sequences = prompt.start(setup, generator, seeds, sampling).await?;
     let opening = prompt.opened_thought(setup);
-    let episodes = sequences.into_iter().enumerate().map(|(number, sequence)| {
+    let played = sequences.into_iter().map(|sequence| {
         let episode = Episode::new(setup.config.env.clone(), setup.search.clone(), task.world_seed(), &task.question, prompt.images());
         let chat = setup.chat.clone();
         let episode = episode.opened(&opening).seen_as(move |size| chat.processor().seen_as(size));
         let record = Recorder::new(prompt.tokens.clone(), task.pictures.clone());
-        turns::run(setup, sequence, episode, record).instrument(info_span!("rollout", number))
+        (TokenDialogue { setup, sequence, record }, episode)
     });
-    let mut trajectories = Vec::with_capacity(seeds.len());
+    Ok(side_by_side(&setup.config, played).await)
+}
+
+/// Runs episodes of one task to their ends.
+pub(crate) async fn side_by_side<D: Dialogue>(config: &RolloutConfig, played: impl Iterator<Item = (D, Episode)>) -> Rollouts {
+    let episodes = played
+        .enumerate()
+        .map(|(number, (dialogue, episode))| turns::run(config, dialogue, episode).instrument(info_span!("rollout", number)));
+    let mut trajectories = Vec::new();
     let mut crops: Vec<Arc<Picture>> = Vec::new();
     for (trajectory, shown) in join_all(episodes).await {
         trajectories.push(trajectory);
@@ -55,7 +65,16 @@ pub async fn run_group<G: Generate>(
             }
         }
     }
-    Ok(Rollouts { trajectories, crops })
+    Rollouts { trajectories, crops }
+}
+
+/// Refuses pictures that are not those of the task.
+pub(crate) fn are_all(task: &Task, pictures: &[Arc<Picture>]) -> Result<(), GenerateError> {
+    if pictures.len() == task.pictures.len() {
+        return Ok(());
+    }
+    let message = format!("task {} names {} pictures, {} were given", task.id, task.pictures.len(), pictures.len());
+    Err(GenerateError { failure: Failure::Infrastructure, message })
 }
 
 /// A task as the engine reads it.
@@ -74,10 +93,7 @@ impl Prompt {
         forced: &str,
         tools: &[serde_json::Value],
     ) -> Result<Self, GenerateError> {
-        if pictures.len() != task.pictures.len() {
-            let message = format!("task {} names {} pictures, {} were given", task.id, task.pictures.len(), pictures.len());
-            return Err(GenerateError { failure: Failure::Infrastructure, message });
-        }
+        are_all(task, pictures)?;
         let pictures: Vec<Arc<Picture>> = pictures.iter().map(|picture| setup.pictures.lend(picture.clone())).collect();
         let grids: Vec<(usize, usize)> = pictures.iter().map(|picture| setup.chat.processor().grid(picture.image.dimensions())).collect();
         let refused = |error: hypereyes_chat::ChatError| {

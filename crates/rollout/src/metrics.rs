@@ -14,11 +14,19 @@ pub const SEARCHES: &str = "hypereyes_rollout_searches_total";
 /// Rounds of an episode.
 pub const ROUNDS: &str = "hypereyes_rollout_rounds";
 
+/// Attempts to get a turn from a chat endpoint, by `outcome`: `ok`, or why not (`connect`, `transport`, `slow`, `deadline`, `busy`,
+/// `server`, `refused`, `too_long`, `malformed`, `no_usage`, `withheld`).
+pub const ANSWERS: &str = "hypereyes_rollout_chat_answers_total";
+/// Tokens that chat endpoints counted, as they bill them, by `kind`: `prompt` or `completion`.
+pub const BILLED: &str = "hypereyes_rollout_chat_tokens_total";
+
 /// Describes the metrics; call once at start.
 pub fn describe() {
     describe_counter!(EPISODES, "Episodes by ending");
     describe_counter!(MASKED, "Trajectories masked because of a failure outside the policy, by reason");
     describe_counter!(TOKENS, "Response tokens by kind (sampled, observed)");
+    describe_counter!(ANSWERS, "Attempts to get a turn from a chat endpoint, by outcome");
+    describe_counter!(BILLED, "Tokens that chat endpoints counted, by kind (prompt, completion)");
     describe_counter!(SEARCHES, "Searches that ran in episodes");
     describe_histogram!(ROUNDS, "Tool rounds per episode");
 }

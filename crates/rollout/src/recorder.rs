@@ -104,6 +104,7 @@ impl Recorder {
             versions: self.versions,
             pictures: self.pictures,
             summary: RolloutSummary { rounds: self.rounds, ending, answer },
+            spoken: None,
         };
         crate::metrics::count(&trajectory);
         trajectory

@@ -5,27 +5,20 @@
 
 use std::sync::Arc;
 
-use hypereyes_domain::{Generate, Sampling, Task};
+use hypereyes_domain::{Sampling, Task};
 use hypereyes_pictures::Picture;
-use hypereyes_rollout::{Setup, closed_book};
+use hypereyes_rollout::Player;
 use hypereyes_scoring::{Judge, Verdict};
 
 use crate::NeedSearch;
 
 /// Keeps a task unless the policy answers it without tools in at least `at_most + 1` of `tries` tries.
-pub fn need_search<G: Generate>(
-    setup: Setup,
-    generator: G,
-    judge: Arc<dyn Judge>,
-    sampling: Sampling,
-    tries: u64,
-    at_most: usize,
-) -> NeedSearch {
+pub fn need_search(player: Arc<dyn Player>, judge: Arc<dyn Judge>, sampling: Sampling, tries: u64, at_most: usize) -> NeedSearch {
     Arc::new(move |task: Arc<Task>, pictures: Vec<Arc<Picture>>| {
-        let (setup, generator, judge) = (setup.clone(), generator.clone(), judge.clone());
+        let (player, judge) = (player.clone(), judge.clone());
         Box::pin(async move {
             let seeds: Vec<u64> = (0..tries).collect();
-            let Ok(answers) = closed_book(&setup, &generator, &task, &pictures, &seeds, sampling).await else { return true };
+            let Ok(answers) = player.closed_book(&task, &pictures, &seeds, sampling).await else { return true };
             let right = |answer: &str| judge.judge(&task.question, answer, &task.answers) == Verdict::Correct;
             answers.iter().filter_map(|trajectory| trajectory.summary.answer.as_deref()).filter(|answer| right(answer)).count() <= at_most
         })
@@ -34,7 +27,8 @@ pub fn need_search<G: Generate>(
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::{Chunk, Failure, GenerateError, PolicyVersion, Sampled, Sequence, Stop};
+    use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampled, Sequence, Stop};
+    use hypereyes_rollout::TokenPlayer;
     use hypereyes_scoring::AliasJudge;
 
     use super::*;
@@ -71,7 +65,8 @@ mod tests {
         for (policy, at_most, keeps) in
             [(says(task.answer()), 0, false), (says(task.answer()), 2, true), (says("x"), 0, true), (Parrot(None), 0, true)]
         {
-            let filter = need_search(workshop.setup.clone(), policy, Arc::new(AliasJudge), Sampling::of(1.0, 1.0), 2, at_most);
+            let player = Arc::new(TokenPlayer { setup: workshop.setup.clone(), generator: policy });
+            let filter = need_search(player, Arc::new(AliasJudge), Sampling::of(1.0, 1.0), 2, at_most);
             assert_eq!(filter(task.clone(), pictures.clone()).await, keeps);
         }
     }

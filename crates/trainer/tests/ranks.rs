@@ -46,6 +46,7 @@ fn group(number: u32) -> DistilledGroup {
             mask: mask.clone(),
             pictures: vec![],
             summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
+            spoken: None,
         });
         let failed = (number + sibling).is_multiple_of(3);
         let (accuracy, reward) = if failed { (Accuracy::Wrong, 0.0) } else { (Accuracy::Correct, 1.0 + 0.05 * f64::from(sibling)) };

@@ -39,6 +39,7 @@ pub(crate) fn trajectory() -> Trajectory {
             ending: Ending::Answered,
             answer: Some("Mexico".into()),
         },
+        spoken: None,
     }
 }
 

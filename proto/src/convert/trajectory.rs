@@ -49,6 +49,7 @@ impl TryFrom<v1::Trajectory> for Trajectory {
             logprobs: message.logprobs,
             pictures: ids::pictures("pictures", message.pictures)?,
             summary,
+            spoken: None,
         };
         rollout.check().map_err(|error| Invalid::new("tokens", format!("do not fit together: {error}")))?;
         Ok(rollout)

@@ -94,6 +94,7 @@ fn rollout(answer: Option<&str>, searches: &[u32]) -> Trajectory {
             ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
             answer: answer.map(str::to_owned),
         },
+        spoken: None,
     }
 }
 

@@ -3,11 +3,11 @@
 //! up.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::support::{PATIENCE, Running, model, picture, plain};
+use crate::support::{PATIENCE, Running, model, parts, picture, plain};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
@@ -30,6 +30,7 @@ enum Mood {
     Cut,
     Short,
     OtherTokens,
+    OtherPictures,
     Nulls,
 }
 
@@ -38,8 +39,26 @@ fn word(token: u64) -> f64 {
     -0.01 * (token as f64 + 1.0)
 }
 
+/// The placeholder of pictures of the tiny models.
+fn pad() -> u32 {
+    static PAD: LazyLock<u32> = LazyLock::new(|| {
+        let words = tempfile::tempdir().expect("a temporary folder");
+        parts(words.path(), 1, &["Peru", "Lima"]).0.image_token_id
+    });
+    *PAD
+}
+
+/// Placeholders of a picture of 64 x 64.
+const PADS: usize = 4;
+
+/// The ids that a server reads: of each picture one placeholder comes, and it makes four of it.
+fn expanded(ids: &Value) -> Vec<u64> {
+    let ids = ids.as_array().expect("ids").iter().map(|id| id.as_u64().expect("a number"));
+    ids.flat_map(|id| std::iter::repeat_n(id, if id == u64::from(pad()) { PADS } else { 1 })).collect()
+}
+
 fn sglang(body: &Value, mood: Mood) -> Value {
-    let ids: Vec<u64> = body["input_ids"].as_array().expect("ids").iter().map(|id| id.as_u64().expect("a number")).collect();
+    let ids = expanded(&body["input_ids"]);
     let from = body["logprob_start_len"].as_u64().expect("a number") as usize;
     let mut own: Vec<Value> = ids[from..].iter().map(|id| json!([word(*id), id, null])).collect();
     own[0][0] = Value::Null;
@@ -51,14 +70,21 @@ fn sglang(body: &Value, mood: Mood) -> Value {
         Mood::Nulls => own.iter_mut().for_each(|entry| entry[0] = Value::Null),
         _ => {}
     }
-    json!({"text": "", "meta_info": {"input_token_logprobs": own, "input_top_logprobs": tops}})
+    let prompt_tokens = ids.len() + usize::from(mood == Mood::OtherPictures);
+    json!({"text": "", "meta_info": {"input_token_logprobs": own, "input_top_logprobs": tops, "prompt_tokens": prompt_tokens}})
 }
 
 fn vllm(body: &Value, mood: Mood) -> Value {
-    let ids: Vec<u64> = body["prompt"].as_array().expect("ids").iter().map(|id| id.as_u64().expect("a number")).collect();
-    assert_eq!((body["model"].as_str(), body["max_tokens"].as_u64()), (Some("big"), Some(1)));
-    let mut all: Vec<Value> =
-        ids.iter().map(|id| json!({id.to_string(): {"logprob": word(*id), "rank": 1}, "999": {"logprob": -9.0}})).collect();
+    let ids = expanded(&body["token_ids"]);
+    let params = &body["sampling_params"];
+    assert_eq!((body["model"].as_str(), params["max_tokens"].as_u64()), (Some("big"), Some(1)));
+    let pictures = body["content_parts"].as_array().map_or(0, Vec::len);
+    assert_eq!(pictures * PADS, ids.iter().filter(|id| **id == u64::from(pad())).count());
+    let named = |id: &u64| match params["prompt_logprobs"].as_u64() {
+        Some(0) => json!({id.to_string(): {"logprob": word(*id), "rank": 1}}),
+        _ => json!({id.to_string(): {"logprob": word(*id), "rank": 1}, "999": {"logprob": -9.0}}),
+    };
+    let mut all: Vec<Value> = ids.iter().map(named).collect();
     all[0] = Value::Null;
     match mood {
         Mood::Short => all.truncate(1),
@@ -66,7 +92,8 @@ fn vllm(body: &Value, mood: Mood) -> Value {
         Mood::Nulls => all.iter_mut().for_each(|entry| *entry = Value::Null),
         _ => {}
     }
-    json!({"choices": [{"prompt_logprobs": all}]})
+    let read = if mood == Mood::OtherPictures { json!([1, 2]) } else { json!(ids) };
+    json!({"choices": [], "prompt_logprobs": all, "prompt_token_ids": read})
 }
 
 /// A server whose mood depends on how many requests came before.
@@ -91,7 +118,7 @@ async fn serve(answer: fn(&Value, Mood) -> Value, mood: impl Fn(usize, &Value) -
             response
         }
     };
-    let routes = Router::new().route("/generate", post(handler.clone())).route("/v1/completions", post(handler));
+    let routes = Router::new().route("/generate", post(handler.clone())).route("/inference/v1/generate", post(handler));
     listen(routes).await
 }
 
@@ -125,7 +152,7 @@ fn source(running: &Running, kind: &str, address: SocketAddr) -> String {
 type Answers = fn(&Value, Mood) -> Value;
 
 /// Golden prompts of each kind of server.
-const GOLDEN: [(&str, Answers, usize); 2] = [("sglang", sglang, 3), ("vllm", vllm, 1)];
+const GOLDEN: [(&str, Answers, usize); 2] = [("sglang", sglang, 3), ("vllm", vllm, 3)];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_of_both_kinds_are_asked_with_token_ids() {
@@ -146,22 +173,28 @@ async fn servers_of_both_kinds_are_asked_with_token_ids() {
         let hot = Question { temperature: 2.0, ..question };
         assert!(service.peer.ask(&hot, PATIENCE).await.expect_err("not there").message.contains("temperature"));
     }
-    // Pictures go to the one as they are; the other takes none, and says so instead of guessing.
+    // Pictures go as they are, in order, each with one placeholder.
     let picture = picture(1, 64, 64);
     service.put(std::slice::from_ref(&picture)).await;
-    let seen = Arc::new(AtomicUsize::new(0));
-    let count = seen.clone();
-    let address = serve(sglang, move |_, body| {
-        count.fetch_max(body["image_data"].as_array().map_or(0, Vec::len), Ordering::SeqCst);
-        Mood::Well
-    })
-    .await;
-    service.load("eyes", &source(&service, "sglang", address)).await.expect("loads");
-    let with = ScoreSequence { pictures: vec![picture.id.clone()], ..plain(0) };
-    service.score(std::slice::from_ref(&with), Some("eyes")).await.expect("answers");
-    assert_eq!(seen.load(Ordering::SeqCst), 1);
-    let refused = service.score(&[with], Some("vllm")).await.expect_err("it takes none");
-    assert!(refused.message().contains("takes no pictures"), "{refused}");
+    let prompt = [vec![1], vec![pad(); PADS], vec![2]].concat();
+    let with = ScoreSequence { prompt, pictures: vec![picture.id.clone()], ..plain(0) };
+    for (kind, answer, _) in GOLDEN {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let count = seen.clone();
+        let address = serve(answer, move |_, body| {
+            let pictures = if body["image_data"].is_null() { &body["content_parts"] } else { &body["image_data"] };
+            count.fetch_max(pictures.as_array().map_or(0, Vec::len), Ordering::SeqCst);
+            Mood::Well
+        })
+        .await;
+        let name = format!("{kind}-eyes");
+        service.load(&name, &source(&service, kind, address)).await.expect("loads");
+        let (_, scored) = service.score(std::slice::from_ref(&with), Some(&name)).await.expect("answers");
+        assert_eq!((scored, seen.load(Ordering::SeqCst)), (vec![expected(&with)], 1));
+        let bare = ScoreSequence { pictures: vec![], ..with.clone() };
+        let refused = service.score(&[bare], Some(&name)).await.expect_err("a placeholder without a picture");
+        assert!(refused.message().contains("has no picture"), "{refused}");
+    }
     service.stop().await;
 }
 
@@ -174,6 +207,7 @@ async fn whatever_else_a_server_says_is_no_answer() {
             (Mood::Cut, "no JSON"),
             (Mood::Short, "entries"),
             (Mood::OtherTokens, if kind == "vllm" { "no log-prob" } else { "token 0" }),
+            (Mood::OtherPictures, "expands pictures otherwise"),
             (Mood::Nulls, "no log-prob"),
             (Mood::Busy, "503"),
         ] {

@@ -20,6 +20,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "hypereyes-world",
             "hypereyes-environment",
             "hypereyes-chat",
+            "hypereyes-openai",
             "hypereyes-scoring",
             "hypereyes-objective",
             "hypereyes-dataset",
@@ -41,7 +42,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     ),
     (6, &["hypereyes-bench", "hypereyes-offline", "hypereyes-report"]),
     (7, &["hypereyes"]),
-    (8, &["hypereyes-tests", "hypereyes-kubesim"]),
+    (8, &["hypereyes-tests", "hypereyes-kubesim", "hypereyes-standin"]),
 ];
 
 /// Of what was built for this machine: nothing is fetched for it.

@@ -16,7 +16,7 @@ struct Local(engine::Engine);
 
 /// Starts the engine's thread.
 pub(crate) fn open(config: &EngineConfig, policy: Policy<'_>) -> Result<Engine, Error> {
-    let Policy { model, weights, version, end_tokens, processor, pictures } = policy;
+    let Policy { model, weights, version, end_tokens, processor, pictures, .. } = policy;
     let sizes = engine::EngineConfig { end_tokens, ..config.sizes() };
     let cut = Arc::new(PatchCache::new(processor, config.patches_bytes));
     let started = engine::Engine::start_from(model, weights, sizes, version)?;

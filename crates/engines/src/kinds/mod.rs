@@ -1,7 +1,10 @@
-//! The kinds of engines, and which one a `kind` of the settings stands for. In: the settings, and a policy to sample from. Out: an [`Engine`], or which key is wrong.
+//! The kinds of engines, and which one a `kind` of the settings stands for. In: the settings, and a policy to sample from. Out: an
+//! [`Engine`], or which key is wrong.
 
 mod local;
+mod openai;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use hypereyes_domain::PolicyVersion;
@@ -10,16 +13,18 @@ use hypereyes_policy::Error;
 use hypereyes_policy::checkpoint::HostWeights;
 use hypereyes_policy::config::ModelConfig;
 
-use crate::{Engine, EngineConfig};
+use crate::{Engine, EngineConfig, remote};
 
 /// The kind that computes in this process.
 pub(crate) const LOCAL: &str = "local";
+/// The kind that speaks text.
+pub(crate) const OPENAI: &str = "openai";
 
 /// Makes an engine of one kind.
 type Open = fn(&EngineConfig, Policy<'_>) -> Result<Engine, Error>;
 
-/// Every kind. A new one is a file beside this one, and a line here.
-const KINDS: &[(&str, Open)] = &[(LOCAL, local::open)];
+/// Every kind. A new one is a file beside this one, or a dialect of [`remote`], and a line here.
+const KINDS: &[(&str, Open)] = &[(LOCAL, local::open), ("vllm", remote::vllm), ("sglang", remote::sglang), (OPENAI, openai::open)];
 
 /// A policy, and what it takes to sample from it.
 #[derive(Clone, Debug)]
@@ -36,9 +41,11 @@ pub struct Policy<'a> {
     pub processor: Processor,
     /// Where the pictures are that chunks name.
     pub pictures: Arc<Store>,
+    /// Its folder: what lies beside weights goes to servers from there.
+    pub folder: &'a Path,
 }
 
-/// Opens the engine that the settings name.
+/// Opens the engine that the settings name. Work for threads that may be busy: a model is built, or a policy is written to a folder.
 ///
 /// # Errors
 /// [`Error::Input`] for settings that cannot be used or do not fit the policy, naming the key; [`Error::Device`] where a device fails.

@@ -35,8 +35,9 @@ pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
     found.under("sampling.train", sampling);
     found.under("learner", learner_itself);
     found.under("reward_service", reward.findings());
-    // Likewise; `rollout` and `search` are looked at with the other tables of their names.
-    found.under("actor", apart(apart(actor.findings(), "rollout").1, "search").1);
+    // Likewise; `rollout`, `search` and who samples are looked at with the other tables of their names.
+    let of_actor = ["rollout", "search", "engine.kind"].into_iter().fold(actor.findings(), |found, table| apart(found, table).1);
+    found.under("actor", of_actor);
     if let Some(teacher) = &teacher {
         found.under("teacher_service", teacher.findings());
     }

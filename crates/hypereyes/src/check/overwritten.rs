@@ -10,10 +10,24 @@ use crate::rooms::range_of;
 /// Where searching is set.
 const SEARCH: &str = "searches of every part are set in `search`: set it there";
 
+/// Where who samples is set.
+const ENGINE: &str = "who samples is set in `engine`, for actors too: set it there; sizes stay here";
+
 /// Keys and tables that `up` fills in, and where their values come from.
 pub const FILLED_IN: &[(&str, &str)] = &[
     ("actor.rollout", "episodes of training are those of `rollout`: set it there"),
     ("actor.search", SEARCH),
+    ("actor.engine.kind", ENGINE),
+    ("actor.engine.url", ENGINE),
+    ("actor.engine.command", ENGINE),
+    ("actor.engine.log", ENGINE),
+    ("actor.engine.model", ENGINE),
+    ("actor.engine.policy_folder", ENGINE),
+    ("actor.engine.api_key_env", ENGINE),
+    ("actor.engine.request_timeout_s", ENGINE),
+    ("actor.engine.reload_timeout_s", ENGINE),
+    ("actor.engine.start_timeout_s", ENGINE),
+    ("actor.engine.health_interval_s", ENGINE),
     ("actor.id", "actors are called actor-0, actor-1 and so on"),
     ("actor.learner", "rooms are found by the ports in up.ports"),
     ("actor.reward", "rooms are found by the ports in up.ports"),
@@ -95,7 +109,8 @@ mod tests {
     #[test]
     fn what_up_decides_itself_is_refused_by_name_with_what_to_set() {
         assert!(!findings(&Config::default()).is_refused());
-        let cases: [(&str, &str, Change); 11] = [
+        let cases: [(&str, &str, Change); 12] = [
+            ("actor.engine.kind", "`engine`", |config| config.actor.engine.kind = "vllm".into()),
             ("actor.search.deadline_s", "`search`", |config| config.actor.search.deadline_s = 9.0),
             ("actor.rollout.max_turn_tokens", "`rollout`", |config| config.actor.rollout.max_turn_tokens = 9),
             ("learner.tasks", "`synth`", |config| config.learner.tasks = "/data/tasks".into()),

@@ -31,6 +31,8 @@ pub fn of_loop(rooms: &Loop<'_>) -> Findings {
     let siblings = learner.group_size as usize;
     match engine.holds_group("actor.engine", siblings, *model) {
         Err(message) => found.refuse("learner.group_size", message),
+        // Turns that have no place at a server wait there for one.
+        Ok(()) if engine.is_remote() => {}
         Ok(()) => {
             let slots = model.map_or(engine.max_sequences, |model| engine.slots(model));
             let at_once = slots / (siblings + 1).max(1);
@@ -98,6 +100,10 @@ pub fn of_loop(rooms: &Loop<'_>) -> Findings {
 /// The engine of this process: the episodes of an evaluation, and its rollouts of one task.
 pub fn of_engine(config: &Config, model: Option<&ModelConfig>) -> Findings {
     let mut found = Findings::default();
+    if config.engine.speaks_text() {
+        // How long a dialogue may be there, the server says.
+        return found;
+    }
     let (wants, has) = (config.rollout.max_context_tokens, config.engine.max_context);
     if wants > has {
         let message =
@@ -114,6 +120,9 @@ pub fn of_engine(config: &Config, model: Option<&ModelConfig>) -> Findings {
 pub fn of_up(config: &Config) -> Findings {
     let mut found = Findings::default();
     let (up, learner, actor) = (&config.up, &config.learner, &config.actor);
+    if config.engine.speaks_text() {
+        found.refuse("engine.kind", "is openai, but `up` measures the policy that it trains, and a chat endpoint has its own; give local");
+    }
     if up.stall_timeout_s > 0 && up.stall_timeout_s <= learner.lease_s {
         let message = format!(
             "is {}, but the task of an actor that died is free only after learner.lease_s = {} s: set up.stall_timeout_s = {} or more",
@@ -122,6 +131,12 @@ pub fn of_up(config: &Config) -> Findings {
             learner.lease_s.saturating_mul(2)
         );
         found.refuse("up.stall_timeout_s", message);
+    }
+    let (actors, servers) = (config.actors(), config.engine.url.len());
+    if actors < up.actors {
+        let message =
+            format!("is {}, but engine.url names {servers} servers, which an actor drives alone: {actors} are started", up.actors);
+        found.warn("up.actors", message);
     }
     if actor.grace_ms > up.grace_s.saturating_mul(1000) {
         let message = format!("is {}, but actors are killed after up.grace_s = {} s", actor.grace_ms, up.grace_s);
@@ -179,7 +194,7 @@ pub fn of_up(config: &Config) -> Findings {
         ("actor.process.health_listen", actor.process.health_listen),
     ]);
     for (key, address, copies, of) in [
-        ("actor.process.health_listen", actor.process.health_listen, up.actors, "up.actors"),
+        ("actor.process.health_listen", actor.process.health_listen, actors, "up.actors"),
         ("learner.process.health_listen", learner.process.health_listen, up.ranks, "up.ranks"),
     ] {
         if address.is_some_and(|address| address.port() != 0) && copies > 1 {

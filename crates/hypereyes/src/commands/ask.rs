@@ -7,34 +7,41 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 use clap::Args;
 use hypereyes_chassis::BadInput;
-use hypereyes_domain::{Ending, PolicyVersion, Sampling, Task, TaskKind};
+use hypereyes_domain::{Ending, Sampling, Task, TaskKind};
 use hypereyes_pictures::{Filter, Limits, Picture, RgbImage, decode, resize};
 use hypereyes_report::{told, transcript::Episode};
-use hypereyes_rollout::run_group;
 use hypereyes_run::{RUNS, RunFolder, State};
 
+use crate::commands::EngineArgs;
 use crate::config::Config;
-use crate::{check, output, parts};
+use crate::parts::Chosen;
+use crate::{check, endpoint, output, parts};
 
 /// Arguments of `ask`.
 #[derive(Args, Debug)]
-#[command(after_help = "The policy is --model, else the settings' `policy`, else the newest finished run's, else the shipped one.\n\n\
+#[command(
+    after_help = "The policy is the server's with --engine openai, else --model, else the settings' `policy`, else the newest finished run's, else the shipped one.\n\n\
     Examples:\n  hypereyes ask mosaic.png \"Which one has currency sol?\"\n  \
     hypereyes ask mosaic.png \"What is the capital of the one whose currency is sol?\" --model runs/my-run/learner/policy\n  \
-    hypereyes ask mosaic.png \"Which one has currency sol?\" --layer 1000001 --json")]
+    hypereyes ask mosaic.png \"Which one has currency sol?\" --layer 1000001 --json\n  \
+    hypereyes ask mosaic.png \"Which one has currency sol?\" --engine openai --url http://127.0.0.1:8000/v1"
+)]
 pub struct AskArgs {
     /// A PNG or JPEG picture that shows several entities of the world.
     pub image: PathBuf,
     /// The question, worded as tasks word theirs.
     pub question: String,
-    /// Policy folder (Hugging Face layout).
+    /// Policy folder (Hugging Face layout). None with `--engine openai`.
     #[arg(long)]
     pub model: Option<PathBuf>,
+    /// Who samples.
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Counterfactual layer of the world that the tools answer from; 0 is the world as it is.
     #[arg(long, default_value_t = 0)]
     pub layer: u64,
     /// Width and height in pixels that the picture is given before the policy sees it, such as 192x128. Default:
-    /// `synth.canvas`, what it was trained on. `0x0` leaves the picture as it is.
+    /// `synth.canvas`, what it was trained on; with `--engine openai` as it is. `0x0` leaves the picture as it is.
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub canvas: Option<[u32; 2]>,
 }
@@ -52,11 +59,18 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
     if args.question.trim().is_empty() {
         return Err(BadInput::new("the question is empty").into());
     }
-    let picture = read(&args.image, args.canvas.unwrap_or(config.synth.canvas))?;
+    endpoint::needs_no_folder(config, "--model", args.model.as_deref())?;
+    let canvas = if config.engine.speaks_text() { [0, 0] } else { config.synth.canvas };
+    let picture = read(&args.image, args.canvas.unwrap_or(canvas))?;
     let world = parts::world(config)?;
     let scratch = tempfile::tempdir()?;
-    let (model, name) = model(config, args, scratch.path())?;
-    let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0))?;
+    let runtime = parts::runtime()?;
+    let Chosen { player, chat, name } = if config.engine.speaks_text() {
+        runtime.block_on(endpoint::open(config, &world))?
+    } else {
+        let (model, name) = model(config, args, scratch.path())?;
+        runtime.block_on(parts::tokens(config, &world, &model, name))?
+    };
     let picture = Arc::new(Picture::from_image(picture)?);
     let task = Task {
         id: "ask".into(),
@@ -70,10 +84,10 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
         reference: None,
     };
     let pictures = [picture];
-    let rollouts = parts::runtime()?.block_on(run_group(&setup, &engine, &task, &pictures, &[0], Sampling::GREEDY));
+    let rollouts = runtime.block_on(player.play(&task, &pictures, &[0], Sampling::GREEDY));
     let rollouts = rollouts.map_err(|error| anyhow!("{error}"))?;
     let trajectory = rollouts.trajectories.first().ok_or_else(|| anyhow!("the engine gave no rollout"))?;
-    let episode = Episode::read(&setup.chat, trajectory, &pictures.map(|picture| RgbImage::clone(&picture.image)));
+    let episode = Episode::read(chat.as_deref(), trajectory, &pictures.map(|picture| RgbImage::clone(&picture.image)));
     if json {
         output::json(&told::answer(trajectory, &episode, name, args.layer));
     } else {

@@ -6,7 +6,6 @@ use anyhow::Result;
 use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_dataset::loaders::{Benchmark, Refused, Rows};
-use hypereyes_domain::PolicyVersion;
 use hypereyes_eval::{Report, TaskSet};
 use hypereyes_miniature::shipped::Shipped;
 use hypereyes_pictures::Limits;
@@ -14,20 +13,25 @@ use hypereyes_run::write_played;
 use hypereyes_synth::Split;
 use serde::Serialize;
 
-use crate::commands::synth;
+use crate::commands::{EngineArgs, synth};
 use crate::config::Config;
-use crate::{check, held_out, output, parts};
+use crate::parts::Chosen;
+use crate::{check, endpoint, held_out, output, parts};
 
 /// Arguments of `eval`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  hypereyes eval                                        the shipped policy on fresh held-out tasks\n  \
     hypereyes eval --model runs/my-run/learner/policy --tasks runs/my-run/tasks/held_out\n  \
     hypereyes eval --model policies/cold --set synth.held_out=500 --set eval.samples=4 --json\n  \
-    hypereyes eval --model Qwen3-VL-8B-Instruct --benchmark browsecomp-vl@level1 --data WebWatcher/browsecomp-vl --json")]
+    hypereyes eval --model Qwen3-VL-8B-Instruct --benchmark browsecomp-vl@level1 --data WebWatcher/browsecomp-vl --json\n  \
+    hypereyes eval --engine openai --url http://127.0.0.1:8000/v1 --set rollout.max_turn_tokens=1524 --set rollout.max_context_tokens=38000")]
 pub struct EvalArgs {
-    /// Policy folder (Hugging Face layout). Default: `policy` of the settings, else the shipped one.
+    /// Policy folder (Hugging Face layout). Default: `policy` of the settings, else the shipped one. None with `--engine openai`.
     #[arg(long)]
     pub model: Option<PathBuf>,
+    /// Who samples.
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Task set folder. Default: held-out tasks made on the spot from the settings' world and seed.
     #[arg(long)]
     pub tasks: Option<PathBuf>,
@@ -74,19 +78,15 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     };
     let world = parts::world(config)?;
     let scratch = tempfile::tempdir()?;
-    let configured = args.model.clone().or_else(|| Some(config.policy.clone()).filter(|path| !path.as_os_str().is_empty()));
-    let (model, name) = match configured {
-        Some(model) => (model.clone(), model.display().to_string()),
-        None => {
-            parts::unpack(Shipped::Policy, scratch.path())?;
-            (scratch.path().to_owned(), "shipped".to_owned())
-        }
-    };
+    endpoint::needs_no_folder(config, "--model", args.model.as_deref())?;
     // The policy first: what is wrong with it is said before tasks are made.
-    let shape = check::models::shape(&mut found, "policy", &model)?;
-    found.extend(check::pairs::of_engine(config, Some(&shape)));
-    if args.tasks.is_none() && benchmark.is_none() {
-        found.extend(check::world::findings(config, &world, &*parts::chat(&model)?, config.rollout.max_context_tokens));
+    let folder = if config.engine.speaks_text() { None } else { Some(folder(config, args, scratch.path())?) };
+    if let Some((model, _)) = &folder {
+        let shape = check::models::shape(&mut found, "policy", model)?;
+        found.extend(check::pairs::of_engine(config, Some(&shape)));
+        if args.tasks.is_none() && benchmark.is_none() {
+            found.extend(check::world::findings(config, &world, &*parts::chat(model)?, config.rollout.max_context_tokens));
+        }
     }
     found.result()?;
     found.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
@@ -100,13 +100,16 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     let servers = runtime.block_on(check::servers::findings(config));
     servers.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     servers.result()?;
-    let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0))?;
+    let Chosen { player, name, .. } = match folder {
+        Some((model, name)) => runtime.block_on(parts::tokens(config, &world, &model, name))?,
+        None => runtime.block_on(endpoint::open(config, &world))?,
+    };
     let measured = runtime.block_on(async {
         let set = match given {
             Some(set) => set,
             None => held_out::of(synth::make(config, Split::HeldOut).await?),
         };
-        held_out::measure_loaded(config, &setup, &engine, &set, "eval").await
+        held_out::measure_loaded(config, &*player, &set, "eval").await
     })?;
     if let Some(path) = &args.rollouts {
         write_played(path, &measured.played)?;
@@ -129,6 +132,17 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The policy's folder and what it is called.
+fn folder(config: &Config, args: &EvalArgs, scratch: &Path) -> Result<(PathBuf, String)> {
+    match args.model.clone().or_else(|| Some(config.policy.clone()).filter(|path| !path.as_os_str().is_empty())) {
+        Some(model) => Ok((model.clone(), model.display().to_string())),
+        None => {
+            parts::unpack(Shipped::Policy, scratch)?;
+            Ok((scratch.to_owned(), "shipped".to_owned()))
+        }
+    }
 }
 
 /// The tasks of a benchmark, and the rows of it that are none, which are also said.

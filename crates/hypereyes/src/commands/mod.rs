@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod bench;
 pub mod doctor;
+mod engine_args;
 pub mod eval;
 pub mod prepare;
 pub mod report;
@@ -13,3 +14,5 @@ pub mod synth;
 pub mod teacher;
 pub mod teacher_check;
 pub mod up;
+
+pub use engine_args::EngineArgs;

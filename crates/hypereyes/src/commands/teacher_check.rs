@@ -111,7 +111,7 @@ async fn play(config: &Config, args: &CheckArgs) -> Result<(Vec<Rollout>, hypere
         }
     };
     let world = parts::world(config)?;
-    let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0))?;
+    let (setup, engine) = parts::engine(config, &world, &model, PolicyVersion(0)).await?;
     let mut wanted = config.clone();
     wanted.synth.held_out = args.tasks;
     let DataSet { tasks, pictures, .. } = synth::make(&wanted, Split::HeldOut).await?;

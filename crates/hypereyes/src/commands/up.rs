@@ -198,7 +198,7 @@ fn dry_run(
         steps: config.learner.steps,
         groups_per_step: config.learner.groups_per_step,
         group_size: config.learner.group_size,
-        actors: config.up.actors,
+        actors: config.actors(),
         trace: config.reward_service.trace.enabled,
         seed: config.seed,
         cores: cores(),

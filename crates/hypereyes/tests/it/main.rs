@@ -11,6 +11,7 @@ mod cases_save;
 mod cases_services;
 mod cases_settings;
 mod cases_turns;
+mod chat_endpoint;
 mod every_key;
 mod front_door;
 mod model_commands;

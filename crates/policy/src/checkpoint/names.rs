@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::ModelConfig;
-use crate::models::{Numbered, Published};
+use crate::models::{ExpertPart, Numbered, Published};
 
 /// The names of a model's parameters.
 pub(crate) struct Names {
@@ -22,8 +22,8 @@ pub(crate) struct Names {
 pub(crate) enum Meaning {
     /// A parameter, by its own name (the head of a tied model included).
     Ours(String),
-    /// One projection of one expert, where a file keeps experts apart: layer, expert, projection.
-    Expert(usize, usize, &'static str),
+    /// One projection of one expert, where a file keeps experts apart.
+    Expert(ExpertPart),
     /// Nothing that the model knows.
     Beside,
     /// Nothing that the model knows, but it would change what the model computes: why it is refused.
@@ -60,8 +60,8 @@ impl Names {
         if let Some(ours) = spellings.iter().find(|name| known(name)) {
             return Meaning::Ours(ours.clone());
         }
-        if let Some((layer, expert, projection)) = spellings.iter().find_map(|name| (self.family.expert)(&self.ours, name)) {
-            return Meaning::Expert(layer, expert, projection);
+        if let Some(part) = spellings.iter().find_map(|name| (self.family.expert)(&self.ours, name)) {
+            return Meaning::Expert(part);
         }
         match spellings.iter().find_map(|spelling| self.contradiction(spelling)) {
             Some(why) => Meaning::Contradicts(why),

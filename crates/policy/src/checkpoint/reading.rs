@@ -141,8 +141,8 @@ impl Found {
             match self.names.meaning(&name) {
                 Meaning::Beside => drop(self.beside.insert(name)),
                 Meaning::Contradicts(why) => return Err(format!("tensor {name} {why}")),
-                Meaning::Expert(layer, expert, projection) => {
-                    self.experts.insert((layer, projection, expert), tensor()?);
+                Meaning::Expert(part) => {
+                    self.experts.insert(part, tensor()?);
                 }
                 Meaning::Ours(ours) => {
                     let tensor = tensor()?;

@@ -128,10 +128,12 @@ impl ModelConfig {
         let (text, vision) = (&self.text, &self.vision);
         let positive = [
             ("vocab_size", text.vocab_size),
+            ("hidden_size", text.hidden_size),
             ("num_hidden_layers", text.num_hidden_layers),
             ("num_attention_heads", text.num_attention_heads),
             ("num_key_value_heads", text.num_key_value_heads),
             ("head_dim", text.head_dim),
+            ("vision hidden_size", vision.hidden_size),
             ("vision num_heads", vision.num_heads),
             ("spatial_merge_size", vision.spatial_merge_size),
         ];

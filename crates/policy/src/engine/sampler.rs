@@ -1,22 +1,37 @@
-//! Choosing the next token from one row of logits, seeded per sequence: a result does not depend on who shares the batch.
+//! Choosing the next token from one row of logits, seeded per turn of a sequence: a result does not depend on who shares the batch, nor on
+//! the turns before.
 
-use hypereyes_domain::Sampling;
+use hypereyes_domain::{Sampling, turn_seed};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The random stream of one sequence.
+/// The random streams of one sequence, one per turn.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
+    seed: u64,
+    /// Turns that have begun.
+    turns: u64,
     random: ChaCha8Rng,
     /// A token that only the environment may write: the placeholder of pictures.
     banned: Option<u32>,
 }
 
 impl Sampler {
-    /// A sampler with its own stream that never gives `banned`.
+    /// A sampler with its own streams that never gives `banned`.
     pub fn new(sampling: Sampling, seed: u64, banned: Option<u32>) -> Self {
-        Self { sampling, random: ChaCha8Rng::seed_from_u64(seed), banned }
+        Self { sampling, seed, turns: 0, random: ChaCha8Rng::seed_from_u64(seed), banned }
+    }
+
+    /// Begins the next turn.
+    pub fn begin_turn(&mut self) {
+        self.random = ChaCha8Rng::seed_from_u64(turn_seed(self.seed, self.turns));
+        self.turns += 1;
+    }
+
+    /// Whether a turn has begun.
+    pub fn is_in_turn(&self) -> bool {
+        self.turns > 0
     }
 
     /// The token and its log-prob at the sampling temperature (1 when greedy), before top-p and the ban: what the learner
@@ -125,6 +140,21 @@ mod tests {
         for (count, share) in counts.iter().zip([0.0900, 0.2447, 0.6652]) {
             assert!((*count as f64 / 20_000.0 - share).abs() < 0.015);
         }
+    }
+
+    #[test]
+    fn a_turn_does_not_depend_on_those_before() {
+        let logits = [0.3f32, 0.1, 0.2, 0.4];
+        let turn = |sampler: &mut Sampler, tokens: usize| {
+            sampler.begin_turn();
+            (0..tokens).map(|_| sampler.sample(&logits).0).collect::<Vec<_>>()
+        };
+        let mut short = Sampler::new(Sampling::of(1.0, 1.0), 7, None);
+        let mut long = Sampler::new(Sampling::of(1.0, 1.0), 7, None);
+        assert_eq!(turn(&mut long, 50)[..5], turn(&mut short, 5));
+        assert_eq!(turn(&mut long, 50), turn(&mut short, 50));
+        // The third turn is the first of a sequence with its seed.
+        assert_eq!(turn(&mut long, 9), turn(&mut Sampler::new(Sampling::of(1.0, 1.0), turn_seed(7, 2), None), 9));
     }
 
     #[test]

@@ -201,6 +201,11 @@ impl<B: Kernels, C: Cache<B>> Worker<B, C> {
         if let Err(message) = sequence.images.attach(&self.config, &observation.tokens, &observation.pictures) {
             return fail(turn.reply, Failure::Policy, message);
         }
+        let sampler = sequence.sampler.as_mut().expect("opened sequences have a sampler");
+        // Who brings nothing goes on with the turn that a limit cut.
+        if !(observation.tokens.is_empty() && sampler.is_in_turn()) {
+            sampler.begin_turn();
+        }
         sequence.feed.extend(observation.tokens);
         sequence.turn = Some(turn);
     }

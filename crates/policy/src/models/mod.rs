@@ -21,7 +21,7 @@ use burn::tensor::backend::Backend;
 use hypereyes_pictures::Patches;
 
 pub use self::attend::{Attend, Rotary};
-pub(crate) use self::published::{ExpertsApart, Numbered, Published};
+pub(crate) use self::published::{ExpertPart, ExpertsApart, Numbered, Published};
 pub use self::qwen3_vl::Positions;
 pub use self::rows::Rows;
 pub use self::state::KeysValues;

@@ -28,8 +28,8 @@ pub(crate) struct Published {
     pub numbered: fn(&ModelConfig) -> Vec<Numbered>,
     /// The names that a name of a file may stand for, best first.
     pub spellings: fn(&str) -> Vec<String>,
-    /// One projection of one expert by its name, where files keep apart what is one of the parameters: layer, expert, projection.
-    pub expert: fn(&BTreeSet<String>, &str) -> Option<(usize, usize, &'static str)>,
+    /// One projection of one expert by its name, where files keep apart what is one of the parameters.
+    pub expert: fn(&BTreeSet<String>, &str) -> Option<ExpertPart>,
     /// Tensors as the modules hold them, of those that files have under parameters' names and of experts that were kept apart;
     /// the error names the tensor that contradicts the config.
     pub ours: fn(&ModelConfig, HostWeights, ExpertsApart) -> Result<HostWeights, String>,
@@ -37,8 +37,11 @@ pub(crate) struct Published {
     pub turned: fn(&ModelConfig) -> BTreeSet<String>,
 }
 
-/// Projections of experts that a file keeps apart, by layer, projection and expert.
-pub(crate) type ExpertsApart = BTreeMap<(usize, &'static str, usize), HostTensor>;
+/// One projection of one expert: layer, projection, expert.
+pub(crate) type ExpertPart = (usize, &'static str, usize);
+
+/// Projections of experts that a file keeps apart.
+pub(crate) type ExpertsApart = BTreeMap<ExpertPart, HostTensor>;
 
 /// Parts of a model whose names begin with `stem` and a number.
 pub(crate) struct Numbered {

@@ -175,6 +175,21 @@ async fn sampled_log_probs_are_the_learners_over_forks_tool_rounds_pictures_and_
 }
 
 #[tokio::test]
+async fn a_turn_that_a_limit_cut_goes_on_as_if_it_had_not_been_cut() {
+    let engine = engine(1, |_| ());
+    let mut stories = Story::begin(&engine, said(text(9, 1)), vec![5, 5]).await;
+    for turn in 0..2 {
+        let observation = if turn == 0 { Chunk::default() } else { said(text(3, 2)) };
+        stories[0].round(observation.clone(), 6).await;
+        stories[1].round(observation, 1).await;
+        for count in [2, 3] {
+            stories[1].round(Chunk::default(), count).await;
+        }
+        assert_eq!((&stories[0].tokens, &stories[0].sampled), (&stories[1].tokens, &stories[1].sampled));
+    }
+}
+
+#[tokio::test]
 async fn a_result_does_not_depend_on_who_shares_the_batch() {
     let engine = engine(3, |_| {});
     let mut alone = Story::begin(&engine, shown(1), vec![42]).await.remove(0);

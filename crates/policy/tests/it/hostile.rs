@@ -77,6 +77,16 @@ fn no_config_makes_the_reader_panic_and_what_it_accepts_can_be_counted() {
     assert!(accepted > 100, "most keys do not matter for the shape");
 }
 
+#[test]
+fn a_model_without_width_is_refused_by_the_key() {
+    for (place, says) in [("text_config", "hidden_size is 0"), ("vision_config", "vision hidden_size is 0")] {
+        let mut flat = config(ALL[1]);
+        flat[place]["hidden_size"] = json!(0);
+        flat["vision_config"]["out_hidden_size"] = flat["text_config"]["hidden_size"].clone();
+        assert_eq!(ModelConfig::from_json(&flat), Err(says.to_owned()));
+    }
+}
+
 fn with_weights(config: &Value, weights: &[u8]) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     std::fs::write(copy.path().join("config.json"), config.to_string()).unwrap();

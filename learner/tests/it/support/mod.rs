@@ -33,6 +33,7 @@ fn rollout(version: u64) -> Trajectory {
         versions: vec![PolicyVersion(version)],
         pictures: vec![],
         summary: RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None },
+        spoken: None,
     }
 }
 

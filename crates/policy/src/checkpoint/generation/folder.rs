@@ -30,9 +30,9 @@ const CURRENT: &str = "current";
 const PARTIAL: &str = ".partial";
 /// Held by who writes there.
 const LOCK: &str = ".lock";
-/// Where a file of weights is cut. Small against a model, so that a file in which nothing changed is likely; an expert layer of a 30B
-/// model is larger and has a file of its own.
-const FILE_BYTES: u64 = 256 << 20;
+/// Where a file of weights is cut. So small that a layer has several, and that one in which nothing changed is likely where few
+/// matrices are trained: the MLPs of an 8B model and the experts of a 30B one have files of their own.
+const FILE_BYTES: u64 = 64 << 20;
 
 /// Bytes of weights of generations, by `how`: `written`, `linked` to the generation before, `copied` where links cannot be made.
 const BYTES: &str = "hypereyes_policy_folder_bytes_total";

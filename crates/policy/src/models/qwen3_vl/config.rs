@@ -53,7 +53,7 @@ pub fn read(json: &Value) -> Result<ModelConfig, String> {
 
 /// What only this family's tower asks for.
 fn check(vision: &VisionConfig) -> Result<(), String> {
-    if vision.hidden_size % vision.num_heads != 0 || (vision.hidden_size / vision.num_heads) % 4 != 0 {
+    if !vision.hidden_size.is_multiple_of(4 * vision.num_heads) {
         return Err(format!("vision width {} over {} heads is not a multiple of 4", vision.hidden_size, vision.num_heads));
     }
     let side = (vision.num_position_embeddings as f64).sqrt() as usize;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::ModelConfig;
-use crate::models::Numbered;
+use crate::models::{ExpertPart, Numbered};
 
 /// The table of embeddings.
 pub const EMBEDDINGS: &str = "model.language_model.embed_tokens.weight";
@@ -91,13 +91,13 @@ pub fn size(config: &ModelConfig) -> u128 {
     decoder + patches + wide(vision.depth) * block + merger(v) + taps
 }
 
-/// `...layers.3.mlp.experts.17.up_proj.weight` of a layer that has experts: layer, expert, and `gate_proj`, `up_proj` or `down_proj`.
-pub fn expert(ours: &BTreeSet<String>, name: &str) -> Option<(usize, usize, &'static str)> {
+/// `...layers.3.mlp.experts.17.up_proj.weight` of a layer that has experts.
+pub fn expert(ours: &BTreeSet<String>, name: &str) -> Option<ExpertPart> {
     let (layer, rest) = name.strip_prefix(LAYERS)?.split_once(".mlp.experts.")?;
     let (expert, projection) = rest.strip_suffix(".weight")?.split_once('.')?;
     let projection = ["gate_proj", "up_proj", "down_proj"].into_iter().find(|known| *known == projection)?;
     let (layer, expert): (usize, usize) = (layer.parse().ok()?, expert.parse().ok()?);
-    ours.contains(&format!("{}.down_proj", experts(layer))).then_some((layer, expert, projection))
+    ours.contains(&format!("{}.down_proj", experts(layer))).then_some((layer, projection, expert))
 }
 
 /// The names that a name may stand for, best first: as it is, then with `model.` taken away or put before (as transformers does),

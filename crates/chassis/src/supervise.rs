@@ -1,9 +1,10 @@
 //! Child processes that are kept alive: started, watched, restarted when they die, stopped in the order that is asked for.
 //!
-//! In: plans (how to start, what an exit means). Out: events, and in the end silence. It knows no room and no protocol.
+//! In: plans (how to start, what an exit means). Out: events, and in the end silence. It knows no service and no protocol.
 //!
 //! A child holds the reading end of a pipe on its stdin. Closing our end is the request to stop, and happens by itself when
-//! this process dies, however it dies: no child outlives its supervisor. Children get their own process group, so that a
+//! this process dies, however it dies: no child outlives its supervisor. A program that does not look at its stdin is started on a
+//! [`leash`](crate::leash). Children get their own process group, so that a
 //! Ctrl-C on the terminal reaches the supervisor alone and the order of stopping stays its decision.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,13 +16,14 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
-use hypereyes_chassis::exit;
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::backoff::{Backoff, BackoffConfig};
+use crate::exit;
 
 /// Window in which restarts are counted.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -146,7 +148,7 @@ struct Kept {
     task: JoinHandle<()>,
 }
 
-/// Keeps processes. Dropping it stops none of them: that happens when the runtime ends, which kills them out of order.
+/// Keeps processes. Dropping it stops none of them: that happens when the runtime ends, which closes what they hold of us, out of order.
 pub struct Supervisor {
     config: RestartConfig,
     kept: BTreeMap<String, Kept>,
@@ -233,7 +235,6 @@ impl Keeper {
                 return self.give_up(format!("{how}, after {} restarts within a minute", self.config.per_minute), false);
             }
             let pause = backoff.next_delay();
-            metrics::counter!(crate::metrics::RESTARTS, "room" => self.name()).increment(1);
             self.tell(Event::Died { name: self.name(), how: self.with_last_words(how), pause });
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -282,7 +283,7 @@ fn spawn(plan: &mut Plan, number: u32) -> Result<Child> {
     let errors = log.try_clone().with_context(|| format!("cannot write the log {}", plan.log.display()))?;
     let mut command = (plan.command)(number)?;
     // Logs are files: no colours.
-    command.env("NO_COLOR", "1").stdin(Stdio::piped()).stdout(log).stderr(errors).process_group(0).kill_on_drop(true);
+    command.env("NO_COLOR", "1").stdin(Stdio::piped()).stdout(log).stderr(errors).process_group(0);
     command.spawn().with_context(|| format!("cannot start {}", plan.name))
 }
 

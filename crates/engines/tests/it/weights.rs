@@ -1,0 +1,110 @@
+//! Weights into servers: in which order, what a turn beside it counts as, and what happens when a server does not take them.
+
+use hypereyes_domain::{Chunk, Generate, PolicyVersion, Sampling, Sequence, SetWeights};
+use hypereyes_policy::checkpoint::{self, HostWeights, Snapshot};
+
+use crate::fake::{Bed, Kind};
+
+fn moved(weights: &HostWeights, by: f32) -> HostWeights {
+    let mut moved = weights.clone();
+    moved.values_mut().for_each(|tensor| tensor.values.iter_mut().for_each(|value| *value += by));
+    moved
+}
+
+fn snapshot(bed: &Bed, version: u64) -> Snapshot {
+    Snapshot::new(&moved(&bed.weights, version as f32), PolicyVersion(version))
+}
+
+fn prompt() -> Chunk {
+    Chunk { tokens: vec![1, 2], pictures: vec![] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_read_the_policy_in_place_between_two_steps() {
+    for kind in Kind::BOTH {
+        let bed = Bed::of(kind, 2).await;
+        let engine = bed.ready().await;
+        engine.set_weights(snapshot(&bed, 3), PolicyVersion(3)).await.expect("taken");
+        let order: &[&str] = match kind {
+            Kind::Vllm => &["/pause", "/collective_rpc", "/reset_encoder_cache", "/update_weight_version", "/resume"],
+            Kind::Sglang => &["/pause_generation", "/update_weights_from_disk", "/continue_generation"],
+        };
+        for fake in &bed.fakes {
+            let state = fake.state();
+            assert_eq!(state.calls, order);
+            assert!(!state.paused && state.label.starts_with("v3-"), "{}", state.label);
+            let (_, read) = checkpoint::read(std::path::Path::new(&state.folder)).expect("a whole policy");
+            assert!(read == moved(&bed.weights, 3.0), "what a server reads is what was published");
+        }
+        // One version in force, and the one before: a server may have to go back to it.
+        let generations = std::fs::read_dir(bed.config.policy_folder.join("generations")).expect("there").count();
+        assert_eq!(generations, 2);
+        let mut sequence = engine.start(prompt(), vec![1], Sampling::GREEDY).await.expect("starts").remove(0);
+        assert_eq!(sequence.advance(Chunk::default(), 2).await.expect("a turn").versions, [PolicyVersion(3); 2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_across_a_swap_counts_as_the_older_version() {
+    for kind in Kind::BOTH {
+        let bed = Bed::of(kind, 1).await;
+        let engine = bed.ready().await;
+        let fake = &bed.fakes[0];
+        let before = fake.state().label.clone();
+        let mut sequence = engine.start(prompt(), vec![1], Sampling::GREEDY).await.expect("starts").remove(0);
+        fake.close_gate();
+        let turn = tokio::spawn(async move { (sequence.advance(Chunk::default(), 9).await, sequence) });
+        fake.until("the turn is asked", |state| state.under_way == 1).await;
+        engine.set_weights(snapshot(&bed, 1), PolicyVersion(1)).await.expect("a turn under way is waited for by nobody");
+        fake.state().straddle = Some((before, 2));
+        fake.open_gate();
+        let (across, mut sequence) = turn.await.expect("no panic");
+        assert_eq!(across.expect("a turn").versions, [PolicyVersion(0); 4]);
+        fake.state().straddle = None;
+        assert_eq!(sequence.advance(Chunk::default(), 9).await.expect("a turn").versions, [PolicyVersion(1); 4]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_that_are_not_taken_leave_the_ones_before_in_place() {
+    for (kind, path) in [(Kind::Vllm, "/collective_rpc"), (Kind::Sglang, "/update_weights_from_disk")] {
+        let bed = Bed::of(kind, 1).await;
+        let engine = bed.ready().await;
+        let fake = &bed.fakes[0];
+        let holds = || {
+            let state = fake.state();
+            (state.label.clone(), state.folder.clone(), state.paused)
+        };
+        let before = holds();
+        fake.fail(path, 1, 500);
+        let error = engine.set_weights(snapshot(&bed, 1), PolicyVersion(1)).await.expect_err("refused");
+        assert!(error.message.contains("v1-") && error.message.contains("is spoilt") && error.message.contains("was put back"), "{error}");
+        assert_eq!(holds(), before, "and it goes on");
+        let mut sequence = engine.start(prompt(), vec![1], Sampling::GREEDY).await.expect("starts").remove(0);
+        assert_eq!(sequence.advance(Chunk::default(), 2).await.expect("a turn").versions, [PolicyVersion(0); 2]);
+        // The same weights are tried again by whoever follows the learner.
+        engine.set_weights(snapshot(&bed, 1), PolicyVersion(1)).await.expect("taken");
+        assert_eq!(sequence.advance(Chunk::default(), 2).await.expect("a turn").versions, [PolicyVersion(1); 2]);
+        // One that can neither go on nor back is out until it has taken the newest.
+        fake.fail(path, 2, 500);
+        let error = engine.set_weights(snapshot(&bed, 2), PolicyVersion(2)).await.expect_err("refused");
+        assert!(error.message.contains("could not be put back"), "{error}");
+        assert_eq!(sequence.advance(Chunk::default(), 2).await.expect("it came back").versions, [PolicyVersion(1); 2]);
+        assert!(!fake.state().paused);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_only_says_that_it_took_weights_is_found_out() {
+    let bed = Bed::of(Kind::Vllm, 2).await;
+    let engine = bed.ready().await;
+    // Its label stays what it was.
+    bed.fakes[0].fail("/update_weight_version", 9, 200);
+    engine.set_weights(snapshot(&bed, 1), PolicyVersion(1)).await.expect("the other took them");
+    let mut group = engine.start(prompt(), vec![1, 2, 3], Sampling::GREEDY).await.expect("starts");
+    for sequence in &mut group {
+        assert_eq!(sequence.advance(Chunk::default(), 2).await.expect("a turn").versions, [PolicyVersion(1); 2]);
+    }
+    bed.fakes[0].fail("/update_weight_version", 0, 200);
+    bed.fakes[0].until("it has them too", |state| state.label.starts_with("v1-")).await;
+}
