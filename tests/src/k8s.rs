@@ -131,6 +131,16 @@ impl Workload {
         &self.pod()["containers"][0]
     }
 
+    /// Init containers that stay while the pod does.
+    pub fn sidecars(&self) -> impl Iterator<Item = &Value> {
+        list(self.pod(), "initContainers").filter(|one| one["restartPolicy"] == "Always")
+    }
+
+    /// The container that samples for an actor whose engine is outside its process.
+    pub fn engine(&self) -> Option<&Value> {
+        list(self.pod(), "initContainers").chain(list(self.pod(), "containers")).find(|one| one["name"] == "engine")
+    }
+
     /// The kind of room, as `hypereyes room` takes it.
     pub fn kind_of_room(&self) -> &str {
         self.room()["args"][1].as_str().expect("args are room KIND --config FILE")

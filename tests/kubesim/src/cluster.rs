@@ -88,6 +88,11 @@ impl Cluster {
         self.signal(pod, Signal::KILL).await
     }
 
+    /// SIGKILL to one container of a pod; the others go on.
+    pub async fn kill_container(&self, pod: &str, container: &str) -> Result<()> {
+        self.signal_to(pod, Some(container), Signal::KILL).await
+    }
+
     /// SIGSTOP: the pod's programs neither answer nor end, while their connections stay open.
     pub async fn pause_pod(&self, pod: &str) -> Result<()> {
         self.signal(pod, Signal::STOP).await
@@ -227,10 +232,14 @@ impl Cluster {
     }
 
     async fn signal(&self, pod: &str, signal: Signal) -> Result<()> {
-        let name = pod.to_owned();
+        self.signal_to(pod, None, signal).await
+    }
+
+    async fn signal_to(&self, pod: &str, container: Option<&str>, signal: Signal) -> Result<()> {
+        let (name, container) = (pod.to_owned(), container.map(str::to_owned));
         self.on(move |control| async move {
-            control.world.events.note("signal", &name, serde_json::json!({"signal": format!("{signal:?}")}));
-            control.world.pod(&name).map(|pod| pod.signal(signal))
+            control.world.events.note("signal", &name, serde_json::json!({"container": container, "signal": format!("{signal:?}")}));
+            control.world.pod(&name).map(|pod| pod.signal(container.as_deref(), signal))
         })
         .await
     }

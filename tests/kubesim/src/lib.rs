@@ -30,6 +30,8 @@
 //!   Volumes are where `mountPath` says; a read-only root is read-only; user, groups, capabilities and `no_new_privs` are set.
 //! - Arguments, environment, downward API, ConfigMaps and Secrets as files (updates by one symlink), claims that outlive pods.
 //! - gRPC, HTTP, TCP and exec probes, preStop, SIGTERM, grace, SIGKILL, exit codes.
+//! - Init containers one after the other, sidecars among them: each has started before the next container does, is restarted
+//!   by itself, and ends after the containers.
 //!
 //! # What is simulated
 //!
@@ -45,14 +47,15 @@
 //! # What is not there
 //!
 //! Scheduler, nodes and their loss, resource requests and limits, device plugins, NetworkPolicy (read, not enforced), seccomp,
-//! storage drivers and access modes, service accounts' rights, admission, custom resources and their controllers, sidecar
-//! init containers, service environment variables, a Job's success policy and its count of restarts in place, the way to
-//! any other network. That manifests run here says nothing about these.
+//! storage drivers and access modes, service accounts' rights, admission, custom resources and their controllers, service
+//! environment variables, a Job's success policy and its count of restarts in place, the way to any other network. That
+//! manifests run here says nothing about these.
 
 mod amount;
 mod autoscale;
 mod cluster;
 mod container;
+mod containers;
 mod control;
 mod events;
 mod hosts;

@@ -1,4 +1,4 @@
-//! The life of one pod: sandbox, volumes, init containers, containers with their probes, restarts, and a graceful end.
+//! The life of one pod: sandbox, volumes, what runs in it (`containers.rs`), and what others may ask of it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,18 +8,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use futures::future::join_all;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::amount::seconds;
-use crate::container::{Process, enter, signal};
+use crate::container::{enter, signal};
+use crate::containers::{self, Inside};
 use crate::manifest::list;
 use crate::plan::Plan;
-use crate::probe;
 use crate::sandbox::Sandbox;
 use crate::status::{Phase, PodInfo};
 use crate::world::World;
@@ -35,7 +34,7 @@ pub struct Pod {
     /// Process of the sandbox, whose network it is; 0 where there is none.
     pub sandbox: RefCell<u32>,
     /// Containers that run: process on the node, and how it was launched.
-    running: RefCell<BTreeMap<String, (u32, Vec<String>)>>,
+    pub running: RefCell<BTreeMap<String, (u32, Vec<String>)>>,
     ready: RefCell<BTreeMap<String, bool>>,
     /// When it has to be over, once it was told to end.
     end: watch::Sender<Option<Instant>>,
@@ -76,9 +75,9 @@ impl Pod {
         self.end.send_modify(|end| *end = Some(end.map_or(until, |end| end.min(until))));
     }
 
-    /// Sends a signal to process 1 of every container that runs.
-    pub fn signal(&self, which: Signal) {
-        for (pid, _) in self.running.borrow().values() {
+    /// Sends a signal to process 1 of a container, or of every container that runs.
+    pub fn signal(&self, container: Option<&str>, which: Signal) {
+        for (_, (pid, _)) in self.running.borrow().iter().filter(|(name, _)| container.is_none_or(|one| one == *name)) {
             signal(*pid, which);
         }
     }
@@ -86,7 +85,8 @@ impl Pod {
     /// A command to be run in a container, the first where none is named.
     pub fn exec(&self, container: Option<&str>, argv: &[String]) -> Result<Command> {
         let running = self.running.borrow();
-        let found = container.map_or_else(|| running.values().next(), |name| running.get(name));
+        let first = || list(&self.plan.spec()["containers"]).next().and_then(|one| one["name"].as_str());
+        let found = container.or_else(first).and_then(|name| running.get(name));
         let (pid, launch) = found.with_context(|| format!("no such container runs in `{}`", self.plan.name()))?;
         Ok(enter(*pid, launch, argv))
     }
@@ -101,17 +101,18 @@ impl Pod {
         Ok(fs::rename(fresh, file)?)
     }
 
-    fn grace(&self) -> Duration {
+    /// How long it gets to end.
+    pub fn grace(&self) -> Duration {
         seconds(&self.plan.spec()["terminationGracePeriodSeconds"], 30)
     }
 
     /// Returns once it was told to end.
-    async fn told(&self) {
+    pub async fn told(&self) {
         let _ = self.end.subscribe().wait_for(Option::is_some).await;
     }
 
     /// Returns once its time is up; the time may be shortened on the way.
-    async fn overdue(&self) {
+    pub async fn overdue(&self) {
         let mut end = self.end.subscribe();
         loop {
             let until = *end.borrow_and_update();
@@ -122,14 +123,17 @@ impl Pod {
         }
     }
 
-    fn stopping(&self) -> bool {
+    /// Whether it was told to end.
+    pub fn stopping(&self) -> bool {
         self.end.borrow().is_some()
     }
 
-    fn mark(&self, world: &World, container: &str, ready: bool) {
+    /// A container of it is ready, or no longer.
+    pub fn mark(&self, world: &World, container: &str, ready: bool) {
         let before = self.info.borrow().ready;
         self.ready.borrow_mut().insert(container.to_owned(), ready);
-        let count = list(&self.plan.spec()["containers"]).count();
+        let spec = self.plan.spec();
+        let count = list(&spec["containers"]).chain(list(&spec["initContainers"]).filter(|one| containers::is_sidecar(one))).count();
         let all = self.ready.borrow().values().filter(|ready| **ready).count() == count;
         if before != all {
             self.info.borrow_mut().ready = all;
@@ -169,7 +173,7 @@ async fn live(pod: &Pod, world: &World) -> Result<Phase> {
     // Names are there before the first program looks, its own among them, and everybody else's file has it.
     world.publish_names();
 
-    let outcome = inhabit(pod, world, &sandbox, &volumes).await;
+    let outcome = containers::run(Inside { pod, world, sandbox: &sandbox, volumes: &volumes }).await;
     *pod.sandbox.borrow_mut() = 0;
     sandbox.stop().await;
     Ok(outcome)
@@ -186,135 +190,11 @@ async fn provided(pod: &Pod, world: &World) -> Option<BTreeMap<String, PathBuf>>
     }
 }
 
-fn waits(pod: &Pod, world: &World, reason: &str) {
+/// Says what a pod waits for, once.
+pub fn waits(pod: &Pod, world: &World, reason: &str) {
     let mut info = pod.info.borrow_mut();
     if info.reason != reason {
         info.reason = reason.to_owned();
         world.events.note("waits", pod.plan.name(), json!({"for": reason}));
-    }
-}
-
-async fn inhabit(pod: &Pod, world: &World, sandbox: &Sandbox, volumes: &BTreeMap<String, PathBuf>) -> Phase {
-    let spec = pod.plan.spec();
-    let policy = spec["restartPolicy"].as_str().unwrap_or("Always");
-    for container in list(&spec["initContainers"]) {
-        if container["restartPolicy"] == "Always" {
-            world.events.note("ignored", pod.plan.name(), json!({"sidecar": container["name"]}));
-            continue;
-        }
-        let policy = if policy == "Never" { "Never" } else { "OnFailure" };
-        if supervise(pod, world, sandbox, volumes, container, policy, false).await != 0 || pod.stopping() {
-            return Phase::Failed;
-        }
-    }
-    {
-        let mut info = pod.info.borrow_mut();
-        (info.phase, info.reason) = (Phase::Running, String::new());
-    }
-    world.changed.notify_one();
-    let containers = list(&spec["containers"]).map(|container| supervise(pod, world, sandbox, volumes, container, policy, true));
-    if join_all(containers).await.iter().all(|code| *code == 0) { Phase::Succeeded } else { Phase::Failed }
-}
-
-/// Keeps one container going as its policy wants, and gives its last exit code.
-async fn supervise(
-    pod: &Pod,
-    world: &World,
-    sandbox: &Sandbox,
-    volumes: &BTreeMap<String, PathBuf>,
-    container: &Value,
-    policy: &str,
-    probed: bool,
-) -> i32 {
-    let name = container["name"].as_str().unwrap_or_default();
-    let (first, mut pause) = (world.options.backoff, world.options.backoff);
-    loop {
-        let since = Instant::now();
-        let code = match Process::start(world, pod, sandbox, volumes, container).await {
-            Ok(process) => attend(pod, world, sandbox, container, process, probed).await,
-            Err(error) => {
-                waits(pod, world, &format!("{error:#}"));
-                128
-            }
-        };
-        pod.running.borrow_mut().remove(name);
-        {
-            let mut info = pod.info.borrow_mut();
-            info.exits.insert(name.to_owned(), code);
-            if code != 0 && code != 128 {
-                info.reason = format!("`{name}` exited with {code}");
-            }
-        }
-        if probed {
-            pod.mark(world, name, false);
-        }
-        world.events.note("exited", pod.plan.name(), json!({"container": name, "code": code}));
-        if pod.stopping() || policy == "Never" || policy == "OnFailure" && code == 0 {
-            return code;
-        }
-        if since.elapsed() > first * 64 {
-            pause = first;
-        }
-        tokio::select! { () = pod.told() => return code, () = sleep(pause) => {} }
-        pause = (pause * 2).min(first * 16);
-        pod.info.borrow_mut().restarts += 1;
-    }
-}
-
-/// From a container's start to its end: its own, its probes', or its pod's.
-async fn attend(pod: &Pod, world: &World, sandbox: &Sandbox, container: &Value, mut process: Process, probed: bool) -> i32 {
-    let name = container["name"].as_str().unwrap_or_default();
-    pod.running.borrow_mut().insert(name.to_owned(), (process.pid, process.launch.clone()));
-    world.events.note("started", pod.plan.name(), json!({"container": name, "pid": process.pid}));
-    let unhealthy = async {
-        if !probed {
-            return std::future::pending().await;
-        }
-        probe::watch(pod, container, sandbox.ip, world.options.probe_period, |ready| pod.mark(world, name, ready)).await
-    };
-    let mut until = None;
-    tokio::select! {
-        code = process.wait() => return code,
-        why = unhealthy => {
-            world.events.note("unhealthy", pod.plan.name(), json!({"container": name, "why": why}));
-            until = Some(Instant::now() + pod.grace());
-        }
-        () = pod.told() => {}
-    }
-    let overdue = async {
-        tokio::select! {
-            () = async { match until { Some(until) => sleep_until(until).await, None => std::future::pending().await } } => {}
-            () = pod.overdue() => {}
-        }
-    };
-    // A hook that takes the whole grace leaves none for SIGTERM; the kubelet would grant two more seconds.
-    let pid = process.pid;
-    let asked = async {
-        if probed {
-            before_stop(pod, name, &container["lifecycle"]["preStop"]).await;
-        }
-        signal(pid, Signal::TERM);
-        world.events.note("signalled", pod.plan.name(), json!({"container": name, "signal": "TERM"}));
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        code = process.wait() => return code,
-        () = asked => unreachable!("it asks and then waits for ever"),
-        () = overdue => {}
-    }
-    signal(pid, Signal::KILL);
-    world.events.note("signalled", pod.plan.name(), json!({"container": name, "signal": "KILL"}));
-    process.wait().await
-}
-
-async fn before_stop(pod: &Pod, container: &str, hook: &Value) {
-    if hook["sleep"].is_object() {
-        sleep(seconds(&hook["sleep"]["seconds"], 0)).await;
-    } else if hook["exec"].is_object() {
-        let argv: Vec<_> = list(&hook["exec"]["command"]).filter_map(|word| word.as_str().map(str::to_owned)).collect();
-        if let Ok(mut command) = pod.exec(Some(container), &argv) {
-            // A hook that fails does not keep the container from being told to end.
-            let _ = command.output().await;
-        }
     }
 }

@@ -27,14 +27,16 @@ struct Probe<'a> {
     failures: u32,
 }
 
-/// Runs a container's probes: `mark` hears of readiness; it returns when the container has to be started again, and why.
+/// Waits until a container has started, as its startup probe has it, if it has one; else says why it has not.
+pub async fn startup(pod: &Pod, container: &Value, ip: Ipv4Addr, limit: Option<Duration>) -> Result<(), String> {
+    let Some(startup) = Probe::new(pod, container, ip, &container["startupProbe"], limit) else { return Ok(()) };
+    startup.settle().await.map_err(|error| format!("startup probe failed: {error:#}"))
+}
+
+/// Runs the probes of a container that has started: `mark` hears of readiness; it returns when the container has to be started
+/// again, and why.
 pub async fn watch(pod: &Pod, container: &Value, ip: Ipv4Addr, limit: Option<Duration>, mark: impl Fn(bool)) -> String {
     let probe = |kind: &str| Probe::new(pod, container, ip, &container[kind], limit);
-    if let Some(startup) = probe("startupProbe")
-        && let Err(error) = startup.settle().await
-    {
-        return format!("startup probe failed: {error:#}");
-    }
     let readiness = async {
         match probe("readinessProbe") {
             Some(probe) => probe.follow(&mark).await,

@@ -40,8 +40,11 @@ fn every_container_is_restricted_bounded_and_pinned() {
         let whose = format!("{}: {}", render.name, workload.name);
         assert_restricted(&whose, workload.pod());
         for container in containers(workload.pod()) {
-            let (_, tag) = text(container, "image").rsplit_once(':').unwrap_or_else(|| panic!("{whose}: an image without a tag"));
-            assert!(tag.starts_with(env!("CARGO_PKG_VERSION")), "{whose}: image tag {tag}");
+            let image = text(container, "image");
+            let (name, tag) = image.rsplit_once(':').unwrap_or_else(|| panic!("{whose}: an image without a tag"));
+            let version = if name.ends_with("hypereyes") { env!("CARGO_PKG_VERSION") } else { "v" };
+            let number = tag.trim_start_matches('v').split('.').take_while(|part| part.parse::<u32>().is_ok()).count();
+            assert!(tag.starts_with(version) && number >= 2, "{whose}: image {image}");
         }
     });
     let shuttle = parse(&std::fs::read_to_string(folder().join("shuttle.yaml")).expect("it is there"));
@@ -440,19 +443,22 @@ fn the_readme_says_what_each_overlay_asks_for() {
     let readme = std::fs::read_to_string(folder().join("README.md")).expect("there is a README");
     let (sizes, _) = readme.split_once("## Sizes").expect("a section").1.split_once("\n## ").expect("another one");
     for render in overlays() {
-        let (mut millis, mut mebi) = (0, 0);
+        let (mut millis, mut mebi, mut gpus) = (0, 0, 0);
         for workload in render.workloads() {
             let own = workload.spec["replicas"].as_u64().or(workload.spec["parallelism"].as_u64());
             let pods = own.unwrap_or(2); // the scalers' minimum
-            for container in list(workload.pod(), "containers") {
+            for container in list(workload.pod(), "containers").chain(workload.sidecars()) {
                 let requests = &container["resources"]["requests"];
+                gpus += pods * requests["nvidia.com/gpu"].as_str().map_or(0, |gpus| gpus.parse::<u64>().expect("a number"));
                 millis += pods * quantity(text(requests, "cpu"), &[("m", 1), ("", 1000)]);
                 mebi += pods * quantity(text(requests, "memory"), &[("Mi", 1), ("Gi", 1024)]);
             }
         }
         let (cpu, memory) = (millis as f64 / 1000.0, mebi as f64 / 1024.0);
         let row = sizes.lines().find(|line| line.contains(&format!("`{}`", render.name))).expect("every overlay has a row");
-        assert!(row.contains(&format!("| {cpu} ")) && row.contains(&format!("| {memory} ")), "{cpu} CPU, {memory} GiB: {row}");
+        let gpus = if gpus == 0 { String::new() } else { format!("{gpus} ") };
+        let cells = [format!("| {cpu} "), format!("| {memory} "), format!("| {gpus}")];
+        assert!(cells.iter().all(|cell| row.contains(cell)), "{cpu} CPU, {memory} GiB, {gpus}GPUs: {row}");
     }
 }
 

@@ -92,23 +92,54 @@ fn the_rooms_of_an_overlay_fit_together() {
         let of = |kind: &str| render.workloads().into_iter().filter(move |workload| workload.kind_of_room() == kind).collect::<Vec<_>>();
         for (learner_of, actor_of) in of("learner").iter().flat_map(|learner| of("actor").into_iter().map(move |actor| (learner, actor))) {
             let (learner, actor) = (learner(&render, learner_of), load::<Actor>(&render, &actor_of));
-            let large = actor.engine.device != Device::Cpu;
-            for (name, model) in if large { published() } else { vec![("the shipped policy", TinyConfig::default().model(1500, 1, 2, 3))] }
-            {
+            for (name, model) in models(&actor) {
                 let rooms = Loop { learner: &learner, actor: &actor, teacher: None, rollout: "actor.rollout", model: Some(&model) };
                 assert_eq!(of_loop(&rooms), Findings::default(), "{} with {name}", render.name);
                 pairs += 1;
             }
         }
     }
-    assert!(pairs >= 10, "{pairs} pairs of a learner and its actors");
+    assert!(pairs >= 16, "{pairs} pairs of a learner and its actors");
 }
 
-/// The decoders of the published models that one GPU trains, as their `config.json` has them.
-fn published() -> Vec<(&'static str, ModelConfig)> {
-    let shape = |layers: usize, width: usize, inner: usize, heads: usize| {
+/// What a pass of the test above means: an actor whose own engine could never hold a group of its learner is found. Engines outside
+/// are in `k8s_engine.rs`.
+#[test]
+fn an_engine_that_cannot_hold_a_group_is_found_in_every_overlay() {
+    for render in overlays() {
+        let of = |kind: &str| render.workloads().into_iter().find(|workload| workload.kind_of_room() == kind).expect("one at least");
+        let (learner, mut actor) = (learner(&render, &of("learner")), load::<Actor>(&render, &of("actor")));
+        if actor.engine.kind != "local" {
+            continue;
+        }
+        let (_, model) = models(&actor).into_iter().next().expect("one at least");
+        // One sequence too few: as many as the group has, and none for its prompt.
+        actor.engine.cache_bytes = slot(&actor, &model) * u64::from(learner.group_size);
+        let rooms = Loop { learner: &learner, actor: &actor, teacher: None, rollout: "actor.rollout", model: Some(&model) };
+        let line = of_loop(&rooms).result().expect_err("no group fits").to_string();
+        assert!(line.starts_with("learner.group_size") && line.contains("actor.engine.cache_bytes"), "{}: {line}", render.name);
+    }
+}
+
+/// Bytes of one sequence in an actor's own engine.
+fn slot(actor: &hypereyes_actor::Config, model: &ModelConfig) -> u64 {
+    let value_bytes = if actor.engine.device == Device::Cpu { 4 } else { 2 };
+    hypereyes_policy::models::state(model).bytes(actor.engine.max_context, value_bytes)
+}
+
+/// What an overlay is for: the published models where there are GPUs, whoever samples there, else the shipped policy.
+fn models(actor: &hypereyes_actor::Config) -> Vec<(&'static str, ModelConfig)> {
+    if actor.engine.device != Device::Cpu || actor.engine.kind != "local" {
+        return published();
+    }
+    vec![("the shipped policy", TinyConfig::default().model(1500, 1, 2, 3))]
+}
+
+/// The published models that one GPU trains, as their `config.json` has them.
+pub fn published() -> Vec<(&'static str, ModelConfig)> {
+    let shape = |layers: usize, width: usize, inner: usize, heads: usize, tied: bool| {
         let config = json!({
-            "model_type": "qwen3_vl",
+            "model_type": "qwen3_vl", "tie_word_embeddings": tied,
             "text_config": {
                 "vocab_size": 151_936, "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
                 "num_attention_heads": heads, "num_key_value_heads": 8, "head_dim": 128,
@@ -118,9 +149,9 @@ fn published() -> Vec<(&'static str, ModelConfig)> {
         ModelConfig::from_json(&config).expect("a published shape")
     };
     vec![
-        ("Qwen3-VL-2B", shape(28, 2048, 6144, 16)),
-        ("Qwen3-VL-4B", shape(36, 2560, 9728, 32)),
-        ("Qwen3-VL-8B", shape(36, 4096, 12288, 32)),
+        ("Qwen3-VL-2B", shape(28, 2048, 6144, 16, true)),
+        ("Qwen3-VL-4B", shape(36, 2560, 9728, 32, true)),
+        ("Qwen3-VL-8B", shape(36, 4096, 12288, 32, false)),
     ]
 }
 

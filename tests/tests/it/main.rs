@@ -2,6 +2,7 @@
 
 mod docs;
 mod k8s;
+mod k8s_engine;
 mod k8s_settings;
 mod keys;
 mod tidy;

@@ -16,14 +16,16 @@ use hypereyes_run::audit;
 use serde_json::Value;
 
 /// Longest wait for anything: two busy cores run a whole cluster here.
-const DEADLINE: Duration = Duration::from_secs(600);
-const ACTORS: &str = "app.kubernetes.io/name=actor";
+pub const DEADLINE: Duration = Duration::from_secs(600);
+/// The actors' pods.
+pub const ACTORS: &str = "app.kubernetes.io/name=actor";
 
 fn long() -> bool {
     std::env::var_os("HYPEREYES_LONG").is_some()
 }
 
-fn rendered(name: &str) -> String {
+/// A rendered overlay.
+pub fn rendered(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../k8s/rendered/{name}.yaml"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -34,30 +36,38 @@ fn with_steps(manifests: &str, steps: u64) -> String {
     manifests.replace("steps = 80\n", &format!("steps = {steps}\n"))
 }
 
-struct Run {
-    cluster: Cluster,
+/// A cluster that trains.
+pub struct Run {
+    /// The cluster.
+    pub cluster: Cluster,
     out: PathBuf,
 }
 
 impl Run {
-    /// A cluster whose pods are all up; `None` where there can be none.
+    /// A cluster whose pods come up; `None` where there can be none.
     async fn start(manifests: &str, hpa_period: Duration) -> Option<Self> {
-        if let Err(reason) = Permit::check() {
-            hypereyes_tests::skip(&reason);
-            return None;
-        }
         let options = Options {
             binaries: [("hypereyes".to_owned(), env!("CARGO_BIN_EXE_hypereyes").into())].into(),
             probe_period: Some(Duration::from_millis(500)),
             hpa_period,
             ..Options::default()
         };
+        Self::with(manifests, options).await
+    }
+
+    /// Likewise, as the options say.
+    pub async fn with(manifests: &str, options: Options) -> Option<Self> {
+        if let Err(reason) = Permit::check() {
+            hypereyes_tests::skip(&reason);
+            return None;
+        }
         let cluster = Cluster::start(manifests, options).await.expect("the manifests can be run");
         let out = cluster.claim("hypereyes", "learner").join("run-1");
         Some(Self { cluster, out })
     }
 
-    async fn ready(&self, selector: &str) {
+    /// Waits for pods.
+    pub async fn ready(&self, selector: &str) {
         let ready = self.cluster.wait_ready(selector, DEADLINE).await;
         if let Err(error) = ready {
             panic!("{error:#}\n{}", self.last_words().await);
@@ -77,12 +87,13 @@ impl Run {
         lines(&self.out.join("metrics.jsonl"))
     }
 
-    fn step(&self) -> u64 {
+    /// The last step made.
+    pub fn step(&self) -> u64 {
         self.steps().last().and_then(|step| step["step"].as_u64()).unwrap_or(0)
     }
 
     /// Waits until a step has been made.
-    async fn reach(&self, step: u64) -> Duration {
+    pub async fn reach(&self, step: u64) -> Duration {
         let began = Instant::now();
         while self.step() < step {
             assert!(began.elapsed() < DEADLINE, "step {} of {step}\n{}", self.step(), self.last_words().await);
@@ -106,16 +117,18 @@ impl Run {
         (median(&seconds), median(&|step| 1e6 * seconds(step) / tokens(step)))
     }
 
-    async fn actors(&self) -> Vec<String> {
+    /// Names of actors.
+    pub async fn actors(&self) -> Vec<String> {
         self.cluster.names(ACTORS).await.expect("selects")
     }
 
-    async fn learner(&self) -> String {
+    /// The learner's name.
+    pub async fn learner(&self) -> String {
         self.cluster.names("app.kubernetes.io/name=learner").await.expect("selects").remove(0)
     }
 
     /// What the learner's ledger says of every group.
-    fn audited(&self) -> audit::Audit {
+    pub fn audited(&self) -> audit::Audit {
         let audit = audit::audit(&self.out.join("groups.jsonl")).expect("the ledger can be read");
         assert_eq!((audit.contradictions, audit.summary.trained_twice), (0, 0), "{:?}", audit.listed);
         audit

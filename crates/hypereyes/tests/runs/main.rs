@@ -9,6 +9,7 @@ mod cores;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod engines_outside;
 mod kubernetes;
 mod learner_dies;
 mod teacher_swaps;

@@ -3,4 +3,5 @@
 mod lifecycle;
 mod network;
 mod rig;
+mod sidecars;
 mod workloads;
