@@ -57,7 +57,7 @@ pub async fn lease(
             Ok(Leased::Lease(lease)) => {
                 backoff.reset();
                 if let Err(reason) = worker.engine_holds(&lease) {
-                    let _ = worker.peers.abandon(&lease.group, Failure::Policy, &reason).await; // It expires otherwise.
+                    let _ = worker.peers.abandon(&lease.group, Failure::Cancelled, &reason).await; // It expires otherwise; no fault of the task.
                     return Err(BadInput::new(reason));
                 }
                 begin(worker, leases, &groups, *lease, slot);

@@ -167,6 +167,11 @@ impl EngineProcess {
         &self.url
     }
 
+    /// Whether it is not started again any more.
+    pub fn has_given_up(&self) -> bool {
+        self.state.borrow().gave_up.is_some()
+    }
+
     /// How often it was started again.
     pub fn restarts(&self) -> u32 {
         self.state.borrow().restarts

@@ -304,7 +304,8 @@ mod tests {
     #[test]
     fn servers_are_named_by_their_roots_and_need_a_folder() {
         assert_eq!(servers().check(), Ok(()));
-        let cases: [(&str, fn(&mut EngineConfig)); 9] = [
+        type Spoil = fn(&mut EngineConfig);
+        let cases: [(&str, Spoil); 9] = [
             ("url is empty", |config| config.url.clear()),
             ("url is no address", |config| config.url[0] = "127.0.0.1:8000".into()),
             ("url is no plain address", |config| config.url[0] = "http://user:secret@host:1".into()),

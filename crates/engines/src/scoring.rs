@@ -125,6 +125,10 @@ impl ScoringClient {
             }
             attempts.again(miss).await.map_err(|miss| match again {
                 true => ScoringError::Unreachable(miss.reason),
+                // A server without the route is as it is for every sequence.
+                false if outcome == Outcome::Refused && ["403", "404"].iter().any(|code| miss.reason.contains(code)) => {
+                    ScoringError::Unusable(index, format!("{}; {}", miss.reason, self.dialect.speaker().advice()))
+                }
                 false => ScoringError::Unusable(index, miss.reason),
             })?;
         }

@@ -108,6 +108,11 @@ pub(crate) trait Speak: Send + Sync {
     /// Puts the weights of a folder in the place of those that are there, forgets what was computed with them, and labels them.
     fn reload(&self, folder: &str, label: &str) -> Vec<Call>;
 
+    /// How often a folder must be loaded to be in place whole, where weights of this label are.
+    fn loads(&self, _label: &str) -> usize {
+        1
+    }
+
     /// Goes on. Harmless where nothing stands still.
     fn resume(&self) -> Call;
 

@@ -75,7 +75,9 @@ impl Remote {
     async fn started(&self) -> Result<(), Error> {
         let Some(own) = self.0.own.lock().take() else { return Ok(()) };
         let process = self.0.running.get_or_init(|| own.start());
-        process.ready(self.0.start).await.map_err(Error::Input)
+        // One that died may have found its device still taken by the one before: whoever starts this process again is told to.
+        let failed = |message| if process.has_given_up() { Error::Input(message) } else { Error::Device(message) };
+        process.ready(self.0.start).await.map_err(failed)
     }
 
     /// Waits until every server takes part, or the time is up and some do.
@@ -256,15 +258,21 @@ impl SetWeights<Snapshot> for Remote {
 
 impl Inner {
     async fn set(&self, snapshot: Snapshot) -> Result<(), String> {
-        let folder = self.folder.clone();
-        let written = tokio::task::spawn_blocking(move || folder.lock().write(&snapshot)).await;
+        let (folder, keep) = (self.folder.clone(), [self.pool.in_use(), vec![self.pool.newest()]].concat());
+        let write = move || {
+            let mut folder = folder.lock();
+            // First: the room may be needed.
+            if let Err(error) = folder.retain(&keep) {
+                tracing::warn!(%error, "an old generation could not be removed");
+            }
+            folder.write(&snapshot)
+        };
+        let written = tokio::task::spawn_blocking(write).await;
         let written = written.map_err(|died| died.to_string())?.map_err(|error| format!("policy_folder: {error}"))?;
-        let before = self.pool.newest();
         let set = self.pool.set(written).await;
-        let in_use = [self.pool.in_use(), vec![before]].concat();
-        let folder = self.folder.clone();
-        let retained = tokio::task::spawn_blocking(move || folder.lock().retain(&in_use)).await;
+        let (folder, keep) = (self.folder.clone(), [self.pool.in_use(), vec![self.pool.newest()]].concat());
         // A generation that cannot be removed takes room, which is said; the weights are in all the same.
+        let retained = tokio::task::spawn_blocking(move || folder.lock().retain(&keep)).await;
         match retained {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "an old generation could not be removed"),

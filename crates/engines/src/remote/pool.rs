@@ -76,9 +76,9 @@ impl Pool {
         self.newest.lock().clone()
     }
 
-    /// Generations that servers hold.
+    /// Generations that servers hold or are being given.
     pub fn in_use(&self) -> Vec<Generation> {
-        self.servers.iter().filter_map(|server| server.held()).collect()
+        self.servers.iter().flat_map(|server| server.in_use()).collect()
     }
 
     /// Which log-probs the servers give; nothing before the first took part.
@@ -96,8 +96,14 @@ impl Pool {
     /// # Errors
     /// A text, when it gives other log-probs than the others.
     pub fn let_in(&self, server: &Server, known: Known, places: usize, gives: Convention) -> Result<bool, String> {
-        let ours = *self.convention.lock().get_or_insert(gives);
-        if ours != gives {
+        let mut convention = self.convention.lock();
+        let ours = *convention.get_or_insert(gives);
+        // A policy that has become sure of itself shows no convention any more.
+        if ours == Convention::Unknown {
+            *convention = Some(gives);
+        }
+        drop(convention);
+        if ours != gives && ours != Convention::Unknown && gives != Convention::Unknown {
             return Err(format!("its log-probs are {gives:?}, those of the others {ours:?}: start all servers alike"));
         }
         let newest = self.newest.lock();
@@ -126,7 +132,8 @@ impl Pool {
             // What was there before it was restarted is gone: nobody else is sent there.
             Outcome::StaleVersion => self.eject(server, "stale", &miss.reason),
             // These say nothing of the server's health.
-            Outcome::Busy | Outcome::Refused | Outcome::Aborted => {}
+            Outcome::Busy | Outcome::Refused | Outcome::Aborted | Outcome::Expansion | Outcome::TooLong => {}
+            Outcome::Slow if server.swapping.try_lock().is_err() => {}
             _ if server.failed() => self.eject(server, "failures", &miss.reason),
             _ => {}
         }
@@ -189,6 +196,7 @@ impl Pool {
             }
             if let Err(Refusal::Lost(reason)) = result {
                 self.eject(server, "weights", reason);
+                server.forgets();
             }
         }
         if !takers.is_empty() && refusals.len() == takers.len() {

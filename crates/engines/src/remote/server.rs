@@ -38,6 +38,8 @@ struct State {
     unwell: u32,
     /// The weights that it holds, as far as this engine has put them there.
     held: Option<Generation>,
+    /// The weights that it is being given.
+    read: Option<Generation>,
     /// Labels that its weights have had, the newest last, and how many were forgotten.
     labels: VecDeque<String>,
     forgotten: usize,
@@ -92,7 +94,7 @@ impl Server {
     /// One that takes no part yet.
     pub fn new(link: Link) -> Self {
         let (labels, known) = (VecDeque::new(), Known::default());
-        let state = State { part: None, failures: 0, unwell: 0, held: None, labels, forgotten: 0, known };
+        let state = State { part: None, failures: 0, unwell: 0, held: None, read: None, labels, forgotten: 0, known };
         Self { link, swapping: tokio::sync::Mutex::new(()), seated: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 
@@ -128,6 +130,17 @@ impl Server {
         state.part = Some(Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))));
         (state.failures, state.unwell) = (0, 0);
         state.known = known;
+    }
+
+    /// Notes which weights it is being given, if any.
+    pub fn reads(&self, generation: Option<Generation>) {
+        self.state.lock().read = generation;
+    }
+
+    /// The generations that must not be removed under it.
+    pub fn in_use(&self) -> Vec<Generation> {
+        let state = self.state.lock();
+        state.held.iter().chain(&state.read).cloned().collect()
     }
 
     /// Forgets which weights it holds: those that were put there are gone.

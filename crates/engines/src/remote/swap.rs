@@ -12,7 +12,7 @@ use super::metrics;
 use super::outcome::{Miss, Outcome};
 use super::server::Server;
 
-/// Shortest time that a server gets to go on again, whatever was spent before: one that stands still is of no use to anybody.
+/// Longest wait for a server to go on again.
 const GO_ON: Duration = Duration::from_secs(30);
 
 /// Weights were not taken.
@@ -31,6 +31,7 @@ pub enum Refusal {
 /// [`Refusal`].
 pub async fn put(server: &Server, speaker: &dyn Speak, generation: &Generation, patience: Duration) -> Result<(), Refusal> {
     let before = server.held();
+    server.reads(Some(generation.clone()));
     let (done, paused) = attempt(server, speaker, generation, patience).await;
     let result = match done {
         Ok(()) => {
@@ -41,6 +42,8 @@ pub async fn put(server: &Server, speaker: &dyn Speak, generation: &Generation, 
             let reason = format!("{} was not taken: {}", generation.label(), miss.reason);
             match (touched, before) {
                 (false, _) => Err(Refusal::PutBack(reason)),
+                // What may still be loading cannot be put back.
+                (true, _) if miss.outcome == Outcome::Slow => Err(Refusal::Lost(format!("{reason}; it may still be at it"))),
                 (true, None) => Err(Refusal::Lost(format!("{reason}; it held none of ours before"))),
                 (true, Some(before)) => match read(server, speaker, &before, Instant::now() + patience).await {
                     Ok(()) => Err(Refusal::PutBack(format!("{reason}; {} was put back", before.label()))),
@@ -50,7 +53,8 @@ pub async fn put(server: &Server, speaker: &dyn Speak, generation: &Generation, 
         }
     };
     // Whatever came of it: requests that wait in it would wait for ever.
-    let went_on = server.link.ask(&speaker.resume(), Instant::now() + patience.max(GO_ON)).await;
+    let went_on = server.link.ask(&speaker.resume(), Instant::now() + GO_ON).await;
+    server.reads(None);
     if let Some(paused) = paused {
         metrics::paused(Instant::now() - paused);
     }
@@ -85,8 +89,11 @@ async fn read(server: &Server, speaker: &dyn Speak, generation: &Generation, unt
         Miss::last(Outcome::Refused, message)
     })?;
     let label = generation.label();
-    for call in speaker.reload(folder, &label) {
-        server.link.ask(&call, until).await.map_err(|miss| Miss { reason: format!("{}: {}", call.path, miss.reason), ..miss })?;
+    let said = server.link.ask(&speaker.label(), until).await.and_then(|reply| speaker.read_label(&reply))?;
+    for _ in 0..speaker.loads(&said) {
+        for call in speaker.reload(folder, &label) {
+            server.link.ask(&call, until).await.map_err(|miss| Miss { reason: format!("{}: {}", call.path, miss.reason), ..miss })?;
+        }
     }
     let said = server.link.ask(&speaker.label(), until).await.and_then(|reply| speaker.read_label(&reply))?;
     if said == label {

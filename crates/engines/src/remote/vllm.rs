@@ -13,6 +13,8 @@ use super::request::{Ask, Echo, Finish, Place, Reply, Scores, Span, Want};
 
 /// Where questions go.
 pub(crate) const PATH: &str = "/inference/v1/generate";
+/// What weights are called while they are loaded, and after a load that broke off.
+const UNFINISHED: &str = "unfinished";
 /// Added to the logit of what must not be sampled; the most that the server takes.
 const NEVER: f32 = -100.0;
 
@@ -169,6 +171,8 @@ impl Speak for Vllm {
 
     fn reload(&self, folder: &str, label: &str) -> Vec<Call> {
         vec![
+            // First, so that nothing that is sampled of what a broken load leaves has a good name.
+            Call::post("/update_weight_version", &json!({"new_version": UNFINISHED})),
             Call::post("/collective_rpc", &json!({"method": "reload_weights", "kwargs": {"weights_path": folder}})),
             // The workers forget what they encoded with other weights; the scheduler must not count on it any more, or the engine fails at
             // the next picture that it has seen.
@@ -179,6 +183,12 @@ impl Speak for Vllm {
 
     fn resume(&self) -> Call {
         Call::post("/resume", &json!({}))
+    }
+
+    /// 0.32 keeps what it had counted of a load that broke off, and counts on in the next: layers are then made of both. A second whole load
+    /// starts afresh.
+    fn loads(&self, label: &str) -> usize {
+        if label == UNFINISHED { 2 } else { 1 }
     }
 
     fn label(&self) -> Call {
