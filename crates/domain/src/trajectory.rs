@@ -227,13 +227,17 @@ pub struct Spoken {
     pub prompt_tokens: u64,
     /// Sampled tokens over all requests.
     pub completion_tokens: u64,
+    /// Of those, thoughts that the server says that it had and does not get again: prompts are shorter by them.
+    #[serde(default)]
+    pub reasoning_tokens: u64,
 }
 
 impl Spoken {
-    /// Counts a request of `prompt` tokens that was answered with `completion` tokens. A thought that is not sent again makes the next
-    /// request shorter, and was thought all the same.
-    pub fn count(&mut self, prompt: u64, completion: u64) {
-        self.tokens = self.tokens.max(prompt).saturating_add(completion);
+    /// Counts a request of `prompt` tokens that was answered with `completion` tokens, of which `reasoning` are not sent again.
+    pub fn count(&mut self, prompt: u64, completion: u64, reasoning: u64) {
+        // Where the server does not tell thoughts apart, a prompt that became shorter shows that some were left out.
+        self.tokens = self.tokens.max(prompt.saturating_add(self.reasoning_tokens)).saturating_add(completion);
+        self.reasoning_tokens = self.reasoning_tokens.saturating_add(reasoning);
         self.prompt_tokens = self.prompt_tokens.saturating_add(prompt);
         self.completion_tokens = self.completion_tokens.saturating_add(completion);
     }
@@ -346,8 +350,14 @@ mod tests {
     fn tokens_of_a_dialogue_that_is_sent_again_and_again_count_once() {
         let mut spoken = Spoken::default();
         // The second request has the prompt, the turn of 20 tokens and an observation of 30; the third lacks a thought of 10.
-        [(100, 20), (150, 20), (170, 5)].into_iter().for_each(|(prompt, completion)| spoken.count(prompt, completion));
+        [(100, 20), (150, 20), (170, 5)].into_iter().for_each(|(prompt, completion)| spoken.count(prompt, completion, 0));
         assert_eq!((spoken.tokens, spoken.prompt_tokens, spoken.completion_tokens), (175, 420, 45));
+        // A server that tells thoughts apart: 2,000 tokens of one are not in the next prompt, and count.
+        let mut thoughtful = Spoken::default();
+        [(500, 2050, 2000), (3550, 50, 0)]
+            .into_iter()
+            .for_each(|(prompt, completion, thought)| thoughtful.count(prompt, completion, thought));
+        assert_eq!(thoughtful.tokens, 500 + 2050 + 3000 + 50);
         let silent = Trajectory::from(summary(&[]));
         let text = serde_json::to_string(&silent).expect("plain data");
         assert!(!text.contains("spoken") && silent.tokens() == 0, "{text}");

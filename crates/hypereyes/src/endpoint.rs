@@ -49,10 +49,17 @@ pub async fn open(config: &Config, world: &Arc<World>) -> Result<Chosen> {
         Err(missed) if !engine.model.is_empty() && missed.label != "connect" && !matches!(missed.status, Some(401 | 403)) => vec![],
         Err(missed) => return Err(bad(format!("url is {url}, where no chat server answers: {missed}")).into()),
     };
+    if !engine.model.is_empty() && !listed.is_empty() && !listed.contains(&engine.model) {
+        crate::output::note(&format!("warning: engine.model is {}, which {url} does not list", engine.model));
+    }
     let client = match &listed[..] {
         _ if !engine.model.is_empty() => client,
         [only] => client.of(only.clone()),
-        [] => return Err(bad(format!("model is empty, and {url} does not say what it serves: name the model")).into()),
+        [] => {
+            let message =
+                format!("model is empty, and {url} lists none: name the model, or give the address with its path, such as {url}/v1");
+            return Err(bad(message).into());
+        }
         several => {
             let named = several.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
             return Err(bad(format!("model is empty, and {url} serves {}: name one, such as {named}", several.len())).into());

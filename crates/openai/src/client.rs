@@ -244,8 +244,10 @@ impl Client {
             said.extend_from_slice(&part[..part.len().min(MOST_ERROR_BYTES - said.len())]);
         }
         let said = String::from_utf8_lossy(&said);
-        let said = self.key.as_ref().map_or_else(|| said.to_string(), |key| key.hidden_in(&said));
-        Err(Miss::of_status(status, &headers, &said))
+        let hidden = |text: &str| self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.hidden_in(text));
+        let missed = Miss::of_status(status, &headers, &hidden(&said));
+        // Once more: JSON may have held it escaped.
+        Err(Miss { message: hidden(&missed.message), ..missed })
     }
 
     async fn body(&self, mut reply: Response, most: usize) -> Result<Vec<u8>, Miss> {

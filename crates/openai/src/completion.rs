@@ -54,6 +54,8 @@ pub struct Usage {
     pub prompt: u64,
     /// Everything that was sampled, thoughts included.
     pub completion: u64,
+    /// Of those, thoughts that come in a field of their own and are not sent again; 0 where the server does not say.
+    pub reasoning: u64,
 }
 
 impl Completion {
@@ -67,6 +69,10 @@ impl Completion {
             return Err("it has not exactly one choice".into());
         };
         let finish = match choice["finish_reason"].as_str() {
+            // A reply that the server broke off is none of the model's.
+            Some(why @ ("abort" | "error" | "cancelled" | "insufficient_system_resource")) => {
+                return Err(format!("the server gave it up (finish_reason {why})"));
+            }
             Some("length" | "max_tokens") => Finish::Length,
             Some("content_filter") => Finish::Withheld,
             _ => Finish::Done,
@@ -118,7 +124,9 @@ fn calls(list: &Value) -> Result<Vec<ToolCall>, String> {
 /// What can be no count is none.
 fn usage(usage: &Value) -> Option<Usage> {
     let count = |key: &str| usage[key].as_u64().filter(|count| *count <= MOST_TOKENS);
-    Some(Usage { prompt: count("prompt_tokens")?, completion: count("completion_tokens")? })
+    let completion = count("completion_tokens")?;
+    let reasoning = usage["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap_or(0).min(completion);
+    Some(Usage { prompt: count("prompt_tokens")?, completion, reasoning })
 }
 
 #[cfg(test)]
@@ -135,7 +143,10 @@ mod tests {
     #[test]
     fn what_is_said_called_and_counted_is_read() {
         let said = read(json!({"role": "assistant", "content": "hi"})).expect("a completion");
-        assert_eq!(said, Completion { text: Some("hi".into()), usage: Some(Usage { prompt: 9, completion: 4 }), ..Completion::default() });
+        assert_eq!(
+            said,
+            Completion { text: Some("hi".into()), usage: Some(Usage { prompt: 9, completion: 4, reasoning: 0 }), ..Completion::default() }
+        );
         let call = json!({"id": "c1", "type": "function", "function": {"name": "visit", "arguments": "{\"a\":1}"}});
         let bare = json!({"function": {"name": "visit", "arguments": {"a": 1}}});
         let called = read(json!({"content": null, "tool_calls": [call, bare]})).expect("a completion");
@@ -159,6 +170,14 @@ mod tests {
             [json!("length"), json!("max_tokens"), json!("content_filter")].map(ended),
             [Finish::Length, Finish::Length, Finish::Withheld]
         );
+    }
+
+    #[test]
+    fn a_reply_that_the_server_broke_off_is_no_answer() {
+        for reason in ["abort", "error", "cancelled", "insufficient_system_resource"] {
+            let body = json!({"choices": [{"message": {"content": "Pe"}, "finish_reason": reason}]}).to_string();
+            assert!(Completion::read(body.as_bytes()).expect_err(reason).contains(reason));
+        }
     }
 
     #[test]

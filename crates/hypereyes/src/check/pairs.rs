@@ -101,7 +101,18 @@ pub fn of_loop(rooms: &Loop<'_>) -> Findings {
 pub fn of_engine(config: &Config, model: Option<&ModelConfig>) -> Findings {
     let mut found = Findings::default();
     if config.engine.speaks_text() {
-        // How long a dialogue may be there, the server says.
+        // How long a dialogue may be there, the server says. The defaults are those of the shipped policy, which does not think.
+        let small = [
+            ("max_turn_tokens", config.rollout.max_turn_tokens, 512, 1524),
+            ("max_context_tokens", config.rollout.max_context_tokens, 4096, 38_000),
+            ("max_closed_book_tokens", config.rollout.max_closed_book_tokens, 256, 1524),
+        ];
+        for (key, is, least, usual) in small.into_iter().filter(|(_, is, least, _)| is < least) {
+            let message = format!(
+                "is {is}, below {least}, which suits the shipped policy: what a larger model says is cut there, and counts as wrong; set {usual}"
+            );
+            found.warn(format!("rollout.{key}"), message);
+        }
         return found;
     }
     let (wants, has) = (config.rollout.max_context_tokens, config.engine.max_context);

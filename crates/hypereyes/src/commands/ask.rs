@@ -55,7 +55,9 @@ fn size(text: &str) -> Result<[u32; 2], String> {
 /// Asks and prints.
 pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
     parts::telemetry()?;
-    check::asking(config).result()?;
+    let found = check::asking(config);
+    found.result()?;
+    found.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     if args.question.trim().is_empty() {
         return Err(BadInput::new("the question is empty").into());
     }

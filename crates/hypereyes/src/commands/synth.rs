@@ -46,6 +46,9 @@ const CLOSED_BOOK_TRIES: u64 = 4;
 pub fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
     let mut found = check::tasks(config);
     let knows = match &args.need_search {
+        None if args.engine != EngineArgs::default() => {
+            return Err(BadInput::new("--engine and --url say who samples for --need-search: add it, or leave them out").into());
+        }
         None => Knows::Nobody,
         Some(folder) => {
             found.told("engine", config.engine.check());

@@ -93,6 +93,7 @@ impl Dialogue for ChatDialogue<'_> {
             Ok(completed) => completed,
             // The question was short enough, the dialogue no longer is.
             Err(missed) if missed.complaint == Some(Complaint::Context) && turn > 0 => {
+                tracing::warn!(message = %missed, "the chat endpoint's context is full before rollout.max_context_tokens: the episode ends, and counts");
                 return Ok(Said { text: String::new(), tokens: 0, stop: Stop::ContextFull });
             }
             Err(missed) => return Err(failure_of(&missed)),
@@ -103,7 +104,11 @@ impl Dialogue for ChatDialogue<'_> {
                 format!("the prompt has {} tokens at the server, and rollout.max_context_tokens is {most}: raise it", usage.prompt);
             return Err(GenerateError { failure: Failure::Infrastructure, message });
         }
-        self.spoken.count(usage.prompt, usage.completion);
+        // How long an observation was shows only now: what was said after it is beyond the limit that every policy has.
+        if usage.prompt >= most as u64 {
+            return Ok(Said { text: String::new(), tokens: 0, stop: Stop::ContextFull });
+        }
+        self.spoken.count(usage.prompt, usage.completion, usage.reasoning);
         let (message, calls) = messages::assistant(&completion, turn);
         self.messages.push(message);
         self.calls = calls;

@@ -76,7 +76,8 @@ impl ChatPlayer {
             tools,
             max_tokens: u32::try_from(most).unwrap_or(u32::MAX),
             temperature: decimal(sampling.temperature),
-            top_p: Some(decimal(sampling.top_p)),
+            // Some servers take one of the two only.
+            top_p: Some(decimal(sampling.top_p)).filter(|top_p| *top_p < 1.0),
             seed: Some(seed & SEED_BITS),
         };
         let patience = Patience {
@@ -101,7 +102,7 @@ impl ChatPlayer {
         let asked = self.complete(messages, &[], self.config.max_closed_book_tokens, sampling, seed).await;
         let (ending, answer) = match asked {
             Ok((completion, usage)) => {
-                spoken.count(usage.prompt, usage.completion);
+                spoken.count(usage.prompt, usage.completion, usage.reasoning);
                 let text = completion.text.unwrap_or_default();
                 let answer = messages::plain_answer(&text, completion.finish == Finish::Length);
                 spoken.turns.push(text);
