@@ -139,7 +139,10 @@ mod tests {
     fn it_exits_as_the_program_did() {
         let folder = tempfile::tempdir().unwrap();
         for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)] {
-            assert_eq!(leashed(folder.path(), 1000, script).wait().unwrap().code(), Some(code), "{script}");
+            let mut child = leashed(folder.path(), 1000, script);
+            // Waiting would close it, and so ask for the end.
+            let _held = child.stdin.take();
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{script}");
         }
     }
 
@@ -164,6 +167,8 @@ mod tests {
     #[ignore = "runs in a process of its own, which is killed"]
     fn child_that_holds_a_leash() {
         let mut child = leashed(Path::new("."), 1000, &std::env::var("HELD").unwrap());
+        // Waiting would close it, and so ask for the end.
+        let _held = child.stdin.take();
         child.wait().unwrap();
     }
 
