@@ -53,6 +53,11 @@ impl Names {
         ours == self.family.head
     }
 
+    /// The two names of a tied table: as embeddings, which is the parameter's, and as the head.
+    pub(super) fn tied(&self) -> Option<[&'static str; 2]> {
+        self.tied.then_some([self.family.embeddings, self.family.head])
+    }
+
     /// What a file's name is.
     pub(crate) fn meaning(&self, name: &str) -> Meaning {
         let spellings = (self.family.spellings)(name);

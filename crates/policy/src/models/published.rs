@@ -24,6 +24,8 @@ pub(crate) struct Published {
     pub parameters: fn(&ModelConfig) -> BTreeSet<String>,
     /// The name of the head; in a tied model another name of the table of embeddings.
     pub head: &'static str,
+    /// The name of the table of embeddings.
+    pub embeddings: &'static str,
     /// Parts of the model that are numbered.
     pub numbered: fn(&ModelConfig) -> Vec<Numbered>,
     /// The names that a name of a file may stand for, best first.

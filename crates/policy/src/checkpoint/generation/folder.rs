@@ -146,11 +146,11 @@ impl PolicyFolder {
 
     /// The changes of the disk that make a snapshot the generation in force, and what is written down of it.
     pub(super) fn plan<'a>(&'a self, snapshot: &'a Snapshot, path: &Path) -> Result<(Vec<Step<'a>>, Manifest), Error> {
-        let written = Written::of(&self.model, snapshot, self.file_bytes)?;
+        let written = Written::of(&self.model, snapshot, self.file_bytes)?.with_tied_head(&self.model);
         let files = written.files();
         let mut beside = self.beside(snapshot.dtype())?;
         beside.extend(index(&files).map(|index| (PathBuf::from(INDEX), index.into_bytes().into())));
-        let manifest = Manifest::of(snapshot, &files, digests(&beside))?;
+        let manifest = Manifest::of(&self.model, snapshot, &files, digests(&beside))?;
         let before = self.newest.as_ref().filter(|(_, before)| before.dtype == manifest.dtype);
         let (tensors, tensors_before) = (manifest.by_file(), before.map(|(_, before)| before.by_file()).unwrap_or_default());
         let partial = partial(path);

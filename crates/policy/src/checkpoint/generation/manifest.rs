@@ -14,6 +14,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::super::names::Names;
 use super::super::save::{Laid, MAX_BYTES as MAX_BESIDE, header};
 use super::super::transposed::transposed;
 use super::super::{Snapshot, StoredDtype};
@@ -23,7 +24,7 @@ use crate::config::ModelConfig;
 /// The file.
 pub(super) const FILE: &str = "generation.json";
 /// The format that is written and read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Largest such file that is read: a model of ten thousand tensors takes two megabytes.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -41,6 +42,8 @@ pub(super) struct Manifest {
     pub(super) dtype: String,
     /// The tensors in the order of the payload.
     pub(super) tensors: Vec<Listed>,
+    /// The table of embeddings once more, under the head's name, where the two are tied: the payload has it once.
+    pub(super) tied_head: Option<Listed>,
     /// BLAKE3 of every other file.
     pub(super) beside: BTreeMap<String, String>,
 }
@@ -60,8 +63,13 @@ pub(super) struct Listed {
 }
 
 impl Manifest {
-    /// Describes a snapshot that is cut into `files`, beside which others lie.
-    pub(super) fn of(snapshot: &Snapshot, files: &[(String, Laid<'_>)], beside: BTreeMap<String, String>) -> Result<Self, Error> {
+    /// Describes a snapshot of a model that is cut into `files`, beside which others lie.
+    pub(super) fn of(
+        config: &ModelConfig,
+        snapshot: &Snapshot,
+        files: &[(String, Laid<'_>)],
+        beside: BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
         let places = files.iter().flat_map(|(file, tensors)| tensors.keys().map(move |name| (*name, file)));
         let places: BTreeMap<&str, &String> = places.collect();
         let listed = snapshot.tensors.par_iter().map(|tensor| {
@@ -69,12 +77,18 @@ impl Manifest {
             let file = places[tensor.name.as_str()].clone();
             Ok(Listed { name: tensor.name.clone(), shape: tensor.shape.clone(), digest, file })
         });
+        let tensors = listed.collect::<Result<Vec<_>, Error>>()?;
+        let tied_head = Names::of(config).tied().and_then(|[embeddings, head]| {
+            let table = tensors.iter().find(|tensor| tensor.name == embeddings)?;
+            Some(Listed { name: head.to_owned(), file: places[head].clone(), ..table.clone() })
+        });
         Ok(Self {
             format: FORMAT,
             version: snapshot.version.0,
             digest: snapshot.digest.to_hex().to_string(),
             dtype: snapshot.dtype().label().to_owned(),
-            tensors: listed.collect::<Result<_, Error>>()?,
+            tensors,
+            tied_head,
             beside,
         })
     }
@@ -101,18 +115,33 @@ impl Manifest {
             None => return Err(broken(&"says no format")),
         }
         let manifest: Self = serde_json::from_value(json).map_err(|error| broken(&error))?;
-        let mut files = manifest.tensors.iter().map(|tensor| &tensor.file).chain(manifest.beside.keys());
-        match files.find(|file| !is_within(file)) {
+        let outside = manifest.listed().map(|tensor| &tensor.file).chain(manifest.beside.keys()).find(|file| !is_within(file)).cloned();
+        match outside {
             Some(file) => Err(broken(&format!("{file:?} is no file of its folder"))),
             None => Ok(manifest),
         }
     }
 
+    /// Everything that files of weights hold: the payload in its order, then the head of a tied model.
+    fn listed(&self) -> impl Iterator<Item = &Listed> {
+        self.tensors.iter().chain(&self.tied_head)
+    }
+
     /// The tensors of each file of weights, in the order of the payload.
     pub(super) fn by_file(&self) -> BTreeMap<&str, Vec<&Listed>> {
         let mut files: BTreeMap<&str, Vec<&Listed>> = BTreeMap::new();
-        self.tensors.iter().for_each(|tensor| files.entry(&tensor.file).or_default().push(tensor));
+        self.listed().for_each(|tensor| files.entry(&tensor.file).or_default().push(tensor));
         files
+    }
+
+    /// Whether the head of a tied model is listed as what it is, and that of no other.
+    fn check_tied(&self, config: &ModelConfig) -> Result<(), String> {
+        let wanted = Names::of(config).tied().map(|[embeddings, head]| {
+            let table = self.tensors.iter().find(|tensor| tensor.name == embeddings);
+            (head, table.map(|table| (&table.shape, &table.digest)))
+        });
+        let listed = self.tied_head.as_ref().map(|head| (head.name.as_str(), Some((&head.shape, &head.digest))));
+        if listed == wanted { Ok(()) } else { Err("its tied_head is not the table of embeddings".into()) }
     }
 
     /// Reads a folder and compares all of it. One tensor is in memory at a time.
@@ -127,10 +156,12 @@ impl Manifest {
                 return Err(Error::Input(format!("{}: is not what was written", path.display())));
             }
         }
-        let turned = ModelConfig::load(folder).map(|config| (config.family.published().turned)(&config))?;
+        let config = ModelConfig::load(folder)?;
+        self.check_tied(&config).map_err(|why| Error::Input(format!("{}: {why}", folder.join(FILE).display())))?;
+        let turned = (config.family.published().turned)(&config);
         let mut payload = blake3::Hasher::new();
         let mut open: Option<(&str, Weights)> = None;
-        for tensor in &self.tensors {
+        for tensor in self.listed() {
             let weights = match &mut open {
                 Some((name, weights)) if *name == tensor.file => weights,
                 _ => &mut open.insert((&tensor.file, Weights::open(&folder.join(&tensor.file))?)).1,
@@ -139,7 +170,8 @@ impl Manifest {
                 let path = folder.join(&tensor.file);
                 Error::Input(format!("{}: tensor {} {why}", path.display(), tensor.name))
             })?;
-            let (found, _) = rayon::join(|| blake3::hash(&bytes), || payload.update(&bytes));
+            let is_in_payload = self.tied_head.as_ref() != Some(tensor);
+            let (found, ()) = rayon::join(|| blake3::hash(&bytes), || drop(is_in_payload.then(|| payload.update(&bytes))));
             if *found.to_hex() != *tensor.digest {
                 let path = folder.join(&tensor.file);
                 return Err(Error::Input(format!("{}: tensor {} is not what was written", path.display(), tensor.name)));

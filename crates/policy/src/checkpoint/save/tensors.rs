@@ -162,6 +162,16 @@ impl<'a> Written<'a> {
         Ok(Self { laid, shard_bytes: shard_bytes.max(1) })
     }
 
+    /// Writes a tied table under both its names. Readers need it once; a server that packs its head apart from its embeddings when it
+    /// starts (vLLM on a CPU) packs again only the head that it finds in a file.
+    #[must_use]
+    pub fn with_tied_head(mut self, config: &ModelConfig) -> Self {
+        if let Some([embeddings, head]) = Names::of(config).tied() {
+            self.laid.insert(head, self.laid[embeddings]);
+        }
+        self
+    }
+
     /// Whether a config is that of these tensors.
     fn describes(config: &ModelConfig, laid: &Laid<'_>) -> Result<(), Error> {
         let values = |stored: &Stored<'_>| stored.shape.iter().map(|side| *side as u128).product::<u128>();

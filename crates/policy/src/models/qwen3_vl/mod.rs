@@ -36,6 +36,7 @@ pub(super) const PUBLISHED: Published = Published {
     size: names::size,
     parameters: names::parameters,
     head: names::HEAD,
+    embeddings: names::EMBEDDINGS,
     numbered: names::numbered,
     spellings: names::spellings,
     expert: names::expert,
