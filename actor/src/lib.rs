@@ -26,6 +26,7 @@ use hypereyes_domain::PolicyVersion;
 use hypereyes_engines::{Engine, Policy};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::checkpoint::{self, Snapshot};
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_rollout::{RolloutConfig, Setup};
 use hypereyes_weights::{Published, Shapes};
 use hypereyes_world::World;
@@ -120,6 +121,16 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The policy to begin with. Servers are given what they had last: most of what the learner has by now is in it, or all. Otherwise it is
+/// that of the folder, which a learner that starts from the same files publishes bit for bit.
+fn begin(config: &Config) -> Result<(ModelConfig, Snapshot), hypereyes_policy::Error> {
+    if let Some(kept) = hypereyes_engines::kept(&config.engine, &config.policy) {
+        return Ok((ModelConfig::load(&config.policy)?, kept));
+    }
+    let (model, weights) = checkpoint::read(&config.policy)?;
+    Ok((model, Snapshot::exact(weights, PolicyVersion(0))))
+}
+
 /// What keeps an engine from being there: a device that fails and servers that are away may pass, all else is bad input.
 fn of_engine(what: &str, error: hypereyes_policy::Error) -> anyhow::Error {
     match error {
@@ -142,7 +153,7 @@ impl Loaded {
         let bad = |what: &str, error: &dyn std::fmt::Display| BadInput::new(format!("{what}: {error}"));
         config.engine.device.admits_folder(&config.policy).map_err(|error| bad("engine", &error))?;
         let chat = Chat::load(&config.policy).map_err(|error| bad("policy", &error))?;
-        let (model, weights) = checkpoint::read(&config.policy).map_err(|error| bad("policy", &error))?;
+        let (model, base) = begin(config).map_err(|error| bad("policy", &error))?;
         if chat.vocab_size() > model.text.vocab_size || chat.image_pad() != model.image_token_id {
             let folder = config.policy.display();
             return Err(BadInput::new(format!("policy: tokenizer and config.json of {folder} do not belong together")).into());
@@ -155,16 +166,12 @@ impl Loaded {
             .map(Arc::new)
         };
         let search = hypereyes_search::open(&config.search, world).map_err(|error| bad(error.key(), &error))?;
-        let (version, shapes) = (PolicyVersion(0), Shapes::of(&weights));
-        // A learner that starts from the same files publishes these very weights.
-        let base = Snapshot::new(&weights, version);
-        let held = Published::of(&base, 0);
+        let (shapes, held) = (Shapes::of(&base), Published::of(&base, 0));
         let pictures = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
         let context = config.rollout.max_context_tokens.min(config.engine.max_context);
         let policy = Policy {
             model,
-            weights: &weights,
-            version,
+            snapshot: base.clone(),
             end_tokens: vec![chat.end_token()],
             processor: chat.processor().clone(),
             pictures: pictures.clone(),
@@ -185,6 +192,10 @@ impl Loaded {
 
 #[cfg(test)]
 mod tests {
+    use hypereyes_engines::EngineConfig;
+    use hypereyes_miniature::shipped::Shipped;
+    use hypereyes_policy::checkpoint::{PolicyFolder, StoredDtype};
+
     use super::*;
 
     #[test]
@@ -192,6 +203,38 @@ mod tests {
         let text = serde_json::to_string(&Config::default()).expect("a config is plain data");
         assert_eq!(serde_json::from_str::<Config>(&text).expect("reads back"), Config::default());
         assert!(serde_json::from_str::<Config>(r#"{"groups_in_fligt":1}"#).is_err());
+    }
+
+    #[test]
+    fn an_actor_goes_on_with_what_its_servers_had_last() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let start = folder.path().join("start");
+        Shipped::Policy.unpack(&start).expect("is shipped");
+        let engine = EngineConfig {
+            kind: "vllm".into(),
+            url: vec!["http://127.0.0.1:1".into()],
+            policy_folder: folder.path().join("policies"),
+            ..EngineConfig::default()
+        };
+        let config = Config { policy: start.clone(), engine, ..Config::default() };
+        let begun = |config: &Config| {
+            let loaded = Loaded::new(config).expect("loads");
+            assert_eq!(loaded.held, Published::of(&loaded.base, 0));
+            loaded.base
+        };
+        let (_, weights) = checkpoint::read(&start).expect("sound");
+        let first = Snapshot::exact(weights, PolicyVersion(0));
+        assert_eq!(begun(&config), first);
+        let newest = Snapshot::stored(&first.weights().expect("sound"), PolicyVersion(7), StoredDtype::Bf16);
+        PolicyFolder::open(&config.engine.policy_folder, &start).expect("nobody is there").write(&newest).expect("written");
+        assert_eq!(begun(&config), newest);
+        let current = std::fs::canonicalize(config.engine.policy_folder.join("current")).expect("a generation");
+        assert!(current.ends_with(format!("7-{}", &newest.digest.to_hex()[..16])), "{}", current.display());
+        // What was lost is the start's again.
+        std::fs::remove_file(current.join("generation.json")).expect("it was there");
+        assert_eq!(begun(&config), first);
+        let alone = Config { engine: EngineConfig::default(), ..config };
+        assert_eq!(begun(&alone), first);
     }
 
     #[tokio::test(flavor = "multi_thread")]

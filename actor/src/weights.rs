@@ -30,7 +30,7 @@ pub struct Follower<E> {
     pub shapes: Shapes,
     /// What the engine holds.
     pub held: Published,
-    /// What the next version may come as a difference to: the weights last fetched, at first those of the policy's folder.
+    /// What the next version may come as a difference to: the weights last fetched, at first those that the engine began with.
     pub base: Option<Snapshot>,
     /// Longest time for one fetch.
     pub patience: Duration,

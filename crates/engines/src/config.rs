@@ -32,7 +32,8 @@ pub struct EngineConfig {
     #[serde(deserialize_with = "one_or_many")]
     pub url: Vec<String>,
     /// A server of this process's own, in the place of `url`: a program and its arguments, in which `{port}` stands for a free port and
-    /// `{model}` for the policy's folder. It is started without a shell, again when it dies, and ends with this process. Default none.
+    /// `{model}` for the policy's folder. It is started without a shell, again when it dies, and ends with this process. Not for `openai`,
+    /// which is always somebody else's. Default none.
     pub command: Vec<String>,
     /// File to which that server's output is appended. Default `engine.log`; the servers of actors under `up` write into the run folder.
     pub log: PathBuf,
@@ -44,7 +45,8 @@ pub struct EngineConfig {
     /// Environment variable that holds the servers' API key; empty sends none, and with `openai` the one in
     /// `OPENAI_API_KEY` if that is set. The key itself is in no file and no log.
     pub api_key_env: String,
-    /// Seconds to wait for one answer of a server. Default 300. A turn has twice as long, with all its repeats at other servers.
+    /// Seconds to wait for one answer of a server. Default 300. A turn has twice as long, with all its repeats at other servers; the
+    /// time for which a server stands still for other weights comes on top.
     pub request_timeout_s: u64,
     /// Seconds that a server may take to put other weights in. Default 600: tens of gigabytes from a disk.
     pub reload_timeout_s: u64,

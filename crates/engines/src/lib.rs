@@ -19,3 +19,4 @@ pub mod scoring;
 pub use config::EngineConfig;
 pub use engine::{Engine, EngineSequence};
 pub use kinds::{Policy, open};
+pub use remote::kept;

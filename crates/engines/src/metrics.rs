@@ -16,4 +16,5 @@ pub fn describe() {
     describe_counter!(SCORED, "Requests for log-probs to servers behind models, by outcome");
     describe_counter!(RESTARTS, "Starts of the server of engine.command after it died");
     remote::metrics::describe();
+    hypereyes_policy::metrics::describe();
 }

@@ -10,7 +10,7 @@ use hypereyes_domain::{Answer, PictureId, ScoreSequence};
 use hypereyes_pictures::{Processor, Store};
 use metrics::counter;
 use reqwest::header::HeaderValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::metrics::SCORED;
 pub use crate::remote::Dialect;
@@ -153,7 +153,7 @@ impl ScoringClient {
 
     async fn attempt(&self, question: &Question, sequence: &ScoreSequence, top: usize, deadline: Instant) -> Result<Answer, Miss> {
         let from = sequence.prompt.len().max(1);
-        let scored = exchange(&self.link, self.dialect.speaker(), question, deadline, move |speaker, reply, ask| {
+        let scored = exchange(&self.link, self.dialect.speaker(), question, sleep_until(deadline), move |speaker, reply, ask| {
             let scored = speaker.scores(reply, ask)?;
             scores(ask, from, &scored)?;
             Ok(scored)

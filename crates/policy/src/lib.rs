@@ -16,6 +16,7 @@ pub mod faults;
 pub mod frozen;
 pub mod init;
 pub mod lanes;
+pub mod metrics;
 pub mod models;
 pub mod ops;
 pub mod probe;

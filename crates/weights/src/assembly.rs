@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hypereyes_domain::PolicyVersion;
-use hypereyes_policy::checkpoint::{HostWeights, Snapshot, TensorPlace};
+use hypereyes_policy::checkpoint::{Snapshot, TensorPlace};
 
 use crate::delta::{self, Chunk};
 use crate::{CHUNK_BYTES, Digest, MAX_DIMENSIONS, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_TENSORS, WeightsError};
@@ -16,9 +16,9 @@ use crate::{CHUNK_BYTES, Digest, MAX_DIMENSIONS, MAX_NAME_BYTES, MAX_PAYLOAD_BYT
 pub struct Shapes(BTreeMap<String, Vec<usize>>);
 
 impl Shapes {
-    /// Those of `weights`.
-    pub fn of(weights: &HostWeights) -> Self {
-        Self(weights.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect())
+    /// Those of a policy.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self(snapshot.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect())
     }
 
     /// Where `tensors` differ; `None` when they do not.
@@ -147,7 +147,7 @@ impl Assembly {
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_policy::checkpoint::{HostTensor, StoredDtype};
+    use hypereyes_policy::checkpoint::{HostTensor, HostWeights, StoredDtype};
 
     use super::*;
 
@@ -173,7 +173,7 @@ mod tests {
     fn a_payload_comes_back_bit_by_bit_however_it_is_cut() {
         let snapshot = Snapshot::new(&weights(), PolicyVersion(3));
         for size in 1..=snapshot.payload.len() {
-            let mut assembly = begin(&snapshot, |_| {}, Some(&Shapes::of(&weights()))).expect("sound");
+            let mut assembly = begin(&snapshot, |_| {}, Some(&Shapes::of(&snapshot))).expect("sound");
             for (at, chunk) in snapshot.payload.chunks(size).enumerate() {
                 assembly.add(&raw(at * size, chunk)).expect("sound");
             }
@@ -206,12 +206,21 @@ mod tests {
         let snapshot = Snapshot::new(&weights(), PolicyVersion(3));
         let mut other = weights();
         other.insert("c".into(), HostTensor { shape: vec![1], values: vec![0.0] });
-        assert_eq!(begin(&snapshot, |_| {}, Some(&Shapes::of(&other))).expect_err("c is missing").label(), "shape");
+        assert_eq!(
+            begin(&snapshot, |_| {}, Some(&Shapes::of(&Snapshot::new(&other, PolicyVersion(3))))).expect_err("c is missing").label(),
+            "shape"
+        );
         other.remove("c");
         other.remove("b");
-        assert_eq!(begin(&snapshot, |_| {}, Some(&Shapes::of(&other))).expect_err("b is too much").label(), "shape");
+        assert_eq!(
+            begin(&snapshot, |_| {}, Some(&Shapes::of(&Snapshot::new(&other, PolicyVersion(3))))).expect_err("b is too much").label(),
+            "shape"
+        );
         other.insert("b".into(), HostTensor { shape: vec![2, 2], values: vec![0.0; 4] });
-        assert_eq!(begin(&snapshot, |_| {}, Some(&Shapes::of(&other))).expect_err("b has another shape").label(), "shape");
+        assert_eq!(
+            begin(&snapshot, |_| {}, Some(&Shapes::of(&Snapshot::new(&other, PolicyVersion(3))))).expect_err("b has another shape").label(),
+            "shape"
+        );
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn soon() -> Instant {
 #[tokio::test]
 async fn fetched_weights_are_the_published_ones_bit_by_bit() {
     let Start { mut client, publisher, .. } = start().await;
-    let known = Shapes::of(&weights(0));
+    let known = Shapes::of(&Snapshot::new(&weights(0), PolicyVersion(0)));
     let first = fetch(&mut client, PolicyVersion(0), Some(&known), None, soon()).await.expect("fetches");
     assert_eq!(first.snapshot, Snapshot::new(&weights(0), PolicyVersion(0)));
     assert_eq!(first.snapshot.weights().expect("numbers"), weights(0));
@@ -204,7 +204,7 @@ async fn broken_streams_are_refused_and_give_nothing() {
         ("chunk", Box::new(|_| Some(v1::WeightsPart::default()))),
         ("short", Box::new(|_| None)),
     ];
-    let known = Shapes::of(&weights(0));
+    let known = Shapes::of(&Snapshot::new(&weights(0), PolicyVersion(0)));
     for (label, change) in cases {
         *saboteur.lock().expect("no test panics with it") = Some(Arc::new(change));
         let error = fetch(&mut client, PolicyVersion(0), Some(&known), None, soon()).await.expect_err(label);

@@ -20,7 +20,7 @@ use tonic::Code;
 
 /// Two turns of three siblings on a prompt with a picture, an observation with another between them, as the engine samples
 /// them; with the engine's own log-probs of the sampled tokens.
-async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Vec<f32>)> {
+pub async fn rollouts(folder: &Path, pictures: &[Picture]) -> Vec<(ScoreSequence, Vec<f32>)> {
     let chat = Chat::load(folder).expect("a sound folder");
     let config = EngineConfig { end_tokens: vec![chat.end_token()], ..EngineConfig::default() };
     let engine = Engine::load(folder, config, PolicyVersion(0)).expect("loads");

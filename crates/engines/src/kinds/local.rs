@@ -16,10 +16,13 @@ struct Local(engine::Engine);
 
 /// Starts the engine's thread.
 pub(crate) fn open(config: &EngineConfig, policy: Policy<'_>) -> Result<Engine, Error> {
-    let Policy { model, weights, version, end_tokens, processor, pictures, .. } = policy;
+    let Policy { model, snapshot, end_tokens, processor, pictures, .. } = policy;
+    let (weights, version) = (snapshot.weights()?, snapshot.version);
+    // Where nobody else holds it, there is room for the model.
+    drop(snapshot);
     let sizes = engine::EngineConfig { end_tokens, ..config.sizes() };
     let cut = Arc::new(PatchCache::new(processor, config.patches_bytes));
-    let started = engine::Engine::start_from(model, weights, sizes, version)?;
+    let started = engine::Engine::start_from(model, &weights, sizes, version)?;
     Ok(Engine::new(Local(started.seeing(PatchSource::new(pictures, cut)))))
 }
 

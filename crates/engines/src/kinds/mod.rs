@@ -7,10 +7,9 @@ mod openai;
 use std::path::Path;
 use std::sync::Arc;
 
-use hypereyes_domain::PolicyVersion;
 use hypereyes_pictures::{Processor, Store};
 use hypereyes_policy::Error;
-use hypereyes_policy::checkpoint::HostWeights;
+use hypereyes_policy::checkpoint::Snapshot;
 use hypereyes_policy::config::ModelConfig;
 
 use crate::{Engine, EngineConfig, remote};
@@ -31,10 +30,8 @@ const KINDS: &[(&str, Open)] = &[(LOCAL, local::open), ("vllm", remote::vllm), (
 pub struct Policy<'a> {
     /// Its shape.
     pub model: ModelConfig,
-    /// Its weights.
-    pub weights: &'a HostWeights,
-    /// The version that those are.
-    pub version: PolicyVersion,
+    /// Its weights, and the version that those are.
+    pub snapshot: Snapshot,
     /// Tokens that end a turn, any of them.
     pub end_tokens: Vec<u32>,
     /// What its vision tower reads of a picture.

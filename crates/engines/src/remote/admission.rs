@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::dialect::{self, Facts};
+use super::dialect::{self, Facts, Seeds};
 use super::outcome::{Miss, Outcome};
 use super::pool::Pool;
 use super::server::{Known, Server};
@@ -51,18 +51,13 @@ async fn admitted(pool: &Pool, server: &Server) -> Result<(), Miss> {
             })?;
             label = newest.label();
         }
-        let convention = pool.probe.ask(link, speaker, &model, &label, Instant::now() + INTRODUCTION).await?;
+        let convention = pool.probe.ask(link, speaker, &model, &label, pool.limits.request, Instant::now() + INTRODUCTION).await?;
         let places = facts.limits.requests.unwrap_or(usize::MAX).min(pool.limits.places);
-        let known = Known { model: model.clone(), seeded: !facts.limits.no_seeds };
+        let known = Known { model: model.clone(), seeded: !matches!(facts.limits.seeds, Seeds::Fatal(_)) };
         let entered = pool.let_in(server, known, places, convention);
         if entered.map_err(|reason| Miss::last(Outcome::Refused, reason))? {
-            if facts.limits.no_seeds {
-                let advice = "start it with --no-enable-chunked-prefill for turns that can be repeated";
-                tracing::warn!(
-                    url = link.url(),
-                    advice,
-                    "vLLM on CPU fails at seeds with prompts in parts: turns are drawn without theirs"
-                );
+            if let Seeds::Ignored(advice) | Seeds::Fatal(advice) = facts.limits.seeds {
+                tracing::warn!(url = link.url(), advice, "turns are drawn without their seeds there, and cannot be repeated");
             }
             tracing::info!(url = link.url(), model, places, label, ?convention, "a server takes part");
             return Ok(());

@@ -36,6 +36,11 @@ impl Attempts {
         Self { patient: true, ..Self::few(until, left) }
     }
 
+    /// Another moment until which there may be attempts.
+    pub fn lasts_until(&mut self, until: Instant) {
+        self.until = until;
+    }
+
     /// Waits before the next attempt.
     ///
     /// # Errors

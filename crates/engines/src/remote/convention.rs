@@ -1,10 +1,17 @@
-//! Which log-probs a server gives. In: log-probs of the likeliest token, asked for in three ways. Out: whether they are of the logits as
-//! they are, at the sampling temperature, or after the distribution was truncated; and whether that is what is trained on. It asks nobody.
+//! Which log-probs a server gives. In: log-probs of the likeliest token, asked for in three ways after several prompts. Out: whether they
+//! are of the logits as they are, at the sampling temperature, or after the distribution was truncated; and whether that is what is trained
+//! on. It asks nobody.
 
 use hypereyes_domain::Sampling;
 
+/// Another temperature than 1, as far from it as vLLM takes.
+pub const WARM: f32 = 2.0;
 /// Differences above this are no rounding, not even of bf16 in batches of different shapes.
 const DIFFERENT: f32 = 0.1;
+/// Where a temperature would change a log-prob by more than this, rounding cannot hide it.
+const CLEAR: f32 = 0.15;
+/// Prompts after which nothing changes until that is no coincidence: between likeliest tokens that are equally likely, nothing ever does.
+const ENOUGH: usize = 3;
 /// Log-probs nearer to 0 than this are of a probability of 1.
 const CERTAIN: f32 = 1e-5;
 /// Log-probs below this are of a probability below 1.
@@ -25,37 +32,31 @@ pub enum Convention {
     Unknown,
 }
 
-/// The likeliest token's log-prob, at temperature 1 and at another one, each with a nucleus that holds nothing else; and the log-prob of a
-/// token sampled at temperature 1 of the whole distribution.
+/// The likeliest token's log-prob after a prompt, at temperature 1 and at [`WARM`], each with a nucleus that holds nothing else; and the
+/// log-prob of a token sampled at temperature 1 of the whole distribution.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// At temperature 1.
     pub plain: f32,
-    /// At another temperature.
+    /// At [`WARM`].
     pub tempered: f32,
     /// Of the whole distribution.
     pub whole: f32,
 }
 
 impl Convention {
-    /// What can be told of what was seen after one prompt.
-    pub fn of(Seen { plain, tempered, whole }: Seen) -> Self {
-        if (plain - tempered).abs() > DIFFERENT {
+    /// What can be told of what was seen after some prompts. One that changes with temperature is enough, and so is one that does not
+    /// where it would have to; that others do not change, which they might not anyway, is believed of several.
+    pub fn of(seen: &[Seen]) -> Self {
+        if seen.iter().any(Seen::changes) {
             return Self::Tempered;
         }
-        if plain > -CERTAIN && whole < DOUBTFUL {
-            // It was certain only because everything else was cut off.
+        // They were certain only because everything else was cut off.
+        if seen.iter().any(|seen| seen.plain > -CERTAIN && seen.whole < DOUBTFUL) {
             return Self::Truncated;
         }
-        if plain > SURE { Self::Unknown } else { Self::Plain }
-    }
-
-    /// With what is told after another prompt: one that changes with temperature is enough.
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Tempered | Self::Truncated, _) | (_, Self::Unknown) => self,
-            (_, other) => other,
-        }
+        let doubtful = seen.iter().filter(|seen| seen.plain <= SURE).count();
+        if doubtful >= ENOUGH || seen.iter().any(|seen| least_change(seen.plain) > CLEAR) { Self::Plain } else { Self::Unknown }
     }
 
     /// Whether the log-probs are those that are trained on: at the sampling temperature (1 when greedy), before the distribution is
@@ -89,21 +90,82 @@ impl Convention {
     }
 }
 
+impl Seen {
+    fn changes(&self) -> bool {
+        (self.plain - self.tempered).abs() > DIFFERENT
+    }
+}
+
+/// By how much [`WARM`] changes the log-prob of a likeliest token at least, whatever the other tokens' are: by least where as few as possible
+/// share what is left, none of them likelier than the likeliest.
+fn least_change(logprob: f32) -> f32 {
+    let likeliest = logprob.exp();
+    let alike = (1.0 / likeliest).floor();
+    let rest = (1.0 - alike * likeliest).max(0.0);
+    let warm = |probability: f32| probability.powf(1.0 / WARM);
+    logprob - (warm(likeliest) / (alike * warm(likeliest) + warm(rest))).ln()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What a server of a convention shows of logits.
+    fn shown(convention: Convention, logits: &[f32]) -> Seen {
+        let logprob = |temperature: f32| {
+            let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f32 = logits.iter().map(|logit| ((logit - most) / temperature).exp()).sum();
+            -sum.ln()
+        };
+        match convention {
+            Convention::Plain => Seen { plain: logprob(1.0), tempered: logprob(1.0), whole: logprob(1.0) },
+            Convention::Truncated => Seen { plain: 0.0, tempered: 0.0, whole: logprob(1.0) },
+            _ => Seen { plain: logprob(1.0), tempered: logprob(WARM), whole: logprob(1.0) },
+        }
+    }
+
     #[test]
     fn conventions_are_told_apart_by_what_changes() {
-        let of = |plain, tempered, whole| Convention::of(Seen { plain, tempered, whole });
-        assert_eq!(of(-0.7, -0.7, -1.2), Convention::Plain);
+        let doubtful = [0.0, -0.4, -1.0, -2.0, -2.5];
+        for convention in [Convention::Plain, Convention::Tempered, Convention::Truncated] {
+            assert_eq!(Convention::of(&[shown(convention, &doubtful); 4]), convention);
+        }
+        let of = |plain, tempered, whole| Convention::of(&[Seen { plain, tempered, whole }]);
         assert_eq!(of(-0.7, -1.9, -1.2), Convention::Tempered);
         assert_eq!(of(0.0, -0.4, 0.0), Convention::Tempered, "certain at temperature 1 alone");
         assert_eq!(of(0.0, 0.0, -1.2), Convention::Truncated);
+        assert_eq!(of(-0.2, -0.2, -0.2), Convention::Plain, "it would have had to change");
         assert_eq!(of(0.0, 0.0, 0.0), Convention::Unknown, "a model without doubt");
         assert_eq!(of(-0.01, -0.05, -0.01), Convention::Unknown, "one with little doubt");
-        let all = [Convention::Unknown, Convention::Plain, Convention::Tempered, Convention::Unknown];
-        assert_eq!(all.into_iter().reduce(Convention::and), Some(Convention::Tempered));
+        let sure = Seen { plain: 0.0, tempered: 0.0, whole: 0.0 };
+        let one = Seen { tempered: -2.0, plain: -1.0, whole: -1.0 };
+        assert_eq!(Convention::of(&[sure, sure, one, sure]), Convention::Tempered, "one that changes is enough");
+    }
+
+    #[test]
+    fn tokens_that_are_equally_likely_tell_nothing() {
+        // A policy that has become sure of itself: certain after some prompts, and undecided between two tokens after another.
+        let sure = shown(Convention::Tempered, &[0.0, -40.0, -50.0]);
+        let tie = shown(Convention::Tempered, &[0.0, -0.01, -40.0]);
+        assert!((tie.plain - tie.tempered).abs() < 0.01 && tie.plain < SURE);
+        assert_eq!(Convention::of(&[sure, tie, sure, sure]), Convention::Unknown);
+        assert_eq!(Convention::of(&[sure, tie, tie, sure]), Convention::Unknown);
+    }
+
+    #[test]
+    fn no_distribution_changes_less_with_temperature_than_is_counted_on() {
+        let mut random = 1u64;
+        let mut draw = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 40) as f32 / (1 << 24) as f32
+        };
+        for _ in 0..20_000 {
+            let spread = 6.0 * draw();
+            let logits: Vec<f32> = (0..2 + (draw() * 8.0) as usize).map(|_| spread * draw()).collect();
+            let Seen { plain, tempered, .. } = shown(Convention::Tempered, &logits);
+            let least = least_change(plain);
+            assert!(plain - tempered >= least - 1e-4, "{logits:?} changes from {plain} to {tempered}, and not by {least}");
+        }
     }
 
     #[test]

@@ -58,8 +58,20 @@ pub struct Facts {
 pub struct Limits {
     /// Requests that it works on at once.
     pub requests: Option<usize>,
-    /// Whether a seed would end it.
-    pub no_seeds: bool,
+    /// What becomes of the seeds of turns.
+    pub seeds: Seeds,
+}
+
+/// What a server does with the seeds of turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seeds {
+    /// It draws by them.
+    #[default]
+    Kept,
+    /// It takes them and draws without; how it is started that keeps them.
+    Ignored(&'static str),
+    /// It would end at one, so that none is sent; how it is started that keeps them.
+    Fatal(&'static str),
 }
 
 /// Words around a question that are the engine's, not the sequence's.

@@ -33,7 +33,7 @@ pub struct Question {
     pub seeded: bool,
 }
 
-/// Asks once, and reads the reply with `read`.
+/// Asks once, waits until `late` at most, and reads the reply with `read`.
 ///
 /// # Errors
 /// [`Miss`].
@@ -41,7 +41,7 @@ pub async fn exchange<T: Send + 'static>(
     link: &Link,
     speaker: &'static dyn Speak,
     question: &Question,
-    until: Instant,
+    late: impl Future<Output = ()>,
     read: impl FnOnce(&'static dyn Speak, &[u8], &Ask) -> Result<T, Miss> + Send + 'static,
 ) -> Result<T, Miss> {
     let request = name();
@@ -53,7 +53,7 @@ pub async fn exchange<T: Send + 'static>(
     let call = call.await?;
     let under_way = UnderWay::begin();
     let mut giving_up = GivingUp { link, call: speaker.abort(&request) };
-    let reply = link.ask(&call, until).await;
+    let reply = link.ask_until(&call, late).await;
     if !matches!(&reply, Err(Miss { outcome: Outcome::Slow, .. })) {
         giving_up.call = None;
     }
@@ -69,11 +69,11 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T, Miss> + Send 
     done.unwrap_or_else(|died| Err(Miss::last(Outcome::Malformed, format!("a reply could not be read: {died}"))))
 }
 
-/// A name that no other request of any process has.
+/// A name that no other request of any process has, and that none begins with: SGLang gives up all requests whose names begin as it is told.
 fn name() -> String {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("hypereyes-{:016x}-{}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("hypereyes-{:016x}-{:016x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Tells the server, unless the request has been answered.
@@ -88,6 +88,19 @@ impl Drop for GivingUp<'_> {
         if let (Some(call), Ok(runtime)) = (self.call.take(), Handle::try_current()) {
             let link = self.link.clone();
             runtime.spawn(async move { link.ask(&call, Instant::now() + GIVING_UP).await });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_is_the_beginning_of_another() {
+        let names: Vec<String> = (0..300).map(|_| name()).collect();
+        for (at, one) in names.iter().enumerate() {
+            assert!(names.iter().skip(at + 1).all(|other| !other.starts_with(one) && !one.starts_with(other)), "{one}");
         }
     }
 }

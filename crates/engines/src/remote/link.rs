@@ -8,7 +8,7 @@ use hypereyes_outside::text::escaped;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::outcome::{Miss, Outcome};
 
@@ -67,11 +67,19 @@ impl Link {
         &self.url
     }
 
-    /// Asks once.
+    /// Asks once, and waits until a moment.
     ///
     /// # Errors
     /// [`Miss`].
     pub async fn ask(&self, call: &Call, until: Instant) -> Result<Vec<u8>, Miss> {
+        self.ask_until(call, sleep_until(until)).await
+    }
+
+    /// Asks once, and waits until something else has happened.
+    ///
+    /// # Errors
+    /// [`Miss`].
+    pub async fn ask_until(&self, call: &Call, late: impl Future<Output = ()>) -> Result<Vec<u8>, Miss> {
         let url = format!("{}{}", self.url, call.path);
         let mut request = match &call.body {
             Some(body) => self.client.post(url).header(CONTENT_TYPE, "application/json").body(body.clone()),
@@ -81,8 +89,14 @@ impl Link {
             request = request.header(AUTHORIZATION, key.clone());
         }
         let asked = Instant::now();
-        let late = |_| Miss::again(Outcome::Slow, format!("{} gave no answer within {} s", call.path, (Instant::now() - asked).as_secs()));
-        timeout_at(until, exchange(request)).await.map_err(late)?
+        tokio::select! {
+            biased;
+            reply = exchange(request) => reply,
+            () = late => {
+                let waited = (Instant::now() - asked).as_secs();
+                Err(Miss::again(Outcome::Slow, format!("{} gave no answer within {waited} s", call.path)))
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hypereyes_policy::engine::metrics::SAMPLED;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::outcome::Outcome;
@@ -55,7 +56,8 @@ pub(super) fn answer(outcome: Outcome) {
     counter!(ANSWERS, "outcome" => outcome.label()).increment(1);
 }
 
-pub(super) fn turn(straddles: bool, took: Duration) {
+pub(super) fn turn(tokens: usize, straddles: bool, took: Duration) {
+    counter!(SAMPLED).increment(tokens as u64);
     counter!(TURNS, "swap" => if straddles { "across" } else { "within" }).increment(1);
     histogram!(TURN_SECONDS).record(took.as_secs_f64());
 }

@@ -27,11 +27,13 @@ mod swap;
 mod turn;
 mod vllm;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use hypereyes_chassis::Reach;
 use hypereyes_policy::Error;
-use hypereyes_policy::checkpoint::{PolicyFolder, Snapshot};
+use hypereyes_policy::checkpoint::{Generation, PolicyFolder, Snapshot};
+use hypereyes_policy::config::ModelConfig;
 
 pub use self::dialect::Dialect;
 pub(crate) use self::engine::Remote;
@@ -52,6 +54,9 @@ use crate::command::EngineCommand;
 use crate::config::server_root;
 use crate::{Engine, EngineConfig, Policy, http};
 
+/// The link in a policy folder that leads to the generation in force.
+const CURRENT: &str = "current";
+
 /// Opens an engine at vLLM servers.
 pub(crate) fn vllm(config: &EngineConfig, policy: Policy<'_>) -> Result<Engine, Error> {
     open(Dialect::Vllm, config, policy)
@@ -62,9 +67,24 @@ pub(crate) fn sglang(config: &EngineConfig, policy: Policy<'_>) -> Result<Engine
     open(Dialect::Sglang, config, policy)
 }
 
+/// The newest policy that servers were given by an engine with these settings: its `policy_folder` keeps it when the process that wrote
+/// it ends. `None` where there is none, or not one of the model in `start`: whoever begins does so with the start. To be asked before the
+/// engine is opened.
+pub fn kept(config: &EngineConfig, start: &Path) -> Option<Snapshot> {
+    let newest = config.policy_folder.join(CURRENT);
+    if config.policy_folder.as_os_str().is_empty() || !newest.exists() {
+        return None;
+    }
+    let read = Generation::read(&newest).and_then(|(model, snapshot)| match ModelConfig::load(start)? {
+        own if own == model => Ok(snapshot),
+        _ => Err(Error::Input(format!("{}: is of another model than {}", newest.display(), start.display()))),
+    });
+    read.inspect_err(|error| tracing::warn!(%error, "the policy that servers had last is not gone on with")).ok()
+}
+
 /// Writes the first generation; servers are asked when the engine is to be ready.
 fn open(dialect: Dialect, config: &EngineConfig, policy: Policy<'_>) -> Result<Engine, Error> {
-    let Policy { model, weights, version, end_tokens, processor, pictures, folder } = policy;
+    let Policy { model, snapshot, end_tokens, processor, pictures, folder } = policy;
     let key = http::key(&config.api_key_env).map_err(|reason| Error::Input(format!("api_key_env {reason}")))?;
     let server = |url: &String| {
         // The settings name them: they may be anywhere.
@@ -80,7 +100,7 @@ fn open(dialect: Dialect, config: &EngineConfig, policy: Policy<'_>) -> Result<E
     let probe = Probe::of(&model, &processor, &reads).map_err(Error::Input)?;
     let named = |error: Error| Error::Input(format!("policy_folder: {error}"));
     let mut generations = PolicyFolder::open(&config.policy_folder, folder).map_err(named)?;
-    let first = generations.write(&Snapshot::new(weights, version)).map_err(named)?;
+    let first = generations.write(&snapshot).map_err(named)?;
     let limits = Limits {
         model: config.model.clone(),
         context: config.max_context,

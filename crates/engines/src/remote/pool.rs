@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use hypereyes_policy::checkpoint::Generation;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::convention::Convention;
@@ -145,11 +145,11 @@ impl Pool {
     }
 
     /// A place: at the server that the seat is at while that takes part, else at the one with the fewest sequences, rather not at the one to
-    /// `avoid`. Waits for servers and places until a moment.
+    /// `avoid`. Waits for servers and places until a moment, which moves on by the time for which the server stands still meanwhile.
     ///
     /// # Errors
     /// [`Miss`] when there is none by then.
-    pub async fn place(&self, seat: &mut Option<Seat>, avoid: Option<&Arc<Server>>, until: Instant) -> Result<Place, Miss> {
+    pub async fn place(&self, seat: &mut Option<Seat>, avoid: Option<&Arc<Server>>, until: &mut Instant) -> Result<Place, Miss> {
         let mut changes = self.changes();
         let avoided = |server: &Arc<Server>| avoid.is_some_and(|avoid| Arc::ptr_eq(avoid, server));
         loop {
@@ -159,49 +159,59 @@ impl Pool {
                 *seat = fewest.cloned().map(Seat::at);
             }
             let Some(seat) = seat.as_ref() else {
-                let waited = timeout_at(until, changes.changed()).await;
+                let waited = timeout_at(*until, changes.changed()).await;
                 waited.ok().and_then(Result::ok).ok_or_else(|| Miss::last(Outcome::Connect, "no server takes part at present"))?;
                 continue;
             };
-            let place = timeout_at(until, seat.server().place()).await;
-            let place = place.map_err(|_| Miss::last(Outcome::Busy, "no server had a place in time: max_sequences are under way"))?;
+            let (server, stood) = (seat.server(), seat.server().stood_still());
+            let place = tokio::select! {
+                biased;
+                place = server.place() => place,
+                () = server.late(*until) => {
+                    return Err(Miss::last(Outcome::Busy, "no server had a place in time: max_sequences are under way"));
+                }
+            };
+            *until += server.stood_still() - stood;
             if let Some(place) = place {
                 return Ok(place);
             }
         }
     }
 
-    /// Puts a generation into every server that takes part, at the same time. One that does not take it leaves, and comes back with it;
-    /// when none takes it, all go on with the one before.
+    /// Puts a generation into every server that takes part, at the same time. One that does not take it leaves, and comes back with it, and
+    /// so does one that takes much longer than the first: the others are not kept from the generations that follow. When none takes it, all
+    /// go on with the one before.
     ///
     /// # Errors
     /// A text that says what each server said, when none took it.
-    pub async fn set(&self, generation: Generation) -> Result<(), String> {
+    pub async fn set(self: &Arc<Self>, generation: Generation) -> Result<(), String> {
         let _one = self.setting.lock().await;
-        let takers: Vec<&Arc<Server>> = self.servers.iter().filter(|server| server.is_in()).collect();
-        let put = async |server: &Arc<Server>| {
-            let _swapping = server.swapping.lock().await;
-            swap::put(server, self.speaker, &generation, self.limits.reload).await
-        };
-        let results = join_all(takers.iter().map(|server| put(server))).await;
+        let (began, before) = (Instant::now(), self.newest());
+        let mut givings = JoinSet::new();
+        for server in self.servers.iter().filter(|server| server.is_in()) {
+            let (pool, server, generation, before) = (self.clone(), server.clone(), generation.clone(), before.clone());
+            givings.spawn(async move { pool.give(&server, &generation, &before).await });
+        }
         let mut refusals = Vec::new();
-        for (server, result) in takers.iter().zip(&results) {
-            metrics::swapped(match result {
-                Ok(()) => "ok",
-                Err(Refusal::PutBack(_)) => "put_back",
-                Err(Refusal::Lost(_)) => "lost",
-            });
-            if let Err(Refusal::PutBack(reason) | Refusal::Lost(reason)) = result {
-                refusals.push(format!("{}: {reason}", server.link.url()));
-            }
-            if let Err(Refusal::Lost(reason)) = result {
-                self.eject(server, "weights", reason);
-                server.forgets();
+        // Known once one has taken it: as long again, or as long as one that leaves is away at least.
+        let mut until = None;
+        loop {
+            let given = match until {
+                None => givings.join_next().await,
+                Some(until) => timeout_at(until, givings.join_next()).await.unwrap_or(None),
+            };
+            let Some(given) = given else { break };
+            match given.unwrap_or_else(|died| Err(died.to_string())) {
+                Ok(true) => _ = until.get_or_insert_with(|| Instant::now() + began.elapsed().max(self.limits.health)),
+                Ok(false) => {}
+                Err(refusal) => refusals.push(refusal),
             }
         }
-        if !takers.is_empty() && refusals.len() == takers.len() {
+        if until.is_none() && !refusals.is_empty() {
             return Err(refusals.join("; "));
         }
+        // Whoever is still at it is not stopped in the middle, and looked at again afterwards.
+        givings.detach_all();
         let mut newest = self.newest.lock();
         *newest = generation;
         // Under the lock, so that nobody who was let in meanwhile stays with the one before.
@@ -210,5 +220,29 @@ impl Pool {
         behind.iter().for_each(|server| self.eject(server, "behind", "it holds an older policy than the others"));
         drop(newest);
         Ok(())
+    }
+
+    /// Puts a generation into one server; false where its turn came too late: it has left, or the one `before` is the newest no more. It comes
+    /// back with the newest then.
+    ///
+    /// # Errors
+    /// A text that says what the server said. One of which nobody knows any more what it holds has left.
+    async fn give(&self, server: &Server, generation: &Generation, before: &Generation) -> Result<bool, String> {
+        let _swapping = server.swapping.lock().await;
+        if !server.is_in() || self.newest() != *before {
+            return Ok(false);
+        }
+        let result = swap::put(server, self.speaker, generation, self.limits.reload).await;
+        metrics::swapped(match &result {
+            Ok(()) => "ok",
+            Err(Refusal::PutBack(_)) => "put_back",
+            Err(Refusal::Lost(_)) => "lost",
+        });
+        if let Err(Refusal::Lost(reason)) = &result {
+            self.eject(server, "weights", reason);
+            server.forgets();
+        }
+        let told = |(Refusal::PutBack(reason) | Refusal::Lost(reason))| format!("{}: {reason}", server.link.url());
+        result.map(|()| true).map_err(told)
     }
 }

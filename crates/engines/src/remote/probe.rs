@@ -2,15 +2,16 @@
 //! rolled out on: it reads a picture as other tokens than we do, or it lies. One picture and a few tokens are asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hypereyes_domain::Sampling;
 use hypereyes_pictures::{Picture, Processor, RgbImage};
 use hypereyes_policy::config::ModelConfig;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::check;
 use super::compact::compact;
-use super::convention::{Convention, Seen};
+use super::convention::{Convention, Seen, WARM};
 use super::dialect::Speak;
 use super::exchange::{Question, exchange};
 use super::link::Link;
@@ -21,8 +22,6 @@ use super::request::{Ask, Reads, Shown, Want};
 const PROMPTS: usize = 4;
 /// Tokens of such a prompt.
 const TOKENS: usize = 8;
-/// Another temperature than 1, as far from it as vLLM takes.
-const WARM: f32 = 2.0;
 /// A nucleus that holds the likeliest token alone.
 const NARROW: f32 = 1e-6;
 /// Sides of the picture, in tokens.
@@ -64,7 +63,8 @@ impl Probe {
         Ok(Self { picture, prompts, reads: reads.clone() })
     }
 
-    /// Asks a server that holds the weights of this label.
+    /// Asks a server that holds the weights of this label. No answer is waited for longer than `patience`, nor any beyond `until`: a
+    /// server that forgets one question is not out for as long as it may take to introduce itself.
     ///
     /// # Errors
     /// [`Miss`]: a final one is of a server that can never take part as it is.
@@ -74,20 +74,23 @@ impl Probe {
         speaker: &'static dyn Speak,
         model: &str,
         label: &str,
+        patience: Duration,
         until: Instant,
     ) -> Result<Convention, Miss> {
         let ask = async |ask: Arc<Ask>| {
             // One token at a time, alone: no seed is needed.
             let question = Question { ask, model: model.to_owned(), label: label.to_owned(), seeded: false };
             let labels = [label.to_owned()];
-            exchange(link, speaker, &question, until, move |speaker, reply, ask| check::turn(ask, 1, &labels, speaker.turn(reply)?)).await
+            let until = until.min(Instant::now() + patience);
+            let read = move |speaker: &'static dyn Speak, reply: &[u8], ask: &Ask| check::turn(ask, 1, &labels, speaker.turn(reply)?);
+            exchange(link, speaker, &question, sleep_until(until), read).await
         };
         ask(self.picture.clone()).await.map_err(|miss| {
             let named = |outcome: Outcome| miss.outcome == outcome;
             let advice = if named(Outcome::Refused) { format!("; {}", speaker.advice()) } else { String::new() };
             Miss { reason: format!("asked about a picture, it fails: {}{advice}", miss.reason), ..miss }
         })?;
-        let mut told = Convention::Unknown;
+        let mut seen = Vec::with_capacity(self.prompts.len());
         for prompt in &self.prompts {
             let one = async |sampling: Sampling| {
                 let want = Want::Turn { sampling, seed: 1, max_tokens: 1 };
@@ -99,8 +102,8 @@ impl Probe {
             let plain = one(Sampling::of(1.0, NARROW)).await?;
             let tempered = one(Sampling::of(WARM, NARROW)).await?;
             let whole = one(Sampling::of(1.0, 1.0)).await?;
-            told = told.and(Convention::of(Seen { plain, tempered, whole }));
+            seen.push(Seen { plain, tempered, whole });
         }
-        Ok(told)
+        Ok(Convention::of(&seen))
     }
 }

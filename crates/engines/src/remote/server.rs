@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hypereyes_policy::checkpoint::Generation;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 
 use super::link::Link;
 
@@ -30,8 +32,12 @@ pub struct Server {
 
 #[derive(Debug)]
 struct State {
-    /// Its places, if it takes part.
+    /// Its free places, if it takes part.
     part: Option<Arc<Semaphore>>,
+    /// Its places, free or taken.
+    places: usize,
+    /// Those that are taken. A server that leaves and comes back still works on what it was asked before.
+    taken: usize,
     /// Answers that failed in a row.
     failures: u32,
     /// Looks that found it unwell in a row.
@@ -44,6 +50,9 @@ struct State {
     labels: VecDeque<String>,
     forgotten: usize,
     known: Known,
+    /// Since when it has stood still for other weights, if it does, and for how long it did before.
+    still: Option<Instant>,
+    stood: Duration,
 }
 
 /// How a server that takes part is asked.
@@ -64,7 +73,39 @@ pub struct Place {
     pub known: Known,
     /// Where the label of those stands among all that it has had.
     mark: usize,
-    _permit: OwnedSemaphorePermit,
+    server: Arc<Server>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.server.state.lock();
+        state.taken -= 1;
+        if let Some(free) = state.part.as_ref().filter(|_| state.taken < state.places) {
+            free.add_permits(1);
+        }
+    }
+}
+
+/// A server that stands still for other weights, until it is dropped.
+#[derive(Debug)]
+pub struct Still<'a> {
+    server: &'a Server,
+    since: Instant,
+}
+
+impl Still<'_> {
+    /// The end of it; how long it was.
+    pub fn ended(self) -> Duration {
+        Instant::now() - self.since
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        let mut state = self.server.state.lock();
+        state.still = None;
+        state.stood += Instant::now() - self.since;
+    }
 }
 
 /// A sequence's keeping to a server.
@@ -94,7 +135,21 @@ impl Server {
     /// One that takes no part yet.
     pub fn new(link: Link) -> Self {
         let (labels, known) = (VecDeque::new(), Known::default());
-        let state = State { part: None, failures: 0, unwell: 0, held: None, read: None, labels, forgotten: 0, known };
+        let (still, stood) = (None, Duration::ZERO);
+        let state = State {
+            part: None,
+            places: 0,
+            taken: 0,
+            failures: 0,
+            unwell: 0,
+            held: None,
+            read: None,
+            labels,
+            forgotten: 0,
+            known,
+            still,
+            stood,
+        };
         Self { link, swapping: tokio::sync::Mutex::new(()), seated: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 
@@ -127,7 +182,11 @@ impl Server {
     /// Takes part from now on, with so many places.
     pub fn enter(&self, known: Known, places: usize) {
         let mut state = self.state.lock();
-        state.part = Some(Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))));
+        state.places = places.clamp(1, Semaphore::MAX_PERMITS);
+        let free = Arc::new(Semaphore::new(state.places.saturating_sub(state.taken)));
+        if let Some(before) = state.part.replace(free) {
+            before.close();
+        }
         (state.failures, state.unwell) = (0, 0);
         state.known = known;
     }
@@ -135,6 +194,32 @@ impl Server {
     /// Notes which weights it is being given, if any.
     pub fn reads(&self, generation: Option<Generation>) {
         self.state.lock().read = generation;
+    }
+
+    /// Notes that it stands still for other weights, until what is returned is dropped.
+    pub fn stands_still(&self) -> Still<'_> {
+        let since = Instant::now();
+        self.state.lock().still = Some(since);
+        Still { server: self, since }
+    }
+
+    /// For how long it has stood still, up to now.
+    pub fn stood_still(&self) -> Duration {
+        let state = self.state.lock();
+        state.stood + state.still.map_or(Duration::ZERO, |since| Instant::now() - since)
+    }
+
+    /// Waits until a moment, and as much longer as it stands still meanwhile: that is no time in which it could have answered.
+    pub async fn late(&self, until: Instant) {
+        let (before, mut next) = (self.stood_still(), until);
+        loop {
+            sleep_until(next).await;
+            let moved = until + (self.stood_still() - before);
+            if moved <= next {
+                return;
+            }
+            next = moved;
+        }
     }
 
     /// The generations that must not be removed under it.
@@ -179,15 +264,17 @@ impl Server {
     }
 
     /// A place, as soon as one is free; `None` when it takes no part (any more).
-    pub async fn place(&self) -> Option<Place> {
-        let places = self.state.lock().part.clone()?;
-        let permit = places.acquire_owned().await.ok()?;
-        let state = self.state.lock();
-        // It may have left and come back meanwhile, which changes nothing for this turn.
-        state.part.as_ref()?;
+    pub async fn place(self: &Arc<Self>) -> Option<Place> {
+        let free = self.state.lock().part.clone()?;
+        let permit = free.acquire().await.ok()?;
+        let mut state = self.state.lock();
+        // Where it has left and come back meanwhile, this place is counted no more.
+        state.part.as_ref().filter(|part| Arc::ptr_eq(part, &free))?;
         let held = state.held.clone()?;
+        permit.forget();
+        state.taken += 1;
         let mark = (state.forgotten + state.labels.len()).saturating_sub(1);
-        Some(Place { held, known: state.known.clone(), mark, _permit: permit })
+        Some(Place { held, known: state.known.clone(), mark, server: self.clone() })
     }
 
     /// The labels of the weights that it has had since a place was given, the first of them then.
@@ -197,5 +284,38 @@ impl Server {
             Some(from) => state.labels.iter().skip(from).cloned().collect(),
             None => vec![place.held.label()],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_it_stands_still_is_none_in_which_it_is_late() {
+        let server = Server::new(Link::new("http://a:1", None, reqwest::Client::new()));
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let after = |seconds: u32| began + second * seconds;
+        let swaps = async {
+            for (from, to) in [(1, 5), (6, 10), (20, 30)] {
+                sleep_until(after(from)).await;
+                let still = server.stands_still();
+                sleep_until(after(to)).await;
+                assert_eq!(still.ended(), second * (to - from));
+            }
+        };
+        let waits = async {
+            // Two swaps of four seconds each lie within.
+            server.late(after(4)).await;
+            assert_eq!(Instant::now(), after(12));
+            server.late(after(15)).await;
+            assert_eq!(Instant::now(), after(15));
+            sleep_until(after(25)).await;
+            // Half of the third, and what stood still before does not count again.
+            server.late(after(26)).await;
+            assert_eq!(Instant::now(), after(31));
+        };
+        tokio::join!(swaps, waits);
+        assert_eq!(server.stood_still(), second * 18);
     }
 }

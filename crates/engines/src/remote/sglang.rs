@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::dialect::{Around, Limits, Speak, posted};
+use super::dialect::{Around, Limits, Seeds, Speak, posted};
 use super::link::{Call, read};
 use super::outcome::{Miss, Outcome};
 use super::request::{Ask, Echo, Finish, Place, Reply, Said, Scores, Shown, Span, Want};
@@ -194,12 +194,17 @@ impl Speak for Sglang {
         Call::get("/server_info")
     }
 
+    /// Without its deterministic mode, 0.5.23 draws by no seed that it is sent, and says nothing of it.
     fn read_limits(&self, reply: &[u8]) -> Limits {
         let Ok(info) = serde_json::from_slice::<Value>(reply) else { return Limits::default() };
         let states = info["internal_states"].as_array().into_iter().flatten();
         let effective: Option<u64> = states.map(|state| state["effective_max_running_requests_per_dp"].as_u64()).sum();
         let limit = effective.filter(|sum| *sum > 0).or_else(|| info["max_running_requests"].as_u64());
-        Limits { requests: limit.and_then(|most| usize::try_from(most).ok()), no_seeds: false }
+        let seeds = match info["enable_deterministic_inference"].as_bool() {
+            Some(false) => Seeds::Ignored("SGLang needs --enable-deterministic-inference for that"),
+            _ => Seeds::Kept,
+        };
+        Limits { requests: limit.and_then(|most| usize::try_from(most).ok()), seeds }
     }
 }
 
@@ -220,4 +225,17 @@ fn last<T>(list: Option<Vec<T>>, wanted: usize, name: &str) -> Result<Vec<T>, Mi
     let from =
         from.ok_or_else(|| Miss::last(Outcome::ShortIds, format!("meta_info.{name} has {} entries for {wanted} tokens", list.len())))?;
     Ok(list.split_off(from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_draws_by_no_seed_is_told_by_what_it_says_of_itself() {
+        let seeds = |info: Value| Sglang.read_limits(info.to_string().as_bytes()).seeds;
+        assert!(matches!(seeds(json!({"enable_deterministic_inference": false})), Seeds::Ignored(advice) if advice.contains("--enable")));
+        assert_eq!(seeds(json!({"enable_deterministic_inference": true})), Seeds::Kept);
+        assert_eq!(seeds(json!({})), Seeds::Kept, "what is not said is not held against it");
+    }
 }

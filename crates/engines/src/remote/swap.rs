@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::dialect::Speak;
 use super::metrics;
 use super::outcome::{Miss, Outcome};
-use super::server::Server;
+use super::server::{Server, Still};
 
 /// Longest wait for a server to go on again.
 const GO_ON: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ pub enum Refusal {
 pub async fn put(server: &Server, speaker: &dyn Speak, generation: &Generation, patience: Duration) -> Result<(), Refusal> {
     let before = server.held();
     server.reads(Some(generation.clone()));
-    let (done, paused) = attempt(server, speaker, generation, patience).await;
+    let (done, still) = attempt(server, speaker, generation, patience).await;
     let result = match done {
         Ok(()) => {
             server.holds(generation.clone());
@@ -55,8 +55,8 @@ pub async fn put(server: &Server, speaker: &dyn Speak, generation: &Generation, 
     // Whatever came of it: requests that wait in it would wait for ever.
     let went_on = server.link.ask(&speaker.resume(), Instant::now() + GO_ON).await;
     server.reads(None);
-    if let Some(paused) = paused {
-        metrics::paused(Instant::now() - paused);
+    if let Some(still) = still {
+        metrics::paused(still.ended());
     }
     match (result, went_on) {
         (result, Ok(_)) => result,
@@ -67,19 +67,19 @@ pub async fn put(server: &Server, speaker: &dyn Speak, generation: &Generation, 
     }
 }
 
-/// What came of it (and, of a failure, whether weights may have changed), and since when the server has stood still.
-async fn attempt(
-    server: &Server,
+/// What came of it (and, of a failure, whether weights may have changed), and the server as it stands still, if it does.
+async fn attempt<'a>(
+    server: &'a Server,
     speaker: &dyn Speak,
     generation: &Generation,
     patience: Duration,
-) -> (Result<(), (Miss, bool)>, Option<Instant>) {
+) -> (Result<(), (Miss, bool)>, Option<Still<'a>>) {
     let until = Instant::now() + patience;
     if let Err(miss) = server.link.ask(&speaker.pause(), until).await {
         return (Err((miss, false)), None);
     }
-    let paused = Instant::now();
-    (read(server, speaker, generation, until).await.map_err(|miss| (miss, true)), Some(paused))
+    let still = server.stands_still();
+    (read(server, speaker, generation, until).await.map_err(|miss| (miss, true)), Some(still))
 }
 
 /// Has a server that stands still read a generation, and looks whether it says so.

@@ -19,22 +19,24 @@ use super::server::{Place, Seat, Server};
 /// Attempts that servers may answer with failures of their own: the turn itself may be what they fail at.
 const FAILURES: u32 = 5;
 
-/// Asks until there is an answer, for at most twice as long as one answer may take.
+/// Asks until there is an answer, for at most twice as long as one answer may take. The time for which its server stands still for other
+/// weights does not count.
 ///
 /// # Errors
 /// [`Miss`] of the last attempt; its reason names the server.
 pub async fn ask(pool: &Pool, seat: &mut Option<Seat>, ask: Arc<Ask>, max_tokens: usize) -> Result<(Checked, PolicyVersion), Miss> {
     let began = Instant::now();
-    let until = began + pool.limits.request * 2;
+    let mut until = began + pool.limits.request * 2;
     let mut attempts = Attempts::patient(until, FAILURES);
     let mut avoid: Option<Arc<Server>> = None;
     loop {
-        let place = pool.place(seat, avoid.as_ref(), until).await?;
+        let place = pool.place(seat, avoid.as_ref(), &mut until).await?;
         let server = seat.as_ref().expect("a place is at the seat's server").server().clone();
+        let stood = server.stood_still();
         let miss = match attempt(pool, &server, &place, ask.clone(), max_tokens, until).await {
             Ok(checked) => {
                 metrics::answer(Outcome::Ok);
-                metrics::turn(checked.straddles, Instant::now() - began);
+                metrics::turn(checked.tokens.len(), checked.straddles, Instant::now() - began);
                 server.answered();
                 return Ok((checked, place.held.version));
             }
@@ -43,7 +45,9 @@ pub async fn ask(pool: &Pool, seat: &mut Option<Seat>, ask: Arc<Ask>, max_tokens
         drop(place);
         metrics::answer(miss.outcome);
         pool.blame(&server, &miss);
-        avoid = Some(server);
+        avoid = Some(server.clone());
+        until += server.stood_still() - stood;
+        attempts.lasts_until(until);
         attempts.again(miss).await?;
         metrics::repeated();
     }
@@ -58,8 +62,8 @@ async fn attempt(
     until: Instant,
 ) -> Result<Checked, Miss> {
     let question = Question { ask, model: place.known.model.clone(), label: place.held.label(), seeded: place.known.seeded };
-    let until = until.min(Instant::now() + pool.limits.request);
-    let reply = exchange(&server.link, pool.speaker, &question, until, |speaker, reply, _| speaker.turn(reply)).await?;
+    let late = server.late(until.min(Instant::now() + pool.limits.request));
+    let reply = exchange(&server.link, pool.speaker, &question, late, |speaker, reply, _| speaker.turn(reply)).await?;
     // After the reply: what sampled its last token has been noted by now.
     check::turn(&question.ask, max_tokens, &server.labels_since(place), reply)
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::dialect::{Around, Limits, Speak, posted};
+use super::dialect::{Around, Limits, Seeds, Speak, posted};
 use super::link::{Call, read};
 use super::outcome::{Miss, Outcome};
 use super::request::{Ask, Echo, Finish, Place, Reply, Scores, Span, Want};
@@ -218,7 +218,9 @@ impl Speak for Vllm {
         let scheduler = &config["scheduler_config"];
         let requests = scheduler["max_num_seqs"].as_u64().and_then(|most| usize::try_from(most).ok());
         let in_parts = scheduler["enable_chunked_prefill"].as_bool() == Some(true);
-        Limits { requests, no_seeds: in_parts && config["device_config"]["device"].as_str() == Some("cpu") }
+        let fatal = in_parts && config["device_config"]["device"].as_str() == Some("cpu");
+        let seeds = if fatal { Seeds::Fatal("vLLM on a CPU needs --no-enable-chunked-prefill for that") } else { Seeds::Kept };
+        Limits { requests, seeds }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A server that speaks as vLLM or SGLang does and computes nothing: what it samples follows from what it is asked, so that what arrives can
 //! be told from what was made up. Everything that it does can be spoilt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use hypereyes_domain::PolicyVersion;
 use hypereyes_engines::{Engine, EngineConfig, Policy};
 use hypereyes_pictures::{Limits, Picture, Processor, RgbImage, Store};
-use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
+use hypereyes_policy::checkpoint::{self, HostWeights, Snapshot, StoredDtype};
 use hypereyes_policy::config::{ModelConfig, SmallShape};
 use hypereyes_policy::init;
 use serde_json::{Value, json};
@@ -32,6 +32,10 @@ pub const END: u32 = 7;
 pub const PAD: u32 = 61;
 /// Tokens of the vocabulary.
 const VOCABULARY: usize = 64;
+/// Stands for the questions for turns where paths are held.
+const TURNS: &str = "turns";
+/// The first token of the one prompt of a probe after which a policy that is sure is undecided.
+const UNDECIDED: u32 = 11;
 
 /// Which protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +74,15 @@ pub struct State {
     pub aborted: Vec<String>,
     /// Paths that are answered with a status, so many times.
     pub failing: BTreeMap<String, (usize, u16)>,
+    /// Paths that take so long.
+    pub slow: BTreeMap<String, Duration>,
     pub spoil: Option<Spoil>,
     /// Labels of tokens, the newest weights' from this one on.
     pub straddle: Option<(String, usize)>,
-    /// Where log-probs are taken: plain, tempered or truncated.
+    /// Where log-probs are taken: plain, tempered or truncated; or sure, at a policy that has no doubt but between two tokens, at times.
     pub convention: &'static str,
+    /// Questions that are forgotten, and never answered.
+    pub forgets: usize,
     /// Tokens of a sequence, and requests at once.
     pub context: usize,
     pub limit: Option<usize>,
@@ -89,8 +97,8 @@ pub struct Fake {
     pub kind: Kind,
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
-    /// Questions wait for it while it is held.
-    gate: Arc<(Mutex<bool>, Notify)>,
+    /// Paths whose calls wait while they are in it.
+    gate: Arc<(Mutex<BTreeSet<String>>, Notify)>,
 }
 
 impl Fake {
@@ -114,14 +122,33 @@ impl Fake {
         self.state.lock().expect("no panic")
     }
 
-    /// Questions wait from now on.
+    /// Questions for turns wait from now on.
     pub fn close_gate(&self) {
-        *self.gate.0.lock().expect("no panic") = true;
+        self.hold(TURNS);
     }
 
     pub fn open_gate(&self) {
-        *self.gate.0.lock().expect("no panic") = false;
+        self.release(TURNS);
+    }
+
+    /// Calls of a path wait from now on.
+    pub fn hold(&self, path: &str) {
+        self.gate.0.lock().expect("no panic").insert(path.to_owned());
+    }
+
+    pub fn release(&self, path: &str) {
+        self.gate.0.lock().expect("no panic").remove(path);
         self.gate.1.notify_waiters();
+    }
+
+    async fn pass(&self, path: &str) {
+        loop {
+            let opened = self.gate.1.notified();
+            if !self.gate.0.lock().expect("no panic").contains(path) {
+                return;
+            }
+            opened.await;
+        }
     }
 
     /// Fails the next so many calls of a path with a status.
@@ -169,6 +196,9 @@ impl Fake {
                 state.calls.push(path.clone());
             }
         }
+        let slow = self.state().slow.get(&path).copied();
+        tokio::time::sleep(slow.unwrap_or_default()).await;
+        self.pass(&path).await;
         match (self.kind, path.as_str()) {
             (Kind::Vllm, "/inference/v1/generate") | (Kind::Sglang, "/generate") => self.turn(body).await,
             (_, path) => self.control(path, &body),
@@ -219,19 +249,20 @@ impl Fake {
     }
 
     async fn turn(&self, body: Value) -> Response {
-        {
+        let forgotten = {
             let mut state = self.state();
-            state.under_way += 1;
-            state.most = state.most.max(state.under_way);
             state.asked.push(body.clone());
+            let forgotten = state.forgets > 0;
+            state.forgets = state.forgets.saturating_sub(1);
+            forgotten
+        };
+        if forgotten {
+            return std::future::pending().await;
         }
-        let _under_way = UnderWay(self.clone());
-        loop {
-            let opened = self.gate.1.notified();
-            if !*self.gate.0.lock().expect("no panic") {
-                break;
-            }
-            opened.await;
+        // A probe asks for one token, and has no place among turns.
+        let under_way = (self.most_tokens(&body) > 1).then(|| UnderWay::at(self.clone()));
+        if under_way.is_some() {
+            self.pass(TURNS).await;
         }
         let mut state = self.state();
         let mut reply = self.sampled(&state, &body);
@@ -240,6 +271,11 @@ impl Fake {
             state.spoil = Some(spoil);
         }
         reply.to_string().into_response()
+    }
+
+    fn most_tokens(&self, body: &Value) -> usize {
+        let name = if self.kind == Kind::Vllm { "max_tokens" } else { "max_new_tokens" };
+        body["sampling_params"][name].as_u64().expect("a limit") as usize
     }
 
     fn sampled(&self, state: &State, body: &Value) -> Value {
@@ -261,16 +297,17 @@ impl Fake {
         let expanded: Vec<u32> = compact.iter().flat_map(expand).collect();
         // Probes have none.
         let seed = params[if vllm { "seed" } else { "sampling_seed" }].as_u64().unwrap_or(0);
-        let most = params[if vllm { "max_tokens" } else { "max_new_tokens" }].as_u64().expect("a limit") as usize;
         let sum = expanded.iter().map(|id| u64::from(*id)).sum::<u64>().wrapping_add(seed);
         let mut ids: Vec<u32> = (0..3).map(|step| 10 + ((sum.wrapping_add(step)) % 40) as u32).collect();
         ids.push(END);
-        ids.truncate(most);
+        ids.truncate(self.most_tokens(body));
         let stopped = ids.last() == Some(&END);
         let (temperature, narrow) = (params["temperature"].as_f64().expect("a number"), params["top_p"].as_f64().expect("a number") < 0.01);
         let logprob = match state.convention {
             "plain" => -0.5,
             "truncated" if narrow => 0.0,
+            "sure" if expanded[0] == UNDECIDED => -0.69,
+            "sure" => 0.0,
             _ => -0.5 * temperature,
         };
         let finish = if stopped { "stop" } else { "length" };
@@ -299,8 +336,18 @@ impl Fake {
     }
 }
 
-/// A question under way; whoever asked may give up.
+/// A question for a turn under way; whoever asked may give up.
 struct UnderWay(Fake);
+
+impl UnderWay {
+    fn at(fake: Fake) -> Self {
+        let mut state = fake.state();
+        state.under_way += 1;
+        state.most = state.most.max(state.under_way);
+        drop(state);
+        Self(fake)
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
@@ -358,8 +405,7 @@ impl Bed {
     fn open_with(&self, config: &EngineConfig, start: &Path) -> Engine {
         let policy = Policy {
             model: self.model.clone(),
-            weights: &self.weights,
-            version: PolicyVersion(0),
+            snapshot: Snapshot::new(&self.weights, PolicyVersion(0)),
             end_tokens: vec![END],
             processor: Processor::default(),
             pictures: self.pictures.clone(),

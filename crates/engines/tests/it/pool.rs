@@ -105,3 +105,38 @@ async fn a_server_that_is_not_well_is_left_alone_until_it_is() {
     bed.fakes[0].fail("/health", 0, 503);
     bed.fakes[0].until("it is given them", |state| state.label.starts_with("v2-")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_back_has_no_more_places_than_before() {
+    let mut bed = Bed::of(Kind::Sglang, 1).await;
+    bed.config.max_sequences = 3;
+    let engine = bed.ready().await;
+    let fake = &bed.fakes[0];
+    fake.close_gate();
+    let group = engine.start(prompt(), (0..8).collect(), Sampling::GREEDY).await.expect("starts");
+    let mut group = group.into_iter();
+    let turn = |mut sequence: hypereyes_engines::EngineSequence| tokio::spawn(async move { sequence.advance(Chunk::default(), 3).await });
+    let mut turns: Vec<_> = group.by_ref().take(2).map(turn).collect();
+    fake.until("two are under way", |state| state.under_way == 2).await;
+    // The others fail at it, until it is taken out.
+    fake.fail("/generate", 3, 500);
+    turns.extend(group.map(turn));
+    fake.until("it is back, and full", |state| state.failing["/generate"].0 == 0 && state.under_way == 3).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    fake.open_gate();
+    for turn in turns {
+        turn.await.expect("no panic").expect("a turn");
+    }
+    assert_eq!(fake.state().most, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_comes_back_with_a_policy_that_is_sure_of_itself() {
+    let bed = Bed::of(Kind::Sglang, 1).await;
+    let engine = bed.ready().await;
+    let mut sequence = engine.start(prompt(), vec![1], Sampling::GREEDY).await.expect("starts").remove(0);
+    // What a temperature changes does not show any more, and looks after one prompt as if it never had.
+    bed.fakes[0].state().convention = "sure";
+    bed.fakes[0].restart();
+    sequence.advance(Chunk::default(), 3).await.expect("it is let in again");
+}

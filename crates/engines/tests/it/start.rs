@@ -3,7 +3,7 @@
 use hypereyes_domain::Sampling;
 use hypereyes_policy::Error;
 
-use crate::fake::{Bed, Fake, Kind};
+use crate::fake::{Bed, Fake, Kind, PATIENCE};
 
 async fn refused(bed: &Bed) -> Error {
     let engine = bed.open();
@@ -79,4 +79,13 @@ async fn an_actor_that_comes_again_finds_its_weights_where_they_are() {
     // It was asked for what it holds, and for the few tokens of a probe.
     let again = bed.open();
     drop(again);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_forgets_a_question_is_asked_again_when_an_answer_is_due() {
+    let mut bed = Bed::of(Kind::Sglang, 1).await;
+    (bed.config.request_timeout_s, bed.config.start_timeout_s) = (1, 600);
+    bed.fakes[0].state().forgets = 1;
+    let engine = bed.open();
+    tokio::time::timeout(PATIENCE, engine.ready()).await.expect("not as late as a server may introduce itself").expect("ready");
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hypereyes_chassis::{TelemetryConfig, telemetry};
 use hypereyes_domain::{Chunk, Failure, Generate, PolicyVersion, Sampling, Sequence, Stop, turn_seed};
 use serde_json::{Value, json};
 
@@ -56,6 +57,21 @@ async fn a_sequence_sends_all_that_it_is_with_one_placeholder_a_picture() {
 
 fn fakes(bed: &Bed) -> Vec<Value> {
     bed.fakes[0].state().asked.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_servers_count_as_sampled() {
+    let telemetry = telemetry::init(&TelemetryConfig::default()).expect("nobody else records");
+    hypereyes_engines::metrics::describe();
+    let count = || telemetry.read("hypereyes_engine_sampled_tokens_total", &[]).unwrap_or(0.0);
+    let bed = Bed::of(Kind::Vllm, 1).await;
+    let engine = bed.ready().await;
+    let mut sequence = engine.start(text(&[1, 2]), vec![5], Sampling::of(1.0, 1.0)).await.expect("starts").remove(0);
+    let before = count();
+    sequence.advance(Chunk::default(), 40).await.expect("a turn");
+    // Other tests sample meanwhile, and no engine of this process does.
+    assert!(count() >= before + 4.0);
+    assert!(telemetry.snapshot().contains("# HELP hypereyes_engine_sampled_tokens_total tokens sampled"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

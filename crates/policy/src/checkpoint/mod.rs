@@ -15,6 +15,7 @@ mod transposed;
 use std::collections::BTreeMap;
 
 pub use self::files::parse;
+pub(crate) use self::generation::metrics::describe;
 pub use self::generation::{Generation, PolicyFolder};
 pub use self::reading::{load, read, read_with_remarks};
 pub use self::save::{Saver, digest, save, serialise};

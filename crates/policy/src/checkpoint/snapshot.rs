@@ -1,6 +1,8 @@
 //! One policy version as bytes. In: host weights. Out: a payload (all tensors by name, little-endian, end to end), the
 //! place of each tensor in it, and the digest of the whole; and the weights again. Cheap to clone.
 
+use std::borrow::Borrow;
+
 use bytes::Bytes;
 use hypereyes_domain::PolicyVersion;
 use rayon::prelude::*;
@@ -44,13 +46,33 @@ impl Snapshot {
 
     /// Copies weights into a payload; bf16 rounds to nearest even.
     pub fn stored(weights: &HostWeights, version: PolicyVersion, dtype: StoredDtype) -> Self {
-        let mut payload = Vec::with_capacity(weights.values().map(|tensor| tensor.values.len() * dtype.bytes()).sum());
-        let mut tensors = Vec::with_capacity(weights.len());
+        let values = weights.values().map(|tensor| tensor.values.len()).sum();
+        Self::laid(weights.iter().map(|(name, tensor)| (name.clone(), tensor)), values, version, dtype)
+    }
+
+    /// Turns weights into a payload of the shortest type that holds each of their values bit for bit: bf16 where they were read from
+    /// bf16. A tensor is let go when it is written, so that there are never two copies of all of them.
+    pub fn exact(weights: HostWeights, version: PolicyVersion) -> Self {
+        let values = weights.values().map(|tensor| tensor.values.len()).sum();
+        let is_short = weights.values().all(|tensor| tensor.values.par_iter().all(|value| value.to_bits() & 0xffff == 0));
+        let dtype = if is_short && values > 0 { StoredDtype::Bf16 } else { StoredDtype::F32 };
+        Self::laid(weights.into_iter(), values, version, dtype)
+    }
+
+    /// Tensors end to end; together they have so many values.
+    fn laid<T: Borrow<HostTensor>>(
+        weights: impl Iterator<Item = (String, T)>,
+        values: usize,
+        version: PolicyVersion,
+        dtype: StoredDtype,
+    ) -> Self {
+        let (mut payload, mut tensors) = (Vec::with_capacity(values * dtype.bytes()), vec![]);
         for (name, tensor) in weights {
+            let tensor: &HostTensor = tensor.borrow();
             let offset = payload.len() as u64;
             write(&mut payload, &tensor.values, dtype);
             let bytes = payload.len() as u64 - offset;
-            tensors.push(TensorPlace { name: name.clone(), shape: tensor.shape.clone(), dtype, offset, bytes });
+            tensors.push(TensorPlace { name, shape: tensor.shape.clone(), dtype, offset, bytes });
         }
         Self::of(version, payload.into(), tensors)
     }
@@ -191,6 +213,18 @@ mod tests {
         assert_eq!(exact.clone().written_as(StoredDtype::F32).unwrap(), exact);
         let rounded = short.clone().written_as(StoredDtype::F32).unwrap();
         assert_eq!((rounded.dtype(), rounded.weights().unwrap()), (StoredDtype::F32, short.weights().unwrap()));
+    }
+
+    #[test]
+    fn the_shortest_type_is_taken_that_changes_no_bit() {
+        let weights = weights();
+        assert_eq!(Snapshot::exact(weights.clone(), PolicyVersion(3)), Snapshot::stored(&weights, PolicyVersion(3), StoredDtype::Bf16));
+        for value in [0.1, 1.003_906_3, f32::from_bits(1)] {
+            let mut long = weights.clone();
+            long.get_mut("b").unwrap().values[0] = value;
+            assert_eq!(Snapshot::exact(long.clone(), PolicyVersion(3)), Snapshot::new(&long, PolicyVersion(3)), "{value}");
+        }
+        assert_eq!(Snapshot::exact(HostWeights::new(), PolicyVersion(3)), Snapshot::new(&HostWeights::new(), PolicyVersion(3)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the engine counts.
 
 use hypereyes_domain::Failure;
-use metrics::{counter, histogram};
+use metrics::{counter, describe_counter, describe_histogram, histogram};
 
 /// Model rows processed, by `kind`: `prompt` is what siblings share, `turn` what each sequence feeds for itself.
 pub const ROWS: &str = "hypereyes_engine_rows_total";
@@ -11,8 +11,8 @@ pub const FORKED: &str = "hypereyes_engine_forked_tokens_total";
 const PICTURES: &str = "hypereyes_engine_pictures_encoded_total";
 /// Patches of those.
 const PATCHES: &str = "hypereyes_engine_vision_rows_total";
-/// Tokens sampled.
-const SAMPLED: &str = "hypereyes_engine_sampled_tokens_total";
+/// Tokens sampled, in this process or at servers.
+pub const SAMPLED: &str = "hypereyes_engine_sampled_tokens_total";
 /// Rows per step.
 const STEP_ROWS: &str = "hypereyes_engine_step_rows";
 /// Requests that failed, by `reason`.
@@ -21,6 +21,19 @@ const FAILED: &str = "hypereyes_engine_failures_total";
 const ABORTED: &str = "hypereyes_engine_aborted_turns_total";
 /// Weight swaps, by `outcome`.
 const WEIGHTS: &str = "hypereyes_engine_weight_swaps_total";
+
+/// Describes the metrics.
+pub(crate) fn describe() {
+    describe_counter!(ROWS, "model rows processed, by kind");
+    describe_counter!(FORKED, "positions that siblings took over from their prompt");
+    describe_counter!(PICTURES, "pictures that the vision tower read");
+    describe_counter!(PATCHES, "patches that the vision tower read");
+    describe_counter!(SAMPLED, "tokens sampled");
+    describe_histogram!(STEP_ROWS, "model rows per step");
+    describe_counter!(FAILED, "requests to the engine that failed, by reason");
+    describe_counter!(ABORTED, "turns that nobody waited for any longer");
+    describe_counter!(WEIGHTS, "changes of weights, by outcome");
+}
 
 pub(super) fn step(rows: usize, of_prompts: usize, sampled: usize) {
     counter!(ROWS, "kind" => "prompt").increment(of_prompts as u64);

@@ -9,6 +9,8 @@ use hypereyes_domain::PolicyVersion;
 use hypereyes_policy::checkpoint::{self, Generation, HostWeights, PolicyFolder, Saver, Snapshot, StoredDtype, TensorPlace};
 use hypereyes_policy::config::{ExpertsConfig, ModelConfig, SmallShape};
 use hypereyes_policy::init;
+use metrics::Unit;
+use metrics_util::debugging::DebuggingRecorder;
 
 const FILE_BYTES: u64 = 4000;
 const EMBEDDINGS: &str = "model.language_model.embed_tokens.weight";
@@ -225,4 +227,29 @@ fn weights_that_no_server_could_load_are_refused_with_the_path_and_the_one_befor
         assert!(error.contains("root/generations/") && error.contains(why), "{error}");
     }
     assert_eq!((folder.newest(), files(&at("root")) == before), (Some(&kept), true));
+}
+
+#[test]
+fn what_a_folder_counts_is_described_and_has_units() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let model = model(true, None);
+    start(&at("start"), &model);
+    let recorder = DebuggingRecorder::new();
+    let seen = metrics::with_local_recorder(&recorder, || {
+        hypereyes_policy::metrics::describe();
+        let mut folder = open(&at("root"), &at("start"));
+        folder.write(&Snapshot::new(&model.1, PolicyVersion(1))).unwrap();
+        folder.write(&Snapshot::new(&changed(&model.1, "q_proj"), PolicyVersion(2))).unwrap();
+        folder.retain(&[]).unwrap();
+        recorder.snapshotter().snapshot().into_vec()
+    });
+    let of = |name: &str| {
+        let (_, unit, description, _) = seen.iter().find(|(key, ..)| key.key().name() == name).expect(name);
+        assert!(description.is_some(), "{name}");
+        *unit
+    };
+    assert_eq!(of("hypereyes_policy_folder_bytes_total"), Some(Unit::Bytes));
+    assert_eq!(of("hypereyes_policy_folder_write_seconds"), Some(Unit::Seconds));
+    assert_eq!(of("hypereyes_policy_folder_removed_total"), None);
 }

@@ -54,12 +54,14 @@ impl ChatPlayer {
         Self { client, search, config, attempt, tools, tools_as_text: AtomicBool::new(false) }
     }
 
-    fn refuses(sampling: Sampling) -> Result<(), GenerateError> {
-        if sampling.top_k == 0 && sampling.min_p == 0.0 {
-            return Ok(());
+    /// The message that shows a task, if it can be asked.
+    fn question(task: &Task, pictures: &[Arc<Picture>], sampling: Sampling) -> Result<Value, GenerateError> {
+        are_all(task, pictures)?;
+        if sampling.top_k != 0 || sampling.min_p != 0.0 {
+            let message = "a chat endpoint is told neither top_k nor min_p".to_owned();
+            return Err(GenerateError { failure: Failure::Infrastructure, message });
         }
-        let message = "a chat endpoint is told neither top_k nor min_p".to_owned();
-        Err(GenerateError { failure: Failure::Infrastructure, message })
+        messages::question(&task.question, pictures).map_err(|error| broken(task, &error))
     }
 
     /// One turn: a completion whose tokens were counted.
@@ -131,9 +133,7 @@ impl Player for ChatPlayer {
         sampling: Sampling,
     ) -> BoxFuture<'a, Result<Rollouts, GenerateError>> {
         Box::pin(async move {
-            are_all(task, pictures)?;
-            Self::refuses(sampling)?;
-            let shown = messages::question(&task.question, pictures).map_err(|error| broken(task, &error))?;
+            let shown = Self::question(task, pictures, sampling)?;
             let images: Vec<Arc<RgbImage>> = pictures.iter().map(|picture| picture.image.clone()).collect();
             let (env, search) = (&self.config.env, &self.search);
             let played = seeds.iter().map(|seed| {
@@ -152,9 +152,7 @@ impl Player for ChatPlayer {
         sampling: Sampling,
     ) -> BoxFuture<'a, Result<Vec<Trajectory>, GenerateError>> {
         Box::pin(async move {
-            are_all(task, pictures)?;
-            Self::refuses(sampling)?;
-            let shown = messages::question(&task.question, pictures).map_err(|error| broken(task, &error))?;
+            let shown = Self::question(task, pictures, sampling)?;
             let messages = [messages::system(&messages::without_tools(&self.config.system_text())), shown];
             let answers = seeds.iter().map(|seed| self.answer(&messages, task, *seed, sampling));
             Ok(join_all(answers).await)

@@ -1,22 +1,11 @@
 //! Engines outside and the engine of this process are one engine: the same seeds give the same tokens over tool rounds with pictures, and
 //! log-probs are those of a forward pass of our own.
 
-use std::sync::Arc;
-
-use hypereyes_domain::{PictureId, Sampling, Task, TaskKind, Trajectory};
-use hypereyes_engines::Engine;
-use hypereyes_miniature::shipped::Shipped;
-use hypereyes_pictures::{Picture, RgbImage};
-use hypereyes_policy::device::Device;
-use hypereyes_policy::frozen::{ScoreOptions, freeze};
-use hypereyes_policy::score::Sample;
-use hypereyes_rollout::{RolloutConfig, Setup, run_group};
-use hypereyes_search::SearchConfig;
 use hypereyes_standin::{Dialect, Options, Standin};
-use hypereyes_world::World;
 
 use crate::fleet::{Play, alone, config, local, open, push};
-use crate::support::{CONTEXT, Policy};
+use crate::stage::{Forward, Gaps, Stage};
+use crate::support::Policy;
 
 /// The largest gap between what a server says of a sampled token and what we say of it.
 const GAP: f32 = 1e-5;
@@ -46,67 +35,6 @@ async fn the_same_seeds_give_the_same_tokens_as_in_process() {
     }
 }
 
-/// The largest gap between what was said of the sampled tokens of trajectories and a forward pass.
-fn gap(policy: &Policy, trajectories: &[Trajectory], pictures: impl Fn(&Trajectory) -> Vec<Picture>) -> f32 {
-    let model = freeze(&policy.model, &policy.weights, Device::Cpu, 1).expect("fits");
-    let mut gap = 0.0f32;
-    for trajectory in trajectories {
-        let sampled: Vec<usize> = (0..trajectory.response.len()).filter(|at| trajectory.mask[*at]).collect();
-        let tokens = [&trajectory.prompt[..], &trajectory.response[..]].concat();
-        let asked = sampled.iter().map(|at| trajectory.prompt.len() + at).collect();
-        let sample = Sample { tokens, pictures: policy.patches(&pictures(trajectory)), asked, trunk: 0 };
-        let said = model.score(&[sample], ScoreOptions::PLAIN).expect("sound").remove(0).logprobs;
-        for (at, own) in sampled.iter().zip(said) {
-            gap = gap.max((trajectory.logprobs[*at] - own).abs());
-        }
-    }
-    gap
-}
-
-/// The shipped policy with its world, and groups of it.
-struct Stage {
-    policy: Policy,
-    setup: Setup,
-    task: Task,
-    pictures: Vec<Arc<Picture>>,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        Shipped::Policy.unpack(&folder.path().join("start")).expect("it is shipped");
-        let policy = Policy::of(folder);
-        let world = Arc::new(World::embedded().expect("it is compiled in"));
-        let search = hypereyes_search::open(&SearchConfig::default(), || Ok(world.clone())).expect("opens");
-        let config = RolloutConfig { max_turn_tokens: 160, max_context_tokens: CONTEXT, ..RolloutConfig::default() };
-        let setup = Setup {
-            chat: Arc::new(hypereyes_chat::Chat::load(&policy.start()).expect("sound")),
-            search,
-            pictures: policy.store.clone(),
-            config,
-        };
-        let picture = Picture::from_image(RgbImage::from_fn(192, 128, |x, y| [x as u8, y as u8, 90].into())).expect("encodes");
-        let task = Task {
-            id: "which".into(),
-            kind: TaskKind::VISUAL_SELECT,
-            question: "Which one has currency sol?".into(),
-            answers: vec!["Peru".into()],
-            pictures: vec![picture.id.clone()],
-            layer: None,
-            metadata: Default::default(),
-            shown: vec![],
-            reference: None,
-        };
-        Self { policy, setup, task, pictures: vec![Arc::new(picture)] }
-    }
-
-    /// One rollout per seed, and the pictures that they showed.
-    async fn group(&self, engine: &Engine, seeds: &[u64]) -> (Vec<Trajectory>, Vec<Arc<Picture>>) {
-        let rollouts = run_group(&self.setup, engine, &self.task, &self.pictures, seeds, Sampling::of(1.0, 1.0)).await.expect("starts");
-        (rollouts.trajectories, self.pictures.iter().cloned().chain(rollouts.crops).collect())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whole_groups_with_tools_and_pictures_are_the_same_and_their_log_probs_are_ours() {
     let (_alone, _) = alone().await;
@@ -130,16 +58,11 @@ async fn whole_groups_with_tools_and_pictures_are_the_same_and_their_log_probs_a
                 let sampled = (0..other.mask.len()).filter(|at| other.mask[*at]);
                 assert!(sampled.into_iter().all(|at| other.versions[at].0 == version));
             }
-            let of = |trajectory: &Trajectory| {
-                let named = |id: &PictureId| pictures.iter().find(|picture| picture.id == *id).expect("shown").as_ref().clone();
-                trajectory.pictures.iter().map(named).collect::<Vec<_>>()
-            };
-            for picture in &pictures {
-                stage.policy.store.insert(picture.as_ref().clone()).expect("fits");
-            }
-            let gap = gap(&stage.policy, &group, of);
-            println!("{dialect:?}, version {version}: largest gap {gap:e}");
-            assert!(gap < GAP, "{dialect:?}: {gap}");
+            let forward = Forward::of(&stage.policy, &stage.policy.weights);
+            let mut gaps = Gaps::default();
+            group.iter().for_each(|one| gaps.add(forward.of_trajectory(one, &pictures)));
+            println!("{dialect:?}, version {version}: {gaps}");
+            assert!(gaps.most() < GAP, "{dialect:?}: {gaps}");
         }
     }
 }

@@ -29,17 +29,20 @@ pub async fn alone() -> (MutexGuard<'static, ()>, Counts) {
         recorder.install().expect("nobody else has one");
         snapshotter
     });
-    let mut counts = Counts { snapshotter, sums: BTreeMap::new() };
+    let mut counts = Counts { snapshotter, sums: BTreeMap::new(), others: BTreeMap::new() };
     // What others counted is theirs.
     counts.since();
     counts.sums.clear();
+    counts.others.clear();
     (guard, counts)
 }
 
-/// Answers of servers by outcome.
+/// Answers of servers by outcome, and what else is counted.
 pub struct Counts {
     snapshotter: &'static Snapshotter,
     sums: BTreeMap<String, u64>,
+    /// Everything else, by name and label.
+    others: BTreeMap<(String, String), u64>,
 }
 
 impl Counts {
@@ -48,10 +51,11 @@ impl Counts {
         let mut fresh = BTreeMap::new();
         for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
             // A snapshot takes what it shows with it.
-            if let (true, DebugValue::Counter(count)) = (key.key().name() == ANSWERS, value)
-                && let Some(outcome) = key.key().labels().find(|label| label.key() == "outcome")
-            {
-                *fresh.entry(outcome.value().to_owned()).or_default() += count;
+            let DebugValue::Counter(count) = value else { continue };
+            let label = key.key().labels().next().map(|label| label.value().to_owned()).unwrap_or_default();
+            match key.key().name() {
+                ANSWERS => *fresh.entry(label).or_default() += count,
+                name => *self.others.entry((name.to_owned(), label)).or_default() += count,
             }
         }
         fresh.retain(|_, count| *count > 0);
@@ -65,6 +69,12 @@ impl Counts {
     pub fn all(&mut self) -> &BTreeMap<String, u64> {
         self.since();
         &self.sums
+    }
+
+    /// Another counter, `hypereyes_engine_{name}_total`, under a label's value where it has one, since the beginning of the test.
+    pub fn of(&mut self, name: &str, label: &str) -> u64 {
+        self.since();
+        self.others.get(&(format!("hypereyes_engine_{name}_total"), label.to_owned())).copied().unwrap_or(0)
     }
 }
 
@@ -85,11 +95,15 @@ pub fn config(dialect: Dialect, urls: &[&str], folder: &Path) -> EngineConfig {
 
 /// An engine of a policy, which is not ready yet.
 pub fn open(policy: &Policy, config: &EngineConfig) -> Engine {
+    ending(policy, config, vec![policy.chat.end_token()])
+}
+
+/// The same with other tokens that end a turn: without any, each is as long as it may be.
+pub fn ending(policy: &Policy, config: &EngineConfig, end_tokens: Vec<u32>) -> Engine {
     let what = hypereyes_engines::Policy {
         model: policy.model.clone(),
-        weights: &policy.weights,
-        version: PolicyVersion(0),
-        end_tokens: vec![policy.chat.end_token()],
+        snapshot: Snapshot::new(&policy.weights, PolicyVersion(0)),
+        end_tokens,
         processor: policy.chat.processor().clone(),
         pictures: policy.store.clone(),
         folder: &policy.start(),
@@ -140,8 +154,19 @@ impl Play {
         Arc::new(Self { prompt, pictures, observation, shown })
     }
 
+    /// The pictures that were shown before a turn, in order.
+    pub fn seen(&self, turn: u64) -> Vec<Picture> {
+        let shown = (0..turn).flat_map(|_| &self.shown);
+        self.pictures.iter().chain(shown).cloned().collect()
+    }
+
     /// So many turns of up to `most` tokens, whatever they say.
     pub async fn roll_out(&self, engine: &Engine, seed: u64, turns: u64, most: usize) -> Rollout {
+        self.roll_out_with(engine, seed, turns, most, async |_| ()).await
+    }
+
+    /// The same; before each turn something else happens.
+    pub async fn roll_out_with(&self, engine: &Engine, seed: u64, turns: u64, most: usize, before: impl AsyncFn(u64)) -> Rollout {
         let mut rollout = Rollout { turns: vec![], error: None };
         let named = |pictures: &[Picture]| pictures.iter().map(|picture| picture.id.clone()).collect();
         let prompt = Chunk { tokens: self.prompt.clone(), pictures: named(&self.pictures) };
@@ -151,6 +176,7 @@ impl Play {
             Err(error) => return Rollout { error: Some(error), ..rollout },
         };
         for turn in 0..turns {
+            before(turn).await;
             let observation = match turn {
                 0 => Chunk::default(),
                 _ => Chunk { tokens: self.observation.clone(), pictures: named(&self.shown) },

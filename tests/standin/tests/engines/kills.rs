@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::fleet::{Play, alone, config, local, open, push, sent};
 use crate::support::{PATIENCE, Policy};
 
-const STANDIN: &str = env!("CARGO_BIN_EXE_hypereyes-standin");
+pub const STANDIN: &str = env!("CARGO_BIN_EXE_hypereyes-standin");
 /// Rollouts in one wave, and waves, each with a kill.
 const ROLLOUTS: u64 = 12;
 const WAVES: u64 = 3;
 
 /// The process that a leash holds.
-fn held(leash: u32) -> String {
+pub fn held(leash: u32) -> String {
     let text = std::fs::read_to_string(format!("/proc/{leash}/task/{leash}/children")).expect("it runs");
     text.split_whitespace().next().expect("it holds a server").to_owned()
 }

@@ -1,7 +1,7 @@
 //! Each lie, one at a time: it has its own name in the counts, and no turn that is handed over was made of it.
 
 use hypereyes_domain::Failure;
-use hypereyes_engines::EngineConfig;
+use hypereyes_engines::{Engine, EngineConfig};
 use hypereyes_standin::{Dialect, Lie, Options, Standin};
 
 use crate::fleet::{Play, alone, config, honest, open, push, version};
@@ -27,13 +27,19 @@ fn named(lie: Lie) -> (&'static str, bool) {
     }
 }
 
+/// An honest server, and an engine at it that waits so long for answers.
+async fn taking_part(policy: &Policy, dialect: Dialect, request_timeout_s: u64) -> (Standin, Engine) {
+    let standin = Standin::start(Options::new(policy.start(), dialect)).await.expect("starts");
+    let folder = policy.folder.path().join(format!("policies-{dialect:?}"));
+    let engine = open(policy, &EngineConfig { request_timeout_s, ..config(dialect, &[standin.url()], &folder) });
+    engine.ready().await.expect("it takes part");
+    (standin, engine)
+}
+
 async fn every_lie(dialect: Dialect) {
     let (_alone, mut counts) = alone().await;
     let policy = Policy::new();
-    let standin = Standin::start(Options::new(policy.start(), dialect)).await.expect("starts");
-    let folder = policy.folder.path().join("policies");
-    let engine = open(&policy, &EngineConfig { request_timeout_s: 3, ..config(dialect, &[standin.url()], &folder) });
-    engine.ready().await.expect("it takes part");
+    let (standin, engine) = taking_part(&policy, dialect, 3).await;
     let play = Play::new(&policy);
     let mut reference = play.roll_out(&engine, 7, 1, 6).await.turns;
     let reference = reference.remove(0);
@@ -90,10 +96,7 @@ async fn weights_that_are_not_taken_leave_those_of_before_and_come_with_the_next
     let play = Play::new(&policy);
     let weights = policy.scaled(0.5);
     for dialect in [Dialect::Vllm, Dialect::Sglang] {
-        let standin = Standin::start(Options::new(policy.start(), dialect)).await.expect("starts");
-        let folder = policy.folder.path().join(format!("policies-{dialect:?}"));
-        let engine = open(&policy, &config(dialect, &[standin.url()], &folder));
-        engine.ready().await.expect("it takes part");
+        let (standin, engine) = taking_part(&policy, dialect, 20).await;
         let before = play.roll_out(&engine, 3, 2, 6).await.turns;
         standin.lie_next(Lie::ReloadFails);
         let error = push(&engine, &weights, 1).await.expect_err("it was not taken");
@@ -114,10 +117,7 @@ async fn a_server_that_starts_again_is_given_the_newest_weights_before_it_is_ask
     let play = Play::new(&policy);
     let weights = policy.scaled(0.5);
     for dialect in [Dialect::Vllm, Dialect::Sglang] {
-        let standin = Standin::start(Options::new(policy.start(), dialect)).await.expect("starts");
-        let folder = policy.folder.path().join(format!("policies-{dialect:?}"));
-        let engine = open(&policy, &config(dialect, &[standin.url()], &folder));
-        engine.ready().await.expect("it takes part");
+        let (standin, engine) = taking_part(&policy, dialect, 20).await;
         push(&engine, &weights, 5).await.expect("it is taken");
         let before = play.roll_out(&engine, 4, 2, 6).await.turns;
         standin.restart().await;

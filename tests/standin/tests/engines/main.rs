@@ -6,5 +6,7 @@ mod fleet;
 mod kills;
 mod lies;
 mod many;
+mod real;
+mod stage;
 #[path = "../servers/support.rs"]
 mod support;

@@ -17,6 +17,7 @@ use super::super::files::INDEX;
 use super::super::save::{Extras, Written, check_free, index, keep_apart, remove};
 use super::super::{Snapshot, StoredDtype};
 use super::manifest::{self, Manifest};
+use super::metrics::{BYTES, REMOVED, WRITE_SECONDS};
 use super::steps::{self, Bytes, Step};
 use super::{Generation, SHORT, name, verified};
 use crate::Error;
@@ -33,13 +34,6 @@ const LOCK: &str = ".lock";
 /// Where a file of weights is cut. So small that a layer has several, and that one in which nothing changed is likely where few
 /// matrices are trained: the MLPs of an 8B model and the experts of a 30B one have files of their own.
 const FILE_BYTES: u64 = 64 << 20;
-
-/// Bytes of weights of generations, by `how`: `written`, `linked` to the generation before, `copied` where links cannot be made.
-const BYTES: &str = "hypereyes_policy_folder_bytes_total";
-/// Generations removed, by `reason`: `replaced`, `cut_off`, `damaged`, `other_start`.
-const REMOVED: &str = "hypereyes_policy_folder_removed_total";
-/// Time to write one.
-const WRITE_SECONDS: &str = "hypereyes_policy_folder_write_seconds";
 
 /// A file beside weights: its path in the folder, and its content.
 type Beside<'a> = (PathBuf, Cow<'a, [u8]>);

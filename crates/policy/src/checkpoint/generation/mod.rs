@@ -6,6 +6,7 @@
 
 mod folder;
 mod manifest;
+pub(super) mod metrics;
 mod steps;
 
 #[cfg(test)]
@@ -17,7 +18,9 @@ use hypereyes_domain::PolicyVersion;
 
 pub use self::folder::PolicyFolder;
 use self::manifest::Manifest;
+use super::{Snapshot, StoredDtype};
 use crate::Error;
+use crate::config::ModelConfig;
 
 /// Hex digits of a digest that are part of names.
 const SHORT: usize = 16;
@@ -45,6 +48,24 @@ impl Generation {
     /// [`Error`] that names the file.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Ok(verified(path)?.0)
+    }
+
+    /// Reads a generation back: its model, and the snapshot that it was made of, by its digest bit for bit. Files beside the weights are
+    /// not compared.
+    ///
+    /// # Errors
+    /// [`Error`] that names the file, or says that what was read is not what was written.
+    pub fn read(path: &Path) -> Result<(ModelConfig, Snapshot), Error> {
+        let manifest = Manifest::read(path)?;
+        let (model, weights) = super::read(path)?;
+        let dtype = [StoredDtype::F32, StoredDtype::Bf16].into_iter().find(|dtype| dtype.label() == manifest.dtype);
+        let named = |why: &str| Error::Input(format!("{}: {why}", path.display()));
+        let dtype = dtype.ok_or_else(|| named("its weights are of a type that is not known"))?;
+        let snapshot = Snapshot::exact(weights, PolicyVersion(manifest.version)).written_as(dtype)?;
+        if snapshot.digest.to_hex().as_str() != manifest.digest {
+            return Err(named("its weights are not those that were published"));
+        }
+        Ok((model, snapshot))
     }
 
     /// What a server is told that it serves: `v<version>-<16 digits of the digest>`.
