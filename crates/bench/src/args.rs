@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use hypereyes_chassis::BadInput;
 use hypereyes_collective::Transport;
+use hypereyes_engines::EngineConfig;
 use hypereyes_miniature::{InitConfig, init};
 use hypereyes_policy::checkpoint::{self, HostWeights, StoredDtype};
 use hypereyes_policy::config::ModelConfig;
@@ -18,11 +19,10 @@ use crate::{Bench, Machine, Model, Size, device, engine, folder, learner, policy
 
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  hypereyes bench engine --json\n  hypereyes bench engine --size 100m --batch 1 --batch 32 --threads 2\n  \
+#[command(after_help = "Examples:\n  hypereyes bench engine --json\n  hypereyes bench engine --size 100m --batch 1,32 --threads 2\n  \
+    hypereyes bench engine --model policies/cold --engine vllm --url http://127.0.0.1:8000\n  \
     hypereyes bench policy --model policies/cold --sequences 8 --length 256\n  hypereyes bench reward --groups 50000\n  \
-    hypereyes bench folder --parameters 1e9 --folder /dev/shm"
-)]
+    hypereyes bench folder --parameters 1e9 --folder /dev/shm")]
 pub struct BenchArgs {
     /// What to measure.
     #[command(subcommand)]
@@ -32,7 +32,7 @@ pub struct BenchArgs {
 /// What is measured.
 #[derive(Subcommand, Debug)]
 pub enum What {
-    /// Prefill, time to first token, decoding.
+    /// Prefill, time to first token, decoding; beside a server where --engine names one.
     Engine(EngineArgs),
     /// Log-probs of given tokens, a training step.
     Policy(PolicyArgs),
@@ -74,19 +74,54 @@ pub struct Common {
 
 /// Arguments of `bench engine`.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "With --engine a server is measured beside the engine of this process, with the same prompts and in turns, as a rollout\n\
+    reaches it: over HTTP, every answer checked. It must serve the folder of --model and read files of this machine: the weights are\n\
+    put in over engine.policy_folder, by default a folder of temporary files. Its context must hold --prompt, pictures and --new; of\n\
+    its other keys (engine.model, engine.api_key_env, ..) the settings' values count, and sizes follow the flags here.\n\n\
+    Its rows have ratios of speed to the engine of this process, 2 being twice as fast: medians over repeats, each with the lowest and\n\
+    the highest. turn_s is what a rollout waits for a turn. The last row compares log-probs of sampled tokens with a forward pass of\n\
+    ours; more than 1e-3 is warned of. --threads is for this process: give the server as many."
+)]
 pub struct EngineArgs {
     /// Which model.
     #[command(flatten)]
     pub common: Common,
-    /// Sequences at once; may be repeated.
-    #[arg(long, default_values_t = [1, 8, 32], value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Kind of an engine outside to measure as well, vllm or sglang: short for `--set engine.kind=KIND`.
+    #[arg(long, value_name = "KIND")]
+    pub engine: Option<String>,
+    /// Address of its server: short for `--set engine.url=URL`.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Sequences at once; may be repeated, or a list as 1,8,32.
+    #[arg(long, default_values_t = [1, 8, 32], value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: Vec<u16>,
-    /// Tokens of the prompt, at least 2.
+    /// Tokens of the prompt without those of pictures, at least 2.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..=65536))]
     pub prompt: u32,
-    /// Tokens that each sequence samples, at least 2.
+    /// Tokens that each sequence samples, at least 2; no token ends it.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=65536))]
     pub new: u32,
+    /// Pictures of the prompt, each a new one for every run.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub pictures: u16,
+    /// Sides of a picture in pixels; it is resized as the model's folder says.
+    #[arg(long, default_value_t = 448, value_parser = clap::value_parser!(u32).range(32..=4096))]
+    pub picture_side: u32,
+}
+
+impl EngineArgs {
+    fn load(&self) -> engine::Load {
+        engine::Load {
+            device: self.common.device,
+            batches: self.batch.iter().map(|batch| usize::from(*batch)).collect(),
+            prompt: self.prompt as usize,
+            new: self.new as usize,
+            pictures: usize::from(self.pictures),
+            picture_side: self.picture_side,
+            repeats: usize::from(self.common.repeats),
+        }
+    }
 }
 
 /// Arguments of `bench policy`.
@@ -264,6 +299,8 @@ pub struct Settings {
     pub init: InitConfig,
     /// `learner.micro_tokens`.
     pub micro_tokens: usize,
+    /// The engine outside that is measured as well, if these are a server's.
+    pub engine: EngineConfig,
 }
 
 impl BenchArgs {
@@ -272,16 +309,17 @@ impl BenchArgs {
     /// # Errors
     /// A model that cannot be used, a device that fails; [`What::Kernels`], which has rows of its own kind ([`crate::kernels`]).
     pub fn measure(&self, settings: &Settings, shipped_teacher: impl FnOnce(&Path) -> Result<()>) -> Result<Bench> {
+        let mut warnings = vec![];
         let (what, model, repeats, rows) = match &self.what {
             What::Kernels(_) => anyhow::bail!("kernels have rows of their own"),
             What::Engine(args) => {
+                engine::check(&settings.engine, args.common.model.as_deref())?;
                 let (name, model, weights) = start(&args.common, settings)?;
-                let repeats = usize::from(args.common.repeats);
-                let batches = args.batch.iter().map(|batch| usize::from(*batch)).collect();
-                let load =
-                    engine::Load { device: args.common.device, batches, prompt: args.prompt as usize, new: args.new as usize, repeats };
-                let rows = runtime()?.block_on(engine::measure(&model, &weights, &load, settings.seed))?;
-                ("engine", Some(described(name, &model)), repeats, rows)
+                let load = args.load();
+                let policy = engine::Policy { model: &model, weights: &weights, folder: args.common.model.as_deref() };
+                let measured = runtime()?.block_on(engine::measure(&policy, &settings.engine, &load, settings.seed))?;
+                warnings = measured.warnings;
+                ("engine", Some(described(name, &model)), load.repeats, measured.rows)
             }
             What::Policy(args) => {
                 let (name, model, weights) = start(&args.common, settings)?;
@@ -374,6 +412,7 @@ impl BenchArgs {
             machine: Machine::here(),
             peak_bytes: crate::peak_bytes(),
             rows,
+            warnings,
         })
     }
 }
@@ -398,4 +437,56 @@ fn start(common: &Common, settings: &Settings) -> Result<(String, ModelConfig, H
     let weights = init::fresh(&model, &settings.init, settings.seed);
     let name = clap::ValueEnum::to_possible_value(&common.size).map_or(String::new(), |value| value.get_name().to_owned());
     Ok((name, model, weights))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use hypereyes_chassis::exit;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Line {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn engine_args(line: &str) -> EngineArgs {
+        let line = Line::try_parse_from(["bench", "engine"].into_iter().chain(line.split_whitespace())).expect("sound");
+        match line.bench.what {
+            What::Engine(args) => args,
+            what => panic!("{what:?}"),
+        }
+    }
+
+    #[test]
+    fn batches_are_a_list_or_several_flags() {
+        for line in ["--batch 1,32", "--batch 1 --batch 32"] {
+            assert_eq!(engine_args(line).batch, [1, 32]);
+        }
+        assert_eq!(engine_args("").load(), engine::Load::default(), "flags and values have the same defaults");
+    }
+
+    #[test]
+    fn what_no_server_can_be_measured_with_is_refused_before_anything_is_loaded() {
+        let url = || vec!["http://127.0.0.1:1".to_owned()];
+        let kind = |kind: &str, url: Vec<String>| EngineConfig { kind: kind.into(), url, ..EngineConfig::default() };
+        let cases = [
+            ("--model /nowhere", kind("local", url()), "engine.url is set, but kind is \"local\""),
+            ("--model /nowhere", kind("vllm", vec![]), "engine.url is empty, but kind is \"vllm\""),
+            ("--model /nowhere", kind("vlm", url()), "engine.kind is \"vlm\", which is no engine"),
+            ("--model /nowhere", kind("openai", url()), "engine.kind is openai, which speaks text"),
+            ("--model /nowhere", kind("sglang", [url(), url()].concat()), "engine.url names 2 servers"),
+            ("--size tiny", kind("vllm", url()), "give the same with --model"),
+            ("--model /nowhere", kind("vllm", url()), "/nowhere"),
+        ];
+        for (line, engine, says) in cases {
+            let settings = Settings { seed: 0, init: InitConfig::default(), micro_tokens: 1, engine };
+            let bench = BenchArgs { what: What::Engine(engine_args(line)) };
+            let error = bench.measure(&settings, |_| Ok(())).expect_err(says);
+            assert_eq!(exit::code_of(error.as_ref()), exit::BAD_INPUT);
+            assert!(error.to_string().contains(says), "{error}: {says}");
+        }
+    }
 }

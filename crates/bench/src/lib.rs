@@ -105,6 +105,9 @@ pub struct Bench {
     pub peak_bytes: Option<u64>,
     /// One object per measured case; numbers carry their unit in the name.
     pub rows: Vec<Map<String, Value>>,
+    /// What makes the rows doubtful, in sentences; the table does not have them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Bench {
@@ -122,13 +125,20 @@ impl Bench {
             self.peak_bytes.map_or("unknown".into(), |bytes| format!("{} MiB", bytes >> 20)),
         )];
         for row in &self.rows {
-            let cells = row.iter().map(|(name, value)| match value.as_f64() {
-                Some(number) if number.fract() != 0.0 => format!("{name} {number:.3}"),
-                _ => format!("{name} {value}"),
-            });
+            let cells = row.iter().map(|(name, value)| format!("{name} {}", shown(value)));
             lines.push(format!("  {}", cells.collect::<Vec<_>>().join("   ")));
         }
         lines.join("\n")
+    }
+}
+
+/// A value in a table; a list is a range.
+fn shown(value: &Value) -> String {
+    match (value, value.as_f64()) {
+        (Value::Array(ends), _) => ends.iter().map(shown).collect::<Vec<_>>().join(".."),
+        (_, Some(number)) if number.fract() != 0.0 && number.abs() < 1e-3 => format!("{number:.1e}"),
+        (_, Some(number)) if number.fract() != 0.0 => format!("{number:.3}"),
+        _ => value.to_string(),
     }
 }
 
@@ -198,6 +208,12 @@ mod tests {
     fn sizes_are_what_they_are_called() {
         assert!((1.5e6..2.5e6).contains(&(Size::Tiny.model().parameters() as f64)));
         assert!((9.5e7..1.05e8).contains(&(Size::Small.model().parameters() as f64)), "{}", Size::Small.model().parameters());
+    }
+
+    #[test]
+    fn tables_show_small_numbers_and_ranges() {
+        let said = [serde_json::json!([0.5, 2.25]), 3e-6.into(), 0.25.into(), 8.into(), "vllm".into(), Value::Null];
+        assert_eq!(said.each_ref().map(shown), ["0.500..2.250", "3.0e-6", "0.250", "8", "\"vllm\"", "null"]);
     }
 
     #[test]

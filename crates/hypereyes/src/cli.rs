@@ -105,6 +105,7 @@ impl Cli {
             Command::Synth(args) => args.engine.sets(),
             Command::Eval(args) => args.engine.sets(),
             Command::Ask(args) => args.engine.sets(),
+            Command::Bench(args) => bench::sets(args),
             _ => vec![],
         };
         Sources { file: self.config.clone(), sets: [self.sets.clone(), engine].concat() }
@@ -202,6 +203,9 @@ mod tests {
         assert_eq!((config.engine.kind.as_str(), &config.engine.url[..]), ("openai", &["http://a:1/v1".to_owned()][..]));
         let line = ["hypereyes", "ask", "a.png", "q", "--url", "http://a:1", "--url", "http://b:1"];
         assert_eq!(Cli::parse_from(line).settings().expect("sound").engine.url, ["http://a:1", "http://b:1"]);
+        let line = ["hypereyes", "bench", "engine", "--engine", "sglang", "--url", "http://a:1"];
+        let config = Cli::parse_from(line).settings().expect("sound");
+        assert_eq!((config.engine.kind.as_str(), &config.engine.url[..]), ("sglang", &["http://a:1".to_owned()][..]));
         let named = |line: &[&str]| match Cli::parse_from(line).command {
             Command::Synth(args) => args.need_search,
             _ => None,

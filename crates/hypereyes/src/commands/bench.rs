@@ -7,8 +7,17 @@ use hypereyes_bench::kernels;
 use hypereyes_miniature::shipped::Shipped;
 use serde_json::json;
 
+use super::EngineArgs;
 use crate::config::Config;
 use crate::{output, parts};
+
+/// The engine outside that flags of `bench engine` name, as `--set` says it.
+pub fn sets(args: &BenchArgs) -> Vec<String> {
+    match &args.what {
+        What::Engine(args) => EngineArgs { engine: args.engine.clone(), url: args.url.iter().cloned().collect() }.sets(),
+        _ => vec![],
+    }
+}
 
 /// Measures and prints.
 ///
@@ -18,8 +27,14 @@ pub fn run(config: &Config, args: &BenchArgs, json: bool) -> Result<()> {
     if let What::Kernels(args) = &args.what {
         return kernels(args, json);
     }
-    let settings = Settings { seed: config.seed, init: config.init.clone(), micro_tokens: config.learner.micro_tokens };
+    if let What::Engine(_) = &args.what {
+        // What becomes of servers is logged.
+        parts::telemetry()?;
+    }
+    let (init, engine) = (config.init.clone(), config.engine.clone());
+    let settings = Settings { seed: config.seed, init, micro_tokens: config.learner.micro_tokens, engine };
     let bench = args.measure(&settings, |folder| parts::unpack(Shipped::Teacher, folder))?;
+    bench.warnings.iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     if json {
         output::json(&bench)
     } else {
