@@ -22,6 +22,7 @@ pub mod process;
 pub mod reach;
 pub mod ready;
 pub mod remembered;
+pub mod secret;
 pub mod server;
 pub mod service_process;
 pub mod shutdown;

@@ -5,36 +5,33 @@
 
 use std::sync::Arc;
 
-use hypereyes_environment::{EnvConfig, Episode, Hit, Search, SearchError, SearchFuture, Step};
-use hypereyes_pictures::RgbImage;
+use hypereyes_environment::{EnvConfig, Episode, Fault, Hit, Outcome, Query, Search, SearchFuture, Step};
 
 /// Notes that are searched by the words that they share with a query.
 struct Notes(Vec<(&'static str, &'static str)>);
 
-impl Search for Notes {
-    fn text<'a>(&'a self, _layer: u64, query: &'a str) -> SearchFuture<'a> {
-        Box::pin(async move {
-            let asked: Vec<String> = query.split_whitespace().map(str::to_lowercase).collect();
-            if asked.is_empty() {
-                // A failure is not the same as nothing found: the policy is told so, and is not blamed.
-                return Err(SearchError::Tool { tool: "text", reason: "an empty query".to_owned() });
-            }
-            let score =
-                |text: &str| asked.iter().filter(|word| text.to_lowercase().contains(word.as_str())).count() as f64 / asked.len() as f64;
-            let mut hits: Vec<Hit> = self
-                .0
-                .iter()
-                .map(|(title, text)| Hit { title: (*title).into(), content: (*text).into(), score: Some(score(text)), ..Hit::default() })
-                .filter(|hit| hit.score > Some(0.0))
-                .collect();
-            // Best first; how many are shown is the episode's business.
-            hits.sort_by(|left, right| right.score.partial_cmp(&left.score).expect("scores are numbers"));
-            Ok(hits)
-        })
+impl Notes {
+    fn find(&self, query: &Query) -> Outcome {
+        // A failure is not the same as nothing found: the policy is told so, and is not blamed.
+        let Query::Text(text) = query else { return Err(query.failed(Fault::Refused, "notes are texts")) };
+        let asked: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
+        let score =
+            |text: &str| asked.iter().filter(|word| text.to_lowercase().contains(word.as_str())).count() as f64 / asked.len() as f64;
+        let mut hits: Vec<Hit> = self
+            .0
+            .iter()
+            .map(|(title, text)| Hit { title: (*title).into(), content: (*text).into(), score: Some(score(text)), ..Hit::default() })
+            .filter(|hit| hit.score > Some(0.0))
+            .collect();
+        // Best first; how many are shown is the episode's business.
+        hits.sort_by(|left, right| right.score.partial_cmp(&left.score).expect("scores are numbers"));
+        Ok(hits)
     }
+}
 
-    fn image(&self, _layer: u64, _picture: Arc<RgbImage>) -> SearchFuture<'_> {
-        Box::pin(async { Err(SearchError::Tool { tool: "image", reason: "notes have no pictures".to_owned() }) })
+impl Search for Notes {
+    fn search<'a>(&'a self, _layer: u64, queries: &'a [Query]) -> SearchFuture<'a> {
+        Box::pin(async move { queries.iter().map(|query| self.find(query)).collect() })
     }
 }
 

@@ -21,6 +21,6 @@ pub use config::EnvConfig;
 pub use episode::{Episode, Step};
 pub use parse::{Action, Note, Refusal, Turn, closed_answer, parse_turn};
 pub use scene::Scene;
-pub use search::{Hit, Search, SearchError, SearchFuture};
+pub use search::{Fault, Hit, Outcome, Query, Search, SearchError, SearchFuture};
 pub use tags::opened_thought;
 pub use tools::{Tool, Tools};

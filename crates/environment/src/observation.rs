@@ -4,7 +4,7 @@
 use hypereyes_domain::Area;
 
 use crate::metrics::HIT_CUT;
-use crate::search::{Hit, SearchError};
+use crate::search::{Hit, Outcome};
 
 /// A search that found nothing.
 pub const NO_INFORMATION: &str = "no relevant information\n";
@@ -46,9 +46,6 @@ impl Style {
         hit.score.filter(|score| score.is_finite()).unwrap_or(missing)
     }
 }
-
-/// What one search of a round gave.
-pub type Outcome = Result<Vec<Hit>, SearchError>;
 
 /// The lines of one search: numbered hits, or one line that says there are none. Each part of a hit is cut after
 /// `max_chars` characters, and counted.
@@ -151,6 +148,7 @@ fn cut(text: &str, max_chars: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::{Fault, Query};
     use serde_json::Value;
 
     fn hit(title: &str, content: &str, score: f64) -> Hit {
@@ -164,7 +162,7 @@ mod tests {
         let body = "img_1\n1. 0.97 Mexico\n2. 0.50 Italy\nimg_3\nno relevant information\nimg_2 crop failed\n";
         assert_eq!(image_body(&searched, &failed, false, 99), body);
         assert_eq!(image_body(&searched, &failed, true, 99), format!("found img_1 img_3; failed img_2\n{body}"));
-        let down = Err(SearchError::Tool { tool: "text", reason: "down".into() });
+        let down = Err(Query::Text("q".into()).failed(Fault::Unavailable, "down"));
         let outcomes = [("1", &Ok(vec![hit("currency", "peso is Mexico's currency", 0.83)])), ("2", &down)];
         assert_eq!(text_body(outcomes.into_iter(), 99), "1\n1. 0.83 currency: peso is Mexico's currency\n2\nsearch failed\n");
         assert_eq!(wrap("b\n", "Q?", Some("one call left")), "<tool_response>b\n</tool_response>Q?\none call left");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hypereyes_pictures::RgbImage;
 
 use crate::config::EnvConfig;
-use crate::search::Search;
+use crate::search::{Outcome, Query, Search};
 
 /// The size (width, height) in which the policy sees a picture of a size.
 pub(crate) type SeenAs = Arc<dyn Fn((u32, u32)) -> (u32, u32) + Send + Sync>;
@@ -39,14 +39,14 @@ impl Scene {
         &self.config
     }
 
-    /// Where searches go.
-    pub fn search(&self) -> &dyn Search {
-        &*self.search
-    }
-
-    /// The seed of the layer that searches answer from.
-    pub fn layer(&self) -> u64 {
-        self.layer
+    /// Searches for all of these at once, in the episode's layer: an outcome for each.
+    pub async fn search(&self, queries: &[Query]) -> Vec<Outcome> {
+        if queries.is_empty() {
+            return Vec::new();
+        }
+        let outcomes = self.search.search(self.layer, queries).await;
+        debug_assert_eq!(outcomes.len(), queries.len(), "a back end gives an outcome for each query");
+        outcomes
     }
 
     /// Labels of the registered pictures in order.

@@ -12,7 +12,7 @@ use hypereyes_environment::Search;
 use hypereyes_miniature::shipped::{Shipped, Unpacked};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::backend::Cpu;
-use hypereyes_policy::checkpoint::{self, HostWeights};
+use hypereyes_policy::checkpoint::{self, HostWeights, Snapshot};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::models::{Model, Vlm};
 use hypereyes_rollout::{Player, Setup, TokenPlayer};
@@ -68,8 +68,7 @@ fn opened(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVers
     let (shape, weights) = checkpoint::read(model).map_err(refusal)?;
     let policy = Policy {
         model: shape,
-        weights: &weights,
-        version,
+        snapshot: Snapshot::exact(weights, version),
         end_tokens: vec![setup.chat.end_token()],
         processor: setup.chat.processor().clone(),
         pictures: setup.pictures.clone(),

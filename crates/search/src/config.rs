@@ -1,8 +1,10 @@
 //! The `[search]` table. In: what a file says. Out: values with defaults. Opens nothing.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use crate::backends;
+use crate::backends::{self, Side};
 
 /// Where searches go, and within which bounds.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -12,10 +14,30 @@ pub struct SearchConfig {
     pub concurrency: usize,
     /// Seconds that one search may take, waiting included. Default 300, as the reference's tools have it (docs/spec.md#search-services).
     pub deadline_s: f64,
-    /// Where texts are searched.
+    /// Whether somebody is asked: `live`, `record` (asked once, and everything is kept, failures too) or `replay` (nobody is asked; what
+    /// is not kept fails by name). Default `live`.
+    pub mode: Mode,
+    /// Where texts are searched, and pages read.
     pub text: BackEndConfig,
     /// Where pictures are searched.
     pub image: BackEndConfig,
+    /// What is kept of what services answered.
+    pub cache: CacheConfig,
+    /// What may be asked and spent.
+    pub budget: BudgetConfig,
+}
+
+/// Whether somebody is asked.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// What is not kept is asked.
+    #[default]
+    Live,
+    /// The same, and everything is kept.
+    Record,
+    /// Nobody is asked.
+    Replay,
 }
 
 /// One side of searching.
@@ -24,25 +46,96 @@ pub struct SearchConfig {
 pub struct BackEndConfig {
     /// Which back end answers. Default `world`: the world pack of `world` answers by itself, without any service.
     pub backend: String,
+    /// Where the service is. Default none: its own address, where it has one.
+    pub url: String,
+    /// Environment variable that holds the key. Default none: the service's usual one, such as `SERPER_API_KEY`, where it needs a key.
+    pub api_key_env: String,
+    /// File that holds the key, as Kubernetes mounts secrets. Default none; with it there is no `api_key_env`.
+    pub api_key_file: Option<PathBuf>,
+    /// What else the service is told, each as `name=value`, such as `hl=en`. Default nothing.
+    pub parameters: Vec<String>,
+    /// Hits that are asked for. Default 10, as the reference asks (docs/spec.md#search-services).
+    pub hits: u32,
+    /// Requests a second that the service allows. Default 0: no limit.
+    pub per_second: f64,
+    /// What a request costs, in dollars. Default 0. Needed where `search.budget.usd` bounds a service that is paid for.
+    pub usd_per_request: f64,
+    /// How often one request is made, before its query fails. Default 3.
+    pub attempts: u32,
+    /// Seconds that one of them may take. Default 30.
+    pub attempt_s: f64,
+    /// Who is asked where this one fails for a reason that passes, or has run out: tables like this one, in order. Default nobody. Each
+    /// time is counted: a weaker service answers other things.
+    pub fallbacks: Vec<BackEndConfig>,
+}
+
+/// What is kept.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// File that keeps what services answered, and what was spent. Default none: nothing is kept. In a replay it may be a recording (JSON lines).
+    pub path: Option<PathBuf>,
+    /// Days that hits are good. Default 30.
+    pub days: f64,
+    /// Hours that it is good that nothing was found. Default 24: the next day there may be something.
+    pub empty_hours: f64,
+}
+
+/// What may be asked and spent.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct BudgetConfig {
+    /// Requests to services, as long as `search.cache.path` lives, failed ones included. Default 0: no bound.
+    pub requests: u64,
+    /// Dollars, likewise. Default 0: no bound.
+    pub usd: f64,
 }
 
 impl Default for BackEndConfig {
     fn default() -> Self {
-        Self { backend: backends::world::NAME.into() }
+        Self {
+            backend: backends::world::NAME.into(),
+            url: String::new(),
+            api_key_env: String::new(),
+            api_key_file: None,
+            parameters: vec![],
+            hits: 10,
+            per_second: 0.0,
+            usd_per_request: 0.0,
+            attempts: 3,
+            attempt_s: 30.0,
+            fallbacks: vec![],
+        }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { path: None, days: 30.0, empty_hours: 24.0 }
     }
 }
 
 impl Default for SearchConfig {
     fn default() -> Self {
-        Self { concurrency: 64, deadline_s: 300.0, text: BackEndConfig::default(), image: BackEndConfig::default() }
+        Self {
+            concurrency: 64,
+            deadline_s: 300.0,
+            mode: Mode::Live,
+            text: BackEndConfig::default(),
+            image: BackEndConfig::default(),
+            cache: CacheConfig::default(),
+            budget: BudgetConfig::default(),
+        }
     }
 }
 
 /// The longest time that a search can be given, in seconds.
 const LONGEST_S: f64 = 3600.0;
+/// The longest time that anything is kept, in days.
+const LONGEST_DAYS: f64 = 36_500.0;
 
 impl SearchConfig {
-    /// Refuses back ends that do not exist and bounds that no search fits in, naming the key.
+    /// Refuses back ends that do not exist, bounds that no search fits in, and keys that nobody would read, naming the key.
     ///
     /// # Errors
     /// A sentence for whoever wrote the settings.
@@ -53,9 +146,123 @@ impl SearchConfig {
         if !(self.deadline_s > 0.0 && self.deadline_s <= LONGEST_S) {
             return Err(format!("deadline_s is {}: give more than 0 and at most {LONGEST_S}", self.deadline_s));
         }
-        backends::of_text(&self.text.backend)?;
-        backends::of_image(&self.image.backend)?;
+        for (key, value, most) in
+            [("cache.days", self.cache.days, LONGEST_DAYS), ("cache.empty_hours", self.cache.empty_hours, LONGEST_DAYS * 24.0)]
+        {
+            if !(0.0..=most).contains(&value) {
+                return Err(format!("{key} is {value}: give 0 to {most}"));
+            }
+        }
+        let usd = self.budget.usd;
+        if !(0.0..=1e9).contains(&usd) {
+            return Err(format!("budget.usd is {usd}: give 0 (no bound) or more"));
+        }
+        self.text.check(Side::Text, "text")?;
+        self.image.check(Side::Image, "image")?;
+        if self.cache.path.is_none() {
+            let why = "give cache.path, the file that keeps it";
+            match self.mode {
+                Mode::Live => {}
+                Mode::Record => return Err(format!("mode is record, and nothing would be kept: {why}")),
+                Mode::Replay => return Err(format!("mode is replay, of what? {why}")),
+            }
+            let bounds = [("requests", self.budget.requests > 0), ("usd", usd > 0.0)];
+            if let Some((name, _)) = bounds.into_iter().find(|(_, is_bound)| *is_bound) {
+                return Err(format!("budget.{name} bounds what is spent, which must outlive the process: {why}"));
+            }
+        }
+        let sides = [("text", &self.text), ("image", &self.image)];
+        let all = sides.iter().flat_map(|(key, side)| std::iter::once((key.to_string(), *side)).chain(side.named_fallbacks(key)));
+        for (key, side) in all {
+            let back_end = backends::named(&side.backend).ok_or_else(|| format!("{key}.backend"))?;
+            if usd > 0.0 && back_end.is_paid && side.usd_per_request == 0.0 {
+                return Err(format!(
+                    "{key}.usd_per_request is 0, and budget.usd bounds what is spent: say what a request to {} costs",
+                    side.backend
+                ));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether anything outside this process may be asked, or kept.
+    pub fn is_of_this_process(&self) -> bool {
+        self.cache.path.is_none() && [&self.text, &self.image].iter().all(|side| side.backend == backends::world::NAME)
+    }
+}
+
+impl BackEndConfig {
+    fn named_fallbacks<'a>(&'a self, key: &str) -> impl Iterator<Item = (String, &'a Self)> {
+        let key = key.to_owned();
+        self.fallbacks.iter().enumerate().map(move |(at, fallback)| (format!("{key}.fallbacks[{at}]"), fallback))
+    }
+
+    fn check(&self, side: Side, key: &str) -> Result<(), String> {
+        let back_end = backends::of(side, key, &self.backend)?;
+        if !back_end.is_service {
+            let plain = Self { backend: self.backend.clone(), fallbacks: self.fallbacks.clone(), ..Self::default() };
+            if let Some(name) = self.differs_from(&plain) {
+                return Err(format!("{key}.{name} is of services, and {} is none: nobody would read it", self.backend));
+            }
+        }
+        if self.hits == 0 || self.hits > 100 {
+            return Err(format!("{key}.hits is {}: give 1 to 100", self.hits));
+        }
+        if !(0.0..=1e6).contains(&self.per_second) {
+            return Err(format!("{key}.per_second is {}: give 0 (no limit) to 1000000", self.per_second));
+        }
+        if !(0.0..=1e6).contains(&self.usd_per_request) {
+            return Err(format!("{key}.usd_per_request is {}: give 0 or more dollars", self.usd_per_request));
+        }
+        if !(1..=100).contains(&self.attempts) {
+            return Err(format!("{key}.attempts is {}: give 1 to 100", self.attempts));
+        }
+        if !(self.attempt_s > 0.0 && self.attempt_s <= LONGEST_S) {
+            return Err(format!("{key}.attempt_s is {}: give more than 0 and at most {LONGEST_S}", self.attempt_s));
+        }
+        if back_end.is_service && self.url.is_empty() && back_end.url.is_empty() {
+            return Err(format!("{key}.url is empty: say where your {} is", self.backend));
+        }
+        for said in &self.parameters {
+            let name = said.split_once('=').map(|(name, _)| name);
+            match name {
+                None => return Err(format!("{key}.parameters has {said:?}: write name=value")),
+                Some(name) if !back_end.parameters.contains(&name) => {
+                    let known = if back_end.parameters.is_empty() { "takes none".into() } else { back_end.parameters.join(", ") };
+                    return Err(format!("{key}.parameters has {name:?}, which {} is not told here: {known}", self.backend));
+                }
+                Some(_) => {}
+            }
+        }
+        for (name, fallback) in self.named_fallbacks(key) {
+            if !fallback.fallbacks.is_empty() {
+                return Err(format!("{name}.fallbacks: a fallback has none of its own; write them in one list"));
+            }
+            fallback.check(side, &name)?;
+        }
+        Ok(())
+    }
+
+    /// A key that differs.
+    fn differs_from(&self, other: &Self) -> Option<&'static str> {
+        let keys = [
+            ("url", self.url != other.url),
+            ("api_key_env", self.api_key_env != other.api_key_env),
+            ("api_key_file", self.api_key_file != other.api_key_file),
+            ("parameters", self.parameters != other.parameters),
+            ("hits", self.hits != other.hits),
+            ("per_second", self.per_second != other.per_second),
+            ("usd_per_request", self.usd_per_request != other.usd_per_request),
+            ("attempts", self.attempts != other.attempts),
+            ("attempt_s", self.attempt_s != other.attempt_s),
+        ];
+        keys.into_iter().find(|(_, differs)| *differs).map(|(name, _)| name)
+    }
+
+    /// What else is said, as pairs.
+    pub fn said(&self) -> Vec<(String, String)> {
+        let pairs = self.parameters.iter().filter_map(|said| said.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 }
 
@@ -63,13 +270,45 @@ impl SearchConfig {
 mod tests {
     use super::*;
 
+    fn refused(change: impl FnOnce(&mut SearchConfig)) -> String {
+        let mut config = SearchConfig::default();
+        change(&mut config);
+        config.check().expect_err("refused")
+    }
+
     #[test]
     fn an_unknown_back_end_is_refused_with_the_key_and_the_choices() {
         assert_eq!(SearchConfig::default().check(), Ok(()));
-        let named = |name: &str| BackEndConfig { backend: name.into() };
-        let text = SearchConfig { text: named("bing"), ..SearchConfig::default() };
-        assert_eq!(text.check(), Err("text.backend is \"bing\": there is no such back end for texts; there is world".into()));
-        let image = SearchConfig { image: named(""), ..SearchConfig::default() };
-        assert!(image.check().expect_err("no name").starts_with("image.backend is \"\""));
+        let error = refused(|config| config.text.backend = "bing".into());
+        assert!(error.starts_with("text.backend is \"bing\": there is no such back end for texts; there are ") && error.contains("serper"));
+        assert!(refused(|config| config.image.backend = String::new()).starts_with("image.backend is \"\""));
+        let error = refused(|config| config.image.backend = "brave".into());
+        assert!(error.starts_with("image.backend is \"brave\": there is no such back end for pictures"), "{error}");
+    }
+
+    #[test]
+    fn what_nobody_would_read_and_what_cannot_work_is_refused() {
+        assert!(refused(|config| config.text.per_second = 3.0).starts_with("text.per_second is of services"));
+        assert!(refused(|config| config.mode = Mode::Record).starts_with("mode is record"));
+        assert!(refused(|config| config.mode = Mode::Replay).starts_with("mode is replay"));
+        assert!(refused(|config| config.budget.requests = 3).starts_with("budget.requests bounds"));
+        assert!(refused(|config| config.cache.days = -1.0).starts_with("cache.days is -1"));
+        assert!(refused(|config| config.text.backend = "retriever".into()).starts_with("text.url is empty"));
+        let serper = |change: fn(&mut BackEndConfig)| {
+            refused(move |config| {
+                config.text.backend = "serper".into();
+                change(&mut config.text);
+            })
+        };
+        assert!(serper(|text| text.parameters = vec!["gl".into()]).contains("write name=value"));
+        assert!(serper(|text| text.parameters = vec!["api_key=x".into()]).starts_with("text.parameters has \"api_key\""));
+        assert!(serper(|text| text.attempts = 0).starts_with("text.attempts is 0"));
+        assert!(serper(|text| text.fallbacks = vec![BackEndConfig { hits: 0, ..BackEndConfig::default() }]).contains("fallbacks[0]"));
+        let error = refused(|config| {
+            config.text.backend = "serper".into();
+            config.cache.path = Some("x".into());
+            config.budget.usd = 5.0;
+        });
+        assert!(error.starts_with("text.usd_per_request is 0"), "{error}");
     }
 }

@@ -3,13 +3,23 @@
 //! In: the `[search]` table, and a way to get at a world. Out: one [`hypereyes_environment::Search`] that text and picture searches go
 //! through, each to its own back end. A back end is one file of [`backends`]. This crate knows no turn, no tool and no observation.
 
+mod asked;
 pub mod backends;
+mod budget;
 pub mod config;
-pub mod limited;
+mod fallback;
+mod http;
+mod kept;
+mod limited;
 pub mod metrics;
 mod open;
+mod rate;
+pub mod recording;
+pub mod serve;
+pub mod store;
 
+pub use asked::Key;
 pub use backends::world::EmbeddedSearch;
-pub use config::{BackEndConfig, SearchConfig};
-pub use limited::Limited;
+pub use budget::Spent;
+pub use config::{BackEndConfig, BudgetConfig, CacheConfig, Mode, SearchConfig};
 pub use open::{OpenError, open};

@@ -132,6 +132,27 @@ impl World {
         &self.pack.relations
     }
 
+    /// What is searched, in one name: BLAKE3 of everything that answers follow from.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let mut put = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        };
+        for Relation { key, label, unique, askable } in self.relations() {
+            [key.as_str(), label, if *unique { "unique" } else { "" }, if *askable { "askable" } else { "" }]
+                .into_iter()
+                .for_each(&mut put);
+        }
+        for Entity { id, name, aliases, facts, neighbours } in self.entities() {
+            let neighbours = neighbours.iter().map(EntityId::as_str);
+            [id.as_str(), name].into_iter().chain(aliases.iter().chain(facts).map(String::as_str)).chain(neighbours).for_each(&mut put);
+        }
+        for picture in self.pictures() {
+            hasher.update(&picture.width().to_le_bytes()).update(picture.as_raw());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// Pictures in the order of the entities; layers do not change them.
     pub fn pictures(&self) -> &[RgbImage] {
         &self.pack.pictures

@@ -37,25 +37,27 @@ pub struct Key {
 /// When the struct is not there.
 pub fn keys(program: &Program, root: &Name) -> Vec<Key> {
     let mut found = Vec::new();
-    walk(program, root, "", &mut found);
+    walk(program, root, "", &[], &mut found);
     assert!(!found.is_empty(), "{root} has no keys");
     found
 }
 
-fn walk(program: &Program, owner: &Name, prefix: &str, found: &mut Vec<Key>) {
+/// `above` are the structs that `owner` lies in: a list of tables like one of these is a value, and has no keys of its own.
+fn walk(program: &Program, owner: &Name, prefix: &str, above: &[Name], found: &mut Vec<Key>) {
     let Some(shape) = program.shape(owner) else { return };
+    let within = [above, std::slice::from_ref(owner)].concat();
     for field in shape.fields.iter().filter(|field| !field.skipped) {
         let path = format!("{prefix}{}", field.key);
         let inner = match &field.ty {
-            Ty::Named(inner) if program.is_settings(inner) => Some(inner.clone()),
+            Ty::Named(inner) if program.is_settings(inner) && !within.contains(inner) => Some(inner.clone()),
             _ => None,
         };
         let (docs, name) = (field.docs.clone(), field.name.clone());
         found.push(Key { path: path.clone(), owner: owner.clone(), field: name, docs, is_table: inner.is_some() });
         if let Some(inner) = inner {
-            walk(program, &inner, &format!("{path}."), found);
+            walk(program, &inner, &format!("{path}."), &within, found);
             for variant in program.variants(&inner) {
-                walk(program, &variant, &format!("{path}."), found);
+                walk(program, &variant, &format!("{path}."), &within, found);
             }
         }
     }

@@ -123,6 +123,7 @@ const OTHERS: &[&str] = &[
     "[-2.0, 3.0]",
     "[0.5, 0.5]",
     "\"mean\"",
+    "\"replay\"",
     "\"bf16\"",
     "\"exact\"",
     "\"static\"",
@@ -136,6 +137,7 @@ const OTHERS: &[&str] = &[
     "[\"/elsewhere\"]",
     "[{env = \"KEY\", hosts = [\"https://h\"]}]",
     "[{prefix = \"model\", rate = 0.5}]",
+    "[{backend = \"searxng\"}]",
 ];
 
 fn flat(table: &Table, prefix: &str, into: &mut BTreeMap<String, Value>) {

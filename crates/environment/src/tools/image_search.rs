@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
 use hypereyes_domain::{Area, Call, IMAGE_SEARCH};
 use hypereyes_pictures::{RgbImage, crop};
 use serde::Deserialize;
@@ -15,8 +14,9 @@ use crate::call::{Note, Refusal, capped, shown_value};
 use crate::config::EnvConfig;
 use crate::json::no_number;
 use crate::metrics::CROPS_FAILED;
-use crate::observation::{self, Outcome, Style};
+use crate::observation::{self, Style};
 use crate::scene::Scene;
+use crate::search::{Outcome, Query};
 
 /// Most areas of one call; the rest is dropped, said and counted. More than a picture has entities.
 pub const MAX_AREAS: usize = 64;
@@ -197,18 +197,19 @@ async fn run_areas(scene: &mut Scene, picture: &RgbImage, areas: &[Area]) -> Ran
 
 /// Searches pictures, all at once; what is none stays what it is.
 async fn search(scene: &Scene, pictures: Vec<(String, Result<Arc<RgbImage>, &'static str>)>) -> Vec<(String, Done)> {
-    join_all(pictures.into_iter().map(async |(label, picture)| {
-        let picture = match picture {
-            Ok(picture) => picture,
-            Err(why) => return (label, Done::Not(why)),
+    let queries: Vec<Query> = pictures.iter().flat_map(|(_, picture)| picture.clone().map(Query::Picture)).collect();
+    let mut outcomes = scene.search(&queries).await.into_iter();
+    let done = |(label, picture): (String, Result<_, &'static str>)| {
+        let done = match picture {
+            Err(why) => Done::Not(why),
+            Ok(_) => Done::Ran(outcomes.next().expect("one for each").map(|mut hits| {
+                hits.iter_mut().for_each(|hit| hit.score = Some(Style::Image.relevance(hit)));
+                hits.sort_by(|a, b| Style::Image.relevance(b).total_cmp(&Style::Image.relevance(a)));
+                hits.truncate(scene.config().image_hits);
+                hits
+            })),
         };
-        let mut outcome = scene.search().image(scene.layer(), picture).await;
-        if let Ok(hits) = &mut outcome {
-            hits.iter_mut().for_each(|hit| hit.score = Some(Style::Image.relevance(hit)));
-            hits.sort_by(|a, b| Style::Image.relevance(b).total_cmp(&Style::Image.relevance(a)));
-            hits.truncate(scene.config().image_hits);
-        }
-        (label, Done::Ran(outcome))
-    }))
-    .await
+        (label, done)
+    };
+    pictures.into_iter().map(done).collect()
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hypereyes_domain::{Found, FoundHit};
 use hypereyes_pictures::RgbImage;
 
-use crate::observation::{self, Outcome};
-use crate::search::Hit;
+use crate::observation;
+use crate::search::{Hit, Outcome};
 
 /// Characters of a part of a hit that records keep: they are for people, and a line of them is bounded.
 const MOST_RECORDED: usize = 2000;
@@ -37,6 +37,11 @@ impl Ran {
     /// Nothing was searched; `said` says why.
     pub fn nothing(kind: &'static str, said: impl Into<String>) -> Self {
         Self { kind, said: said.into(), ..Self::default() }
+    }
+
+    /// Outcomes under numbers from 1.
+    pub fn numbered(outcomes: Vec<Outcome>) -> Vec<(String, Done)> {
+        outcomes.into_iter().enumerate().map(|(at, outcome)| ((at + 1).to_string(), Done::Ran(outcome))).collect()
     }
 
     /// What was searched: labels and outcomes.

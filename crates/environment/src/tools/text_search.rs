@@ -1,15 +1,15 @@
 //! `text_search`: searches documents for texts (docs/spec.md#grammar, #calls). In: queries. Out: hits per query.
 
-use futures::future::join_all;
 use hypereyes_domain::{Call, TEXT_SEARCH};
 use serde_json::{Map, Value, json};
 
-use super::{Argument, Done, Ran, RunFuture, Tool};
+use super::{Argument, Ran, RunFuture, Tool};
 use crate::boxes::BoxUnits;
 use crate::call::{Note, Refusal, capped};
 use crate::config::EnvConfig;
 use crate::observation::{self, Style};
 use crate::scene::Scene;
+use crate::search::Query;
 
 /// Most queries of one call; the rest is dropped, said and counted.
 pub const MAX_QUERIES: usize = 64;
@@ -60,20 +60,17 @@ impl Tool for TextSearch {
     fn run<'a>(&'a self, call: &'a Call, scene: &'a mut Scene) -> RunFuture<'a> {
         Box::pin(async move {
             let scene: &Scene = scene;
-            let queries: Vec<&str> = listed(&call.arguments, "input").collect();
+            let queries: Vec<Query> = listed(&call.arguments, "input").map(|query| Query::Text(query.to_owned())).collect();
             if queries.is_empty() {
                 return Ran::nothing("no_query", observation::NO_QUERY);
             }
-            let items = join_all(queries.iter().enumerate().map(async |(at, query)| {
-                let mut outcome = scene.search().text(scene.layer(), query).await;
-                if let Ok(hits) = &mut outcome {
-                    hits.iter_mut().for_each(|hit| hit.score = Some(Style::Text.relevance(hit)));
-                    hits.retain(|hit| Style::Text.relevance(hit) >= scene.config().text_min_relevance);
-                    hits.truncate(scene.config().text_hits);
-                }
-                ((at + 1).to_string(), Done::Ran(outcome))
-            }));
-            Ran { kind: "text", items: items.await, ..Ran::default() }
+            let mut outcomes = scene.search(&queries).await;
+            for hits in outcomes.iter_mut().flatten() {
+                hits.iter_mut().for_each(|hit| hit.score = Some(Style::Text.relevance(hit)));
+                hits.retain(|hit| Style::Text.relevance(hit) >= scene.config().text_min_relevance);
+                hits.truncate(scene.config().text_hits);
+            }
+            Ran { kind: "text", items: Ran::numbered(outcomes), ..Ran::default() }
         })
     }
 

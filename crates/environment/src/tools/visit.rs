@@ -1,16 +1,16 @@
 //! `visit`: reads pages. In: addresses, or titles of hits. Out: the text of each page. Not among the default tools.
 
-use futures::future::join_all;
 use hypereyes_domain::Call;
 use serde_json::{Map, Value, json};
 
 use super::text_search::{listed, texts};
-use super::{Argument, Done, Ran, RunFuture, Tool};
+use super::{Argument, Ran, RunFuture, Tool};
 use crate::boxes::BoxUnits;
 use crate::call::{Note, Refusal, capped};
 use crate::config::EnvConfig;
 use crate::observation;
 use crate::scene::Scene;
+use crate::search::Query;
 
 /// Most pages of one call; the rest is dropped, said and counted. Pages are long.
 pub const MAX_PAGES: usize = 16;
@@ -55,18 +55,13 @@ impl Tool for Visit {
     fn run<'a>(&'a self, call: &'a Call, scene: &'a mut Scene) -> RunFuture<'a> {
         Box::pin(async move {
             let scene: &Scene = scene;
-            let pages: Vec<&str> = listed(&call.arguments, "pages").collect();
+            let pages: Vec<Query> = listed(&call.arguments, "pages").map(|page| Query::Page(page.to_owned())).collect();
             if pages.is_empty() {
                 return Ran::nothing("no_page", observation::NO_PAGE);
             }
-            let items = join_all(pages.iter().enumerate().map(async |(at, page)| {
-                let mut outcome = scene.search().page(scene.layer(), page).await;
-                if let Ok(found) = &mut outcome {
-                    found.truncate(1);
-                }
-                ((at + 1).to_string(), Done::Ran(outcome))
-            }));
-            Ran { kind: "page", items: items.await, ..Ran::default() }
+            let mut outcomes = scene.search(&pages).await;
+            outcomes.iter_mut().flatten().for_each(|found| found.truncate(1));
+            Ran { kind: "page", items: Ran::numbered(outcomes), ..Ran::default() }
         })
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hypereyes_domain::Ending;
-use hypereyes_environment::{EnvConfig, Episode, Hit, Search, SearchError, SearchFuture, Step};
+use hypereyes_environment::{EnvConfig, Episode, Fault, Hit, Outcome, Query, Search, SearchFuture, Step};
 use hypereyes_pictures::RgbImage;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -18,23 +18,21 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn answer(&self) -> Result<Vec<Hit>, SearchError> {
+    fn answer(&self, query: &Query) -> Outcome {
+        match query {
+            Query::Text(query) | Query::Page(query) => self.queries.lock().push(query.clone()),
+            Query::Picture(picture) => self.sizes.lock().push(picture.dimensions()),
+        }
         match self.broken {
-            true => Err(SearchError::Tool { tool: "text", reason: "broken".into() }),
+            true => Err(query.failed(Fault::Unavailable, "broken")),
             false => Ok(vec![Hit { title: "hit".into(), content: "content".into(), ..Hit::default() }]),
         }
     }
 }
 
 impl Search for Recorder {
-    fn text<'a>(&'a self, _: u64, query: &'a str) -> SearchFuture<'a> {
-        self.queries.lock().push(query.to_owned());
-        Box::pin(async { self.answer() })
-    }
-
-    fn image(&self, _: u64, picture: Arc<RgbImage>) -> SearchFuture<'_> {
-        self.sizes.lock().push(picture.dimensions());
-        Box::pin(async { self.answer() })
+    fn search<'a>(&'a self, _: u64, queries: &'a [Query]) -> SearchFuture<'a> {
+        Box::pin(async { queries.iter().map(|query| self.answer(query)).collect() })
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hypereyes_domain::{Accuracy, Area, Call, Ending, Reference, RolloutSummary, Round, Task, TaskKind};
-use hypereyes_environment::{Action, BoxUnits, EnvConfig, Episode, Hit, Search, SearchFuture, Step, Tools, parse_turn};
+use hypereyes_environment::{Action, BoxUnits, EnvConfig, Episode, Hit, Query, Search, SearchFuture, Step, Tools, parse_turn};
 use hypereyes_pictures::RgbImage;
 use hypereyes_scoring::{AliasJudge, TraceConfig, candidate, score_group};
 use rand_chacha::ChaCha8Rng;
@@ -17,12 +17,12 @@ const TURNS: usize = 200_000;
 struct Finds;
 
 impl Search for Finds {
-    fn text<'a>(&'a self, _: u64, _: &'a str) -> SearchFuture<'a> {
-        Box::pin(async { Ok(vec![Hit { title: "Paris".into(), ..Hit::default() }]) })
-    }
-
-    fn image(&self, _: u64, _: Arc<RgbImage>) -> SearchFuture<'_> {
-        Box::pin(async { Ok(vec![Hit::default()]) })
+    fn search<'a>(&'a self, _: u64, queries: &'a [Query]) -> SearchFuture<'a> {
+        let hit = |query: &Query| match query {
+            Query::Picture(_) => Hit::default(),
+            _ => Hit { title: "Paris".into(), ..Hit::default() },
+        };
+        Box::pin(async move { queries.iter().map(|query| Ok(vec![hit(query)])).collect() })
     }
 }
 

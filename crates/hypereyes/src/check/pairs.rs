@@ -3,6 +3,7 @@
 
 use hypereyes_chassis::Findings;
 use hypereyes_policy::config::ModelConfig;
+use hypereyes_search::Mode;
 
 use crate::config::Config;
 
@@ -85,6 +86,22 @@ pub fn of_loop(rooms: &Loop<'_>) -> Findings {
         );
         found.refuse("actor.heartbeat_ms", message);
     }
+    if engine.is_remote() && learner.deterministic {
+        let message = format!(
+            "is true, but actor.engine.kind = {:?}: the bits are the same only where servers draw by seeds, whatever else they work on; \
+             start SGLang with --enable-deterministic-inference, vLLM with VLLM_BATCH_INVARIANT=1",
+            engine.kind
+        );
+        found.warn("learner.deterministic", message);
+    }
+    if engine.is_remote() && engine.reload_timeout_s > episodes.turn_timeout_s {
+        let message = format!(
+            "is {} s, but turns wait for as long while a server takes other weights, and after {rollout}.turn_timeout_s = {} s their \
+             rollouts are masked; give at most that, or more there",
+            engine.reload_timeout_s, episodes.turn_timeout_s
+        );
+        found.warn("actor.engine.reload_timeout_s", message);
+    }
     if actor.search.deadline_s > episodes.turn_timeout_s as f64 {
         let message = format!(
             "is {} s, but a tool round ends after {rollout}.turn_timeout_s = {} s and masks its rollout: searches that are late are never \
@@ -144,6 +161,17 @@ pub fn of_up(config: &Config) -> Findings {
         found.refuse("up.stall_timeout_s", message);
     }
     let (actors, servers) = (config.actors(), config.engine.url.len());
+    if config.search.cache.path.is_some() && config.search.mode != Mode::Replay {
+        let message = "is open in one process at a time, and `up` starts several that search: leave it out, let them ask one server of \
+                       yours (search.text.backend = \"http\"), or replay";
+        found.refuse("search.cache.path", message);
+    }
+    for (key, side) in [("search.text.per_second", &config.search.text), ("search.image.per_second", &config.search.image)] {
+        if side.per_second > 0.0 && actors > 1 {
+            let (each, all) = (side.per_second, side.per_second * actors as f64);
+            found.warn(key, format!("is {each} for each of {actors} actors, which are {all} in all: divide what the service allows"));
+        }
+    }
     if actors < up.actors {
         let message =
             format!("is {}, but engine.url names {servers} servers, which an actor drives alone: {actors} are started", up.actors);
@@ -220,6 +248,21 @@ pub fn of_up(config: &Config) -> Findings {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_cache_is_one_process_s_and_a_rate_each_actor_s() {
+        let mut config = Config::default();
+        config.search.cache.path = Some("search.redb".into());
+        let refused = |config: &Config| of_up(config).result().map_err(|error| error.to_string()).err().unwrap_or_default();
+        assert!(refused(&config).contains("search.cache.path"), "{}", refused(&config));
+        config.search.mode = Mode::Replay;
+        assert_eq!(refused(&config), "");
+        config.search.text.per_second = 5.0;
+        config.up.actors = 2;
+        let found = of_up(&config);
+        let warned: Vec<String> = found.warned().iter().map(ToString::to_string).collect();
+        assert!(warned.iter().any(|said| said.contains("search.text.per_second") && said.contains("10 in all")), "{warned:?}");
+    }
+
     fn of_rooms(
         change: fn(&mut hypereyes_learner::Config, &mut hypereyes_actor::Config, &mut hypereyes_teacher_service::Config),
     ) -> Findings {
@@ -269,6 +312,11 @@ mod tests {
         assert!(teacher.len() == 1 && teacher[0].contains("max_batch_tokens = 768"), "{teacher:?}");
         let crowded = warned(of_rooms(|_, actor, _| actor.groups_in_flight = 9));
         assert!(crowded.len() == 1 && crowded[0].contains("holds 3 groups") && crowded[0].contains("at most 6"), "{crowded:?}");
+        let drawn = warned(of_rooms(|learner, actor, _| (actor.engine.kind, learner.deterministic) = ("sglang".into(), true)));
+        assert!(drawn.len() == 1 && drawn[0].contains("--enable-deterministic-inference"), "{drawn:?}");
+        let slow = warned(of_rooms(|_, actor, _| (actor.engine.kind, actor.engine.reload_timeout_s) = ("vllm".into(), 900)));
+        assert!(slow.len() == 1 && slow[0].contains("turn_timeout_s = 600 s"), "{slow:?}");
+        assert_eq!(warned(of_rooms(|_, actor, _| actor.engine.kind = "vllm".into())), Vec::<String>::new());
     }
 
     #[test]

@@ -141,6 +141,11 @@ async fn a_question_is_asked_and_every_round_is_shown() {
     refused(&run(&["ask", picture, "q", "--engine", "openai"]).await, &["engine.url is empty"]);
     refused(&run(&["ask", picture, "q", "--url", &server.url]).await, &["engine.url is set, but kind is \"local\""]);
     refused(&run(&["ask", picture, "q", "--engine", "openai", "--url", "http://127.0.0.1:1/v1"]).await, &["engine.url", "127.0.0.1:1"]);
+    // Nobody starts a chat endpoint here.
+    let own = ["--engine", "openai", "--set", "engine.command=[\"serve\", \"{port}\"]"];
+    for of in [&["ask", picture, "q"][..], &["eval"], &["synth", "--out", model, "--need-search"]] {
+        refused(&run(&[of, &own].concat()).await, &["engine.command is set, but kind is \"openai\""]);
+    }
     let wrong = Server::script(vec![Reply::refuse(401, &format!("wrong key {KEY}"))]).await;
     refused(
         &run(&["ask", picture, "q", "--engine", "openai", "--url", &wrong.url]).await,

@@ -1,54 +1,89 @@
-//! Back ends by name. A back end is one file of this folder with a [`BackEnd`], and a line in [`ALL`].
+//! Back ends by name. A back end is one file of this folder with a [`Kind`], and a line in [`ALL`].
 //!
-//! In: names from settings. Out: what opens them. It knows no bounds: those are around every back end alike.
+//! In: names from settings. Out: what opens them. It knows no bounds, no cache and no budget: those are around every back end alike.
 
+pub mod brave;
+pub mod http;
+pub mod retriever;
+pub mod searxng;
+pub mod serpapi;
+pub mod serper;
+pub mod tavily;
 pub mod world;
 
 use std::sync::Arc;
 
-use hypereyes_environment::Search;
 use hypereyes_world::{World, WorldError};
 
-use crate::{OpenError, SearchConfig};
+use crate::OpenError;
+use crate::asked::BackEnd;
+use crate::config::BackEndConfig;
+use crate::http::call::{KeyIn, Service};
 
 /// Every back end there is.
-const ALL: &[BackEnd] = &[world::BACK_END];
+const ALL: &[Kind] = &[world::KIND, http::KIND, retriever::KIND, searxng::KIND, serper::KIND, serpapi::KIND, brave::KIND, tavily::KIND];
+
+/// What is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Texts, and pages.
+    Text,
+    /// Pictures.
+    Image,
+}
 
 /// Something that can be searched, before it is opened.
-pub(crate) struct BackEnd {
+pub struct Kind {
     /// What settings call it.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Whether it searches texts.
-    pub(crate) text: bool,
+    pub text: bool,
     /// Whether it searches pictures.
-    pub(crate) image: bool,
+    pub image: bool,
+    /// Whether it is asked over a network.
+    pub is_service: bool,
+    /// Whether its requests are paid for.
+    pub is_paid: bool,
+    /// Whether its terms restrict passing on what it answered.
+    pub is_restricted: bool,
+    /// Its address, where it has one of its own.
+    pub url: &'static str,
+    /// How its key is sent and in which variable it usually is; a service without one takes a key where settings name it.
+    pub key: Option<(KeyIn, &'static str)>,
+    /// What else it can be told.
+    pub parameters: &'static [&'static str],
     /// Opens it. It calls nobody: a service that is away makes searches fail, not starts.
-    pub(crate) open: fn(&Opening<'_>) -> Result<Arc<dyn Search>, OpenError>,
+    pub open: Open,
 }
 
-/// What a back end is opened with.
-pub(crate) struct Opening<'a> {
-    /// The whole `[search]` table.
-    pub(crate) config: &'a SearchConfig,
+/// How a back end is opened.
+pub enum Open {
+    /// From what this process has.
+    Here(fn(&Here<'_>) -> Result<Box<dyn BackEnd>, OpenError>),
+    /// As a service, of which this is what is particular.
+    Service(fn(&BackEndConfig) -> Box<dyn Service>),
+}
+
+/// What this process has.
+pub struct Here<'a> {
     /// Reads the world pack.
-    pub(crate) world: &'a dyn Fn() -> Result<Arc<World>, WorldError>,
+    pub world: &'a dyn Fn() -> Result<Arc<World>, WorldError>,
 }
 
-/// The back end of this name that searches texts, or a sentence that begins with the key.
-pub(crate) fn of_text(name: &str) -> Result<&'static BackEnd, String> {
-    named("text", "texts", name, |back_end| back_end.text)
+/// The back end of a name.
+pub fn named(name: &str) -> Option<&'static Kind> {
+    ALL.iter().find(|kind| kind.name == name)
 }
 
-/// The back end of this name that searches pictures, or a sentence that begins with the key.
-pub(crate) fn of_image(name: &str) -> Result<&'static BackEnd, String> {
-    named("image", "pictures", name, |back_end| back_end.image)
-}
-
-fn named(table: &str, what: &str, name: &str, can: fn(&BackEnd) -> bool) -> Result<&'static BackEnd, String> {
-    let able = || ALL.iter().filter(|back_end| can(back_end));
-    able().find(|back_end| back_end.name == name).ok_or_else(|| {
-        let names: Vec<&str> = able().map(|back_end| back_end.name).collect();
-        let are = if names.len() == 1 { "is" } else { "are" };
-        format!("{table}.backend is {name:?}: there is no such back end for {what}; there {are} {}", names.join(", "))
+/// The back end of a name that searches a side, or a sentence that begins with the key.
+pub fn of(side: Side, key: &str, name: &str) -> Result<&'static Kind, String> {
+    let can = |kind: &&Kind| match side {
+        Side::Text => kind.text,
+        Side::Image => kind.image,
+    };
+    named(name).filter(can).ok_or_else(|| {
+        let names: Vec<&str> = ALL.iter().filter(can).map(|kind| kind.name).collect();
+        let what = if side == Side::Text { "texts" } else { "pictures" };
+        format!("{key}.backend is {name:?}: there is no such back end for {what}; there are {}", names.join(", "))
     })
 }

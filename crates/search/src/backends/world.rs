@@ -6,20 +6,36 @@ pub mod image;
 
 use std::sync::Arc;
 
-use hypereyes_environment::{Hit, Search, SearchError, SearchFuture};
+use futures::future::join_all;
+use hypereyes_environment::{Fault, Hit, Outcome, Query, Search, SearchFuture};
 use hypereyes_pictures::RgbImage;
 use hypereyes_world::cache::Cache;
 use hypereyes_world::{Document, Layer, World};
 
-use super::BackEnd;
+use super::{Kind, Open};
+use crate::asked::InProcess;
 use bm25::Bm25;
 use image::ImageIndex;
 
 /// What settings call it.
 pub(crate) const NAME: &str = "world";
 /// The world as a back end.
-pub(super) const BACK_END: BackEnd =
-    BackEnd { name: NAME, text: true, image: true, open: |opening| Ok(Arc::new(EmbeddedSearch::new((opening.world)()?))) };
+pub(super) const KIND: Kind = Kind {
+    name: NAME,
+    text: true,
+    image: true,
+    is_service: false,
+    is_paid: false,
+    is_restricted: false,
+    url: "",
+    key: None,
+    parameters: &[],
+    open: Open::Here(|here| {
+        let world = (here.world)()?;
+        let of = world.clone();
+        Ok(Box::new(InProcess::new(NAME, move || of.digest(), Arc::new(EmbeddedSearch::new(world)))))
+    }),
+};
 
 /// Hits that a search gives at most; episodes show fewer.
 const HITS: usize = 10;
@@ -81,42 +97,49 @@ impl Inner {
     }
 }
 
-impl Search for EmbeddedSearch {
-    fn text<'a>(&'a self, layer: u64, query: &'a str) -> SearchFuture<'a> {
-        Box::pin(async move {
-            // A query takes far less than a millisecond; only the first one of a layer, which builds the index, leaves the runtime.
-            let built = match self.inner.texts.ready(layer) {
-                Some(built) => built,
-                None => {
-                    let inner = self.inner.clone();
-                    tokio::task::spawn_blocking(move || inner.index(layer)).await.map_err(|error| failed("text", error))?
-                }
-            };
-            built.and_then(|index| index.search(query, HITS)).map_err(|error| failed("text", error))
-        })
+impl EmbeddedSearch {
+    async fn text(&self, layer: u64, query: &str) -> Result<Vec<Hit>, String> {
+        // A query takes far less than a millisecond; only the first one of a layer, which builds the index, leaves the runtime.
+        let built = match self.inner.texts.ready(layer) {
+            Some(built) => built,
+            None => {
+                let inner = self.inner.clone();
+                tokio::task::spawn_blocking(move || inner.index(layer)).await.map_err(|error| error.to_string())?
+            }
+        };
+        built.and_then(|index| index.search(query, HITS))
     }
 
-    fn image(&self, layer: u64, picture: Arc<RgbImage>) -> SearchFuture<'_> {
+    async fn image(&self, layer: u64, picture: Arc<RgbImage>) -> Result<Vec<Hit>, String> {
         let inner = self.inner.clone();
-        Box::pin(async move {
-            tokio::task::spawn_blocking(move || inner.search_image(layer, &picture)).await.map_err(|error| failed("image", error))
-        })
+        tokio::task::spawn_blocking(move || inner.search_image(layer, &picture)).await.map_err(|error| error.to_string())
     }
 
     /// An entity's page, by its name: everything that is said of it.
-    fn page<'a>(&'a self, layer: u64, address: &'a str) -> SearchFuture<'a> {
+    fn page(&self, layer: u64, address: &str) -> Vec<Hit> {
         let layer = self.inner.world.layer(layer);
         let named = layer.entity_named(address).and_then(|id| layer.entities().position(|known| known == id));
         let page = named.map(|entity| {
             let facts = (0..layer.relations().len()).map(|relation| Document::of_fact(&layer, entity, relation).content);
             Hit { title: layer.name_at(entity).to_owned(), content: facts.collect::<Vec<_>>().join("\n"), ..Hit::default() }
         });
-        Box::pin(std::future::ready(Ok(page.into_iter().collect())))
+        page.into_iter().collect()
+    }
+
+    async fn one(&self, layer: u64, query: &Query) -> Outcome {
+        let found = match query {
+            Query::Text(text) => self.text(layer, text).await,
+            Query::Picture(picture) => self.image(layer, picture.clone()).await,
+            Query::Page(address) => Ok(self.page(layer, address)),
+        };
+        found.map_err(|reason| query.failed(Fault::Unavailable, reason))
     }
 }
 
-fn failed(tool: &'static str, error: impl std::fmt::Display) -> SearchError {
-    SearchError::Tool { tool, reason: error.to_string() }
+impl Search for EmbeddedSearch {
+    fn search<'a>(&'a self, layer: u64, queries: &'a [Query]) -> SearchFuture<'a> {
+        Box::pin(join_all(queries.iter().map(move |query| self.one(layer, query))))
+    }
 }
 
 #[cfg(test)]
@@ -138,11 +161,11 @@ mod tests {
     async fn an_entity_has_a_page_by_its_name_in_the_layer() {
         let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
         let search = EmbeddedSearch::new(world.clone());
-        let page = search.page(0, "mexico").await.expect("reads");
+        let page = search.page(0, "mexico");
         assert_eq!((page.len(), page[0].title.as_str()), (1, "Mexico"));
         assert_eq!(page[0].content.lines().count(), world.relations().len());
         assert!(page[0].content.contains("peso is Mexico's currency"), "{}", page[0].content);
-        assert!(search.page(0, "Atlantis").await.expect("reads").is_empty());
+        assert!(search.page(0, "Atlantis").is_empty());
     }
 
     #[tokio::test]

@@ -1,0 +1,49 @@
+//! Who is asked when somebody fails. In: back ends in order. Out: what the first gives that can. It is never silent: each time is counted
+//! and said, since another service answers other things.
+
+use hypereyes_environment::{Fault, Outcome, Query};
+use tokio::time::Instant;
+
+use crate::asked::{AskFuture, Asked, BackEnd};
+use crate::limited::Answers;
+use crate::metrics::FELL_BACK;
+
+/// One side of searching: back ends, the first of which is asked first.
+pub(crate) struct InOrder(pub(crate) Vec<Box<dyn BackEnd>>);
+
+/// Whether another service may give what this one does not. What is refused is wrong with the query or the key, and a miss is of a replay.
+fn goes_on(outcome: &Outcome) -> bool {
+    let passes = |fault| matches!(fault, Fault::RateLimited | Fault::Quota | Fault::Unavailable | Fault::Timeout);
+    outcome.as_ref().is_err_and(|error| passes(error.fault))
+}
+
+impl Answers for InOrder {
+    fn ask<'a>(&'a self, asked: Asked<'a>) -> AskFuture<'a> {
+        Box::pin(async move {
+            let Asked { queries, until, .. } = asked;
+            let mut outcomes: Vec<Outcome> = vec![];
+            for (place, back_end) in self.0.iter().enumerate() {
+                if place == 0 {
+                    outcomes = back_end.ask(asked).await;
+                    continue;
+                }
+                let open: Vec<usize> = (0..queries.len()).filter(|at| goes_on(&outcomes[*at])).collect();
+                if open.is_empty() || Instant::now() >= until {
+                    break;
+                }
+                let (from, to) = (self.0[place - 1].name(), back_end.name());
+                metrics::counter!(FELL_BACK, "from" => from, "to" => to).increment(open.len() as u64);
+                tracing::warn!(from, to, queries = open.len(), "searches fall back to another service");
+                let these: Vec<Query> = open.iter().map(|at| queries[*at].clone()).collect();
+                let found = back_end.ask(Asked { queries: &these, ..asked }).await;
+                for (at, outcome) in open.into_iter().zip(found) {
+                    // The first one's reason is the one to mend.
+                    if outcome.is_ok() || goes_on(&outcome) {
+                        outcomes[at] = outcome.or_else(|_| outcomes[at].clone());
+                    }
+                }
+            }
+            outcomes
+        })
+    }
+}

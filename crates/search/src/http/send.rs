@@ -1,0 +1,206 @@
+//! One request to a service and its reply, within bounds. In: a call. Out: a reply, or why there is none. Its words never hold the key.
+
+use std::fmt;
+use std::time::Duration;
+
+use hypereyes_chassis::secret::SecretText;
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue, RETRY_AFTER};
+use reqwest::{Response, Url};
+use serde_json::Value;
+
+use super::call::{Call, KeyIn, Reply};
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Bytes of a reply that are read: far above any list of results, far below an accident.
+const MOST_BYTES: usize = 8 << 20;
+/// Longest pause that a service may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// A key, and how it is sent.
+pub struct Secret {
+    /// The key.
+    pub text: SecretText,
+    /// Where it goes.
+    pub sent: KeyIn,
+}
+
+/// What became of a request.
+pub enum Sent {
+    /// A reply, whatever it says.
+    Reply(Timed),
+    /// Nothing that can be read, and why.
+    Nothing(String),
+}
+
+/// A reply, and the pause that it asks for.
+pub struct Timed {
+    reply: Reply,
+    /// Seconds from now.
+    pub retry_after: Option<Duration>,
+}
+
+impl std::ops::Deref for Timed {
+    type Target = Reply;
+
+    fn deref(&self) -> &Reply {
+        &self.reply
+    }
+}
+
+/// Where requests of one service go.
+pub struct Sender {
+    url: Url,
+    secret: Option<Secret>,
+    http: reqwest::Client,
+}
+
+impl fmt::Debug for Sender {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    /// Requests to an address.
+    ///
+    /// # Errors
+    /// A sentence that begins with `url` or with the key of the key.
+    pub fn new(url: &str, secret: Option<Secret>) -> Result<Self, String> {
+        let parsed = Url::parse(url.trim_end_matches('/')).ok().filter(|parsed| {
+            matches!(parsed.scheme(), "http" | "https")
+                && parsed.username().is_empty()
+                && parsed.password().is_none()
+                && parsed.query().is_none()
+                && parsed.fragment().is_none()
+        });
+        // It is not quoted: it may hold a password.
+        let Some(url) = parsed else {
+            return Err(
+                "url is no plain http address (no password, no ?, no #); a key goes into the variable that api_key_env names".into()
+            );
+        };
+        // No proxy and no redirect: what is asked goes where the settings say, and nowhere else. Nothing is unpacked either, so that no
+        // reply is larger than what was sent.
+        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).connect_timeout(CONNECT).build();
+        let http = http.map_err(|error| format!("url cannot be reached: no HTTP client: {error}"))?;
+        Ok(Self { url, secret, http })
+    }
+
+    /// The address, which holds no secret.
+    pub fn url(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    /// A text of the service's with the key taken out.
+    pub fn without_secret(&self, text: &str) -> String {
+        self.secret.as_ref().map_or_else(|| text.to_owned(), |secret| secret.text.hidden_in(text))
+    }
+
+    /// Sends a call and reads the reply.
+    pub async fn send(&self, call: &Call) -> Sent {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}{}", self.url.path().trim_end_matches('/'), call.path));
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&call.query);
+        }
+        if let Some(Secret { text, sent: KeyIn::Parameter(name) }) = &self.secret {
+            url.query_pairs_mut().append_pair(name, text.expose());
+        }
+        let mut request = match &call.body {
+            Some(body) => self.http.post(url).json(body),
+            None => self.http.get(url),
+        };
+        if let Some(Secret { text, sent }) = &self.secret {
+            let header = |value: String| {
+                let mut value = HeaderValue::from_str(&value).ok()?;
+                value.set_sensitive(true);
+                Some(value)
+            };
+            let (name, value) = match sent {
+                KeyIn::Header(name) => (*name, header(text.expose().to_owned())),
+                KeyIn::Bearer => (AUTHORIZATION.as_str(), header(format!("Bearer {}", text.expose()))),
+                KeyIn::Parameter(_) => ("", None),
+            };
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        match request.send().await {
+            Ok(response) => read(response).await,
+            // Its own words hold the address, and that may hold the key.
+            Err(error) => Sent::Nothing(format!("cannot be asked: {}", chain(&error.without_url()))),
+        }
+    }
+}
+
+async fn read(mut response: Response) -> Sent {
+    let status = response.status().as_u16();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(pause);
+    if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Sent::Nothing("its reply is compressed, which was not asked for".to_owned());
+    }
+    let mut bytes = vec![];
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > MOST_BYTES => {
+                return Sent::Nothing(format!("its reply has more than {MOST_BYTES} bytes"));
+            }
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => return Sent::Nothing(format!("its reply breaks off: {}", chain(&error.without_url()))),
+        }
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(body) => Sent::Reply(Timed { reply: Reply { status, body }, retry_after }),
+        // Many services refuse in HTML.
+        Err(_) if !(200..300).contains(&status) => Sent::Reply(Timed { reply: Reply { status, body: Value::Null }, retry_after }),
+        Err(error) => Sent::Nothing(format!("its reply is no JSON: {error}")),
+    }
+}
+
+/// The pause of a `Retry-After`: seconds, or a date.
+fn pause(said: &str) -> Option<Duration> {
+    let said = said.trim();
+    let seconds = said.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let pause = seconds.or_else(|| {
+        let until = httpdate::parse_http_date(said).ok()?;
+        Some(until.duration_since(std::time::SystemTime::now()).unwrap_or_default())
+    })?;
+    Some(pause.min(LONGEST_PAUSE))
+}
+
+/// An error and what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_seconds_or_dates_and_bounded() {
+        assert_eq!(pause("2"), Some(Duration::from_secs(2)));
+        assert_eq!(pause("0.5"), Some(Duration::from_millis(500)));
+        assert_eq!(pause("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(pause("1e9"), Some(LONGEST_PAUSE));
+        assert_eq!((pause("soon"), pause("-1")), (None, None));
+    }
+
+    #[test]
+    fn addresses_are_plain_or_refused_without_being_quoted() {
+        assert_eq!(Sender::new("http://127.0.0.1:8000/", None).expect("plain").url(), "http://127.0.0.1:8000");
+        for url in ["ftp://x", "x", "http://a:b@x", "http://x?api_key=secret", "http://x#y"] {
+            let error = Sender::new(url, None).expect_err("refused");
+            assert!(error.starts_with("url is no plain") && !error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Outcomes that are asked for once. In: a back end, and a store. Out: the same back end, which is asked for what is not kept; of equal
+//! queries in the air, one is asked. In a replay nobody is asked at all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hypereyes_environment::{Fault, Outcome, Query};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::timeout_at;
+
+use crate::asked::{AskFuture, Asked, BackEnd, Key, late};
+use crate::config::{CacheConfig, Mode};
+use crate::metrics::{CACHED, FLIGHTS_JOINED};
+use crate::store::{Entry, Kept, Store};
+
+/// What is kept, and for how long.
+#[derive(Clone)]
+pub struct Keeping {
+    /// Whether anybody is asked, and what is written down.
+    pub mode: Mode,
+    /// Where; nothing is kept without.
+    pub store: Option<Arc<Store>>,
+    /// How long hits are.
+    pub age: Duration,
+    /// How long it is that nothing was found.
+    pub empty_age: Duration,
+}
+
+impl Keeping {
+    /// As settings say.
+    pub fn new(mode: Mode, store: Option<Arc<Store>>, config: &CacheConfig) -> Self {
+        let seconds = Duration::from_secs_f64;
+        Self { mode, store, age: seconds(config.days * 86_400.0), empty_age: seconds(config.empty_hours * 3600.0) }
+    }
+
+    /// Whether an entry may be given instead of asking.
+    fn is_good(&self, entry: &Entry, now: u64) -> bool {
+        let within = |age: Duration| now.saturating_sub(entry.at) <= age.as_secs();
+        match (&entry.outcome, self.mode) {
+            // What a recording holds, it holds.
+            (_, Mode::Replay | Mode::Record) => true,
+            (Kept::Hits(hits), Mode::Live) => within(if hits.is_empty() { self.empty_age } else { self.age }),
+            (Kept::Failure(..), Mode::Live) => false,
+        }
+    }
+
+    /// Whether an outcome is written down. A failure of the moment is none of a query; a recording holds it all the same, so that
+    /// a replay goes as it went.
+    fn is_kept(&self, outcome: &Outcome) -> bool {
+        match self.mode {
+            Mode::Live => outcome.is_ok(),
+            Mode::Record => true,
+            Mode::Replay => false,
+        }
+    }
+}
+
+/// A back end that is asked for what is not kept.
+pub struct Keeper {
+    inner: Box<dyn BackEnd>,
+    keeping: Keeping,
+    price: f64,
+    flights: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
+}
+
+/// What becomes of one query.
+enum Way {
+    /// It is known.
+    Known(Outcome),
+    /// Somebody else asks.
+    Joined(watch::Receiver<Option<Outcome>>),
+    /// It is asked here.
+    Asked(Flight),
+}
+
+/// A query that is asked here, of which others wait for the outcome.
+struct Flight {
+    key: Key,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+impl Keeper {
+    /// Around a back end of which a request costs `price` dollars.
+    pub fn new(inner: Box<dyn BackEnd>, keeping: Keeping, price: f64) -> Self {
+        Self { inner, keeping, price, flights: Mutex::default() }
+    }
+
+    fn count(&self, how: &'static str) {
+        metrics::counter!(CACHED, "service" => self.inner.name(), "how" => how).increment(1);
+    }
+
+    /// What is kept of a query, if it is good.
+    fn known(&self, key: &Key, query: &Query) -> Option<Outcome> {
+        let entry = match self.keeping.store.as_ref()?.get(key) {
+            Ok(entry) => entry,
+            Err(why) => {
+                tracing::warn!(%why, "the search cache cannot be read; the service is asked");
+                self.count("broken");
+                return (self.keeping.mode == Mode::Replay).then(|| Err(query.failed(Fault::Unavailable, why)));
+            }
+        };
+        if let Some(entry) = entry.filter(|entry| self.keeping.is_good(entry, now())) {
+            self.count("kept");
+            return Some(match entry.outcome {
+                Kept::Hits(hits) => Ok(hits),
+                Kept::Failure(fault, reason) => Err(query.failed(fault, reason)),
+            });
+        }
+        self.count("missing");
+        let Mode::Replay = self.keeping.mode else { return None };
+        let Key { service, endpoint, parameters } = key;
+        Some(Err(query.failed(Fault::Miss, format!("the recording has no answer of {service} at {endpoint} to {parameters}"))))
+    }
+
+    fn way(&self, layer: u64, query: &Query) -> Way {
+        let key = self.inner.key(layer, query);
+        if let Some(outcome) = self.known(&key, query) {
+            return Way::Known(outcome);
+        }
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(&key).filter(|flight| flight.has_changed().is_ok()) {
+            metrics::counter!(FLIGHTS_JOINED, "service" => self.inner.name()).increment(1);
+            return Way::Joined(flight.clone());
+        }
+        let (outcome, others) = watch::channel(None);
+        flights.insert(key.clone(), others);
+        Way::Asked(Flight { key, outcome })
+    }
+
+    fn put(&self, landed: &[(Key, &Outcome)]) {
+        let Some(store) = &self.keeping.store else { return };
+        let (at, usd) = (now(), self.price);
+        let entry = |(key, outcome): &(Key, &Outcome)| {
+            let outcome = match outcome {
+                Ok(hits) => Kept::Hits(hits.clone()),
+                Err(error) => Kept::Failure(error.fault, error.reason.clone()),
+            };
+            Entry { key: key.clone(), at, usd, outcome }
+        };
+        let entries: Vec<Entry> = landed.iter().filter(|(_, outcome)| self.keeping.is_kept(outcome)).map(entry).collect();
+        if let Err(why) = if entries.is_empty() { Ok(()) } else { store.put(&entries) } {
+            tracing::warn!(%why, "what was searched cannot be kept");
+            self.count("not_kept");
+        }
+    }
+
+    /// Asks for some queries, and tells everybody who waits for them.
+    async fn ask_for(&self, asked: Asked<'_>, flights: Vec<Flight>) -> Vec<Outcome> {
+        let landing = Landing { flights: &self.flights, keys: flights.iter().map(|flight| flight.key.clone()).collect() };
+        let outcomes = self.inner.ask(asked).await;
+        let landed: Vec<(Key, &Outcome)> = flights.iter().map(|flight| flight.key.clone()).zip(&outcomes).collect();
+        // Kept before it is told: who asks after this finds it.
+        self.put(&landed);
+        drop(landing);
+        for (flight, outcome) in flights.iter().zip(&outcomes) {
+            flight.outcome.send_replace(Some(outcome.clone()));
+        }
+        outcomes
+    }
+
+    async fn all(&self, asked: Asked<'_>) -> Vec<Outcome> {
+        let Asked { layer, queries, until } = asked;
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; queries.len()];
+        let mut open: Vec<usize> = (0..queries.len()).collect();
+        while !open.is_empty() {
+            let (mut own, mut flights, mut joined) = (vec![], vec![], vec![]);
+            for at in std::mem::take(&mut open) {
+                match self.way(layer, &queries[at]) {
+                    Way::Known(outcome) => outcomes[at] = Some(outcome),
+                    Way::Joined(flight) => joined.push((at, flight)),
+                    Way::Asked(flight) => {
+                        own.push(at);
+                        flights.push(flight);
+                    }
+                }
+            }
+            if !own.is_empty() {
+                let these: Vec<Query> = own.iter().map(|at| queries[*at].clone()).collect();
+                let found = self.ask_for(Asked { queries: &these, ..asked }, flights).await;
+                own.into_iter().zip(found).for_each(|(at, outcome)| outcomes[at] = Some(outcome));
+            }
+            for (at, mut flight) in joined {
+                let landed =
+                    timeout_at(until, flight.wait_for(Option::is_some)).await.map(|landed| landed.ok().and_then(|one| one.clone()));
+                match landed {
+                    Ok(Some(outcome)) => outcomes[at] = Some(outcome),
+                    // Who asked has gone away, and nobody knows the outcome: it is asked again.
+                    Ok(None) => open.push(at),
+                    Err(_) => outcomes[at] = late(&queries[at..=at]).pop(),
+                }
+            }
+        }
+        outcomes.into_iter().map(|outcome| outcome.expect("every query came to an end")).collect()
+    }
+}
+
+/// Takes flights off the list, whatever becomes of them.
+struct Landing<'a> {
+    flights: &'a Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
+    keys: Vec<Key>,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.flights.lock();
+        for key in &self.keys {
+            flights.remove(key);
+        }
+    }
+}
+
+impl BackEnd for Keeper {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn key(&self, layer: u64, query: &Query) -> Key {
+        self.inner.key(layer, query)
+    }
+
+    fn ask<'a>(&'a self, asked: Asked<'a>) -> AskFuture<'a> {
+        Box::pin(self.all(asked))
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,212 @@
+//! Recordings: what services answered, in one file that can be shared. In: a store. Out: JSON lines, the first of which says what there
+//! is, from when, and whose terms restrict sharing it; and back.
+//!
+//! Answers hold no key and no account. What of an address was made to open it for a while (a signature) is left out.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backends;
+use crate::store::{Entry, Kept, Store};
+
+/// What a recording is called in its first line.
+const KIND: &str = "hypereyes search recording";
+/// The format that is written and read.
+const FORMAT: u32 = 1;
+/// Bytes of a line that are read: far above any list of results.
+const MOST_LINE: u64 = 16 << 20;
+/// Entries that are written at once.
+const BATCH: usize = 1000;
+/// Names of parameters of an address that open it for whoever holds it.
+const SIGNED: [&str; 8] = ["signature", "sig", "token", "x-amz-", "x-goog-", "expires", "key-pair-id", "policy"];
+
+/// The first line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// [`KIND`].
+    pub kind: String,
+    /// [`FORMAT`].
+    pub format: u32,
+    /// What there is, by service.
+    pub services: BTreeMap<String, Recorded>,
+}
+
+/// What there is of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recorded {
+    /// Entries.
+    pub entries: u64,
+    /// The oldest, in seconds since 1970.
+    pub from: u64,
+    /// The newest.
+    pub to: u64,
+    /// Whether the service's terms restrict passing on what it answered: read them before you do.
+    pub restricted: bool,
+}
+
+/// Writes everything that a store keeps.
+///
+/// # Errors
+/// A sentence that names the file.
+pub fn export(store: &Store, path: &Path) -> Result<About, String> {
+    let named = |error: std::io::Error| format!("{}: {error}", path.display());
+    let recorded = |(name, totals): (String, crate::store::Totals)| {
+        let restricted = backends::named(&name).is_none_or(|kind| kind.is_restricted);
+        (name, Recorded { entries: totals.entries, from: totals.from, to: totals.to, restricted })
+    };
+    let services = store.totals()?.into_iter().map(recorded).collect();
+    let about = About { kind: KIND.into(), format: FORMAT, services };
+    // In the order of what was asked, so that equal stores give equal files.
+    let mut places = vec![];
+    store.each(|entry| {
+        places.push(entry.key);
+        Ok(())
+    })?;
+    places.sort();
+    hypereyes_outside::atomic::replace(path, |out| {
+        line(out, &about)?;
+        for key in &places {
+            let entry = store.get(key).map_err(std::io::Error::other)?;
+            line(out, &unsigned(entry.ok_or_else(|| std::io::Error::other("an entry vanished while it was written"))?))?;
+        }
+        Ok(())
+    })
+    .map_err(named)?;
+    Ok(about)
+}
+
+fn line(out: &mut dyn Write, value: &impl Serialize) -> std::io::Result<()> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    out.write_all(&text)
+}
+
+/// Whether a file begins as a recording does.
+pub fn is_one(path: &Path) -> bool {
+    let mut first = [0; 1];
+    File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"{"
+}
+
+/// Reads a recording into a store.
+///
+/// # Errors
+/// A sentence that names the file and the line; what stands before that line is kept.
+pub fn import(path: &Path, store: &Store) -> Result<About, String> {
+    let named = |number: usize, why: &dyn std::fmt::Display| format!("{}: line {number}: {why}", path.display());
+    let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut reader = BufReader::new(file);
+    let (mut about, mut batch, mut number) = (None, vec![], 0);
+    loop {
+        let mut line = vec![];
+        number += 1;
+        let read = (&mut reader).take(MOST_LINE + 1).read_until(b'\n', &mut line).map_err(|error| named(number, &error))?;
+        if read == 0 {
+            break;
+        }
+        if read as u64 > MOST_LINE {
+            return Err(named(number, &format!("has more than {MOST_LINE} bytes")));
+        }
+        if about.is_none() {
+            let first: About = serde_json::from_slice(&line).map_err(|error| named(number, &format!("is no recording: {error}")))?;
+            if first.kind != KIND || first.format != FORMAT {
+                let why = format!("is {:?} of format {}; this release reads {KIND:?} of format {FORMAT}", first.kind, first.format);
+                return Err(named(number, &why));
+            }
+            about = Some(first);
+            continue;
+        }
+        batch.push(serde_json::from_slice::<Entry>(&line).map_err(|error| named(number, &error))?);
+        if batch.len() >= BATCH {
+            store.put(&std::mem::take(&mut batch))?;
+        }
+    }
+    store.put(&batch)?;
+    let about = about.ok_or_else(|| format!("{}: is empty, and no recording", path.display()))?;
+    let (said, found) = (about.services.values().map(|of| of.entries).sum::<u64>(), number as u64 - 2);
+    if said != found {
+        return Err(format!("{}: says {said} entries and holds {found}; it was cut off", path.display()));
+    }
+    Ok(about)
+}
+
+/// Without what opens addresses.
+fn unsigned(mut entry: Entry) -> Entry {
+    if let Kept::Hits(hits) = &mut entry.outcome {
+        for url in hits.iter_mut().filter_map(|hit| hit.url.as_mut()) {
+            let Some((plain, query)) = url.split_once('?') else { continue };
+            let signed = |pair: &&str| {
+                let name = pair.split('=').next().unwrap_or_default().to_lowercase();
+                SIGNED.iter().any(|signed| name == *signed || (signed.ends_with('-') && name.starts_with(signed)))
+            };
+            let kept: Vec<&str> = query.split('&').filter(|pair| !signed(pair)).collect();
+            *url = if kept.is_empty() { plain.to_owned() } else { format!("{plain}?{}", kept.join("&")) };
+        }
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::asked::Key;
+    use hypereyes_environment::{Fault, Hit};
+
+    fn entry(service: &str, text: &str, outcome: Kept) -> Entry {
+        let key = Key { service: service.into(), endpoint: "http://x/search".into(), parameters: text.into() };
+        Entry { key, at: 7, usd: 0.001, outcome }
+    }
+
+    #[test]
+    fn a_recording_holds_everything_but_what_opens_addresses() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let url = "https://b/p.jpg?size=3&X-Amz-Signature=abc&Expires=9&sig=1";
+        let hit = Hit { title: "t".into(), url: Some(url.into()), ..Hit::default() };
+        let store = Store::open(&at("one")).expect("opens");
+        store
+            .put(&[
+                entry("serper", "b", Kept::Hits(vec![hit])),
+                entry("searxng", "a", Kept::Failure(Fault::Timeout, "slow".into())),
+                entry("serper", "a", Kept::Hits(vec![])),
+            ])
+            .expect("kept");
+        let about = export(&store, &at("recording.jsonl")).expect("written");
+        assert_eq!((about.services["serper"].entries, about.services["serper"].restricted), (2, true));
+        assert!(!about.services["searxng"].restricted);
+        assert!(is_one(&at("recording.jsonl")) && !is_one(&at("one")));
+        let text = std::fs::read_to_string(at("recording.jsonl")).expect("read");
+        assert!(text.contains("https://b/p.jpg?size=3\"") && !text.contains("abc") && !text.contains("Expires"), "{text}");
+        let other = Store::open(&at("two")).expect("opens");
+        assert_eq!(import(&at("recording.jsonl"), &other), Ok(about));
+        assert_eq!(other.entries(), Ok(3));
+        // Equal stores give equal files.
+        export(&other, &at("again.jsonl")).expect("written");
+        assert_eq!(std::fs::read_to_string(at("again.jsonl")).expect("read"), text);
+    }
+
+    #[test]
+    fn what_is_cut_off_or_none_is_refused_by_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let store = Store::open(&at("one")).expect("opens");
+        store.put(&[entry("serper", "a", Kept::Hits(vec![])), entry("serper", "b", Kept::Hits(vec![]))]).expect("kept");
+        export(&store, &at("whole")).expect("written");
+        let text = std::fs::read_to_string(at("whole")).expect("read");
+        let refused = |content: &str| {
+            std::fs::write(at("other"), content).expect("written");
+            import(&at("other"), &store).expect_err("refused")
+        };
+        let two_lines: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
+        assert!(refused(&two_lines).ends_with("says 2 entries and holds 1; it was cut off"));
+        assert!(refused(&text[..text.len() - 9]).contains("other: line 3: "));
+        assert!(refused("").ends_with("is empty, and no recording"));
+        assert!(refused("{\"a\":1}\n").contains("line 1: is no recording"));
+        assert!(refused(&text.replacen("\"format\":1", "\"format\":9", 1)).contains("of format 9"));
+    }
+}

@@ -1,0 +1,192 @@
+//! What is asked once: caches, recordings, replays, budgets, rates; and a key that stands in none of them.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use hypereyes_environment::Fault;
+use hypereyes_search::store::Store;
+use hypereyes_search::{BackEndConfig, BudgetConfig, Mode, SearchConfig, recording};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::server::{Server, asking, find, open, reply, rounded, texts, try_open};
+use super::shapes::{KEY, with_key};
+
+fn found(asked: &super::server::Asked) -> serde_json::Value {
+    let asks = asked.path.split("q=").nth(1).unwrap_or_default().split('&').next().unwrap_or_default().to_owned();
+    json!({"results": [{"title": asks, "content": "c", "url": "https://x/?a=1&sig=2"}]})
+}
+
+fn cached(url: &str, folder: &std::path::Path) -> SearchConfig {
+    let mut config = asking("searxng", url);
+    config.cache.path = Some(folder.join("cache.redb"));
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_queries_are_asked_once_by_two_processes_and_by_many_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(|asked, _| reply(200, found(asked))).await;
+    let config = cached(&server.url, folder.path());
+    let search = open(&config);
+    let queries = texts(&["peru", "peru ", "chile"]);
+    let all = futures::future::join_all((0..20).map(|_| search.search(0, &queries))).await;
+    assert!(all.iter().all(|outcomes| outcomes.len() == 3 && outcomes == &all[0] && outcomes.iter().all(Result::is_ok)));
+    assert_eq!(server.asked().len(), 2);
+    assert!(try_open(&config).map(|_| ()).expect_err("open elsewhere").starts_with("cache.path: "));
+    drop(search);
+    let again = open(&config).search(0, &queries).await;
+    assert_eq!((again == all[0], server.asked().len()), (true, 2), "the second process spends nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_found_is_good_for_less_long_and_failures_are_not_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(|asked, number| match asked.path.contains("q=fails") {
+        true if number == 1 => reply(400, "{}"),
+        true => reply(200, found(asked)),
+        false => reply(200, json!({"results": []})),
+    })
+    .await;
+    let mut config = cached(&server.url, folder.path());
+    config.cache.empty_hours = 0.0;
+    let search = open(&config);
+    assert!(find(&search, "fails").await.is_err() && find(&search, "fails").await.is_ok());
+    assert_eq!(find(&search, "empty").await, Ok(vec![]));
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(find(&search, "empty").await, Ok(vec![]));
+    assert_eq!(server.asked().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_replays_without_a_network_and_what_it_lacks_fails_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(
+        |asked, _| if asked.path.contains("q=bad") { reply(400, json!({"message": "no"})) } else { reply(200, found(asked)) },
+    )
+    .await;
+    let mut config = cached(&server.url, folder.path());
+    config.mode = Mode::Record;
+    let search = open(&config);
+    let queries = texts(&["peru", "bad", "chile"]);
+    let recorded = search.search(0, &queries).await;
+    assert!(recorded[1].is_err());
+    drop(search);
+    drop(server);
+    // From the cache, by two processes at once, and from the file that is shared.
+    config.mode = Mode::Replay;
+    let (one, two) = (open(&config), open(&config));
+    assert_eq!((one.search(0, &queries).await, two.search(0, &queries).await), (recorded.clone(), recorded.clone()));
+    drop((one, two));
+    let shared = folder.path().join("shared.jsonl");
+    recording::export(&Store::open(config.cache.path.as_deref().expect("given")).expect("opens"), &shared).expect("written");
+    config.cache.path = Some(shared);
+    let replay = open(&config);
+    let replayed = replay.search(0, &queries).await;
+    assert_eq!(replayed[0].as_ref().expect("hits")[0].url.as_deref(), Some("https://x/?a=1"), "no signature is passed on");
+    assert_eq!(replayed[1], recorded[1]);
+    let miss = find(&replay, "brazil").await.expect_err("not recorded");
+    assert!(miss.fault == Fault::Miss && miss.reason.contains("brazil") && miss.reason.contains("searxng"), "{miss}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_world_is_recorded_like_any_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = SearchConfig { mode: Mode::Record, ..SearchConfig::default() };
+    config.cache.path = Some(folder.path().join("cache.redb"));
+    let queries = texts(&["Mexico currency", "Japan capital"]);
+    let recorded = open(&config).search(3, &queries).await;
+    config.mode = Mode::Replay;
+    let replay = open(&config);
+    assert_eq!(rounded(replay.search(3, &queries).await), rounded(recorded));
+    assert_eq!(replay.search(4, &queries).await[0].as_ref().expect_err("another layer").fault, Fault::Miss);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_is_never_passed_by_one_and_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(|asked, _| reply(200, found(asked))).await;
+    let mut config = cached(&server.url, folder.path());
+    config.budget = BudgetConfig { requests: 7, usd: 0.0 };
+    let ask = async |config: &SearchConfig, from: usize| {
+        let search = open(config);
+        let names: Vec<String> = (from..from + 20).map(|number| format!("q{number}")).collect();
+        let outcomes = futures::future::join_all(names.iter().map(|name| find(&search, name))).await;
+        let out = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+        let out: Vec<_> =
+            out.inspect(|error| assert!(error.fault == Fault::Quota && error.reason.contains("search.budget."), "{error}")).collect();
+        20 - out.len()
+    };
+    assert_eq!((ask(&config, 0).await, server.asked().len()), (7, 7));
+    assert_eq!((ask(&config, 100).await, server.asked().len()), (0, 7), "another process has no budget of its own");
+    config.budget.requests = 9;
+    assert_eq!((ask(&config, 200).await, server.asked().len()), (2, 9), "raised, it goes on");
+    config.budget = BudgetConfig { requests: 0, usd: 0.01 };
+    config.text.usd_per_request = 0.003;
+    config.cache.path = Some(folder.path().join("other.redb"));
+    assert_eq!(ask(&config, 300).await, 3, "three thousandths thrice");
+}
+
+/// Many who ask at once, at a service that counts: it allows so many within any second, and refuses the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_actors_at_a_service_that_allows_few_are_never_refused_and_lose_no_time() {
+    const ALLOWED: usize = 40;
+    const ASKED: usize = 160;
+    let recent: Mutex<VecDeque<Instant>> = Mutex::default();
+    let server = Server::start(move |asked, _| {
+        let (mut recent, now) = (recent.lock(), Instant::now());
+        while recent.front().is_some_and(|at| now - *at >= Duration::from_millis(950)) {
+            recent.pop_front();
+        }
+        recent.push_back(now);
+        if recent.len() > ALLOWED { reply(429, "{}") } else { reply(200, found(asked)) }
+    })
+    .await;
+    let mut config = asking("searxng", &server.url);
+    config.text.per_second = ALLOWED as f64;
+    config.text.attempts = 1;
+    config.concurrency = 1000;
+    let (search, began) = (open(&config), Instant::now());
+    let names: Vec<String> = (0..ASKED).map(|number| format!("q{number}")).collect();
+    let outcomes = futures::future::join_all(names.iter().map(|name| find(&search, name))).await;
+    let rate = (ASKED - 1) as f64 / began.elapsed().as_secs_f64();
+    println!("{ASKED} requests at {rate:.2} a second, of {ALLOWED}");
+    assert!(outcomes.iter().all(Result::is_ok), "{:?}", outcomes.iter().find(|outcome| outcome.is_err()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_stands_in_no_error_cache_or_recording() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // One that says the key back, in everything.
+    let server = Server::start(|_, number| match number {
+        1 => reply(401, json!({"error": format!("Invalid API key {KEY}")})),
+        2 => reply(200, json!({"search_metadata": {"status": "Error"}, "error": format!("{KEY} is wrong")})),
+        _ => reply(200, json!({"search_metadata": {"status": "Success"}, "organic_results": [{"title": "t", "link": "https://x/l"}]})),
+    })
+    .await;
+    let mut config = with_key(asking("serpapi", &server.url), folder.path());
+    config.text.attempts = 1;
+    config.mode = Mode::Record;
+    config.cache.path = Some(folder.path().join("cache.redb"));
+    let search = open(&config);
+    for text in ["a", "b"] {
+        let error = find(&search, text).await.expect_err("refused").to_string();
+        assert!(error.contains("[key]") && !error.contains(KEY), "{error}");
+    }
+    assert!(find(&search, "c").await.is_ok());
+    config.text.url = "http://127.0.0.1:9".into();
+    config.cache.path = Some(folder.path().join("other.redb"));
+    let error = find(&open(&config), "d").await.expect_err("gone").to_string();
+    assert!(!error.contains(KEY), "{error}");
+    drop(search);
+    let store = Store::open(&folder.path().join("cache.redb")).expect("opens");
+    assert_eq!(store.entries(), Ok(3));
+    recording::export(&store, &folder.path().join("shared.jsonl")).expect("written");
+    drop(store);
+    for file in ["cache.redb", "other.redb", "shared.jsonl"] {
+        let bytes = std::fs::read(folder.path().join(file)).expect("read");
+        assert!(!bytes.windows(KEY.len()).any(|some| some == KEY.as_bytes()), "{file}");
+    }
+    assert!(!format!("{config:?}").contains(KEY));
+    let _ = BackEndConfig::default();
+}
