@@ -23,4 +23,4 @@ pub use parse::{Action, Note, Refusal, Turn, closed_answer, parse_turn};
 pub use scene::Scene;
 pub use search::{Fault, Hit, Outcome, Query, Search, SearchError, SearchFuture};
 pub use tags::opened_thought;
-pub use tools::{Tool, Tools};
+pub use tools::{Tool, Tools, VISIT};

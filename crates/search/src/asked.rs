@@ -39,6 +39,14 @@ pub trait BackEnd: Send + Sync {
     /// Its name in settings.
     fn name(&self) -> &'static str;
 
+    /// Whether it searches for such a query.
+    fn can(&self, query: &Query) -> bool;
+
+    /// Queries that it asks for in one request, at most: what comes with a request is lost with it.
+    fn most(&self) -> usize {
+        usize::MAX
+    }
+
     /// The name of a query's outcome, wherever outcomes are kept.
     fn key(&self, layer: u64, query: &Query) -> Key;
 
@@ -64,6 +72,10 @@ impl InProcess {
 impl BackEnd for InProcess {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn can(&self, _query: &Query) -> bool {
+        true
     }
 
     fn key(&self, layer: u64, query: &Query) -> Key {

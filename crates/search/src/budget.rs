@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use hypereyes_environment::Fault;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::config::BudgetConfig;
@@ -22,46 +21,45 @@ pub struct Spent {
     pub micro_usd: u64,
 }
 
-/// A run's budget.
+/// A budget: bounds, and where what was spent is written down. Without bounds nothing is.
 pub struct Budget {
     bounds: BudgetConfig,
-    spent: Mutex<Spent>,
-    /// Where it is written down.
     kept: Option<Arc<Store>>,
 }
 
 impl Budget {
     /// Goes on from what `kept` says was spent.
-    ///
-    /// # Errors
-    /// A sentence that names the file.
-    pub fn new(bounds: &BudgetConfig, kept: Option<Arc<Store>>) -> Result<Self, String> {
-        let spent = kept.as_ref().map(|kept| kept.spent()).transpose()?.unwrap_or_default();
-        Ok(Self { bounds: bounds.clone(), spent: Mutex::new(spent), kept })
+    pub fn new(bounds: &BudgetConfig, kept: Option<Arc<Store>>) -> Self {
+        Self { bounds: bounds.clone(), kept: kept.filter(|_| *bounds != BudgetConfig::default()) }
     }
 
     /// Takes one request of a price.
     ///
     /// # Errors
     /// [`Miss`] when a bound would be passed, or what is spent cannot be written down.
-    pub fn take(&self, service: &'static str, usd: f64) -> Result<(), Miss> {
-        let price = (usd * 1e6).round() as u64;
-        let mut spent = self.spent.lock();
-        let next = Spent { requests: spent.requests + 1, micro_usd: spent.micro_usd.saturating_add(price) };
-        let BudgetConfig { requests, usd: most } = self.bounds;
-        if requests > 0 && next.requests > requests {
-            return Err((Fault::Quota, format!("search.budget.requests is {requests} and used up; raise it to go on")));
-        }
-        if most > 0.0 && next.micro_usd > (most * 1e6).round() as u64 {
-            let so_far = spent.micro_usd as f64 / 1e6;
-            return Err((Fault::Quota, format!("search.budget.usd is {most} and {so_far:.4} is spent; raise it to go on")));
-        }
-        if let Some(kept) = &self.kept {
-            kept.spend(next).map_err(|why| (Fault::Unavailable, format!("what is spent cannot be written down: {why}")))?;
-        }
-        *spent = next;
+    pub async fn take(&self, service: &'static str, usd: f64) -> Result<(), Miss> {
+        let Some(kept) = self.kept.clone() else { return Ok(()) };
+        let bounds = self.bounds.clone();
+        // It waits for the disk: not on the runtime's threads.
+        let taken = tokio::task::spawn_blocking(move || kept.spend(|spent| next(&bounds, spent, usd))).await;
+        let broken = |why: String| (Fault::Unavailable, format!("what is spent cannot be written down: {why}"));
+        let spent = taken.map_err(|died| broken(died.to_string()))?.map_err(broken)??;
         metrics::counter!(SPENT_REQUESTS, "service" => service).increment(1);
-        metrics::gauge!(SPENT_USD).set(next.micro_usd as f64 / 1e6);
+        metrics::gauge!(SPENT_USD).set(spent.micro_usd as f64 / 1e6);
         Ok(())
     }
+}
+
+/// What is spent with one request more, if the bounds allow it.
+fn next(bounds: &BudgetConfig, spent: Spent, usd: f64) -> Result<Spent, Miss> {
+    let BudgetConfig { requests, usd: most } = bounds;
+    let next = Spent { requests: spent.requests + 1, micro_usd: spent.micro_usd.saturating_add((usd * 1e6).round() as u64) };
+    if *requests > 0 && next.requests > *requests {
+        return Err((Fault::Quota, format!("search.budget.requests is {requests} and used up; raise it to go on")));
+    }
+    if *most > 0.0 && next.micro_usd > (most * 1e6).round() as u64 {
+        let so_far = spent.micro_usd as f64 / 1e6;
+        return Err((Fault::Quota, format!("search.budget.usd is {most} and {so_far:.4} is spent; raise it to go on")));
+    }
+    Ok(next)
 }

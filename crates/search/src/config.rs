@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hypereyes_chassis::secret::check_name;
 use serde::{Deserialize, Serialize};
 
 use crate::backends::{self, Side};
@@ -185,9 +186,15 @@ impl SearchConfig {
         Ok(())
     }
 
-    /// Whether anything outside this process may be asked, or kept.
-    pub fn is_of_this_process(&self) -> bool {
-        self.cache.path.is_none() && [&self.text, &self.image].iter().all(|side| side.backend == backends::world::NAME)
+    /// Whether somebody reads pages.
+    pub fn reads_pages(&self) -> bool {
+        std::iter::once(&self.text).chain(&self.text.fallbacks).any(|side| backends::named(&side.backend).is_some_and(|kind| kind.pages))
+    }
+
+    /// A back end for texts whose hits have no relevance.
+    pub fn unscored(&self) -> Option<&str> {
+        let names = std::iter::once(&self.text).chain(&self.text.fallbacks).map(|side| side.backend.as_str());
+        names.into_iter().find(|name| backends::named(name).is_some_and(|kind| !kind.scores))
     }
 }
 
@@ -223,6 +230,7 @@ impl BackEndConfig {
         if back_end.is_service && self.url.is_empty() && back_end.url.is_empty() {
             return Err(format!("{key}.url is empty: say where your {} is", self.backend));
         }
+        check_name("api_key_env", &self.api_key_env).map_err(|why| format!("{key}.{why}"))?;
         for said in &self.parameters {
             let name = said.split_once('=').map(|(name, _)| name);
             match name {

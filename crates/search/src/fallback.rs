@@ -21,25 +21,28 @@ impl Answers for InOrder {
     fn ask<'a>(&'a self, asked: Asked<'a>) -> AskFuture<'a> {
         Box::pin(async move {
             let Asked { queries, until, .. } = asked;
-            let mut outcomes: Vec<Outcome> = vec![];
-            for (place, back_end) in self.0.iter().enumerate() {
-                if place == 0 {
-                    outcomes = back_end.ask(asked).await;
-                    continue;
-                }
-                let open: Vec<usize> = (0..queries.len()).filter(|at| goes_on(&outcomes[*at])).collect();
-                if open.is_empty() || Instant::now() >= until {
+            let able: Vec<&dyn BackEnd> = self.0.iter().map(|back_end| &**back_end).filter(|one| one.can(&queries[0])).collect();
+            let nobody = |query: &Query| Err(query.failed(Fault::Refused, "no back end of search.text reads pages (docs/search.md)"));
+            let mut outcomes: Vec<Outcome> = queries.iter().map(nobody).collect();
+            for (place, back_end) in able.iter().enumerate() {
+                let open: Vec<usize> = (0..queries.len()).filter(|at| place == 0 || goes_on(&outcomes[*at])).collect();
+                let now = Instant::now();
+                if open.is_empty() || (place > 0 && now >= until) {
                     break;
                 }
-                let (from, to) = (self.0[place - 1].name(), back_end.name());
-                metrics::counter!(FELL_BACK, "from" => from, "to" => to).increment(open.len() as u64);
-                tracing::warn!(from, to, queries = open.len(), "searches fall back to another service");
+                if place > 0 {
+                    let (from, to) = (able[place - 1].name(), back_end.name());
+                    metrics::counter!(FELL_BACK, "from" => from, "to" => to).increment(open.len() as u64);
+                    tracing::warn!(from, to, queries = open.len(), "searches fall back to another service");
+                }
                 let these: Vec<Query> = open.iter().map(|at| queries[*at].clone()).collect();
-                let found = back_end.ask(Asked { queries: &these, ..asked }).await;
+                // Whoever comes after has a share of the time.
+                let share = until.saturating_duration_since(now) / (able.len() - place) as u32;
+                let found = back_end.ask(Asked { queries: &these, until: now + share, ..asked }).await;
                 for (at, outcome) in open.into_iter().zip(found) {
-                    // The first one's reason is the one to mend.
-                    if outcome.is_ok() || goes_on(&outcome) {
-                        outcomes[at] = outcome.or_else(|_| outcomes[at].clone());
+                    // Of several failures the first one's reason is the one to mend.
+                    if place == 0 || outcome.is_ok() {
+                        outcomes[at] = outcome;
                     }
                 }
             }

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use hypereyes_environment::{Fault, Outcome, Query};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::asked::{AskFuture, Asked, BackEnd, Key, late};
 use crate::config::{CacheConfig, Mode};
@@ -26,21 +28,24 @@ pub struct Keeping {
     pub age: Duration,
     /// How long it is that nothing was found.
     pub empty_age: Duration,
+    /// When this process began, in seconds since 1970.
+    since: u64,
 }
 
 impl Keeping {
     /// As settings say.
     pub fn new(mode: Mode, store: Option<Arc<Store>>, config: &CacheConfig) -> Self {
         let seconds = Duration::from_secs_f64;
-        Self { mode, store, age: seconds(config.days * 86_400.0), empty_age: seconds(config.empty_hours * 3600.0) }
+        Self { mode, store, age: seconds(config.days * 86_400.0), empty_age: seconds(config.empty_hours * 3600.0), since: now() }
     }
 
     /// Whether an entry may be given instead of asking.
     fn is_good(&self, entry: &Entry, now: u64) -> bool {
         let within = |age: Duration| now.saturating_sub(entry.at) <= age.as_secs();
         match (&entry.outcome, self.mode) {
-            // What a recording holds, it holds.
-            (_, Mode::Replay | Mode::Record) => true,
+            // What a recording holds, it holds; but what failed is asked again by the next who records.
+            (_, Mode::Replay) | (Kept::Hits(_), Mode::Record) => true,
+            (Kept::Failure(..), Mode::Record) => entry.at >= self.since,
             (Kept::Hits(hits), Mode::Live) => within(if hits.is_empty() { self.empty_age } else { self.age }),
             (Kept::Failure(..), Mode::Live) => false,
         }
@@ -124,14 +129,19 @@ impl Keeper {
             metrics::counter!(FLIGHTS_JOINED, "service" => self.inner.name()).increment(1);
             return Way::Joined(flight.clone());
         }
+        // Whoever asked may have landed since.
+        if let Some(outcome) = self.known(&key, query) {
+            return Way::Known(outcome);
+        }
         let (outcome, others) = watch::channel(None);
         flights.insert(key.clone(), others);
         Way::Asked(Flight { key, outcome })
     }
 
-    fn put(&self, landed: &[(Key, &Outcome)]) {
-        let Some(store) = &self.keeping.store else { return };
-        let (at, usd) = (now(), self.price);
+    async fn put(&self, landed: &[(Key, &Outcome)]) {
+        let Some(store) = self.keeping.store.clone() else { return };
+        // A request's price, shared by what was asked with it.
+        let (at, usd) = (now(), self.price / landed.len() as f64);
         let entry = |(key, outcome): &(Key, &Outcome)| {
             let outcome = match outcome {
                 Ok(hits) => Kept::Hits(hits.clone()),
@@ -140,7 +150,12 @@ impl Keeper {
             Entry { key: key.clone(), at, usd, outcome }
         };
         let entries: Vec<Entry> = landed.iter().filter(|(_, outcome)| self.keeping.is_kept(outcome)).map(entry).collect();
-        if let Err(why) = if entries.is_empty() { Ok(()) } else { store.put(&entries) } {
+        if entries.is_empty() {
+            return;
+        }
+        // It waits for the disk: not on the runtime's threads.
+        let put = tokio::task::spawn_blocking(move || store.put(&entries)).await;
+        if let Err(why) = put.unwrap_or_else(|died| Err(died.to_string())) {
             tracing::warn!(%why, "what was searched cannot be kept");
             self.count("not_kept");
         }
@@ -152,10 +167,14 @@ impl Keeper {
         let outcomes = self.inner.ask(asked).await;
         let landed: Vec<(Key, &Outcome)> = flights.iter().map(|flight| flight.key.clone()).zip(&outcomes).collect();
         // Kept before it is told: who asks after this finds it.
-        self.put(&landed);
+        self.put(&landed).await;
         drop(landing);
         for (flight, outcome) in flights.iter().zip(&outcomes) {
-            flight.outcome.send_replace(Some(outcome.clone()));
+            // That nobody waited longer here is no outcome for who does: they ask again.
+            let is_late = outcome.as_ref().is_err_and(|error| error.fault == Fault::Timeout) && Instant::now() >= asked.until;
+            if !is_late {
+                flight.outcome.send_replace(Some(outcome.clone()));
+            }
         }
         outcomes
     }
@@ -165,22 +184,28 @@ impl Keeper {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; queries.len()];
         let mut open: Vec<usize> = (0..queries.len()).collect();
         while !open.is_empty() {
-            let (mut own, mut flights, mut joined) = (vec![], vec![], vec![]);
+            let (mut own, mut joined) = (vec![], vec![]);
             for at in std::mem::take(&mut open) {
                 match self.way(layer, &queries[at]) {
                     Way::Known(outcome) => outcomes[at] = Some(outcome),
                     Way::Joined(flight) => joined.push((at, flight)),
-                    Way::Asked(flight) => {
-                        own.push(at);
-                        flights.push(flight);
-                    }
+                    Way::Asked(flight) => own.push((at, flight)),
                 }
             }
-            if !own.is_empty() {
-                let these: Vec<Query> = own.iter().map(|at| queries[*at].clone()).collect();
-                let found = self.ask_for(Asked { queries: &these, ..asked }, flights).await;
-                own.into_iter().zip(found).for_each(|(at, outcome)| outcomes[at] = Some(outcome));
+            // Request by request: each is kept and told when it is done.
+            let mut requests = FuturesUnordered::new();
+            while !own.is_empty() {
+                let (places, flights): (Vec<usize>, Vec<Flight>) = own.drain(..own.len().min(self.inner.most())).unzip();
+                requests.push(async {
+                    let these: Vec<Query> = places.iter().map(|at| queries[*at].clone()).collect();
+                    let found = self.ask_for(Asked { queries: &these, ..asked }, flights).await;
+                    places.into_iter().zip(found).collect::<Vec<_>>()
+                });
             }
+            while let Some(found) = requests.next().await {
+                found.into_iter().for_each(|(at, outcome)| outcomes[at] = Some(outcome));
+            }
+            drop(requests);
             for (at, mut flight) in joined {
                 let landed =
                     timeout_at(until, flight.wait_for(Option::is_some)).await.map(|landed| landed.ok().and_then(|one| one.clone()));
@@ -216,6 +241,14 @@ impl BackEnd for Keeper {
         self.inner.name()
     }
 
+    fn can(&self, query: &Query) -> bool {
+        self.inner.can(query)
+    }
+
+    fn most(&self) -> usize {
+        self.inner.most()
+    }
+
     fn key(&self, layer: u64, query: &Query) -> Key {
         self.inner.key(layer, query)
     }
@@ -225,6 +258,7 @@ impl BackEnd for Keeper {
     }
 }
 
-fn now() -> u64 {
+/// Seconds since 1970.
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -13,7 +13,7 @@ use crate::budget::Budget;
 use crate::config::{BackEndConfig, Mode};
 use crate::fallback::InOrder;
 use crate::http::{Remote, Secret};
-use crate::kept::{Keeper, Keeping};
+use crate::kept::{Keeper, Keeping, now};
 use crate::limited::{Answers, Limited};
 use crate::rate::Rate;
 use crate::store::Store;
@@ -51,18 +51,22 @@ pub fn open(config: &SearchConfig, world: impl Fn() -> Result<Arc<World>, WorldE
 fn sides(config: &SearchConfig, world: &dyn Fn() -> Result<Arc<World>, WorldError>) -> Result<Sides, OpenError> {
     config.check().map_err(OpenError::Settings)?;
     let store = config.cache.path.as_deref().map(|path| match config.mode {
-        Mode::Replay => Store::read(path),
-        Mode::Live | Mode::Record => Store::open(path),
+        Mode::Replay => Store::read(path).map(Arc::new),
+        Mode::Live | Mode::Record => Store::shared(path),
     });
     let in_cache = |why: String| OpenError::Settings(format!("cache.path: {why}"));
-    let store = store.transpose().map_err(in_cache)?.map(Arc::new);
+    let store = store.transpose().map_err(in_cache)?;
+    if let Some(store) = store.as_ref().filter(|_| config.mode == Mode::Live) {
+        let days = config.cache.days.max(config.cache.empty_hours / 24.0);
+        store.prune(now(), (days * 86_400.0) as u64).map_err(in_cache)?;
+    }
     // A replay spends nothing.
     let ledger = store.clone().filter(|_| config.mode != Mode::Replay);
     let mut opening = Opening {
         config,
         here: Here { world },
         keeping: Keeping::new(config.mode, store, &config.cache),
-        budget: Arc::new(Budget::new(&config.budget, ledger).map_err(in_cache)?),
+        budget: Arc::new(Budget::new(&config.budget, ledger)),
         rates: HashMap::new(),
     };
     Ok(Sides { text: opening.side("text", &config.text)?, image: opening.side("image", &config.image)? })
@@ -101,7 +105,7 @@ impl Opening<'_> {
     }
 
     fn remote(&mut self, key: &str, kind: &Kind, service: Box<dyn http::call::Service>, side: &BackEndConfig) -> Result<Remote, String> {
-        let url = if side.url.is_empty() { kind.url } else { &side.url };
+        let url = if side.url.is_empty() { kind.url } else { side.url.trim_end_matches('/') };
         // Nobody is asked in a replay, so that nobody needs a key.
         let secret = if self.config.mode == Mode::Replay { None } else { secret(kind, side)? };
         let known = self.rates.entry((kind.name, url.to_owned()));
@@ -112,7 +116,7 @@ impl Opening<'_> {
                 side.per_second
             ));
         }
-        Remote::new(kind.name, service, url, secret, side, rate.clone(), self.budget.clone())
+        Remote::new(kind, service, url, secret, side, rate.clone(), self.budget.clone())
     }
 }
 

@@ -22,7 +22,21 @@ const MOST_LINE: u64 = 16 << 20;
 /// Entries that are written at once.
 const BATCH: usize = 1000;
 /// Names of parameters of an address that open it for whoever holds it.
-const SIGNED: [&str; 8] = ["signature", "sig", "token", "x-amz-", "x-goog-", "expires", "key-pair-id", "policy"];
+const SIGNED: [&str; 13] = [
+    "access_token",
+    "api_key",
+    "apikey",
+    "awsaccesskeyid",
+    "expires",
+    "key",
+    "key-pair-id",
+    "policy",
+    "sig",
+    "signature",
+    "token",
+    "x-amz-",
+    "x-goog-",
+];
 
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,20 +149,37 @@ pub fn import(path: &Path, store: &Store) -> Result<About, String> {
     Ok(about)
 }
 
-/// Without what opens addresses.
+/// Without what opens addresses, wherever they stand.
 fn unsigned(mut entry: Entry) -> Entry {
     if let Kept::Hits(hits) = &mut entry.outcome {
-        for url in hits.iter_mut().filter_map(|hit| hit.url.as_mut()) {
-            let Some((plain, query)) = url.split_once('?') else { continue };
-            let signed = |pair: &&str| {
-                let name = pair.split('=').next().unwrap_or_default().to_lowercase();
-                SIGNED.iter().any(|signed| name == *signed || (signed.ends_with('-') && name.starts_with(signed)))
-            };
-            let kept: Vec<&str> = query.split('&').filter(|pair| !signed(pair)).collect();
-            *url = if kept.is_empty() { plain.to_owned() } else { format!("{plain}?{}", kept.join("&")) };
+        for hit in hits {
+            let optional = [&mut hit.url, &mut hit.detail].into_iter().filter_map(Option::as_mut);
+            for text in optional.chain([&mut hit.title, &mut hit.content]) {
+                *text = without_signatures(text);
+            }
         }
     }
     entry
+}
+
+/// A text in which no address has a parameter that opens it.
+fn without_signatures(text: &str) -> String {
+    let ends = |letter: char| letter.is_whitespace() || matches!(letter, '(' | ')' | '<' | '>' | '[' | ']' | '"' | '\'');
+    let plain = |word: &str| {
+        let (address, query) = word.split_once('?').filter(|(address, _)| address.contains("://"))?;
+        let signed = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or_default().to_lowercase();
+            SIGNED.iter().any(|signed| name == *signed || (signed.ends_with('-') && name.starts_with(signed)))
+        };
+        let kept: Vec<&str> = query.split('&').filter(|pair| !signed(pair)).collect();
+        Some(if kept.is_empty() { address.to_owned() } else { format!("{address}?{}", kept.join("&")) })
+    };
+    text.split_inclusive(ends)
+        .map(|piece| {
+            let word = piece.trim_end_matches(ends);
+            plain(word).map_or_else(|| piece.to_owned(), |plain| plain + &piece[word.len()..])
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -167,7 +198,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         let url = "https://b/p.jpg?size=3&X-Amz-Signature=abc&Expires=9&sig=1";
-        let hit = Hit { title: "t".into(), url: Some(url.into()), ..Hit::default() };
+        let content = format!("see [it]({url}) and what? nothing");
+        let hit = Hit { title: "t".into(), content, url: Some(url.into()), ..Hit::default() };
         let store = Store::open(&at("one")).expect("opens");
         store
             .put(&[
@@ -181,6 +213,7 @@ mod tests {
         assert!(!about.services["searxng"].restricted);
         assert!(is_one(&at("recording.jsonl")) && !is_one(&at("one")));
         let text = std::fs::read_to_string(at("recording.jsonl")).expect("read");
+        assert!(text.contains("see [it](https://b/p.jpg?size=3) and what? nothing"), "{text}");
         assert!(text.contains("https://b/p.jpg?size=3\"") && !text.contains("abc") && !text.contains("Expires"), "{text}");
         let other = Store::open(&at("two")).expect("opens");
         assert_eq!(import(&at("recording.jsonl"), &other), Ok(about));

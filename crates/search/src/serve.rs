@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -22,11 +22,19 @@ use hypereyes_pictures::{Limits, decode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-use crate::backends::http::{Answer, MOST, Question, Sent, Told};
+use crate::backends::http::{Answer, Question, Sent, Told};
 
 /// Bytes of a request that are read: pictures of a call of a tool, in base64.
-const MOST_BYTES: usize = 256 << 20;
+const MOST_BYTES: usize = 64 << 20;
+/// Pixels of a request's pictures, together: two large photographs, or all crops of a call.
+const MOST_PIXELS: u64 = 64 << 20;
+/// Requests that are read and answered at the same moment; the others are told to come again.
+const AT_ONCE: usize = 64;
+/// How long a request may take to arrive.
+const ARRIVES: Duration = Duration::from_secs(60);
 /// Queries of a request, at most.
 const MOST_QUERIES: usize = 256;
 /// How long requests under way may go on after the end.
@@ -80,49 +88,92 @@ impl Server {
     }
 }
 
+/// What requests share.
+#[derive(Clone)]
+struct Served {
+    search: Arc<dyn Search>,
+    places: Arc<Semaphore>,
+}
+
 /// The routes.
 pub fn router(search: Arc<dyn Search>) -> Router {
+    let served = Served { search, places: Arc::new(Semaphore::new(AT_ONCE)) };
+    let of_world = |State(served): State<Served>, body: Body| async move { served.answer(Shape::Ours, 0, body).await };
+    let of_layer =
+        |State(served): State<Served>, Path(layer): Path<u64>, body: Body| async move { served.answer(Shape::Ours, layer, body).await };
+    let retrieve = |State(served): State<Served>, body: Body| async move { served.answer(Shape::Retrieve, 0, body).await };
+    let retrieve_layer =
+        |State(served): State<Served>, Path(layer): Path<u64>, body: Body| async move { served.answer(Shape::Retrieve, layer, body).await };
     Router::new()
-        .route("/search", post(|State(search): State<Arc<dyn Search>>, body: Bytes| async move { ours(&*search, 0, &body).await }))
-        .route(
-            "/layers/{layer}/search",
-            post(|State(search): State<Arc<dyn Search>>, Path(layer): Path<u64>, body: Bytes| async move { ours(&*search, layer, &body).await }),
-        )
-        .route("/retrieve", post(|State(search): State<Arc<dyn Search>>, body: Bytes| async move { retrieve(&*search, 0, &body).await }))
-        .route(
-            "/layers/{layer}/retrieve",
-            post(|State(search): State<Arc<dyn Search>>, Path(layer): Path<u64>, body: Bytes| async move {
-                retrieve(&*search, layer, &body).await
-            }),
-        )
+        .route("/search", post(of_world))
+        .route("/layers/{layer}/search", post(of_layer))
+        .route("/retrieve", post(retrieve))
+        .route("/layers/{layer}/retrieve", post(retrieve_layer))
         .route("/healthz", get(|| async { "ok\n" }))
-        .layer(DefaultBodyLimit::max(MOST_BYTES))
-        .with_state(search)
+        .with_state(served)
+}
+
+/// How a request is put.
+#[derive(Clone, Copy)]
+enum Shape {
+    Ours,
+    Retrieve,
+}
+
+impl Served {
+    async fn answer(&self, shape: Shape, layer: u64, body: Body) -> Response {
+        let Ok(_place) = self.places.try_acquire() else {
+            return answer(StatusCode::TOO_MANY_REQUESTS, &json!({"detail": format!("{AT_ONCE} requests are under way; come again")}));
+        };
+        let body = match timeout(ARRIVES, to_bytes(body, MOST_BYTES)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return refused(&format!("the body cannot be read, or has more than {MOST_BYTES} bytes: {error}")),
+            Err(_) => return answer(StatusCode::REQUEST_TIMEOUT, &json!({"detail": "the request did not arrive in time"})),
+        };
+        match shape {
+            Shape::Ours => ours(&*self.search, layer, body).await,
+            Shape::Retrieve => retrieve(&*self.search, layer, &body).await,
+        }
+    }
 }
 
 /// Our shape.
-async fn ours(search: &dyn Search, layer: u64, body: &[u8]) -> Response {
-    let question: Question = match serde_json::from_slice(body) {
-        Ok(question) => question,
-        Err(error) => return refused(&error.to_string()),
-    };
-    if question.queries.len() > MOST_QUERIES.max(MOST) {
-        return refused(&format!("{} queries, and one request takes {MOST_QUERIES}", question.queries.len()));
-    }
-    let read = question.queries.iter().enumerate().map(|(at, sent)| query(sent).map_err(|why| format!("queries[{at}]: {why}")));
-    let queries: Vec<Query> = match read.collect() {
-        Ok(queries) => queries,
+async fn ours(search: &dyn Search, layer: u64, body: Bytes) -> Response {
+    // Pictures are decoded: no work for the runtime's threads.
+    let read = tokio::task::spawn_blocking(move || question(&body)).await.unwrap_or_else(|died| Err(died.to_string()));
+    let (hits, queries) = match read {
+        Ok(read) => read,
         Err(why) => return refused(&why),
     };
     let told = |outcome: Outcome| match outcome {
-        Ok(mut hits) => {
-            hits.truncate(question.hits as usize);
-            Told::Hits { hits }
+        Ok(mut found) => {
+            found.truncate(hits as usize);
+            Told::Hits { hits: found }
         }
         Err(error) => Told::Failure { failure: error.fault, message: error.reason },
     };
     let results = searched(search, layer, &queries).await.into_iter().map(told).collect();
     answer(StatusCode::OK, &serde_json::to_value(Answer { results }).expect("plain values"))
+}
+
+/// Hits of each, at most, and the queries.
+fn question(body: &[u8]) -> Result<(u32, Vec<Query>), String> {
+    let Question { queries, hits } = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    if queries.len() > MOST_QUERIES {
+        return Err(format!("{} queries, and one request takes {MOST_QUERIES}", queries.len()));
+    }
+    let (mut read, mut pixels) = (Vec::with_capacity(queries.len()), 0);
+    for (at, sent) in queries.iter().enumerate() {
+        let query = query(sent).map_err(|why| format!("queries[{at}]: {why}"))?;
+        if let Query::Picture(picture) = &query {
+            pixels += u64::from(picture.width()) * u64::from(picture.height());
+        }
+        if pixels > MOST_PIXELS {
+            return Err(format!("queries[{at}]: pictures of one request have {MOST_PIXELS} pixels at most; send fewer"));
+        }
+        read.push(query);
+    }
+    Ok((hits, read))
 }
 
 fn query(sent: &Sent) -> Result<Query, String> {

@@ -1,9 +1,12 @@
 //! Outcomes of searches on disk. In: keys, outcomes, what was spent. Out: the same, by the next process too. One process has a file open;
 //! several share one through a server.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use hypereyes_environment::{Fault, Hit};
+use parking_lot::Mutex;
 use redb::backends::InMemoryBackend;
 use redb::{
     Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
@@ -85,6 +88,23 @@ enum Open {
 }
 
 impl Store {
+    /// Opens or makes one; what this process has open already is the same one.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn shared(path: &Path) -> Result<Arc<Self>, String> {
+        static OPEN: Mutex<BTreeMap<PathBuf, Weak<Store>>> = Mutex::new(BTreeMap::new());
+        let named = |error: std::io::Error| format!("{}: {error}", path.display());
+        let place = std::path::absolute(path).map_err(named)?;
+        let mut open = OPEN.lock();
+        if let Some(store) = open.get(&place).and_then(Weak::upgrade) {
+            return Ok(store);
+        }
+        let store = Arc::new(Self::open(path)?);
+        open.insert(place, Arc::downgrade(&store));
+        Ok(store)
+    }
+
     /// Opens or makes one.
     ///
     /// # Errors
@@ -113,7 +133,15 @@ impl Store {
             recording::import(path, &store)?;
             return Ok(store);
         }
-        let database = ReadOnlyDatabase::open(path).map_err(|error| named(&error))?;
+        let database = match ReadOnlyDatabase::open(path) {
+            // Whoever wrote it was killed. It is whole all the same once it was opened for writing.
+            Err(redb::DatabaseError::RepairAborted) => {
+                drop(Database::open(path).map_err(|error| named(&error))?);
+                ReadOnlyDatabase::open(path)
+            }
+            opened => opened,
+        };
+        let database = database.map_err(|error| named(&error))?;
         let store = Self { path: path.to_owned(), open: Open::Reads(database) };
         let format =
             || -> Result<_, redb::Error> { Ok(store.begin_read()?.open_table(ABOUT)?.get("format")?.map(|format| format.value())) };
@@ -231,8 +259,8 @@ impl Store {
     ///
     /// # Errors
     /// A sentence that names the file.
-    pub fn totals(&self) -> Result<std::collections::BTreeMap<String, Totals>, String> {
-        let mut totals: std::collections::BTreeMap<String, Totals> = Default::default();
+    pub fn totals(&self) -> Result<BTreeMap<String, Totals>, String> {
+        let mut totals: BTreeMap<String, Totals> = Default::default();
         self.each(|entry| {
             let of = totals.entry(entry.key.service).or_default();
             of.from = if of.entries == 0 { entry.at } else { of.from.min(entry.at) };
@@ -263,15 +291,46 @@ impl Store {
         }
     }
 
-    /// Writes down what was spent; it is on disk when this returns.
+    /// Writes down what `next` makes of what was spent, if it does; it is on disk when this returns. Nobody spends meanwhile.
+    ///
+    /// # Errors
+    /// A sentence that names the file; within, what `next` says.
+    pub fn spend<E>(&self, next: impl FnOnce(Spent) -> Result<Spent, E>) -> Result<Result<Spent, E>, String> {
+        let write = || -> Result<Result<Spent, E>, redb::Error> {
+            let write = self.begin_write()?;
+            let next = {
+                let mut table = write.open_table(SPENT)?;
+                let known = table.get("all")?.map(|bytes| serde_json::from_slice(bytes.value()));
+                let known = known.transpose().map_err(|error| redb::Error::Corrupted(error.to_string()))?.unwrap_or_default();
+                let next = match next(known) {
+                    Ok(next) => next,
+                    Err(why) => return Ok(Err(why)),
+                };
+                table.insert("all", serde_json::to_vec(&next).expect("plain values").as_slice())?;
+                next
+            };
+            write.commit()?;
+            Ok(Ok(next))
+        };
+        write().map_err(|error| self.named(&error))
+    }
+
+    /// Takes away what is older than `age` seconds at a moment, in seconds since 1970; how many that were.
     ///
     /// # Errors
     /// A sentence that names the file.
-    pub fn spend(&self, spent: Spent) -> Result<(), String> {
-        let write = || -> Result<(), redb::Error> {
+    pub fn prune(&self, now: u64, age: u64) -> Result<u64, String> {
+        let write = || -> Result<u64, redb::Error> {
             let write = self.begin_write()?;
-            write.open_table(SPENT)?.insert("all", serde_json::to_vec(&spent).expect("plain values").as_slice())?;
-            Ok(write.commit()?)
+            let mut gone = 0;
+            write.open_table(ENTRIES)?.retain(|_, bytes| {
+                // One that cannot be read is of no use either.
+                let keep = serde_json::from_slice::<Entry>(bytes).is_ok_and(|entry| now.saturating_sub(entry.at) <= age);
+                gone += u64::from(!keep);
+                keep
+            })?;
+            write.commit()?;
+            Ok(gone)
         };
         write().map_err(|error| self.named(&error))
     }
@@ -302,7 +361,8 @@ mod tests {
         store.put(&[found.clone(), failed.clone()]).expect("kept");
         store.put(&[entry("c", Kept::Hits(vec![]))]).expect("kept");
         let spent = Spent { requests: 3, micro_usd: 3000 };
-        store.spend(spent).expect("written");
+        assert_eq!(store.spend(|_| Ok::<_, ()>(spent)), Ok(Ok(spent)));
+        assert_eq!(store.spend(|known| Err((known, "no"))), Ok(Err((spent, "no"))));
         let error = Store::open(&path).expect_err("open").to_string();
         assert!(error.contains("cache.redb: another process has it open"), "{error}");
         drop(store);
@@ -312,6 +372,8 @@ mod tests {
         assert_eq!((store.spent(), store.entries()), (Ok(spent), Ok(3)));
         let totals = store.totals().expect("reads");
         assert_eq!(totals["serper"], Totals { entries: 3, empty: 1, failures: 1, usd: 0.003, from: 7, to: 7 });
+        assert_eq!((store.prune(10, 3), store.entries()), (Ok(0), Ok(3)));
+        assert_eq!((store.prune(11, 3), store.entries(), store.spent()), (Ok(3), Ok(0), Ok(spent)));
         std::fs::write(folder.path().join("other"), b"no such file, but long enough to be looked at").expect("written");
         assert!(Store::open(&folder.path().join("other")).expect_err("none").contains("other: "));
     }

@@ -23,7 +23,7 @@ use crate::scene::Scene;
 pub use image_search::{ImageArguments, ImageSearch, MAX_AREAS};
 pub use ran::{Done, Ran};
 pub use text_search::{MAX_QUERIES, TextSearch};
-pub use visit::{MAX_PAGES, Visit};
+pub use visit::{MAX_PAGES, VISIT, Visit};
 
 /// An argument of a tool.
 #[derive(Clone, Copy, Debug)]

@@ -12,6 +12,8 @@ use crate::observation;
 use crate::scene::Scene;
 use crate::search::Query;
 
+/// The tool's name.
+pub const VISIT: &str = "visit";
 /// Most pages of one call; the rest is dropped, said and counted. Pages are long.
 pub const MAX_PAGES: usize = 16;
 
@@ -26,7 +28,7 @@ const ARGUMENTS: &[Argument] = &[Argument {
 
 impl Tool for Visit {
     fn name(&self) -> &'static str {
-        "visit"
+        VISIT
     }
 
     fn description(&self) -> &'static str {

@@ -43,6 +43,7 @@ pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
     }
     found.extend(overwritten::findings(config));
     found.extend(pairs::of_up(config));
+    found.extend(pairs::of_search(config));
     found.extend(pairs::of_loop(&pairs::Loop {
         learner: &learner,
         actor: &actor,
@@ -85,6 +86,7 @@ pub fn tasks(config: &Config) -> Findings {
     found.told("sampling.train", config.sampling.train.check());
     found.told("search", config.search.check());
     found.extend(overwritten::search(config));
+    found.extend(pairs::of_search(config));
     found
 }
 
@@ -108,6 +110,7 @@ pub fn asking(config: &Config) -> Findings {
     found.told("rollout", config.rollout.check());
     found.told("search", config.search.check());
     found.extend(overwritten::search(config));
+    found.extend(pairs::of_search(config));
     found.told("engine", config.engine.check());
     found.extend(pairs::of_engine(config, None));
     found

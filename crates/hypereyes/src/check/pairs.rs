@@ -2,6 +2,7 @@
 //! keys and the number that would do. The rooms of a cluster are looked at with the same functions.
 
 use hypereyes_chassis::Findings;
+use hypereyes_environment::VISIT;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_search::Mode;
 
@@ -110,6 +111,27 @@ pub fn of_loop(rooms: &Loop<'_>) -> Findings {
         );
         let table = rollout.strip_suffix("rollout").unwrap_or_default();
         found.warn(format!("{table}search.deadline_s"), message);
+    }
+    found
+}
+
+/// What episodes ask of searches, and what those can give.
+pub fn of_search(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    let (env, search) = (&config.rollout.env, &config.search);
+    if env.tools.iter().any(|tool| tool == VISIT) && !search.reads_pages() {
+        let message = format!(
+            "names {VISIT}, but nobody in search.text reads pages ({:?}): leave it out, or give a back end that does (docs/search.md)",
+            search.text.backend
+        );
+        found.refuse("rollout.env.tools", message);
+    }
+    if let Some(unscored) = search.unscored().filter(|_| env.text_min_relevance > 0.0) {
+        let message = format!(
+            "is {}, but hits of {unscored} have no relevance, which counts as 0: none would ever be shown; set it to 0",
+            env.text_min_relevance
+        );
+        found.refuse("rollout.env.text_min_relevance", message);
     }
     found
 }
@@ -247,6 +269,20 @@ pub fn of_up(config: &Config) -> Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_episodes_ask_of_searches_must_be_there() {
+        let mut config = Config::default();
+        config.rollout.env.tools.push(VISIT.to_owned());
+        assert!(of_search(&config).refused().is_empty(), "the world reads pages");
+        config.search.text.backend = "serper".into();
+        config.rollout.env.text_min_relevance = 0.6;
+        let refused: Vec<String> = of_search(&config).refused().iter().map(|finding| finding.key.clone()).collect();
+        assert_eq!(refused, ["rollout.env.tools", "rollout.env.text_min_relevance"]);
+        config.search.text.fallbacks = vec![hypereyes_search::BackEndConfig { backend: "tavily".into(), ..Default::default() }];
+        config.rollout.env.text_min_relevance = 0.0;
+        assert!(of_search(&config).refused().is_empty(), "a fallback reads pages");
+    }
 
     #[test]
     fn a_cache_is_one_process_s_and_a_rate_each_actor_s() {

@@ -1,4 +1,4 @@
-//! Our own HTTP shape, which `hypereyes index serve` speaks and which is the one to write a server of one's own in: texts, pictures and
+//! Our own HTTP shape, which [`crate::serve`] speaks and which is the one to write a server of one's own in: texts, pictures and
 //! pages, many in one request, each answered with hits or with the way in which it failed.
 
 use base64::Engine as _;
@@ -8,25 +8,15 @@ use hypereyes_pictures::encode_png;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Kind, Open};
-use crate::http::call::{Call, Miss, Service};
+use super::Kind;
+use crate::http::call::{Call, Miss, Service, list, object};
 
 /// Our shape as a back end.
-pub(super) const KIND: Kind = Kind {
-    name: "http",
-    text: true,
-    image: true,
-    is_service: true,
-    is_paid: false,
-    is_restricted: false,
-    url: "",
-    key: None,
-    parameters: &[],
-    open: Open::Service(|config| Box::new(Http { hits: config.hits })),
-};
+pub(super) const KIND: Kind =
+    Kind { image: true, pages: true, scores: true, ..Kind::own("http", &[], |config| Box::new(Http { hits: config.hits })) };
 
-/// Queries of one request.
-pub const MOST: usize = 32;
+/// Queries of one request: a picture may have megabytes.
+pub const MOST: usize = 8;
 
 /// A query on the wire: exactly one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,13 +99,14 @@ impl Service for Http {
     }
 
     fn read(&self, body: &Value, _queries: &[Query]) -> Result<Vec<Result<Vec<Hit>, Miss>>, Miss> {
-        let answer: Answer =
-            serde_json::from_value(body.clone()).map_err(|error| (Fault::Unavailable, format!("its reply is none: {error}")))?;
-        let outcome = |told: Told| match told {
-            Told::Hits { hits } => Ok(hits),
-            Told::Failure { failure, message } => Err((failure, message)),
+        object(body)?;
+        // One that cannot be read takes no other with it.
+        let outcome = |told: &Value| match serde_json::from_value(told.clone()) {
+            Ok(Told::Hits { hits }) => Ok(hits),
+            Ok(Told::Failure { failure, message }) => Err((failure, message)),
+            Err(_) => Err((Fault::Unavailable, "its result is neither hits nor a failure".to_owned())),
         };
-        Ok(answer.results.into_iter().map(outcome).collect())
+        Ok(list(body, "results")?.iter().map(outcome).collect())
     }
 }
 
@@ -144,6 +135,7 @@ mod tests {
         let read = http.read(&body, &queries).expect("read");
         assert_eq!(read[0].as_ref().expect("hits")[0].title, "t");
         assert_eq!((&read[1], &read[2]), (&Err((Fault::Quota, "used up".to_owned())), &Ok(vec![])));
-        assert!(http.read(&json!({"results": [{"more": 1}]}), &queries).is_err());
+        let odd = http.read(&json!({"results": [{"more": 1}, {"hits": [{"score": "high"}]}, {"hits": []}]}), &queries).expect("read");
+        assert!(odd[0].is_err() && odd[1].is_err() && odd[2].is_ok(), "{odd:?}");
     }
 }

@@ -40,6 +40,10 @@ pub struct Kind {
     pub text: bool,
     /// Whether it searches pictures.
     pub image: bool,
+    /// Whether it reads pages.
+    pub pages: bool,
+    /// Whether its hits have a relevance.
+    pub scores: bool,
     /// Whether it is asked over a network.
     pub is_service: bool,
     /// Whether its requests are paid for.
@@ -56,12 +60,47 @@ pub struct Kind {
     pub open: Open,
 }
 
+/// What is particular of a service, as settings say.
+type Particular = fn(&BackEndConfig) -> Box<dyn Service>;
+
+impl Kind {
+    /// A service of somebody else's that searches texts for money, with its address, and its key's place and usual variable.
+    const fn paid(
+        name: &'static str,
+        url: &'static str,
+        key: (KeyIn, &'static str),
+        parameters: &'static [&'static str],
+        open: Particular,
+    ) -> Self {
+        Self { url, key: Some(key), is_paid: true, is_restricted: true, ..Self::own(name, parameters, open) }
+    }
+
+    /// A server of one's own that searches texts.
+    const fn own(name: &'static str, parameters: &'static [&'static str], open: Particular) -> Self {
+        let open = Open::Service(open);
+        Self {
+            name,
+            text: true,
+            image: false,
+            pages: false,
+            scores: false,
+            is_service: true,
+            is_paid: false,
+            is_restricted: false,
+            url: "",
+            key: None,
+            parameters,
+            open,
+        }
+    }
+}
+
 /// How a back end is opened.
 pub enum Open {
     /// From what this process has.
     Here(fn(&Here<'_>) -> Result<Box<dyn BackEnd>, OpenError>),
     /// As a service, of which this is what is particular.
-    Service(fn(&BackEndConfig) -> Box<dyn Service>),
+    Service(Particular),
 }
 
 /// What this process has.

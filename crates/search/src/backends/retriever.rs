@@ -3,22 +3,11 @@
 use hypereyes_environment::{Fault, Hit, Query};
 use serde_json::{Value, json};
 
-use super::{Kind, Open};
+use super::Kind;
 use crate::http::call::{Call, Miss, Service, list, object, text};
 
 /// The retriever as a back end.
-pub(super) const KIND: Kind = Kind {
-    name: "retriever",
-    text: true,
-    image: false,
-    is_service: true,
-    is_paid: false,
-    is_restricted: false,
-    url: "",
-    key: None,
-    parameters: &[],
-    open: Open::Service(|config| Box::new(Retriever { hits: config.hits })),
-};
+pub(super) const KIND: Kind = Kind { scores: true, ..Kind::own("retriever", &[], |config| Box::new(Retriever { hits: config.hits })) };
 
 /// Queries of one request.
 const MOST: usize = 64;

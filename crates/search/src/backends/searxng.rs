@@ -3,49 +3,32 @@
 use hypereyes_environment::{Fault, Hit, Query};
 use serde_json::Value;
 
-use super::{Kind, Open};
-use crate::config::BackEndConfig;
-use crate::http::call::{Call, Miss, Reply, Service, by_status, list, object, text, text_of, words};
+use super::Kind;
+use crate::http::call::{Call, Fields, Miss, Reply, Said, Service, by_status, list, object, text, text_of, words};
 use crate::metrics::ENGINES_FAILED;
 
 /// SearXNG as a back end.
-pub(super) const KIND: Kind = Kind {
-    name: "searxng",
-    text: true,
-    image: false,
-    is_service: true,
-    is_paid: false,
-    is_restricted: false,
-    url: "",
-    key: None,
-    parameters: &["categories", "engines", "language", "time_range", "safesearch"],
-    open: Open::Service(|config| Box::new(SearXng::new(config))),
-};
+pub(super) const KIND: Kind = Kind::own("searxng", &["categories", "engines", "language", "time_range", "safesearch"], |config| {
+    Box::new(SearXng(Said::of(config, MOST)))
+});
+
+/// Results of one request, at most.
+const MOST: u32 = 100;
+
+/// How it calls the parts of a hit.
+const FIELDS: Fields = Fields { content: &["content"], url: "url", source: "engine", date: "publishedDate" };
 
 /// What it is told besides the query.
-pub struct SearXng {
-    hits: usize,
-    said: Vec<(String, String)>,
-}
-
-impl SearXng {
-    /// As settings say.
-    pub fn new(config: &BackEndConfig) -> Self {
-        Self { hits: config.hits as usize, said: config.said() }
-    }
-}
+pub struct SearXng(Said);
 
 impl Service for SearXng {
     fn call(&self, _layer: u64, queries: &[Query]) -> Result<Call, Miss> {
-        let mut query = vec![("q".to_owned(), text_of(queries)?.to_owned()), ("format".to_owned(), "json".to_owned())];
-        query.extend(self.said.iter().cloned());
+        let query = self.0.in_address(&[("q", text_of(queries)?), ("format", "json")]);
         Ok(Call::get("/search", query))
     }
 
     fn says(&self, _layer: u64) -> Vec<(&str, Value)> {
-        let said = self.said.iter().map(|(name, value)| (name.as_str(), value.as_str().into()));
-        // How many are taken: it gives as many as its engines find.
-        said.chain([("hits", self.hits.into())]).collect()
+        self.0.all()
     }
 
     fn read(&self, body: &Value, _queries: &[Query]) -> Result<Vec<Result<Vec<Hit>, Miss>>, Miss> {
@@ -62,15 +45,9 @@ impl Service for SearXng {
             let said = item.as_str().map(str::to_owned).or_else(|| text(item, &["answer"]));
             said.map(|content| Hit { title: "answer".into(), content, url: text(item, &["url"]), ..Hit::default() })
         };
-        let hit = |item: &Value| Hit {
-            title: text(item, &["title"]).unwrap_or_default(),
-            content: text(item, &["content"]).unwrap_or_default(),
-            url: text(item, &["url"]),
-            source: text(item, &["engine"]),
-            date: text(item, &["publishedDate"]),
-            ..Hit::default()
-        };
-        Ok(vec![Ok(answers.iter().filter_map(answer).chain(results.iter().map(hit)).take(self.hits).collect())])
+        let hits = answers.iter().filter_map(answer).chain(FIELDS.hits(results));
+        // It gives as many as its engines find.
+        Ok(vec![Ok(hits.take(self.0.hits as usize).collect())])
     }
 
     fn refused(&self, reply: &Reply) -> Miss {
@@ -90,11 +67,13 @@ fn unresponsive(item: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BackEndConfig;
     use serde_json::json;
 
     #[test]
     fn it_is_asked_and_read_as_documented() {
-        let searxng = SearXng::new(&BackEndConfig { hits: 2, parameters: vec!["language=en".into()], ..BackEndConfig::default() });
+        let searxng =
+            SearXng(Said::of(&BackEndConfig { hits: 2, parameters: vec!["language=en".into()], ..BackEndConfig::default() }, MOST));
         let call = searxng.call(0, &[Query::Text("capital of Peru".into())]).expect("a text");
         assert_eq!(
             call.query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
@@ -111,7 +90,7 @@ mod tests {
 
     #[test]
     fn engines_that_failed_are_not_nothing_found() {
-        let searxng = SearXng::new(&BackEndConfig::default());
+        let searxng = SearXng(Said::of(&BackEndConfig::default(), MOST));
         let read = |failed: Value| searxng.read(&json!({"results": [], "unresponsive_engines": failed}), &[]);
         assert_eq!(read(json!([])), Ok(vec![Ok(vec![])]));
         let miss = read(json!([["google", "access denied"], ["bing", "timeout"]])).expect_err("nobody searched");

@@ -3,51 +3,39 @@
 use hypereyes_environment::{Fault, Hit, Query};
 use serde_json::Value;
 
-use super::{Kind, Open};
-use crate::config::BackEndConfig;
-use crate::http::call::{Call, KeyIn, Miss, Reply, Service, by_status, list, object, text, text_of, words};
+use super::Kind;
+use crate::http::call::{Call, Fields, KeyIn, Miss, Reply, Said, Service, by_status, list, object, text_of, words};
 
 /// SerpAPI as a back end.
-pub(super) const KIND: Kind = Kind {
-    name: "serpapi",
-    text: true,
-    image: false,
-    is_service: true,
-    is_paid: true,
-    is_restricted: true,
-    url: "https://serpapi.com",
-    key: Some((KeyIn::Parameter("api_key"), "SERPAPI_API_KEY")),
-    parameters: &["gl", "hl", "location", "google_domain", "no_cache"],
-    open: Open::Service(|config| Box::new(SerpApi::new(config))),
-};
+pub(super) const KIND: Kind = Kind::paid(
+    "serpapi",
+    "https://serpapi.com",
+    (KeyIn::Parameter("api_key"), "SERPAPI_API_KEY"),
+    &["gl", "hl", "location", "google_domain", "no_cache"],
+    |config| Box::new(SerpApi(Said::of(config, MOST))),
+);
+
+/// Results of one request, at most.
+const MOST: u32 = 100;
+
+/// How it calls the parts of a hit.
+const FIELDS: Fields = Fields { content: &["snippet"], url: "link", source: "source", date: "date" };
+
+/// Of its own answer, above the hits.
+const ANSWER: Fields = Fields { content: &["answer", "snippet", "description"], ..FIELDS };
 
 /// What it is told besides the query.
-pub struct SerpApi {
-    hits: u32,
-    said: Vec<(String, String)>,
-}
-
-impl SerpApi {
-    /// As settings say.
-    pub fn new(config: &BackEndConfig) -> Self {
-        Self { hits: config.hits, said: config.said() }
-    }
-}
+pub struct SerpApi(Said);
 
 impl Service for SerpApi {
     fn call(&self, _layer: u64, queries: &[Query]) -> Result<Call, Miss> {
-        let mut query = vec![
-            ("engine".to_owned(), "google".to_owned()),
-            ("q".to_owned(), text_of(queries)?.to_owned()),
-            ("num".to_owned(), self.hits.to_string()),
-        ];
-        query.extend(self.said.iter().cloned());
+        let hits = self.0.hits.to_string();
+        let query = self.0.in_address(&[("engine", "google"), ("q", text_of(queries)?), ("num", &hits)]);
         Ok(Call::get("/search.json", query))
     }
 
     fn says(&self, _layer: u64) -> Vec<(&str, Value)> {
-        let said = self.said.iter().map(|(name, value)| (name.as_str(), value.as_str().into()));
-        said.chain([("num", self.hits.into()), ("engine", "google".into())]).collect()
+        [self.0.all(), vec![("engine", "google".into())]].concat()
     }
 
     fn read(&self, body: &Value, _queries: &[Query]) -> Result<Vec<Result<Vec<Hit>, Miss>>, Miss> {
@@ -62,15 +50,8 @@ impl Service for SerpApi {
         if status.is_none() && body.get("organic_results").is_none() {
             return Err((Fault::Unavailable, format!("it gives neither a status nor results: {}", words(body))));
         }
-        let mut hits = vec![];
-        if let Some(answer) = body.get("answer_box") {
-            hits.extend(hit(answer, &["answer", "snippet"]));
-        }
-        if let Some(known) = body.get("knowledge_graph") {
-            hits.extend(hit(known, &["description"]));
-        }
-        hits.extend(list(body, "organic_results")?.iter().filter_map(|item| hit(item, &["snippet"])));
-        Ok(vec![Ok(hits)])
+        let first = ["answer_box", "knowledge_graph"].iter().filter_map(|name| ANSWER.hit(body.get(name)?));
+        Ok(vec![Ok(first.chain(FIELDS.hits(list(body, "organic_results")?)).collect())])
     }
 
     /// Its one status for an hour's throughput and for a month's searches is told apart by its words.
@@ -81,25 +62,14 @@ impl Service for SerpApi {
     }
 }
 
-fn hit(item: &Value, content: &[&str]) -> Option<Hit> {
-    let (title, content) = (text(item, &["title"]), text(item, content));
-    (title.is_some() || content.is_some()).then(|| Hit {
-        title: title.unwrap_or_default(),
-        content: content.unwrap_or_default(),
-        url: text(item, &["link"]),
-        source: item.get("source").filter(|source| source.is_string()).and_then(|_| text(item, &["source"])),
-        date: text(item, &["date"]),
-        ..Hit::default()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BackEndConfig;
     use serde_json::json;
 
     fn serpapi() -> SerpApi {
-        SerpApi::new(&BackEndConfig { parameters: vec!["hl=en".into()], ..BackEndConfig::default() })
+        SerpApi(Said::of(&BackEndConfig { parameters: vec!["hl=en".into()], ..BackEndConfig::default() }, MOST))
     }
 
     #[test]

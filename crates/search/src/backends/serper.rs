@@ -1,61 +1,45 @@
-//! Serper (google.serper.dev): texts by `/search`, pictures by `/lens`, which takes the address of a picture.
+//! Serper (google.serper.dev): texts, by `/search`.
 
 use hypereyes_environment::{Fault, Hit, Query};
 use serde_json::{Value, json};
 
-use super::{Kind, Open};
-use crate::config::BackEndConfig;
-use crate::http::call::{Call, KeyIn, Miss, Reply, Service, by_status, list, object, text, text_of, words};
+use super::Kind;
+use crate::http::call::{Call, Fields, KeyIn, Miss, Reply, Said, Service, by_status, list, object, text_of, words};
 
 /// Serper as a back end.
-pub(super) const KIND: Kind = Kind {
-    name: "serper",
-    text: true,
-    image: false,
-    is_service: true,
-    is_paid: true,
-    is_restricted: true,
-    url: "https://google.serper.dev",
-    key: Some((KeyIn::Header("X-API-KEY"), "SERPER_API_KEY")),
-    parameters: &["gl", "hl", "location", "tbs", "autocorrect"],
-    open: Open::Service(|config| Box::new(Serper::new(config))),
-};
+pub(super) const KIND: Kind = Kind::paid(
+    "serper",
+    "https://google.serper.dev",
+    (KeyIn::Header("x-api-key"), "SERPER_API_KEY"),
+    &["gl", "hl", "location", "tbs", "autocorrect"],
+    |config| Box::new(Serper(Said::of(config, MOST))),
+);
+
+/// Results of one request, at most.
+const MOST: u32 = 100;
+
+/// How it calls the parts of a hit.
+const FIELDS: Fields = Fields { content: &["snippet"], url: "link", source: "source", date: "date" };
+
+/// Of its own answer, above the hits.
+const ANSWER: Fields = Fields { content: &["answer", "snippet", "description"], ..FIELDS };
 
 /// What it is told besides the query.
-pub struct Serper {
-    hits: u32,
-    said: Vec<(String, String)>,
-}
-
-impl Serper {
-    /// As settings say.
-    pub fn new(config: &BackEndConfig) -> Self {
-        Self { hits: config.hits, said: config.said() }
-    }
-}
+pub struct Serper(Said);
 
 impl Service for Serper {
     fn call(&self, _layer: u64, queries: &[Query]) -> Result<Call, Miss> {
-        let mut body = json!({"q": text_of(queries)?, "num": self.hits});
-        for (name, value) in &self.said {
-            body[name] = value.as_str().into();
-        }
-        Ok(Call::post("/search", body))
+        Ok(Call::post("/search", self.0.in_body(json!({"q": text_of(queries)?, "num": self.0.hits}))))
     }
 
     fn says(&self, _layer: u64) -> Vec<(&str, Value)> {
-        let said = self.said.iter().map(|(name, value)| (name.as_str(), value.as_str().into()));
-        said.chain([("num", self.hits.into())]).collect()
+        self.0.all()
     }
 
     fn read(&self, body: &Value, _queries: &[Query]) -> Result<Vec<Result<Vec<Hit>, Miss>>, Miss> {
         object(body)?;
-        let mut hits = vec![];
-        if let Some(answer) = body.get("answerBox") {
-            hits.extend(hit(answer, &["answer", "snippet"]));
-        }
-        hits.extend(list(body, "organic")?.iter().filter_map(|item| hit(item, &["snippet"])));
-        Ok(vec![Ok(hits)])
+        let answer = body.get("answerBox").and_then(|answer| ANSWER.hit(answer));
+        Ok(vec![Ok(answer.into_iter().chain(FIELDS.hits(list(body, "organic")?)).collect())])
     }
 
     /// Its one status for being asked too often and for being out of credits is told apart by its words.
@@ -66,24 +50,13 @@ impl Service for Serper {
     }
 }
 
-fn hit(item: &Value, content: &[&str]) -> Option<Hit> {
-    let (title, content) = (text(item, &["title"]), text(item, content));
-    (title.is_some() || content.is_some()).then(|| Hit {
-        title: title.unwrap_or_default(),
-        content: content.unwrap_or_default(),
-        url: text(item, &["link"]),
-        source: text(item, &["source"]),
-        date: text(item, &["date"]),
-        ..Hit::default()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BackEndConfig;
 
     fn serper() -> Serper {
-        Serper::new(&BackEndConfig { hits: 5, parameters: vec!["gl=pe".into()], ..BackEndConfig::default() })
+        Serper(Said::of(&BackEndConfig { hits: 5, parameters: vec!["gl=pe".into()], ..BackEndConfig::default() }, MOST))
     }
 
     #[test]

@@ -3,49 +3,37 @@
 use hypereyes_environment::{Fault, Hit, Query};
 use serde_json::{Value, json};
 
-use super::{Kind, Open};
-use crate::config::BackEndConfig;
-use crate::http::call::{Call, KeyIn, Miss, Service, list, object, text};
+use super::Kind;
+use crate::http::call::{Call, Fields, KeyIn, Miss, Said, Service, list, object, text};
 
 /// Tavily as a back end.
 pub(super) const KIND: Kind = Kind {
-    name: "tavily",
-    text: true,
-    image: false,
-    is_service: true,
-    is_paid: true,
-    is_restricted: true,
-    url: "https://api.tavily.com",
-    key: Some((KeyIn::Bearer, "TAVILY_API_KEY")),
-    parameters: &["search_depth", "topic", "time_range", "country"],
-    open: Open::Service(|config| Box::new(Tavily::new(config))),
+    pages: true,
+    scores: true,
+    ..Kind::paid(
+        "tavily",
+        "https://api.tavily.com",
+        (KeyIn::Bearer, "TAVILY_API_KEY"),
+        &["search_depth", "topic", "time_range", "country"],
+        |config| Box::new(Tavily(Said::of(config, MOST))),
+    )
 };
 
 /// Results of one request, at most.
 const MOST: u32 = 20;
 
-/// What it is told besides the query.
-pub struct Tavily {
-    hits: u32,
-    said: Vec<(String, String)>,
-}
+/// How it calls the parts of a hit.
+const FIELDS: Fields = Fields { content: &["content", "raw_content"], url: "url", source: "", date: "published_date" };
 
-impl Tavily {
-    /// As settings say.
-    pub fn new(config: &BackEndConfig) -> Self {
-        Self { hits: config.hits.min(MOST), said: config.said() }
-    }
-}
+/// What it is told besides the query.
+pub struct Tavily(Said);
 
 impl Service for Tavily {
     fn call(&self, _layer: u64, queries: &[Query]) -> Result<Call, Miss> {
         match queries {
             [Query::Text(text)] => {
-                let mut body = json!({"query": text, "max_results": self.hits});
-                for (name, value) in &self.said {
-                    body[name] = value.as_str().into();
-                }
-                Ok(Call::post("/search", body))
+                let body = json!({"query": text, "max_results": self.0.hits});
+                Ok(Call::post("/search", self.0.in_body(body)))
             }
             [Query::Page(address)] => Ok(Call::post("/extract", json!({"urls": [address], "format": "markdown"}))),
             _ => Err((Fault::Refused, "it searches texts and reads pages alone".to_owned())),
@@ -53,8 +41,7 @@ impl Service for Tavily {
     }
 
     fn says(&self, _layer: u64) -> Vec<(&str, Value)> {
-        let said = self.said.iter().map(|(name, value)| (name.as_str(), value.as_str().into()));
-        said.chain([("max_results", self.hits.into())]).collect()
+        self.0.all()
     }
 
     fn read(&self, body: &Value, queries: &[Query]) -> Result<Vec<Result<Vec<Hit>, Miss>>, Miss> {
@@ -66,26 +53,20 @@ impl Service for Tavily {
                 return Ok(vec![Err((Fault::Unavailable, format!("it could not read the page: {said}")))]);
             }
         }
-        let hit = |item: &Value| Hit {
-            title: text(item, &["title"]).unwrap_or_default(),
-            content: text(item, &["content", "raw_content"]).unwrap_or_default(),
-            url: text(item, &["url"]),
-            date: text(item, &["published_date"]),
-            score: item.get("score").and_then(Value::as_f64),
-            ..Hit::default()
-        };
-        Ok(vec![Ok(results.iter().map(hit).collect())])
+        let hit = |item: &Value| Some(Hit { score: item.get("score").and_then(Value::as_f64), ..FIELDS.hit(item)? });
+        Ok(vec![Ok(results.iter().filter_map(hit).collect())])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BackEndConfig;
     use crate::http::call::Reply;
 
     #[test]
     fn it_is_asked_and_read_as_documented() {
-        let tavily = Tavily::new(&BackEndConfig { parameters: vec!["topic=news".into()], ..BackEndConfig::default() });
+        let tavily = Tavily(Said::of(&BackEndConfig { parameters: vec!["topic=news".into()], ..BackEndConfig::default() }, MOST));
         let (asks, reads) = (Query::Text("capital of Peru".into()), Query::Page("https://x/l".into()));
         let call = tavily.call(0, std::slice::from_ref(&asks)).expect("a text");
         assert_eq!(call.body, Some(json!({"query": "capital of Peru", "max_results": 10, "topic": "news"})));
@@ -102,7 +83,7 @@ mod tests {
 
     #[test]
     fn its_limits_are_quotas() {
-        let tavily = Tavily::new(&BackEndConfig::default());
+        let tavily = Tavily(Said::of(&BackEndConfig::default(), MOST));
         for (status, fault) in [(432, Fault::Quota), (433, Fault::Quota), (429, Fault::RateLimited), (401, Fault::Refused)] {
             let miss = tavily.refused(&Reply { status, body: json!({"detail": {"error": "limit"}}) });
             assert_eq!(miss, (fault, "limit".to_owned()));

@@ -24,6 +24,8 @@ pub(super) const KIND: Kind = Kind {
     name: NAME,
     text: true,
     image: true,
+    pages: true,
+    scores: true,
     is_service: false,
     is_paid: false,
     is_restricted: false,

@@ -3,6 +3,8 @@
 use hypereyes_environment::{Fault, Hit, Query};
 use serde_json::Value;
 
+use crate::config::BackEndConfig;
+
 /// What a service is asked by. It holds no key: that is added when it is sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
@@ -29,7 +31,7 @@ impl Call {
 /// How a key is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyIn {
-    /// In a header of this name, as it is.
+    /// In a header of this name in lower case, as it is.
     Header(&'static str),
     /// As `Authorization: Bearer`.
     Bearer,
@@ -127,6 +129,75 @@ pub fn text(item: &Value, names: &[&str]) -> Option<String> {
 /// [`Miss`].
 pub fn object(body: &Value) -> Result<(), Miss> {
     if body.is_object() { Ok(()) } else { Err((Fault::Unavailable, "its reply is no JSON object".to_owned())) }
+}
+
+/// What a service is told besides the query.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Hits that are asked for.
+    pub hits: u32,
+    /// The parameters of settings.
+    pub others: Vec<(String, String)>,
+}
+
+impl Said {
+    /// As settings say, of a service that gives at most so many hits.
+    pub fn of(config: &BackEndConfig, most: u32) -> Self {
+        Self { hits: config.hits.min(most), others: config.said() }
+    }
+
+    /// All of it, for a cache's key.
+    pub fn all(&self) -> Vec<(&str, Value)> {
+        let others = self.others.iter().map(|(name, value)| (name.as_str(), value.as_str().into()));
+        others.chain([("hits", self.hits.into())]).collect()
+    }
+
+    /// Pairs for an address, and the parameters of settings.
+    pub fn in_address(&self, pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        pairs.chain(self.others.iter().cloned()).collect()
+    }
+
+    /// A body, and the parameters of settings.
+    pub fn in_body(&self, mut body: Value) -> Value {
+        for (name, value) in &self.others {
+            body[name] = value.as_str().into();
+        }
+        body
+    }
+}
+
+/// What a service calls the parts of a hit; the first name that holds a text is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    /// What it says.
+    pub content: &'static [&'static str],
+    /// Where it is from.
+    pub url: &'static str,
+    /// Who says it.
+    pub source: &'static str,
+    /// When.
+    pub date: &'static str,
+}
+
+impl Fields {
+    /// A hit; none of what has neither a title nor content.
+    pub fn hit(&self, item: &Value) -> Option<Hit> {
+        let (title, content) = (text(item, &["title"]), text(item, self.content));
+        (title.is_some() || content.is_some()).then(|| Hit {
+            title: title.unwrap_or_default(),
+            content: content.unwrap_or_default(),
+            url: text(item, &[self.url]),
+            source: text(item, &[self.source]),
+            date: text(item, &[self.date]),
+            ..Hit::default()
+        })
+    }
+
+    /// Those of a list.
+    pub fn hits(&self, items: &[Value]) -> Vec<Hit> {
+        items.iter().filter_map(|item| self.hit(item)).collect()
+    }
 }
 
 /// The text that is searched for.

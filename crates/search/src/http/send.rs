@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use hypereyes_chassis::secret::SecretText;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Response, Url};
 use serde_json::Value;
 
@@ -14,6 +14,8 @@ use super::call::{Call, KeyIn, Reply};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes of a reply that are read: far above any list of results, far below an accident.
 const MOST_BYTES: usize = 8 << 20;
+/// Keys shorter than this are looked for nowhere.
+const LEAST: usize = 4;
 /// Longest pause that a service may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -23,6 +25,27 @@ pub struct Secret {
     pub text: SecretText,
     /// Where it goes.
     pub sent: KeyIn,
+}
+
+impl Secret {
+    /// The header in which it goes, if it goes in one.
+    fn headers(&self) -> HeaderMap {
+        match self.sent {
+            KeyIn::Header(name) => HeaderMap::from_iter([(HeaderName::from_static(name), self.text.header(""))]),
+            KeyIn::Bearer => HeaderMap::from_iter([(AUTHORIZATION, self.text.header("Bearer "))]),
+            KeyIn::Parameter(_) => HeaderMap::new(),
+        }
+    }
+
+    /// Bytes without the key, as it is and as addresses have it.
+    fn taken_out(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let Ok(text) = std::str::from_utf8(&bytes) else { return bytes };
+        let without = self.text.hidden_in(text);
+        let mut address = Url::parse("http://x").expect("an address");
+        address.query_pairs_mut().append_key_only(self.text.expose());
+        let in_address = address.query().filter(|key| key.len() >= LEAST);
+        in_address.map_or(without.clone(), |key| without.replace(key, "[key]")).into_bytes()
+    }
 }
 
 /// What became of a request.
@@ -83,7 +106,13 @@ impl Sender {
         };
         // No proxy and no redirect: what is asked goes where the settings say, and nowhere else. Nothing is unpacked either, so that no
         // reply is larger than what was sent.
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).connect_timeout(CONNECT).build();
+        let headers = secret.as_ref().map(Secret::headers).unwrap_or_default();
+        let http = reqwest::Client::builder()
+            .default_headers(headers)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .build();
         let http = http.map_err(|error| format!("url cannot be reached: no HTTP client: {error}"))?;
         Ok(Self { url, secret, http })
     }
@@ -91,11 +120,6 @@ impl Sender {
     /// The address, which holds no secret.
     pub fn url(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
-    }
-
-    /// A text of the service's with the key taken out.
-    pub fn without_secret(&self, text: &str) -> String {
-        self.secret.as_ref().map_or_else(|| text.to_owned(), |secret| secret.text.hidden_in(text))
     }
 
     /// Sends a call and reads the reply.
@@ -108,55 +132,45 @@ impl Sender {
         if let Some(Secret { text, sent: KeyIn::Parameter(name) }) = &self.secret {
             url.query_pairs_mut().append_pair(name, text.expose());
         }
-        let mut request = match &call.body {
+        let request = match &call.body {
             Some(body) => self.http.post(url).json(body),
             None => self.http.get(url),
         };
-        if let Some(Secret { text, sent }) = &self.secret {
-            let header = |value: String| {
-                let mut value = HeaderValue::from_str(&value).ok()?;
-                value.set_sensitive(true);
-                Some(value)
-            };
-            let (name, value) = match sent {
-                KeyIn::Header(name) => (*name, header(text.expose().to_owned())),
-                KeyIn::Bearer => (AUTHORIZATION.as_str(), header(format!("Bearer {}", text.expose()))),
-                KeyIn::Parameter(_) => ("", None),
-            };
-            if let Some(value) = value {
-                request = request.header(name, value);
-            }
-        }
         match request.send().await {
-            Ok(response) => read(response).await,
+            Ok(response) => self.read(response).await,
             // Its own words hold the address, and that may hold the key.
             Err(error) => Sent::Nothing(format!("cannot be asked: {}", chain(&error.without_url()))),
         }
     }
-}
 
-async fn read(mut response: Response) -> Sent {
-    let status = response.status().as_u16();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(pause);
-    if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Sent::Nothing("its reply is compressed, which was not asked for".to_owned());
-    }
-    let mut bytes = vec![];
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if bytes.len() + chunk.len() > MOST_BYTES => {
-                return Sent::Nothing(format!("its reply has more than {MOST_BYTES} bytes"));
-            }
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-            Ok(None) => break,
-            Err(error) => return Sent::Nothing(format!("its reply breaks off: {}", chain(&error.without_url()))),
+    async fn read(&self, mut response: Response) -> Sent {
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(pause);
+        if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Sent::Nothing("its reply is compressed, which was not asked for".to_owned());
         }
-    }
-    match serde_json::from_slice(&bytes) {
-        Ok(body) => Sent::Reply(Timed { reply: Reply { status, body }, retry_after }),
-        // Many services refuse in HTML.
-        Err(_) if !(200..300).contains(&status) => Sent::Reply(Timed { reply: Reply { status, body: Value::Null }, retry_after }),
-        Err(error) => Sent::Nothing(format!("its reply is no JSON: {error}")),
+        let mut bytes = vec![];
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if bytes.len() + chunk.len() > MOST_BYTES => {
+                    return Sent::Nothing(format!("its reply has more than {MOST_BYTES} bytes"));
+                }
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(error) => return Sent::Nothing(format!("its reply breaks off: {}", chain(&error.without_url()))),
+            }
+        }
+        // A service may say the key back, anywhere.
+        let bytes = match &self.secret {
+            Some(secret) => secret.taken_out(bytes),
+            None => bytes,
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(body) => Sent::Reply(Timed { reply: Reply { status, body }, retry_after }),
+            // Many services refuse in HTML.
+            Err(_) if !(200..300).contains(&status) => Sent::Reply(Timed { reply: Reply { status, body: Value::Null }, retry_after }),
+            Err(error) => Sent::Nothing(format!("its reply is no JSON: {error}")),
+        }
     }
 }
 

@@ -110,3 +110,49 @@ async fn a_service_that_fails_again_and_again_is_left_alone_and_another_is_asked
     assert_eq!(find(&open(&config), "q").await.expect_err("refused").fault, Fault::Refused);
     assert_eq!(works.asked().len(), 10);
 }
+
+/// Being early is no failure of a query, however often it happens, and everybody waits while one must.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_service_is_asked_again_as_long_as_somebody_waits() {
+    let server = Server::start(|_, number| if number <= 6 { reply(429, "{}") } else { reply(200, nothing()) }).await;
+    let mut config = asking("searxng", &server.url);
+    config.text.attempts = 1;
+    config.deadline_s = 60.0;
+    let search = open(&config);
+    let outcomes = futures::future::join_all(["a", "b", "c"].map(|text| find(&search, text))).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_wants_to_be_left_alone_leaves_time_for_another() {
+    let busy = Server::start(|_, _| reply_with(429, "retry-after", "3000", "{}")).await;
+    let works = Server::start(|_, _| reply(200, json!({"results": [{"title": "found"}]}))).await;
+    let mut config = asking("searxng", &busy.url);
+    config.deadline_s = 20.0;
+    config.text.fallbacks = vec![BackEndConfig { backend: "searxng".into(), url: works.url.clone(), ..BackEndConfig::default() }];
+    let (search, began) = (open(&config), Instant::now());
+    for text in ["a", "b"] {
+        assert_eq!(find(&search, text).await.expect("found")[0].title, "found");
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(busy.asked().len(), 1, "the second is not even sent there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_go_to_those_who_read_them() {
+    let server = Server::start(|asked, _| {
+        assert_eq!(asked.path, "/extract");
+        reply(200, json!({"results": [{"url": "https://x", "raw_content": "all of it"}]}))
+    })
+    .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("key");
+    std::fs::write(&key, "some-key").expect("written");
+    let mut config = asking("searxng", "http://127.0.0.1:9");
+    let page = [hypereyes_environment::Query::Page("https://x".into())];
+    let error = open(&config).search(0, &page).await.remove(0).expect_err("nobody reads");
+    assert!(error.fault == Fault::Refused && error.reason.contains("reads pages"), "{error}");
+    let tavily = BackEndConfig { backend: "tavily".into(), url: server.url.clone(), api_key_file: Some(key), ..BackEndConfig::default() };
+    config.text.fallbacks = vec![tavily];
+    assert_eq!(open(&config).search(0, &page).await.remove(0).expect("read")[0].content, "all of it");
+}

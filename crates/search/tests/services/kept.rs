@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use hypereyes_environment::Fault;
 use hypereyes_search::store::Store;
-use hypereyes_search::{BackEndConfig, BudgetConfig, Mode, SearchConfig, recording};
+use hypereyes_search::{BudgetConfig, Mode, SearchConfig, recording};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::server::{Server, asking, find, open, reply, rounded, texts, try_open};
+use super::server::{Server, asking, find, open, reply, texts};
 use super::shapes::{KEY, with_key};
 
 fn found(asked: &super::server::Asked) -> serde_json::Value {
@@ -33,7 +33,8 @@ async fn equal_queries_are_asked_once_by_two_processes_and_by_many_at_once() {
     let all = futures::future::join_all((0..20).map(|_| search.search(0, &queries))).await;
     assert!(all.iter().all(|outcomes| outcomes.len() == 3 && outcomes == &all[0] && outcomes.iter().all(Result::is_ok)));
     assert_eq!(server.asked().len(), 2);
-    assert!(try_open(&config).map(|_| ()).expect_err("open elsewhere").starts_with("cache.path: "));
+    // What this process opens again is the same file; another process cannot.
+    assert_eq!(open(&config).search(0, &queries).await, all[0]);
     drop(search);
     let again = open(&config).search(0, &queries).await;
     assert_eq!((again == all[0], server.asked().len()), (true, 2), "the second process spends nothing");
@@ -90,6 +91,32 @@ async fn a_recording_replays_without_a_network_and_what_it_lacks_fails_by_name()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_recorder_that_was_killed_leaves_a_recording_and_the_next_asks_what_failed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(|asked, number| if number == 1 { reply(400, "{}") } else { reply(200, found(asked)) }).await;
+    let mut config = cached(&server.url, folder.path());
+    config.mode = Mode::Record;
+    let search = open(&config);
+    assert!(find(&search, "a").await.is_err() && find(&search, "a").await.is_err(), "as it went, it goes");
+    assert!(find(&search, "b").await.is_ok());
+    assert_eq!(server.asked().len(), 2);
+    // What a killed process leaves is what is on disk at any moment.
+    let left = folder.path().join("left.redb");
+    std::fs::copy(config.cache.path.as_deref().expect("given"), &left).expect("copied");
+    let replay = SearchConfig { mode: Mode::Replay, ..config.clone() };
+    let mut of_left = replay.clone();
+    of_left.cache.path = Some(left);
+    let (one, two) = (open(&of_left), open(&of_left));
+    assert_eq!(find(&one, "b").await, find(&two, "b").await);
+    assert!(find(&one, "b").await.is_ok() && find(&one, "a").await.is_err());
+    drop(search);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let search = open(&config);
+    assert!(find(&search, "a").await.is_ok() && find(&search, "b").await.is_ok());
+    assert_eq!(server.asked().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_world_is_recorded_like_any_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut config = SearchConfig { mode: Mode::Record, ..SearchConfig::default() };
@@ -98,7 +125,7 @@ async fn the_world_is_recorded_like_any_other() {
     let recorded = open(&config).search(3, &queries).await;
     config.mode = Mode::Replay;
     let replay = open(&config);
-    assert_eq!(rounded(replay.search(3, &queries).await), rounded(recorded));
+    assert_eq!(replay.search(3, &queries).await, recorded);
     assert_eq!(replay.search(4, &queries).await[0].as_ref().expect_err("another layer").fault, Fault::Miss);
 }
 
@@ -151,6 +178,8 @@ async fn fifty_actors_at_a_service_that_allows_few_are_never_refused_and_lose_no
     let outcomes = futures::future::join_all(names.iter().map(|name| find(&search, name))).await;
     let rate = (ASKED - 1) as f64 / began.elapsed().as_secs_f64();
     println!("{ASKED} requests at {rate:.2} a second, of {ALLOWED}");
+    // The other side of the bound is a matter of the machine's pace: the figure is printed.
+    assert!(rate <= ALLOWED as f64 * 1.001, "{rate} a second");
     assert!(outcomes.iter().all(Result::is_ok), "{:?}", outcomes.iter().find(|outcome| outcome.is_err()));
 }
 
@@ -188,5 +217,4 @@ async fn a_key_stands_in_no_error_cache_or_recording() {
         assert!(!bytes.windows(KEY.len()).any(|some| some == KEY.as_bytes()), "{file}");
     }
     assert!(!format!("{config:?}").contains(KEY));
-    let _ = BackEndConfig::default();
 }

@@ -110,10 +110,3 @@ pub fn texts(texts: &[&str]) -> Vec<Query> {
 pub async fn find(search: &Arc<dyn Search>, text: &str) -> Outcome {
     search.search(0, &texts(&[text])).await.remove(0)
 }
-
-/// Outcomes with scores as they are after a way through JSON, which may change the last bit of one.
-pub fn rounded(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
-    let scores = outcomes.iter_mut().flatten().flatten().filter_map(|hit| hit.score.as_mut());
-    scores.for_each(|score| *score = (*score * 1e12).round() / 1e12);
-    outcomes
-}
