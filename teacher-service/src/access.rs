@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use hypereyes_chassis::secret::SecretText;
 use hypereyes_chassis::{BadInput, Reach};
 use hypereyes_outside::files::Roots;
 use reqwest::Url;
@@ -245,13 +246,8 @@ impl Access {
                  keys = [{{ env = \"{name}\", hosts = [\"{origin}\"] }}] would"
             ));
         }
-        let value = std::env::var(name).map_err(|_| format!("key_env names {name}, which is not set"))?;
-        let mut header = HeaderValue::from_str(&format!("Bearer {value}")).ok().filter(|_| !value.trim().is_empty());
-        if let Some(header) = &mut header {
-            header.set_sensitive(true);
-        }
-        let key = header.map(|header| Key { header });
-        key.map(Some).ok_or_else(|| format!("key_env names {name}, whose value is empty or cannot be a header (a line break at its end?)"))
+        let key = SecretText::of_variable("key_env", name)?;
+        Ok(key.map(|key| Key { header: key.header("Bearer ") }))
     }
 }
 

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::Path;
 
+use reqwest::header::HeaderValue;
+
 /// Secrets shorter than this are not looked for in texts: nobody's key is `a`.
 const LEAST: usize = 4;
 /// Bytes of a file that can be a key.
@@ -32,10 +34,7 @@ impl SecretText {
         if name.is_empty() {
             return Ok(None);
         }
-        // What cannot be a variable's name may be the key itself.
-        if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(format!("{setting} is no name of an environment variable; it names one, and never holds the key itself"));
-        }
+        check_name(setting, name)?;
         let value = std::env::var(name).map_err(|_| format!("{setting} names {name}, which is not set"))?;
         Self::new(setting, name, value).map(Some)
     }
@@ -62,10 +61,18 @@ impl SecretText {
         if text.trim().is_empty() {
             return Err(format!("{setting} names {from}, which is empty"));
         }
-        if text.chars().any(char::is_control) {
-            return Err(format!("{setting} names {from}, whose value cannot be a header (a line break at its end?)"));
+        let sendable = text.is_ascii() && HeaderValue::from_str(&text).is_ok();
+        if !sendable {
+            return Err(format!("{setting} names {from}, whose value cannot be a header (a line break at its end, a byte order mark?)"));
         }
         Ok(Self { from: from.to_owned(), text })
+    }
+
+    /// The key behind a word such as `Bearer `, as a header that nobody shows.
+    pub fn header(&self, before: &str) -> HeaderValue {
+        let mut header = HeaderValue::from_str(&format!("{before}{}", self.text)).expect("it was tried when it was made");
+        header.set_sensitive(true);
+        header
     }
 
     /// The variable or file that it is from.
@@ -85,6 +92,17 @@ impl SecretText {
     }
 }
 
+/// Refuses what is no name of a variable: it may be the key itself, and is not quoted. An empty one names none.
+///
+/// # Errors
+/// A sentence that begins with `setting`.
+pub fn check_name(setting: &str, name: &str) -> Result<(), String> {
+    if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Ok(());
+    }
+    Err(format!("{setting} is no name of an environment variable; it names one, and never holds the key itself"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +112,8 @@ mod tests {
         let key = SecretText::new("api_key_env", "SOME_KEY", "sk-secret".into()).expect("sound");
         assert_eq!((key.expose(), key.from()), ("sk-secret", "SOME_KEY"));
         assert!(!format!("{key:?}").contains("secret"));
+        assert_eq!(key.header("Bearer "), "Bearer sk-secret");
+        assert!(!format!("{:?}", key.header("")).contains("secret"));
         assert_eq!(key.hidden_in("wrong key sk-secret."), "wrong key [key].");
     }
 
@@ -105,8 +125,10 @@ mod tests {
             let error = of(name).expect_err("refused");
             assert!(error.starts_with("api_key_env") && error.contains(says) && !error.contains("secret"), "{error}");
         }
-        let error = SecretText::new("api_key_env", "K", "sk-secret\n".into()).expect_err("a line break");
-        assert!(error.contains("line break") && !error.contains("secret"), "{error}");
+        for text in ["sk-secret\n", "\u{feff}sk-secret", "sk-\u{a0}secret"] {
+            let error = SecretText::new("api_key_env", "K", text.into()).expect_err("no header");
+            assert!(error.contains("line break") && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

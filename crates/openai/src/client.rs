@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
+use hypereyes_chassis::secret::SecretText;
 use reqwest::header::AUTHORIZATION;
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
@@ -15,7 +16,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::completion::Completion;
-use crate::key::Key;
 use crate::miss::{Complaint, Miss};
 use crate::request::{Habits, Request};
 
@@ -54,7 +54,7 @@ pub struct Patience {
 pub struct Client {
     base: String,
     model: String,
-    key: Option<Key>,
+    key: Option<SecretText>,
     http: reqwest::Client,
     slots: Semaphore,
     most_bytes: usize,
@@ -87,7 +87,7 @@ impl Client {
             // It is not quoted: it may hold a password.
             return Err("url is no plain address (no password, no ?, no #); a key goes into the variable that api_key_env names".into());
         }
-        let key = Key::of(api_key_env)?;
+        let key = SecretText::of_variable("api_key_env", api_key_env)?;
         // No proxy and no redirect: what is asked goes where the settings say, and nowhere else.
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).connect_timeout(CONNECT).build();
         Ok(Self {
@@ -223,7 +223,7 @@ impl Client {
     /// Sends a request with the key; a status other than success is a miss.
     async fn send(&self, request: RequestBuilder) -> Result<Response, Miss> {
         let request = match &self.key {
-            Some(key) => request.header(AUTHORIZATION, key.header()),
+            Some(key) => request.header(AUTHORIZATION, key.header("Bearer ")),
             None => request,
         };
         let mut reply = request.send().await.map_err(Miss::of_transport)?;
@@ -233,7 +233,7 @@ impl Client {
         }
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             // Its words are not told on: they may be about the key.
-            let key = self.key.as_ref().map_or("no key was sent".into(), |key| format!("with the key in {}", key.variable()));
+            let key = self.key.as_ref().map_or("no key was sent".into(), |key| format!("with the key in {}", key.from()));
             return Err(Miss { status: Some(status.as_u16()), ..Miss::last("refused", format!("it refuses: {status} ({key})")) });
         }
         let headers = reply.headers().clone();

@@ -7,7 +7,6 @@
 
 mod client;
 mod completion;
-mod key;
 mod miss;
 mod request;
 
