@@ -122,7 +122,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 }
 
 /// The policy to begin with. Servers are given what they had last: most of what the learner has by now is in it, or all. Otherwise it is
-/// that of the folder, which a learner that starts from the same files publishes bit for bit.
+/// that of the folder, which a learner that starts from the same files publishes, in its type.
 fn begin(config: &Config) -> Result<(ModelConfig, Snapshot), hypereyes_policy::Error> {
     if let Some(kept) = hypereyes_engines::kept(&config.engine, &config.policy) {
         return Ok((ModelConfig::load(&config.policy)?, kept));

@@ -84,7 +84,14 @@ impl<E: SetWeights<Snapshot>> Follower<E> {
     /// what counts is what it says now.
     async fn install(&mut self, published: Published) -> Result<bool, BadInput> {
         if (published.version, published.digest) != (self.held.version, self.held.digest) {
+            let was = self.base.as_ref().map(Snapshot::dtype);
             self.base = written_as(self.base.take(), published.dtype).await;
+            // What is held in bf16 is, written in f32, the same policy: nothing of it has to come, or to be installed.
+            if let Some(same) = self.base.as_ref().filter(|base| was == Some(StoredDtype::Bf16) && base.dtype() == StoredDtype::F32) {
+                self.held = Published::of(same, self.held.incarnation);
+            }
+        }
+        if (published.version, published.digest) != (self.held.version, self.held.digest) {
             let until = Instant::now() + self.patience;
             let fetched = match fetch(&mut self.learner, published.version, Some(&self.shapes), self.base.as_ref(), until).await {
                 Ok(fetched) => fetched,

@@ -4,13 +4,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hypereyes_chassis::secret::check_name;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::engine as local;
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{command, http, kinds};
+use crate::{command, kinds};
 
 /// Servers above this are a slip.
 const MOST_SERVERS: usize = 1024;
@@ -46,7 +47,7 @@ pub struct EngineConfig {
     /// `OPENAI_API_KEY` if that is set. The key itself is in no file and no log.
     pub api_key_env: String,
     /// Seconds to wait for one answer of a server. Default 300. A turn has twice as long, with all its repeats at other servers; the
-    /// time for which a server stands still for other weights comes on top.
+    /// time for which a server stands still for other weights comes on top, within `rollout.turn_timeout_s`.
     pub request_timeout_s: u64,
     /// Seconds that a server may take to put other weights in. Default 600: tens of gigabytes from a disk.
     pub reload_timeout_s: u64,
@@ -203,7 +204,7 @@ impl EngineConfig {
         if self.policy_folder.as_os_str().is_empty() && !self.speaks_text() {
             return Err("policy_folder is empty: name a folder that the servers see under the same path; policies are written there".into());
         }
-        http::check_key_name(&self.api_key_env).map_err(|reason| format!("api_key_env {reason}"))?;
+        check_name("api_key_env", &self.api_key_env)?;
         let times = [
             ("request_timeout_s", self.request_timeout_s),
             ("reload_timeout_s", self.reload_timeout_s),

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hypereyes_chassis::Reach;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::HeaderValue;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Url};
 
@@ -46,34 +45,6 @@ pub fn place(url: &Url) -> (String, u16) {
 /// A text that says what is wrong.
 pub fn build(builder: ClientBuilder) -> Result<Client, String> {
     builder.connect_timeout(CONNECT).build().map_err(|error| format!("no HTTP client: {error}"))
-}
-
-/// Whether a text is the name of an environment variable, or empty. What is neither may be a key itself, and is not quoted.
-///
-/// # Errors
-/// A text that follows the setting's name.
-pub fn check_key_name(name: &str) -> Result<(), String> {
-    let sound = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
-    if sound { Ok(()) } else { Err("is no name of an environment variable; it names one, and never holds the key itself".into()) }
-}
-
-/// What is sent as authorisation: the key in an environment variable; nothing where no variable is named.
-///
-/// # Errors
-/// A text that follows the setting's name.
-pub fn key(name: &str) -> Result<Option<HeaderValue>, String> {
-    check_key_name(name)?;
-    if name.is_empty() {
-        return Ok(None);
-    }
-    let key = std::env::var(name).map_err(|_| format!("names {name}, which is not set"))?;
-    if key.trim().is_empty() {
-        return Err(format!("names {name}, which is empty"));
-    }
-    let header = HeaderValue::from_str(&format!("Bearer {key}"));
-    let mut header = header.map_err(|_| format!("names {name}, whose value cannot be a header (a line break at its end?)"))?;
-    header.set_sensitive(true);
-    Ok(Some(header))
 }
 
 /// Resolves one name, and no other.

@@ -14,6 +14,8 @@ use super::swap::{self, Refusal};
 
 /// Longest wait for a server to say what it is and to answer the few questions of a probe. Some look at their whole machine to say it.
 const INTRODUCTION: Duration = Duration::from_secs(120);
+/// Longest wait for one answer of it: a few tokens.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Longest wait for a server to say that it is well: some sample a token first.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -51,7 +53,8 @@ async fn admitted(pool: &Pool, server: &Server) -> Result<(), Miss> {
             })?;
             label = newest.label();
         }
-        let convention = pool.probe.ask(link, speaker, &model, &label, pool.limits.request, Instant::now() + INTRODUCTION).await?;
+        let convention =
+            pool.probe.ask(link, speaker, &model, &label, pool.limits.request.min(ANSWER), Instant::now() + INTRODUCTION).await?;
         let places = facts.limits.requests.unwrap_or(usize::MAX).min(pool.limits.places);
         let known = Known { model: model.clone(), seeded: !matches!(facts.limits.seeds, Seeds::Fatal(_)) };
         let entered = pool.let_in(server, known, places, convention);

@@ -270,6 +270,14 @@ impl Inner {
         let written = tokio::task::spawn_blocking(write).await;
         let written = written.map_err(|died| died.to_string())?.map_err(|error| format!("policy_folder: {error}"))?;
         let set = self.pool.set(written).await;
+        if set.is_err() {
+            // Nobody took it: whoever begins anew is to begin with what servers hold.
+            let (folder, newest) = (self.folder.clone(), self.pool.newest());
+            let back = tokio::task::spawn_blocking(move || folder.lock().go_back(&newest)).await;
+            if let Err(error) = back.map_err(|died| died.to_string()).and_then(|back| back.map_err(|error| error.to_string())) {
+                tracing::warn!(error, "the generation that servers hold could not be put in force again");
+            }
+        }
         let (folder, keep) = (self.folder.clone(), [self.pool.in_use(), vec![self.pool.newest()]].concat());
         // A generation that cannot be removed takes room, which is said; the weights are in all the same.
         let retained = tokio::task::spawn_blocking(move || folder.lock().retain(&keep)).await;

@@ -31,6 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hypereyes_chassis::Reach;
+use hypereyes_chassis::secret::SecretText;
 use hypereyes_policy::Error;
 use hypereyes_policy::checkpoint::{Generation, PolicyFolder, Snapshot};
 use hypereyes_policy::config::ModelConfig;
@@ -85,7 +86,8 @@ pub fn kept(config: &EngineConfig, start: &Path) -> Option<Snapshot> {
 /// Writes the first generation; servers are asked when the engine is to be ready.
 fn open(dialect: Dialect, config: &EngineConfig, policy: Policy<'_>) -> Result<Engine, Error> {
     let Policy { model, snapshot, end_tokens, processor, pictures, folder } = policy;
-    let key = http::key(&config.api_key_env).map_err(|reason| Error::Input(format!("api_key_env {reason}")))?;
+    let key = SecretText::of_variable("api_key_env", &config.api_key_env).map_err(Error::Input)?;
+    let key = key.map(|key| key.header("Bearer "));
     let server = |url: &String| {
         // The settings name them: they may be anywhere.
         let root = server_root(url).and_then(|root| http::client(&root, &Reach::anywhere()));

@@ -210,6 +210,7 @@ impl Pool {
         if until.is_none() && !refusals.is_empty() {
             return Err(refusals.join("; "));
         }
+        refusals.iter().for_each(|refusal| tracing::warn!(refusal, "a server did not take weights that others took"));
         // Whoever is still at it is not stopped in the middle, and looked at again afterwards.
         givings.detach_all();
         let mut newest = self.newest.lock();

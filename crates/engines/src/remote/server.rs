@@ -209,13 +209,14 @@ impl Server {
         state.stood + state.still.map_or(Duration::ZERO, |since| Instant::now() - since)
     }
 
-    /// Waits until a moment, and as much longer as it stands still meanwhile: that is no time in which it could have answered.
+    /// Waits until a moment, and as much longer as it stands still meanwhile: that is no time in which it could have answered. One that has
+    /// left is given no more of it: others are asked.
     pub async fn late(&self, until: Instant) {
         let (before, mut next) = (self.stood_still(), until);
         loop {
             sleep_until(next).await;
             let moved = until + (self.stood_still() - before);
-            if moved <= next {
+            if moved <= next || !self.is_in() {
                 return;
             }
             next = moved;
@@ -294,6 +295,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_in_which_it_stands_still_is_none_in_which_it_is_late() {
         let server = Server::new(Link::new("http://a:1", None, reqwest::Client::new()));
+        server.enter(Known::default(), 1);
         let (began, second) = (Instant::now(), Duration::from_secs(1));
         let after = |seconds: u32| began + second * seconds;
         let swaps = async {
@@ -317,5 +319,10 @@ mod tests {
         };
         tokio::join!(swaps, waits);
         assert_eq!(server.stood_still(), second * 18);
+        // One that has left while it stood still is waited for no longer.
+        let (_still, until) = (server.stands_still(), Instant::now() + second * 5);
+        assert!(server.leave());
+        server.late(until).await;
+        assert_eq!(Instant::now(), until);
     }
 }

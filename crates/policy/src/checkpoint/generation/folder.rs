@@ -101,11 +101,8 @@ impl PolicyFolder {
         }
         let named = |error: Error| Error::Input(format!("{}: was not written: {error}", path.display()));
         // A learner that went back publishes what it has published before.
-        if let Some(at) = self.older.iter().position(|older| older.path == path) {
-            let manifest = Manifest::read(&path).map_err(named)?;
-            take(&self.in_force(&path), &mut Bytes::default()).map_err(named)?;
-            let older = self.older.remove(at);
-            return Ok(self.put_in_force(older, manifest));
+        if let Some(older) = self.again(&path).map_err(named)? {
+            return Ok(older);
         }
         let (steps, manifest) = self.plan(snapshot, &path).map_err(named)?;
         check_free(&self.root, &self.root, steps.iter().map(|step| u128::from(step.needs())).sum())?;
@@ -125,6 +122,26 @@ impl PolicyFolder {
         histogram!(WRITE_SECONDS).record(began.elapsed().as_secs_f64());
         let (version, digest) = (snapshot.version, snapshot.digest);
         Ok(self.put_in_force(Generation { path, version, digest, bytes_written: written + copied, bytes_linked: linked }, manifest))
+    }
+
+    /// Puts one that was in force before in force again; the one in force now is an older one then.
+    ///
+    /// # Errors
+    /// [`Error`] that names the path: it is not there, or the disk fails.
+    pub fn go_back(&mut self, generation: &Generation) -> Result<(), Error> {
+        if self.newest() == Some(generation) || self.again(&generation.path)?.is_some() {
+            return Ok(());
+        }
+        Err(Error::Input(format!("{}: was not in force before", generation.path.display())))
+    }
+
+    /// Puts the older one of a path in force, if there is one.
+    fn again(&mut self, path: &Path) -> Result<Option<Generation>, Error> {
+        let Some(at) = self.older.iter().position(|older| older.path == path) else { return Ok(None) };
+        let manifest = Manifest::read(path)?;
+        take(&self.in_force(path), &mut Bytes::default())?;
+        let older = self.older.remove(at);
+        Ok(Some(self.put_in_force(older, manifest)))
     }
 
     /// Removes every generation but these and the one in force.

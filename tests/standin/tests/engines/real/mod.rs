@@ -33,5 +33,13 @@ fn servers(count: usize) -> Option<Vec<String>> {
 
 /// Settings of an engine at servers that share their cores with us.
 fn patient(urls: &[&str], folder: &Path) -> EngineConfig {
-    EngineConfig { request_timeout_s: 120, reload_timeout_s: 120, start_timeout_s: 300, ..config(Dialect::Vllm, urls, folder) }
+    // Two on two cores are ready long after each other.
+    let health_interval_s = 20;
+    EngineConfig {
+        request_timeout_s: 120,
+        reload_timeout_s: 120,
+        start_timeout_s: 300,
+        health_interval_s,
+        ..config(Dialect::Vllm, urls, folder)
+    }
 }
