@@ -88,7 +88,8 @@ pub fn reply_with(status: u16, name: &'static str, value: &str, body: impl Into<
 /// Settings that ask one service for texts.
 pub fn asking(backend: &str, url: &str) -> SearchConfig {
     let text = BackEndConfig { backend: backend.into(), url: url.into(), attempt_s: 5.0, ..BackEndConfig::default() };
-    SearchConfig { text, ..SearchConfig::default() }
+    // No test waits for minutes.
+    SearchConfig { text, deadline_s: 60.0, ..SearchConfig::default() }
 }
 
 /// Opens settings.

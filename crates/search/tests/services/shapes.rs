@@ -101,6 +101,8 @@ async fn documented_refusals_are_told_apart() {
         let server = Server::start(move |_, _| -> Response { reply(status, &said) }).await;
         let mut config = with_key(asking(backend, &server.url), folder.path());
         config.text.attempts = 1;
+        // What comes too early is asked again as long as somebody waits.
+        config.deadline_s = 2.0;
         let error = find(&open(&config), "q").await.expect_err("refused");
         assert_eq!(error.fault, fault, "{backend} {status} {body}: {error}");
         assert!(error.reason.contains(&format!("{backend}: HTTP {status}")) && !error.reason.contains(KEY), "{error}");
