@@ -1,6 +1,7 @@
 //! What a server must show before it takes part. In: a server that holds known weights. Out: which log-probs it gives, or why it cannot be
 //! rolled out on: it reads a picture as other tokens than we do, or it lies. One picture and a few tokens are asked for.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,10 @@ use super::link::Link;
 use super::outcome::{Miss, Outcome};
 use super::request::{Ask, Reads, Shown, Want};
 
-/// Prompts after which log-probs are looked at.
+/// Prompts after which log-probs are looked at, whatever the first ones tell.
 const PROMPTS: usize = 4;
+/// As many at most, where a policy is so sure of itself after the others that they tell nothing.
+const MOST_PROMPTS: usize = 32;
 /// Tokens of such a prompt.
 const TOKENS: usize = 8;
 /// A nucleus that holds the likeliest token alone.
@@ -53,7 +56,11 @@ impl Probe {
             let id = (number * 37 + 11) % (reads.vocabulary / 2).max(1);
             (0..reads.vocabulary).map(|more| ((id + more) % reads.vocabulary) as u32).find(|id| !special.contains(id)).unwrap_or(0)
         };
-        let prompts = (0..PROMPTS).map(|prompt| (0..TOKENS).map(|at| plain(prompt * TOKENS + at)).collect()).collect();
+        let mut prompts: Vec<Vec<u32>> =
+            (0..MOST_PROMPTS).map(|prompt| (0..TOKENS).map(|at| plain(prompt * TOKENS + at)).collect()).collect();
+        // A small vocabulary comes round: the same prompt again is no further evidence.
+        let mut known = HashSet::new();
+        prompts.retain(|prompt| known.insert(prompt.clone()));
         let pads = std::iter::repeat_n(model.image_token_id, shown[0].tokens);
         let before = [plain(1), model.vision_start_token_id];
         let expanded: Vec<u32> = before.into_iter().chain(pads).chain([model.vision_end_token_id, plain(2), plain(3)]).collect();
@@ -103,6 +110,9 @@ impl Probe {
             let tempered = one(Sampling::of(WARM, NARROW)).await?;
             let whole = one(Sampling::of(1.0, 1.0)).await?;
             seen.push(Seen { plain, tempered, whole });
+            if seen.len() >= PROMPTS && Convention::of(&seen) != Convention::Unknown {
+                break;
+            }
         }
         Ok(Convention::of(&seen))
     }
