@@ -60,7 +60,13 @@ impl Relay {
     /// The weights that sampled a turn, with the tokens that each did; `None` where it was not sampled here.
     pub fn weights(&self, turn: &Turn) -> Option<Vec<(String, usize, usize)>> {
         let told = self.told.lock();
-        let found = told.iter().find(|said| said.tokens == turn.sampled.tokens && said.prompt == turn.prompt);
+        // A policy that is sure says the same again, under other weights with other log-probs.
+        let alike = |said: &Said| {
+            let logprobs = said.logprobs.iter().zip(&turn.sampled.logprobs);
+            let same = logprobs.filter(|(said, own)| said.map(|said| said as f32) == Some(**own)).count();
+            same == turn.sampled.tokens.len() && said.tokens == turn.sampled.tokens && said.prompt == turn.prompt
+        };
+        let found = told.iter().find(|said| alike(said));
         found.map(|said| said.versions.clone())
     }
 }
