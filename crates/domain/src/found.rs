@@ -34,8 +34,18 @@ pub struct FoundHit {
     /// What it says; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub content: String,
-    /// Relevance, normally 0..=1.
-    pub score: f64,
+    /// Who says it, as a service names a site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// When it was said, in the words of who says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
+    /// Where it is from. The policy is shown it where it can visit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Relevance, normally 0..=1; none where a service gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
 }
 
 /// A list of [`Found`] that is small while it is empty: whoever adds up costs goes over many rounds and has no use for it.
@@ -84,7 +94,7 @@ mod tests {
         let text = serde_json::to_string(&counted).expect("plain data");
         assert_eq!(text, r#"{"call":null,"searches":2,"failed_searches":1}"#);
         assert_eq!(serde_json::from_str::<Round>(&text).expect("reads back"), counted);
-        let hit = FoundHit { title: "Mexico".into(), score: 0.97, ..FoundHit::default() };
+        let hit = FoundHit { title: "Mexico".into(), score: Some(0.97), ..FoundHit::default() };
         let found = vec![Found { label: "img_1".into(), hits: vec![hit], note: None }, Found::said("crop failed")];
         let full = Round { found: found.clone().into(), ..counted };
         let text = serde_json::to_string(&full).expect("plain data");

@@ -7,6 +7,7 @@ pub mod boxes;
 mod call;
 pub mod config;
 pub mod episode;
+pub mod escape;
 mod json;
 pub mod metrics;
 pub mod observation;

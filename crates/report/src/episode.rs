@@ -104,7 +104,7 @@ struct FoundView {
 #[derive(Serialize)]
 struct HitView {
     text: String,
-    relevance: f64,
+    relevance: Option<f64>,
 }
 
 /// Makes the card of a task.

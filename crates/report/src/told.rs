@@ -3,7 +3,7 @@
 use hypereyes_domain::{Call, Ending, Trajectory};
 use serde::Serialize;
 
-use crate::transcript::{Episode, Found, Step};
+use crate::transcript::{Episode, Found, Hit, Step};
 
 /// What `ask --json` prints.
 #[derive(Serialize)]
@@ -59,9 +59,11 @@ pub fn lines(episode: &Episode) -> Vec<String> {
     let mut lines = Vec::new();
     let mut say = |line: String| lines.push(line);
     let found = |found: &Found| {
-        let hits: Vec<String> =
-            found.hits.iter().map(|hit| format!("{} ({:.2})", hit.text, hit.relevance)).chain(found.note.clone()).collect();
-        hits.join("; ")
+        let hit = |hit: &Hit| match hit.relevance {
+            Some(relevance) => format!("{} ({relevance:.2})", hit.text),
+            None => hit.text.clone(),
+        };
+        found.hits.iter().map(hit).chain(found.note.clone()).collect::<Vec<String>>().join("; ")
     };
     let mut round = 0;
     for turn in &episode.turns {

@@ -103,8 +103,8 @@ pub struct Found {
 /// One hit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hit {
-    /// Relevance, 0..=1.
-    pub relevance: f64,
+    /// Relevance, 0..=1, where there is one.
+    pub relevance: Option<f64>,
     /// Its text.
     pub text: String,
 }
@@ -373,7 +373,7 @@ pub(crate) mod tests {
         let boxes: Vec<&Shot> = episode.boxes().collect();
         assert_eq!(boxes.iter().map(|shot| shot.number).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(boxes[0].found.hits[0].text, "Mexico");
-        assert!(boxes[0].found.hits[0].relevance > 0.5 && boxes[0].crop.is_some());
+        assert!(boxes[0].found.hits[0].relevance > Some(0.5) && boxes[0].crop.is_some());
         let Step::Texts { asked, .. } = &episode.turns[1].step else { panic!("{:?}", episode.turns[1]) };
         assert_eq!(asked.iter().map(|one| one.about).collect::<Vec<_>>(), [Some(0), Some(1)]);
         assert!(asked[0].found.hits[0].text.contains("Mexico"), "{asked:?}");

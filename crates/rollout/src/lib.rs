@@ -13,6 +13,8 @@ pub mod closed_book;
 pub mod completions;
 pub mod config;
 pub mod group;
+#[cfg(test)]
+mod hostile;
 pub mod metrics;
 pub mod player;
 pub mod recorder;

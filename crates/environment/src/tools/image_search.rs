@@ -14,7 +14,7 @@ use crate::call::{Note, Refusal, capped, shown_value};
 use crate::config::EnvConfig;
 use crate::json::no_number;
 use crate::metrics::CROPS_FAILED;
-use crate::observation::{self, Style};
+use crate::observation::{self, Shown, Style};
 use crate::scene::Scene;
 use crate::search::{Outcome, Query};
 
@@ -143,7 +143,7 @@ impl Tool for ImageSearch {
         }
         let failed: Vec<&str> =
             ran.items.iter().filter(|(_, done)| matches!(done, Done::Not(_))).map(|(label, _)| label.as_str()).collect();
-        observation::image_body(&searched, &failed, config.header, config.max_hit_chars) + &ran.said
+        observation::image_body(&searched, &failed, config.header, Shown::of(config)) + &ran.said
     }
 }
 
@@ -203,7 +203,6 @@ async fn search(scene: &Scene, pictures: Vec<(String, Result<Arc<RgbImage>, &'st
         let done = match picture {
             Err(why) => Done::Not(why),
             Ok(_) => Done::Ran(outcomes.next().expect("one for each").map(|mut hits| {
-                hits.iter_mut().for_each(|hit| hit.score = Some(Style::Image.relevance(hit)));
                 hits.sort_by(|a, b| Style::Image.relevance(b).total_cmp(&Style::Image.relevance(a)));
                 hits.truncate(scene.config().image_hits);
                 hits

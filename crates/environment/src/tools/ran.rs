@@ -14,7 +14,7 @@ const MOST_RECORDED: usize = 2000;
 /// What became of one thing that a call asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Done {
-    /// It was searched: hits as they are shown, their scores filled in.
+    /// It was searched: hits as they are shown.
     Ran(Outcome),
     /// It could not be searched, and why in the words of the observation.
     Not(&'static str),
@@ -87,7 +87,15 @@ fn shown(hit: &Hit, max_chars: usize) -> FoundHit {
     let cut = |text: &str| text.chars().take(max_chars).collect::<String>();
     let parts = [Some(hit.content.as_str()), hit.detail.as_deref()];
     let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).map(cut).collect();
-    FoundHit { title: cut(&hit.title), content: parts.join(" "), score: hit.score.unwrap_or(0.0) }
+    let said = |said: &Option<String>| said.as_deref().map(cut).filter(|said| !said.is_empty());
+    FoundHit {
+        title: cut(&hit.title),
+        content: parts.join(" "),
+        source: said(&hit.source),
+        date: said(&hit.date),
+        url: said(&hit.url),
+        score: hit.score.filter(|score| score.is_finite()),
+    }
 }
 
 fn count(number: usize) -> u32 {

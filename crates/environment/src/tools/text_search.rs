@@ -7,7 +7,7 @@ use super::{Argument, Ran, RunFuture, Tool};
 use crate::boxes::BoxUnits;
 use crate::call::{Note, Refusal, capped};
 use crate::config::EnvConfig;
-use crate::observation::{self, Style};
+use crate::observation::{self, Shown, Style};
 use crate::scene::Scene;
 use crate::search::Query;
 
@@ -66,7 +66,6 @@ impl Tool for TextSearch {
             }
             let mut outcomes = scene.search(&queries).await;
             for hits in outcomes.iter_mut().flatten() {
-                hits.iter_mut().for_each(|hit| hit.score = Some(Style::Text.relevance(hit)));
                 hits.retain(|hit| Style::Text.relevance(hit) >= scene.config().text_min_relevance);
                 hits.truncate(scene.config().text_hits);
             }
@@ -75,7 +74,7 @@ impl Tool for TextSearch {
     }
 
     fn render(&self, ran: &Ran, config: &EnvConfig) -> String {
-        observation::text_body(ran.searched(), config.max_hit_chars) + &ran.said
+        observation::text_body(ran.searched(), Shown::of(config)) + &ran.said
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Argument, Ran, RunFuture, Tool};
 use crate::boxes::BoxUnits;
 use crate::call::{Note, Refusal, capped};
 use crate::config::EnvConfig;
-use crate::observation;
+use crate::observation::{self, Shown};
 use crate::scene::Scene;
 use crate::search::Query;
 
@@ -57,7 +57,7 @@ impl Tool for Visit {
     fn run<'a>(&'a self, call: &'a Call, scene: &'a mut Scene) -> RunFuture<'a> {
         Box::pin(async move {
             let scene: &Scene = scene;
-            let pages: Vec<Query> = listed(&call.arguments, "pages").map(|page| Query::Page(page.to_owned())).collect();
+            let pages: Vec<Query> = listed(&call.arguments, "pages").map(|page| Query::Page(scene.meant(page))).collect();
             if pages.is_empty() {
                 return Ran::nothing("no_page", observation::NO_PAGE);
             }
@@ -68,6 +68,6 @@ impl Tool for Visit {
     }
 
     fn render(&self, ran: &Ran, config: &EnvConfig) -> String {
-        observation::page_body(ran.searched(), config.max_hit_chars) + &ran.said
+        observation::page_body(ran.searched(), Shown::of(config)) + &ran.said
     }
 }

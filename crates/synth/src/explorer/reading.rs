@@ -25,7 +25,12 @@ pub(super) mod tests {
 
     /// What a search found under a label: titles and contents.
     pub(crate) fn found(label: &str, hits: &[(&str, &str)]) -> Found {
-        let hit = |&(title, content): &(&str, &str)| FoundHit { title: title.into(), content: content.into(), score: 0.9 };
+        let hit = |&(title, content): &(&str, &str)| FoundHit {
+            title: title.into(),
+            content: content.into(),
+            score: Some(0.9),
+            ..FoundHit::default()
+        };
         Found { label: label.into(), hits: hits.iter().map(hit).collect(), note: None }
     }
 
