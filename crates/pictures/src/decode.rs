@@ -135,6 +135,23 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
     decode_inner(bytes, limits).inspect_err(|error| metrics::counter!(REFUSED, "reason" => error.label()).increment(1))
 }
 
+/// Width and height as the header of a PNG or JPEG says, within limits; no pixel is made. A refusal is counted by reason.
+pub fn size(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), PictureError> {
+    size_inner(bytes, limits).inspect_err(|error| metrics::counter!(REFUSED, "reason" => error.label()).increment(1))
+}
+
+fn size_inner(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), PictureError> {
+    if bytes.len() > limits.max_bytes {
+        return Err(PictureError::Bytes { bytes: bytes.len(), limit: limits.max_bytes });
+    }
+    let size = match format(bytes)? {
+        ImageFormat::Jpeg => Jpeg::open(bytes).map_err(PictureError::Broken)?.size,
+        _ => ImageReader::with_format(Cursor::new(bytes), ImageFormat::Png).into_decoder().map_err(broken)?.dimensions(),
+    };
+    check(size, limits)?;
+    Ok(size)
+}
+
 fn decode_inner(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
     if bytes.len() > limits.max_bytes {
         return Err(PictureError::Bytes { bytes: bytes.len(), limit: limits.max_bytes });
@@ -242,6 +259,8 @@ mod tests {
         let text = error.to_string();
         assert!(matches!(error, PictureError::Size { width: 100_000, height: 100_000, .. }), "{text}");
         assert!(text.contains("100000x100000") && text.contains("16384"), "{text}");
+        assert!(matches!(size(&png_of(100_000, 100_000), &Limits::default()), Err(PictureError::Size { .. })));
+        assert_eq!(size(&png_of(3000, 2000), &Limits::default()).expect("the header is whole"), (3000, 2000));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod source;
 pub mod store;
 
 pub use crop::crop;
-pub use decode::{Limits, Picture, PictureError, decode, encode_png, picture_id};
+pub use decode::{Limits, Picture, PictureError, decode, encode_png, picture_id, size};
 pub use image::RgbImage;
 pub use patch_cache::PatchCache;
 pub use patches::Patches;

@@ -11,6 +11,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod device;
+pub mod embed;
 pub mod engine;
 pub mod faults;
 pub mod frozen;

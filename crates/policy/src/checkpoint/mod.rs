@@ -17,13 +17,12 @@ use std::collections::BTreeMap;
 pub use self::files::parse;
 pub(crate) use self::generation::metrics::describe;
 pub use self::generation::{Generation, PolicyFolder};
-pub use self::reading::{load, read, read_with_remarks};
+pub use self::reading::{load, read, read_tower, read_with_remarks};
 pub use self::save::{Saver, digest, save, serialise};
 pub use self::snapshot::{Snapshot, TensorPlace};
 use crate::Error;
 use crate::aligned::Aligned;
 use crate::faults;
-use crate::models::Model;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -100,8 +99,8 @@ impl ParamPath {
     }
 }
 
-/// Copies a model's parameters to the host.
-pub fn to_host<B: Backend>(model: &Model<B>) -> HostWeights {
+/// Copies the parameters of a model, or of a part of one, to the host.
+pub fn to_host<B: Backend, M: Module<B>>(model: &M) -> HostWeights {
     struct Collect {
         path: ParamPath,
         weights: HostWeights,
@@ -125,8 +124,8 @@ pub fn to_host<B: Backend>(model: &Model<B>) -> HostWeights {
     collect.weights
 }
 
-/// Puts host parameters into a model; every parameter must be there with its shape, and nothing else.
-pub fn from_host<B: Backend>(model: Model<B>, weights: &HostWeights) -> Result<Model<B>, Error> {
+/// Puts host parameters into a model, or into a part of one; every parameter must be there with its shape, and nothing else.
+pub fn from_host<B: Backend, M: Module<B>>(model: M, weights: &HostWeights) -> Result<M, Error> {
     struct Apply<'a> {
         path: ParamPath,
         weights: &'a HostWeights,

@@ -41,6 +41,23 @@ pub fn read(dir: &Path) -> Result<(ModelConfig, HostWeights), Error> {
 /// # Errors
 /// As [`read`].
 pub fn read_with_remarks(dir: &Path) -> Result<(ModelConfig, HostWeights, Vec<String>), Error> {
+    read_part(dir, "")
+}
+
+/// Reads the vision tower of a model folder, and its shape; parameters are named as in [`crate::models::Tower`]. One file at a time is
+/// in memory, and of each only what is the tower's stays.
+///
+/// # Errors
+/// As [`read`], of the tower's tensors.
+pub fn read_tower(dir: &Path) -> Result<(ModelConfig, HostWeights), Error> {
+    let prefix = ModelConfig::load(dir)?.family.published().tower;
+    let (config, weights, _) = read_part(dir, prefix)?;
+    let bare = |(name, tensor): (String, HostTensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
+    Ok((config, weights.into_iter().filter_map(bare).collect()))
+}
+
+/// The parameters whose names begin with `prefix`.
+fn read_part(dir: &Path, prefix: &str) -> Result<(ModelConfig, HostWeights, Vec<String>), Error> {
     let named = |why: String| Error::Input(format!("{}: {why}", dir.display()));
     if !dir.exists()
         && let Some(left) = interrupted(dir)
@@ -49,7 +66,7 @@ pub fn read_with_remarks(dir: &Path) -> Result<(ModelConfig, HostWeights, Vec<St
         return Err(named(format!("is not there, but {left} is: a save was cut off; move that here, or save again, which does it")));
     }
     let config = ModelConfig::load(dir)?;
-    let mut found = Found::of(&config);
+    let mut found = Found::of(&config, prefix);
     let mut remarks = vec![];
     let (whole, index) = (dir.join(WHOLE), dir.join(INDEX));
     if whole.exists() {
@@ -75,7 +92,7 @@ pub fn read_with_remarks(dir: &Path) -> Result<(ModelConfig, HostWeights, Vec<St
     }
     let Found { names, weights, experts, .. } = found;
     let weights = (config.family.published().ours)(&config, weights, experts).map_err(named)?;
-    let mut missing = names.all().filter(|name| !weights.contains_key(*name));
+    let mut missing = names.all().filter(|name| name.starts_with(prefix) && !weights.contains_key(*name));
     if let Some(first) = missing.next() {
         let others = missing.count();
         let others = if others == 0 { String::new() } else { format!(", and {others} more are") };
@@ -96,8 +113,10 @@ pub fn load<B: Kernels>(dir: &Path, device: &B::Device) -> Result<(ModelConfig, 
 }
 
 /// What files hold of a model.
-struct Found {
+struct Found<'a> {
     names: Names,
+    /// What the names of parameters that are kept begin with.
+    prefix: &'a str,
     weights: HostWeights,
     /// Where a parameter came from, and what it is called there.
     origins: BTreeMap<String, (PathBuf, String)>,
@@ -109,10 +128,11 @@ struct Found {
     held: u128,
 }
 
-impl Found {
-    fn of(config: &ModelConfig) -> Self {
+impl<'a> Found<'a> {
+    fn of(config: &ModelConfig, prefix: &'a str) -> Self {
         Self {
             names: Names::of(config),
+            prefix,
             weights: HostWeights::new(),
             origins: BTreeMap::new(),
             experts: ExpertsApart::new(),
@@ -141,6 +161,8 @@ impl Found {
             match self.names.meaning(&name) {
                 Meaning::Beside => drop(self.beside.insert(name)),
                 Meaning::Contradicts(why) => return Err(format!("tensor {name} {why}")),
+                Meaning::Expert(_) if !self.prefix.is_empty() => {}
+                Meaning::Ours(ours) if !ours.starts_with(self.prefix) => {}
                 Meaning::Expert(part) => {
                     self.experts.insert(part, tensor()?);
                 }
@@ -171,7 +193,7 @@ impl Found {
         }
         // A tied table under its other name may have been left out of the shards and not of the index.
         let elsewhere = |name: &str| match self.names.meaning(name) {
-            Meaning::Ours(ours) => self.names.is_head(&ours) || self.weights.contains_key(&ours),
+            Meaning::Ours(ours) => self.names.is_head(&ours) || self.weights.contains_key(&ours) || !ours.starts_with(self.prefix),
             _ => false,
         };
         match index.iter().find(|(name, _)| !there.contains(*name) && !elsewhere(name)) {

@@ -108,6 +108,31 @@ impl<B: Kernels> Vlm<B> for Model<B> {
     }
 }
 
+/// The vision tower of a model of any family, without the rest. Its parameters go by their published names without what these all
+/// begin with.
+#[derive(Module, Debug)]
+pub enum Tower<B: Backend> {
+    /// Of [`Family::Qwen3Vl`].
+    Qwen3Vl(qwen3_vl::Vision<B>),
+}
+
+impl<B: Kernels> Tower<B> {
+    /// Fresh weights.
+    pub fn init(config: &ModelConfig, device: &B::Device) -> Self {
+        let init = layers::Init { device, std: 0.02 };
+        match config.family {
+            Family::Qwen3Vl => Self::Qwen3Vl(qwen3_vl::Vision::init(&init, &config.vision)),
+        }
+    }
+
+    /// As [`Vlm::encode_images`] of the whole model; at least one picture.
+    pub fn encode(&self, pictures: &[&Patches], device: &B::Device) -> VisualTokens<B> {
+        match self {
+            Self::Qwen3Vl(tower) => tower.encode(pictures, device),
+        }
+    }
+}
+
 /// What a sequence of a model keeps between tokens, wherever it computes.
 pub fn state(config: &ModelConfig) -> KeysValues {
     <Model<Cpu> as Vlm<Cpu>>::state(config)

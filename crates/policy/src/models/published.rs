@@ -26,6 +26,8 @@ pub(crate) struct Published {
     pub head: &'static str,
     /// The name of the table of embeddings.
     pub embeddings: &'static str,
+    /// What the names of the vision tower's parameters begin with.
+    pub tower: &'static str,
     /// Parts of the model that are numbered.
     pub numbered: fn(&ModelConfig) -> Vec<Numbered>,
     /// The names that a name of a file may stand for, best first.

@@ -22,7 +22,7 @@ use hypereyes_pictures::Patches;
 pub use self::positions::Positions;
 use self::positions::rotary_tables;
 use self::text::Text;
-use self::vision::Vision;
+pub(super) use self::vision::Vision;
 use super::layers::{Init, Linear};
 use super::{Attend, KeysValues, Published, Rows, VisualTokens, Vlm};
 use crate::config::ModelConfig;
@@ -37,6 +37,7 @@ pub(super) const PUBLISHED: Published = Published {
     parameters: names::parameters,
     head: names::HEAD,
     embeddings: names::EMBEDDINGS,
+    tower: names::TOWER,
     numbered: names::numbered,
     spellings: names::spellings,
     expert: names::expert,
@@ -70,18 +71,7 @@ impl<B: Kernels> Vlm<B> for Qwen3Vl<B> {
     }
 
     fn encode_images(&self, pictures: &[&Patches], device: &B::Device) -> Option<VisualTokens<B>> {
-        if pictures.is_empty() {
-            return None;
-        }
-        let grids: Vec<_> = pictures.iter().map(|picture| picture.grid).collect();
-        let n: usize = grids.iter().map(|(rows, columns)| rows * columns).sum();
-        let mut values = Vec::with_capacity(pictures.iter().map(|picture| picture.values.len()).sum());
-        for picture in pictures {
-            values.extend_from_slice(&picture.values);
-        }
-        let width = values.len() / n;
-        let patches = Tensor::from_data(TensorData::new(values, [n, width]), device);
-        Some(self.model.visual.forward(patches, &grids))
+        (!pictures.is_empty()).then(|| self.model.visual.encode(pictures, device))
     }
 
     fn hidden_observed(

@@ -12,6 +12,8 @@ use crate::models::{ExpertPart, Numbered};
 pub const EMBEDDINGS: &str = "model.language_model.embed_tokens.weight";
 /// The head; in a tied model another name of the table.
 pub const HEAD: &str = "lm_head.weight";
+/// What the names of the vision tower's parameters begin with.
+pub const TOWER: &str = "model.visual.";
 const LAYERS: &str = "model.language_model.layers.";
 
 /// The experts of a layer.

@@ -7,6 +7,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::gelu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
+use hypereyes_pictures::Patches;
 
 use crate::config::VisionConfig;
 use crate::models::layers::{Embedding, Init, LayerNorm, Linear};
@@ -125,6 +126,19 @@ impl<B: Kernels> Vision<B> {
             theta: config.rope_theta,
             taps: config.deepstack_visual_indexes.clone(),
         }
+    }
+
+    /// Encodes pictures, end to end; at least one.
+    pub fn encode(&self, pictures: &[&Patches], device: &B::Device) -> VisualTokens<B> {
+        let grids: Vec<_> = pictures.iter().map(|picture| picture.grid).collect();
+        let n: usize = grids.iter().map(|(rows, columns)| rows * columns).sum();
+        let mut values = Vec::with_capacity(pictures.iter().map(|picture| picture.values.len()).sum());
+        for picture in pictures {
+            values.extend_from_slice(&picture.values);
+        }
+        let width = values.len() / n;
+        let patches = Tensor::from_data(TensorData::new(values, [n, width]), device);
+        self.forward(patches, &grids)
     }
 
     /// `patches` \[n, channels * frames * patch * patch\], pictures end to end; `grids` their (rows, columns) in patches.
