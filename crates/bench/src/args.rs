@@ -15,14 +15,15 @@ use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_trainer::Placement;
 
-use crate::{Bench, Machine, Model, Size, device, engine, folder, learner, policy, ranks, reward, teacher};
+use crate::{Bench, Machine, Model, Size, device, engine, folder, index, learner, policy, ranks, reward, teacher};
 
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  hypereyes bench engine --json\n  hypereyes bench engine --size 100m --batch 1,32 --threads 2\n  \
     hypereyes bench engine --model policies/cold --engine vllm --url http://127.0.0.1:8000\n  \
     hypereyes bench policy --model policies/cold --sequences 8 --length 256\n  hypereyes bench reward --groups 50000\n  \
-    hypereyes bench folder --parameters 1e9 --folder /dev/shm")]
+    hypereyes bench folder --parameters 1e9 --folder /dev/shm\n  \
+    hypereyes bench index --documents 1000000 --pictures 100000 --folder /data/bench")]
 pub struct BenchArgs {
     /// What to measure.
     #[command(subcommand)]
@@ -50,6 +51,8 @@ pub enum What {
     Ranks(RanksArgs),
     /// Policy versions as folders for inference servers: time and bytes of each.
     Folder(FolderArgs),
+    /// A corpus of one's own: building, opening and searching an index of texts and one of pictures.
+    Index(IndexArgs),
 }
 
 /// Which model, and with what.
@@ -281,6 +284,35 @@ pub struct FolderArgs {
     pub folder: Option<PathBuf>,
 }
 
+/// Arguments of `bench index`.
+#[derive(Args, Debug)]
+pub struct IndexArgs {
+    /// Documents, which are generated; 0 leaves texts out.
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
+    pub documents: u64,
+    /// Picture files, which are generated; 0 leaves them out.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+    pub pictures: u32,
+    /// Sides of a picture in pixels.
+    #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(32..=4096))]
+    pub side: u32,
+    /// Queries of each kind.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub queries: u32,
+    /// Queries at once, when they are asked again.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub at_once: u16,
+    /// A model folder whose vision tower sees the pictures instead of the shipped policy's.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Where models compute: cpu, cuda, cuda-bf16.
+    #[arg(long, default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// Where documents, pictures and indexes are written, and stay. Default: a folder of temporary files.
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+}
+
 /// How values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Dtype {
@@ -401,6 +433,21 @@ impl BenchArgs {
                 let load = folder::Load { parameters: args.parameters as u64, experts: args.experts.into(), changed: args.changed, dtype };
                 let (model, rows) = folder::measure(load, scratch.path(), settings.seed)?;
                 ("folder", Some(described("random".into(), &model)), 1, rows)
+            }
+            What::Index(args) => {
+                let scratch = tempfile::tempdir()?;
+                let folder = args.folder.as_deref().unwrap_or(scratch.path());
+                std::fs::create_dir_all(folder).map_err(|error| BadInput::new(format!("--folder: {error}")))?;
+                let model = args.model.clone().map_or_else(|| index::shipped(scratch.path()), Ok)?;
+                let load = index::Load {
+                    documents: args.documents,
+                    pictures: args.pictures as usize,
+                    side: args.side,
+                    queries: args.queries as usize,
+                    at_once: usize::from(args.at_once),
+                    device: args.device,
+                };
+                ("index", None, 1, index::measure(&load, &model, folder, settings.seed)?)
             }
         };
         Ok(Bench {

@@ -7,6 +7,7 @@ pub mod args;
 pub mod device;
 pub mod engine;
 pub mod folder;
+pub mod index;
 pub mod kernels;
 pub mod learner;
 pub mod policy;
@@ -88,7 +89,7 @@ pub struct Model {
 /// A benchmark's result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bench {
-    /// `engine`, `policy`, `learner`, `reward`, `device`, `folder` or `ranks`.
+    /// `engine`, `policy`, `learner`, `reward`, `device`, `folder`, `ranks` or `index`.
     pub bench: &'static str,
     /// Which model, where there is one.
     #[serde(flatten)]
