@@ -9,7 +9,7 @@ use hypereyes_chassis::service_process::Sources;
 use hypereyes_chassis::{BadInput, exit};
 use hypereyes_offline::{generate, logprobs, loss, score};
 
-use crate::commands::{ask, bench, doctor, eval, prepare, report, service, sft, status, synth, teacher, up};
+use crate::commands::{ask, bench, doctor, eval, index, prepare, report, search, service, sft, status, synth, teacher, up};
 use crate::config::Config;
 use crate::parts;
 
@@ -47,6 +47,10 @@ pub enum Command {
     Eval(eval::EvalArgs),
     /// Ask a trained agent one question about a picture and see every round.
     Ask(ask::AskArgs),
+    /// Search once, through the service, cache and budget of the settings; look at what is kept, share it.
+    Search(search::SearchArgs),
+    /// Serve what can be searched to others.
+    Index(index::IndexArgs),
     /// Show what a run is doing, or what became of it.
     Status(status::StatusArgs),
     /// Make the report of a finished run again.
@@ -150,6 +154,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Sft(args) => sft::run(&cli.settings()?, args, cli.json),
         Command::Eval(args) => eval::run(&cli.settings()?, args, cli.json),
         Command::Ask(args) => ask::run(&cli.settings()?, args, cli.json),
+        Command::Search(args) => search::run(&cli.settings()?, args, cli.json),
+        Command::Index(args) => index::run(&cli.settings()?, args, cli.json),
         Command::Status(args) => status::run(&cli.settings()?, args, cli.json),
         Command::Teacher(args) => teacher::run(&cli.settings()?, args, cli.json),
         Command::Prepare(args) => prepare::run(&cli.settings()?, args, cli.json),

@@ -7,6 +7,7 @@ use hypereyes_miniature::shipped::Shipped;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -33,6 +34,7 @@ use crate::held_out::{self, Measured};
 use crate::output::Console;
 use crate::progress::Bar;
 use crate::rooms::{LEARNER, Rooms, absolute};
+use crate::shared_search::{self, SEARCH, SharedSearch};
 use crate::troubles::Troubles;
 use crate::{output, parts, ports, service};
 
@@ -58,6 +60,8 @@ pub struct Job {
     progress: Progress,
     /// Files for people that could not be written or read, and were said to be so.
     troubles: Troubles,
+    /// Restarts of the search server that are not in `progress` yet.
+    search_restarts: Arc<AtomicU32>,
     began: Instant,
     /// Nobody else writes into the folder meanwhile.
     _held: Held,
@@ -82,14 +86,41 @@ impl Job {
         for change in changes {
             console.say(&format!("from step {step} on: {change}"));
         }
-        Ok(Self { config, folder, world, console, progress, troubles, began: Instant::now(), _held: held })
+        Ok(Self { config, folder, world, console, progress, troubles, search_restarts: Arc::default(), began: Instant::now(), _held: held })
     }
 
-    /// Every phase; each one that is done is not done again by a resumed run. The rooms are stopped whatever happens.
+    /// Everything, with one search server for all of it where the settings want one. It is stopped last, whatever happens.
     ///
     /// # Errors
     /// What went wrong, or where it was when it was told to stop.
     pub async fn all(&mut self, shutdown: &Shutdown) -> Result<Outcome> {
+        let mut search = SharedSearch::start(&self.config, &self.folder, shutdown).await?;
+        if let Some(search) = &search {
+            self.config.search = search.settings.clone();
+            self.search_restarts = search.restarts.clone();
+        }
+        let stop = shutdown.child();
+        let done = {
+            let phases = self.phases(&stop);
+            tokio::pin!(phases);
+            tokio::select! {
+                done = &mut phases => done,
+                // Nothing goes on without it; what ends first says why.
+                why = shared_search::ended(search.as_mut()) => {
+                    stop.trigger();
+                    phases.await.map_or_else(|_| Err(why), Ok)
+                }
+            }
+        };
+        if let Some(mut search) = search {
+            search.stop().await;
+            self.note_search_restarts();
+        }
+        done
+    }
+
+    /// Every phase; each one that is done is not done again by a resumed run. The rooms are stopped whatever happens.
+    async fn phases(&mut self, shutdown: &Shutdown) -> Result<Outcome> {
         let stopped = || anyhow!("stopped before training began");
         let (policy, teacher) = self.models()?;
         let held_out = shutdown.race(self.tasks()).await.ok_or_else(stopped)??;
@@ -320,8 +351,16 @@ impl Job {
         Ok(())
     }
 
+    fn note_search_restarts(&mut self) {
+        let restarts = self.search_restarts.swap(0, Ordering::Relaxed);
+        if restarts > 0 {
+            *self.progress.restarts.entry(SEARCH.into()).or_default() += restarts;
+        }
+    }
+
     /// Result, report, table.
     fn finish(&mut self, before: Before, after: Measured) -> Result<Outcome> {
+        self.note_search_restarts();
         write_played(&self.folder.held_out_after(), &after.played)?;
         let steps = self.steps();
         let (learner_idle_share, groups_per_second) = pace(&steps);

@@ -19,6 +19,7 @@ pub mod progress;
 pub mod resume;
 pub mod rooms;
 pub mod service;
+pub mod shared_search;
 pub mod troubles;
 
 pub use hypereyes_chassis::output;

@@ -16,6 +16,7 @@ use hypereyes_policy::checkpoint::{self, HostWeights, Snapshot};
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::models::{Model, Vlm};
 use hypereyes_rollout::{Player, Setup, TokenPlayer};
+use hypereyes_search::Searcher;
 use hypereyes_world::World;
 
 pub use hypereyes_offline::refusal;
@@ -38,7 +39,15 @@ pub fn chat(model: &Path) -> Result<Arc<Chat>> {
 /// # Errors
 /// [`BadInput`] where the `[search]` table names what cannot be opened.
 pub fn search(config: &Config, world: &Arc<World>) -> Result<Arc<dyn Search>> {
-    let search = hypereyes_search::open(&config.search, || Ok(world.clone()));
+    Ok(searcher(config, world)?)
+}
+
+/// The same, of which can be asked what was done.
+///
+/// # Errors
+/// As [`search`].
+pub fn searcher(config: &Config, world: &Arc<World>) -> Result<Arc<Searcher>> {
+    let search = hypereyes_search::searcher(&config.search, || Ok(world.clone()));
     Ok(search.map_err(|error| BadInput::new(format!("{}: {error}", error.key())))?)
 }
 

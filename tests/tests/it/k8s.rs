@@ -16,6 +16,9 @@ const CALLS: &[(&str, &str, u64)] = &[
     ("teacher", "teacher-model", 7002),
 ];
 
+/// The same where one search server is there.
+const SEARCHES: (&str, &str, u64) = ("actor", "search", 8090);
+
 /// Seconds that an actor takes to give leases back once its grace is over, and every room to end.
 const LAST: u64 = 5;
 
@@ -94,8 +97,10 @@ fn every_room_is_probed_where_it_answers() {
         let ports: BTreeMap<&str, u64> =
             list(room, "ports").map(|port| (text(port, "name"), port["containerPort"].as_u64().expect("a number"))).collect();
         let mut wanted = BTreeMap::from([("metrics", "process.metrics_listen"), ("health", "process.health_listen")]);
-        if workload.role() != "actor" {
-            wanted.insert("grpc", "listen");
+        match workload.role().as_str() {
+            "actor" => {}
+            "search" => drop(wanted.insert("http", "listen")),
+            _ => drop(wanted.insert("grpc", "listen")),
         }
         assert_eq!(ports.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{whose}");
         for (name, key) in wanted {
@@ -115,6 +120,7 @@ fn pods_get_longer_than_they_need_to_end() {
         let seconds = |key: &str| workload.setting(render, key).and_then(|value| value.as_integer()).map(|value| value as u64);
         let drain = match workload.role().as_str() {
             "actor" => seconds("grace_ms").map(|grace| grace.div_ceil(1000)),
+            "search" => Some(hypereyes_search::serve::GRACE.as_secs()),
             _ => seconds("server.grace_secs"),
         };
         let drain = drain.unwrap_or_else(|| panic!("{}: {} does not say how long it drains", render.name, workload.name));
@@ -193,11 +199,13 @@ fn names_lead_to_what_is_there() {
                 assert!(secret.is_empty() || secrets.contains(secret), "{whose}: nobody makes {secret}");
             }
             certificate(&render, &workload);
-            for (key, role) in addresses(&workload.role()) {
+            let searched = workload.setting(&render, "search.text.url").map(|_| ("search.text.url", "search"));
+            for (key, role) in addresses(&workload.role()).iter().copied().chain(searched) {
                 let address = workload.setting(&render, key).unwrap_or_else(|| panic!("{whose}: no {key}"));
-                let address = address.as_str().expect("an address is text").trim_start_matches("grpc://").to_owned();
+                let address =
+                    address.as_str().expect("an address is text").trim_start_matches("grpc://").trim_start_matches("http://").to_owned();
                 let behind = behind(&render, &address).unwrap_or_else(|| panic!("{whose}: nothing is at {key} = {address}"));
-                assert_eq!(behind.role(), *role, "{whose}: {key} = {address}");
+                assert_eq!(behind.role(), role, "{whose}: {key} = {address}");
                 let host = address.split(':').next().expect("split gives at least one");
                 let certificate = certificate(&render, &behind);
                 let known = certificate.is_none_or(|one| list(one, "spec.dnsNames").any(|name| name == host));
@@ -283,15 +291,16 @@ fn network_policies_are_the_call_graph() {
         for from in &workloads {
             for to in &workloads {
                 // One port that nobody names stands for all others.
-                for port in [7000, 7001, 7002, 8086, 9090, 20_000] {
+                for port in [7000, 7001, 7002, 8086, 8090, 9090, 20_000] {
                     if passes(&render, from, to, port, "Egress") && passes(&render, to, from, port, "Ingress") {
                         allowed.insert((from.role(), to.role(), port));
                     }
                 }
             }
         }
-        let calls = CALLS.iter().map(|(from, to, port)| ((*from).to_owned(), (*to).to_owned(), *port));
-        let ranks = [7000, 7001, 7002, 8086, 9090, 20_000].map(|port| ("learner".to_owned(), "learner".to_owned(), port));
+        let searches = render.get("StatefulSet", "search").map(|_| &SEARCHES);
+        let calls = CALLS.iter().chain(searches).map(|(from, to, port)| ((*from).to_owned(), (*to).to_owned(), *port));
+        let ranks = [7000, 7001, 7002, 8086, 8090, 9090, 20_000].map(|port| ("learner".to_owned(), "learner".to_owned(), port));
         assert_eq!(allowed, calls.chain(ranks).collect(), "{}", render.name);
 
         let mut outside = BTreeSet::new();
@@ -309,12 +318,39 @@ fn network_policies_are_the_call_graph() {
             }
         }
         let mut wanted = vec![("ingress", "monitoring", "9090/TCP"), ("egress", "kube-system", "53/UDP 53/TCP")];
-        if render.name == "judge" {
+        if ["judge", "search"].contains(&render.name.as_str()) {
             wanted.push(("egress", "0.0.0.0/0", "443/TCP"));
         }
         let wanted = wanted.into_iter().map(|(direction, who, ports)| (direction, who.to_owned(), ports.to_owned())).collect();
         assert_eq!(outside, wanted, "{}", render.name);
     }
+}
+
+/// Where one process searches for all, it alone has the key, from a Secret, and it alone leaves the cluster; what it paid for is on a
+/// volume.
+#[test]
+fn the_search_server_alone_has_the_key_and_leaves_the_cluster() {
+    let renders = overlays();
+    let render = renders.iter().find(|render| render.name == "search").expect("an overlay");
+    let workloads = render.workloads();
+    let server = workloads.iter().find(|one| one.role() == "search").expect("a server");
+    assert_eq!((server.kind.as_str(), server.spec["replicas"].as_u64()), ("StatefulSet", Some(1)));
+    let variable = server.setting(render, "search.text.api_key_env").expect("a key is named");
+    let of_secret = |one: &&Value| text(one, "valueFrom.secretKeyRef.name") == "search";
+    for workload in &workloads {
+        let keys: Vec<&str> = list(workload.room(), "env").filter(of_secret).map(|one| text(one, "name")).collect();
+        let wanted: Vec<&str> = if workload.role() == "search" { variable.as_str().into_iter().collect() } else { vec![] };
+        assert_eq!(keys, wanted, "{}", workload.name);
+    }
+    for policy in render.of("NetworkPolicy") {
+        let leaves = list(policy, "spec.egress").flat_map(|rule| list(rule, "to")).any(|peer| !peer["ipBlock"].is_null());
+        let picked = labels(policy, "spec.podSelector.matchLabels");
+        assert_eq!(leaves, picked == labels(&json!({"a": {"app.kubernetes.io/name": "search"}}), "a"), "{}", text(policy, "metadata.name"));
+    }
+    let cache = server.setting(render, "search.cache.path").expect("a cache");
+    let kept = list(server.room(), "volumeMounts").find(|at| cache.as_str().is_some_and(|path| path.starts_with(text(at, "mountPath"))));
+    let kept = text(kept.expect("a mount"), "name");
+    assert!(list(&server.spec, "volumeClaimTemplates").any(|claim| text(claim, "metadata.name") == kept), "{kept} is no claim");
 }
 
 /// Whether the policies of `own` let it speak with `other` in one direction; without a policy anything passes.

@@ -10,6 +10,7 @@ use hypereyes_miniature::TinyConfig;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_reward_service::RewardService;
+use hypereyes_search::service::SearchService;
 use hypereyes_teacher_service::TeacherService;
 use hypereyes_tests::k8s::{Render, Workload, folder, overlays, read};
 use serde_json::json;
@@ -34,6 +35,10 @@ fn every_room_reads_its_settings() {
                     let mut config = load::<TeacherService>(&render, &workload);
                     (config.process.tls, config.device) = (None, Device::Cpu);
                     config.check().expect("settings that can be meant");
+                }
+                "search" => {
+                    let found = load::<SearchService>(&render, &workload).findings();
+                    assert!(!found.is_refused(), "{}: {found:?}", render.name);
                 }
                 kind => panic!("{}: {}: there is no room {kind}", render.name, workload.name),
             }
@@ -76,6 +81,7 @@ fn every_default_address_leads_to_a_default_port_and_the_cluster_has_the_same() 
                 }
             }
             "learner" => assert_eq!(load::<Learner>(render, &workload).listen.port(), at(kind).port(), "{whose}"),
+            "search" => assert_eq!(load::<SearchService>(render, &workload).listen.port(), hypereyes_search::service::PORT, "{whose}"),
             "reward" => assert_eq!(load::<RewardService>(render, &workload).listen.port(), at(kind).port(), "{whose}"),
             _ => assert_eq!(load::<TeacherService>(render, &workload).listen.port(), at(kind).port(), "{whose}"),
         }

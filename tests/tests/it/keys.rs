@@ -128,6 +128,7 @@ const OTHERS: &[&str] = &[
     "\"exact\"",
     "\"static\"",
     "\"nccl\"",
+    "\"s3\"",
     "\"cuda\"",
     "\"thousandths\"",
     "\"scattered\"",

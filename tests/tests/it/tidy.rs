@@ -35,6 +35,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "hypereyes-learner",
             "hypereyes-reward-service",
             "hypereyes-teacher-service",
+            "hypereyes-corpus",
             "hypereyes-synth",
             "hypereyes-eval",
             "hypereyes-miniature",

@@ -3,7 +3,7 @@
 //!
 //! In: resolved settings. Out: [`Findings`]: each names its key and what would do. Parts look at themselves with the functions
 //! that they start with; [`pairs`] knows two parts at a time, [`overwritten`] what `up` decides itself, [`models`] and [`world`]
-//! what model folders and a world say, [`servers`] who must answer. It makes nothing and keeps nothing.
+//! what model folders and a world say, [`servers`] who must answer, [`services`] who is searched. It makes nothing and keeps nothing.
 
 pub mod data;
 pub mod leaves;
@@ -11,6 +11,7 @@ pub mod models;
 pub mod overwritten;
 pub mod pairs;
 pub mod servers;
+pub mod services;
 pub mod world;
 
 use anyhow::Result;

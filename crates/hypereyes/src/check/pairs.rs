@@ -4,7 +4,6 @@
 use hypereyes_chassis::Findings;
 use hypereyes_environment::VISIT;
 use hypereyes_policy::config::ModelConfig;
-use hypereyes_search::Mode;
 
 use crate::config::Config;
 
@@ -121,7 +120,7 @@ pub fn of_search(config: &Config) -> Findings {
     let (env, search) = (&config.rollout.env, &config.search);
     if env.tools.iter().any(|tool| tool == VISIT) && !search.reads_pages() {
         let message = format!(
-            "names {VISIT}, but nobody in search.text reads pages ({:?}): leave it out, or give a back end that does (docs/search.md)",
+            "names {VISIT}, but nobody in search.text reads pages ({:?}), and search.page names nobody: leave it out, or give a back end that does (docs/search.md)",
             search.text.backend
         );
         found.refuse("rollout.env.tools", message);
@@ -183,17 +182,6 @@ pub fn of_up(config: &Config) -> Findings {
         found.refuse("up.stall_timeout_s", message);
     }
     let (actors, servers) = (config.actors(), config.engine.url.len());
-    if config.search.cache.path.is_some() && config.search.mode != Mode::Replay {
-        let message = "is open in one process at a time, and `up` starts several that search: leave it out, let them ask one server of \
-                       yours (search.text.backend = \"http\"), or replay";
-        found.refuse("search.cache.path", message);
-    }
-    for (key, side) in [("search.text.per_second", &config.search.text), ("search.image.per_second", &config.search.image)] {
-        if side.per_second > 0.0 && actors > 1 {
-            let (each, all) = (side.per_second, side.per_second * actors as f64);
-            found.warn(key, format!("is {each} for each of {actors} actors, which are {all} in all: divide what the service allows"));
-        }
-    }
     if actors < up.actors {
         let message =
             format!("is {}, but engine.url names {servers} servers, which an actor drives alone: {actors} are started", up.actors);
@@ -285,18 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_is_one_process_s_and_a_rate_each_actor_s() {
+    fn a_cache_a_budget_and_a_rate_of_the_whole_run_are_no_matter_of_each_actor() {
         let mut config = Config::default();
+        config.search.text = hypereyes_search::BackEndConfig { backend: "serper".into(), per_second: 5.0, ..Default::default() };
         config.search.cache.path = Some("search.redb".into());
-        let refused = |config: &Config| of_up(config).result().map_err(|error| error.to_string()).err().unwrap_or_default();
-        assert!(refused(&config).contains("search.cache.path"), "{}", refused(&config));
-        config.search.mode = Mode::Replay;
-        assert_eq!(refused(&config), "");
-        config.search.text.per_second = 5.0;
-        config.up.actors = 2;
+        config.search.budget.requests = 9;
+        config.up.actors = 3;
         let found = of_up(&config);
-        let warned: Vec<String> = found.warned().iter().map(ToString::to_string).collect();
-        assert!(warned.iter().any(|said| said.contains("search.text.per_second") && said.contains("10 in all")), "{warned:?}");
+        assert!(!found.is_refused() && found.warned().is_empty(), "{found:?}");
     }
 
     fn of_rooms(

@@ -19,8 +19,13 @@ const ENOUGH_MEMORY_MIB: u64 = 3 * 1024;
 
 /// Arguments of `doctor`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  hypereyes doctor\n  hypereyes doctor --config my.toml --set policy=policies/cold --json")]
-pub struct DoctorArgs {}
+#[command(after_help = "Examples:\n  hypereyes doctor\n  hypereyes doctor --config my.toml --set policy=policies/cold --json\n\n\
+    Every search service of [search] is asked once, fallbacks as well, and what that costs is said; --no-search asks none.")]
+pub struct DoctorArgs {
+    /// Ask no search service: each is asked once otherwise, and a request may cost.
+    #[arg(long)]
+    pub no_search: bool,
+}
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -49,9 +54,9 @@ impl Check {
 }
 
 /// Checks and prints; bad input when something would fail.
-pub fn run(sources: &Sources, _args: &DoctorArgs, json: bool) -> Result<()> {
+pub fn run(sources: &Sources, args: &DoctorArgs, json: bool) -> Result<()> {
     let checks = match Config::load(sources) {
-        Ok(config) => all(&config)?,
+        Ok(config) => all(&config, !args.no_search)?,
         Err(error) => vec![Check::of("settings", Err(error))],
     };
     if json {
@@ -75,7 +80,8 @@ pub fn run(sources: &Sources, _args: &DoctorArgs, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn all(config: &Config) -> Result<Vec<Check>> {
+/// Every check; `search` is whether search services are asked, which may cost.
+fn all(config: &Config, search: bool) -> Result<Vec<Check>> {
     let runtime = parts::runtime()?;
     let wishes = [config.up.ports.learner, config.up.ports.reward, config.up.ports.teacher];
     let world = Check::of("world", parts::world(config).map(|world| format!("{}: {} entities", world.name(), world.entities().len())));
@@ -102,6 +108,9 @@ fn all(config: &Config) -> Result<Vec<Check>> {
         memory(),
     ];
     checks.extend(servers);
+    if search && config.search.check().is_ok() {
+        checks.extend(runtime.block_on(check::services::asked(config)).into_iter().map(|told| Check::of("search", told)));
+    }
     Ok(checks)
 }
 
@@ -187,7 +196,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut config = Config { world: folder.path().join("none"), policy: folder.path().to_owned(), ..Config::default() };
         config.up.actors = 0;
-        let checks = all(&config).expect("checks run");
+        let checks = all(&config, true).expect("checks run");
         let verdict = |name: &str| checks.iter().find(|check| check.check == name).map(|check| check.verdict);
         for bad in ["settings", "world", "policy"] {
             assert_eq!(verdict(bad), Some(Verdict::Bad), "{bad}");

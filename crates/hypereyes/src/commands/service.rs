@@ -32,6 +32,8 @@ pub enum Kind {
     Reward,
     /// Gives log-probs.
     Teacher,
+    /// Searches, for all who ask.
+    Search,
 }
 
 /// Runs the service until it is done or told to stop.
@@ -46,6 +48,7 @@ pub fn run(sources: &Sources, args: &ServiceArgs) -> Result<()> {
             Kind::Learner => service_process::start::<hypereyes_learner::Learner>(sources, shutdown).await,
             Kind::Reward => service_process::start::<hypereyes_reward_service::RewardService>(sources, shutdown).await,
             Kind::Teacher => service_process::start::<hypereyes_teacher_service::TeacherService>(sources, shutdown).await,
+            Kind::Search => service_process::start::<hypereyes_search::service::SearchService>(sources, shutdown).await,
         }
     })
 }

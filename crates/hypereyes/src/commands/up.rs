@@ -110,6 +110,8 @@ fn with_advice(error: anyhow::Error, command: &str) -> anyhow::Error {
 fn resolve(sources: &Sources, args: &UpArgs) -> Result<(Config, RunFolder, Vec<Change>)> {
     let mut config = Config::load(sources)?;
     if !args.resume {
+        // Kept with the run, which may be gone on with from elsewhere.
+        config.search = config.search.absolute();
         let folder = if config.run_dir.as_os_str().is_empty() { RunFolder::fresh(config.seed) } else { RunFolder::new(&config.run_dir) };
         folder.admit(false)?;
         config.run_dir = folder.root().to_owned();
@@ -126,10 +128,12 @@ fn resolve(sources: &Sources, args: &UpArgs) -> Result<(Config, RunFolder, Vec<C
         return Err(BadInput::new("a resumed run keeps its own settings: leave --config out; --set still changes single ones").into());
     }
     // Its own settings, and what is said now on top.
-    let kept = kept(&folder)?;
+    let mut kept = kept(&folder)?;
+    kept.search = kept.search.absolute();
     config = config::load(kept.clone().unplaced(), None, ENV_PREFIX, &sources.sets)?;
     config.check_places()?;
     config = config.placed();
+    config.search = config.search.absolute();
     config.run_dir = folder.root().to_owned();
     let (changes, found) = resume::compare(&kept, &config, Done::of(&folder));
     found.result()?;
@@ -266,6 +270,14 @@ mod tests {
         assert!(error.is::<BadInput>() && error.to_string().contains("--resume"), "{error}");
         std::fs::write(folder.result(), "{}").expect("written");
         assert!(resolved(&["--resume", "--set", &run_dir]).expect_err("finished").to_string().contains("finished"));
+    }
+
+    #[test]
+    fn a_run_knows_its_cache_from_any_folder() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let run_dir = format!("run_dir={}", root.path().join("run").display());
+        let (config, ..) = resolved(&["--set", &run_dir, "--set", "search.cache.path=search.redb"]).expect("fresh");
+        assert_eq!(config.search.cache.path, Some(std::env::current_dir().expect("a folder").join("search.redb")));
     }
 
     #[test]

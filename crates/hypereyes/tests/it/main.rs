@@ -15,4 +15,6 @@ mod chat_endpoint;
 mod every_key;
 mod front_door;
 mod model_commands;
+mod own_corpus;
 mod score_contract;
+mod search;

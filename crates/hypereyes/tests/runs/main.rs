@@ -12,6 +12,7 @@ mod support;
 mod engines_outside;
 mod kubernetes;
 mod learner_dies;
+mod searching;
 mod teacher_swaps;
 
 /// The machine, for the one test that holds it.

@@ -1,6 +1,8 @@
 //! The real binary, its runs and what they leave.
 #![allow(dead_code)]
 
+pub mod service;
+
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
