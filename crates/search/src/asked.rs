@@ -8,6 +8,8 @@ use hypereyes_environment::{Fault, Outcome, Query, Search};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
+use crate::steps::{How, Steps};
+
 /// Queries on their way.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
@@ -17,6 +19,8 @@ pub struct Asked<'a> {
     pub queries: &'a [Query],
     /// When the caller stops waiting.
     pub until: Instant,
+    /// Where is written down what is done for them.
+    pub steps: &'a Steps,
 }
 
 /// Outcomes under way.
@@ -82,9 +86,18 @@ impl BackEnd for InProcess {
         Key { service: self.name.to_owned(), endpoint: self.of.clone(), parameters: parameters(query, [("layer", layer.into())]) }
     }
 
-    fn ask<'a>(&'a self, Asked { layer, queries, until }: Asked<'a>) -> AskFuture<'a> {
-        Box::pin(async move { timeout_at(until, self.inner.search(layer, queries)).await.unwrap_or_else(|_| late(queries)) })
+    fn ask<'a>(&'a self, Asked { layer, queries, until, steps }: Asked<'a>) -> AskFuture<'a> {
+        Box::pin(async move {
+            let outcomes = timeout_at(until, self.inner.search(layer, queries)).await.unwrap_or_else(|_| late(queries));
+            steps.note(self.name, How::Asked, 0.0, outcomes.iter().find_map(fault));
+            outcomes
+        })
     }
+}
+
+/// In which way an outcome failed, if it did.
+pub(crate) fn fault(outcome: &Outcome) -> Option<Fault> {
+    outcome.as_ref().err().map(|error| error.fault)
 }
 
 /// The outcomes of queries for which nobody waits any more.

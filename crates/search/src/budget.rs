@@ -1,7 +1,7 @@
 //! What may be asked and spent. In: bounds, and requests that are about to be sent. Out: leave to send them, or none. What is spent is
 //! written down before a request is sent, so that neither a crash nor many at once go beyond a bound by one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hypereyes_environment::Fault;
 use serde::{Deserialize, Serialize};
@@ -25,12 +25,14 @@ pub struct Spent {
 pub struct Budget {
     bounds: BudgetConfig,
     kept: Option<Arc<Store>>,
+    /// Why the first request was refused that was.
+    refused: OnceLock<String>,
 }
 
 impl Budget {
     /// Goes on from what `kept` says was spent.
     pub fn new(bounds: &BudgetConfig, kept: Option<Arc<Store>>) -> Self {
-        Self { bounds: bounds.clone(), kept: kept.filter(|_| *bounds != BudgetConfig::default()) }
+        Self { bounds: bounds.clone(), kept: kept.filter(|_| *bounds != BudgetConfig::default()), refused: OnceLock::new() }
     }
 
     /// Takes one request of a price.
@@ -43,10 +45,16 @@ impl Budget {
         // It waits for the disk: not on the runtime's threads.
         let taken = tokio::task::spawn_blocking(move || kept.spend(|spent| next(&bounds, spent, usd))).await;
         let broken = |why: String| (Fault::Unavailable, format!("what is spent cannot be written down: {why}"));
-        let spent = taken.map_err(|died| broken(died.to_string()))?.map_err(broken)??;
+        let taken = taken.map_err(|died| broken(died.to_string()))?.map_err(broken)?;
+        let spent = taken.inspect_err(|(_, why)| drop(self.refused.set(why.clone())))?;
         metrics::counter!(SPENT_REQUESTS, "service" => service).increment(1);
         metrics::gauge!(SPENT_USD).set(spent.micro_usd as f64 / 1e6);
         Ok(())
+    }
+
+    /// Why a request was refused, once a bound would have been passed.
+    pub fn spent(&self) -> Option<&str> {
+        self.refused.get().map(String::as_str)
     }
 }
 

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use hypereyes_chassis::secret::check_name;
 use serde::{Deserialize, Serialize};
 
-use crate::backends::{self, Side};
+use crate::backends::{self, Open, Side};
+use crate::publisher::{PublisherConfig, PublisherKind};
+
+/// What `page.backend` is called where pages are read by whoever searches texts.
+pub(crate) const AS_TEXT: &str = "text";
 
 /// Where searches go, and within which bounds.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -18,10 +22,14 @@ pub struct SearchConfig {
     /// Whether somebody is asked: `live`, `record` (asked once, and everything is kept, failures too) or `replay` (nobody is asked; what
     /// is not kept fails by name). Default `live`.
     pub mode: Mode,
-    /// Where texts are searched, and pages read.
+    /// Where texts are searched.
     pub text: BackEndConfig,
     /// Where pictures are searched.
     pub image: BackEndConfig,
+    /// Where pages are read. Default `backend = "text"`: by whoever of `text` reads pages.
+    pub page: BackEndConfig,
+    /// Who puts crops where services that are told addresses can fetch them.
+    pub publisher: PublisherConfig,
     /// What is kept of what services answered.
     pub cache: CacheConfig,
     /// What may be asked and spent.
@@ -110,6 +118,11 @@ impl Default for BackEndConfig {
     }
 }
 
+/// Pages are read where texts are searched.
+fn as_text() -> BackEndConfig {
+    BackEndConfig { backend: AS_TEXT.into(), ..BackEndConfig::default() }
+}
+
 impl Default for CacheConfig {
     fn default() -> Self {
         Self { path: None, days: 30.0, empty_hours: 24.0 }
@@ -124,6 +137,8 @@ impl Default for SearchConfig {
             mode: Mode::Live,
             text: BackEndConfig::default(),
             image: BackEndConfig::default(),
+            page: as_text(),
+            publisher: PublisherConfig::default(),
             cache: CacheConfig::default(),
             budget: BudgetConfig::default(),
         }
@@ -132,6 +147,8 @@ impl Default for SearchConfig {
 
 /// The longest time that a search can be given, in seconds.
 const LONGEST_S: f64 = 3600.0;
+/// What a server's answer takes beyond its own deadline, in seconds, at most.
+const ANSWERS_S: f64 = 5.0;
 /// The longest time that anything is kept, in days.
 const LONGEST_DAYS: f64 = 36_500.0;
 
@@ -160,6 +177,31 @@ impl SearchConfig {
         }
         self.text.check(Side::Text, "text")?;
         self.image.check(Side::Image, "image")?;
+        if self.page.backend != AS_TEXT {
+            self.page.check(Side::Page, "page")?;
+        } else if self.page != as_text() {
+            let name = self.page.differs_from(&as_text()).unwrap_or("fallbacks");
+            return Err(format!(
+                "page.{name} is of who reads pages, and page.backend is text: whoever searches texts, with settings of their own"
+            ));
+        }
+        self.publisher.check()?;
+        let by_address = self.all().find(|(_, side)| backends::named(&side.backend).is_some_and(|kind| kind.by_address));
+        match (by_address, self.publisher.kind) {
+            (Some((key, side)), PublisherKind::None) if self.mode != Mode::Replay => {
+                return Err(format!(
+                    "{key}.backend is {}, which is told where a picture is: publisher.kind is none, and nobody puts it there (docs/search.md)",
+                    side.backend
+                ));
+            }
+            (None, PublisherKind::S3 | PublisherKind::Serve) => {
+                return Err(
+                    "publisher.kind is set, and no back end of search.image is told where pictures are: nothing would be published"
+                        .to_owned(),
+                );
+            }
+            _ => {}
+        }
         if self.cache.path.is_none() {
             let why = "give cache.path, the file that keeps it";
             match self.mode {
@@ -172,9 +214,7 @@ impl SearchConfig {
                 return Err(format!("budget.{name} bounds what is spent, which must outlive the process: {why}"));
             }
         }
-        let sides = [("text", &self.text), ("image", &self.image)];
-        let all = sides.iter().flat_map(|(key, side)| std::iter::once((key.to_string(), *side)).chain(side.named_fallbacks(key)));
-        for (key, side) in all {
+        for (key, side) in self.all() {
             let back_end = backends::named(&side.backend).ok_or_else(|| format!("{key}.backend"))?;
             if usd > 0.0 && back_end.is_paid && side.usd_per_request == 0.0 {
                 return Err(format!(
@@ -186,9 +226,62 @@ impl SearchConfig {
         Ok(())
     }
 
+    /// Every back end, with its key within the table.
+    pub fn all(&self) -> impl Iterator<Item = (String, &BackEndConfig)> {
+        let page = (self.page.backend != AS_TEXT).then_some(("page", &self.page));
+        let sides = [("text", &self.text), ("image", &self.image)].into_iter().chain(page);
+        sides.flat_map(|(key, side)| std::iter::once((key.to_owned(), side)).chain(side.named_fallbacks(key)))
+    }
+
+    /// Whether processes that search with these settings at the same time must ask one server that does: a file is open in one process
+    /// at a time, a rate is one service's, and one process listens for those who fetch what was published.
+    pub fn wants_one_server(&self) -> bool {
+        let is_shared = self.cache.path.is_some() || self.publisher.kind == PublisherKind::Serve;
+        self.mode != Mode::Replay && (is_shared || self.all().any(|(_, side)| side.per_second > 0.0))
+    }
+
+    /// What such a process searches with where a server at `url` has these settings. What the process itself answers, and nobody
+    /// records, needs no server.
+    pub fn through(&self, url: &str) -> Self {
+        // Whoever asks waits longer than the server does: at its deadline it still says what it knows.
+        let deadline_s = (self.deadline_s + ANSWERS_S).min(LONGEST_S);
+        let side = |side: &BackEndConfig| {
+            let all = || std::iter::once(side).chain(&side.fallbacks);
+            let is_here = |one: &BackEndConfig| backends::named(&one.backend).is_some_and(|kind| !kind.is_service);
+            if self.mode == Mode::Live && all().all(is_here) {
+                return side.clone();
+            }
+            BackEndConfig {
+                backend: backends::http::NAME.into(),
+                url: url.to_owned(),
+                hits: all().map(|one| one.hits).max().unwrap_or(side.hits),
+                // Its answers may take as long as a search may, and it may have to be started again.
+                attempts: 100,
+                attempt_s: deadline_s,
+                ..BackEndConfig::default()
+            }
+        };
+        let page = if self.page.backend == AS_TEXT { as_text() } else { side(&self.page) };
+        Self { concurrency: self.concurrency, deadline_s, text: side(&self.text), image: side(&self.image), page, ..Self::default() }
+    }
+
+    /// With the files that it names where they are, seen from anywhere. Paths that cannot be made out stay as they are.
+    pub fn absolute(mut self) -> Self {
+        let sides = [&mut self.text, &mut self.image, &mut self.page].into_iter();
+        let keys = sides
+            .flat_map(|side| std::iter::once(&mut side.api_key_file).chain(side.fallbacks.iter_mut().map(|one| &mut one.api_key_file)));
+        for path in keys.chain([&mut self.cache.path, &mut self.publisher.credentials_file]).flatten() {
+            *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
+        }
+        self
+    }
+
     /// Whether somebody reads pages.
     pub fn reads_pages(&self) -> bool {
-        std::iter::once(&self.text).chain(&self.text.fallbacks).any(|side| backends::named(&side.backend).is_some_and(|kind| kind.pages))
+        self.page.backend != AS_TEXT
+            || std::iter::once(&self.text)
+                .chain(&self.text.fallbacks)
+                .any(|side| backends::named(&side.backend).is_some_and(|kind| kind.pages))
     }
 
     /// A back end for texts whose hits have no relevance.
@@ -212,6 +305,18 @@ impl BackEndConfig {
                 return Err(format!("{key}.{name} is of services, and {} is none: nobody would read it", self.backend));
             }
         }
+        if matches!(back_end.open, Open::Net(_)) {
+            let plain = Self {
+                parameters: self.parameters.clone(),
+                per_second: self.per_second,
+                attempts: self.attempts,
+                attempt_s: self.attempt_s,
+                ..Self::default()
+            };
+            if let Some(name) = self.differs_from(&plain) {
+                return Err(format!("{key}.{name} is of services, and {} asks pages themselves: nobody would read it", self.backend));
+            }
+        }
         if self.hits == 0 || self.hits > 100 {
             return Err(format!("{key}.hits is {}: give 1 to 100", self.hits));
         }
@@ -227,7 +332,7 @@ impl BackEndConfig {
         if !(self.attempt_s > 0.0 && self.attempt_s <= LONGEST_S) {
             return Err(format!("{key}.attempt_s is {}: give more than 0 and at most {LONGEST_S}", self.attempt_s));
         }
-        if back_end.is_service && self.url.is_empty() && back_end.url.is_empty() {
+        if matches!(back_end.open, Open::Service(_)) && self.url.is_empty() && back_end.url.is_empty() {
             return Err(format!("{key}.url is empty: say where your {} is", self.backend));
         }
         check_name("api_key_env", &self.api_key_env).map_err(|why| format!("{key}.{why}"))?;
@@ -235,13 +340,14 @@ impl BackEndConfig {
             let name = said.split_once('=').map(|(name, _)| name);
             match name {
                 None => return Err(format!("{key}.parameters has {said:?}: write name=value")),
-                Some(name) if !back_end.parameters.contains(&name) => {
+                Some(name) if !back_end.takes(name) => {
                     let known = if back_end.parameters.is_empty() { "takes none".into() } else { back_end.parameters.join(", ") };
                     return Err(format!("{key}.parameters has {name:?}, which {} is not told here: {known}", self.backend));
                 }
                 Some(_) => {}
             }
         }
+        (back_end.check)(self).map_err(|why| format!("{key}.{why}"))?;
         for (name, fallback) in self.named_fallbacks(key) {
             if !fallback.fallbacks.is_empty() {
                 return Err(format!("{name}.fallbacks: a fallback has none of its own; write them in one list"));
@@ -310,6 +416,22 @@ mod tests {
         };
         assert!(serper(|text| text.parameters = vec!["gl".into()]).contains("write name=value"));
         assert!(serper(|text| text.parameters = vec!["api_key=x".into()]).starts_with("text.parameters has \"api_key\""));
+        assert!(refused(|config| config.page.url = "http://x".into()).starts_with("page.url is of who reads pages"));
+        assert!(refused(|config| config.page.backend = "serper".into()).contains("no such back end for pages"));
+        let fetch = |change: fn(&mut BackEndConfig)| {
+            refused(move |config| {
+                config.page = BackEndConfig { backend: "fetch".into(), ..BackEndConfig::default() };
+                change(&mut config.page);
+            })
+        };
+        assert!(fetch(|page| page.url = "http://x".into()).starts_with("page.url is of services"));
+        assert!(fetch(|page| page.hits = 3).starts_with("page.hits is of services"));
+        assert!(refused(|config| config.publisher.kind = PublisherKind::S3).starts_with("publisher.url is no bucket"));
+        assert!(refused(|config| config.image.backend = "serper_lens".into()).contains("publisher.kind is none"));
+        let unread = refused(|config| {
+            config.publisher = PublisherConfig { kind: PublisherKind::S3, url: "s3://b".into(), ..PublisherConfig::default() };
+        });
+        assert!(unread.starts_with("publisher.kind is set, and no back end"), "{unread}");
         assert!(serper(|text| text.attempts = 0).starts_with("text.attempts is 0"));
         assert!(serper(|text| text.fallbacks = vec![BackEndConfig { hits: 0, ..BackEndConfig::default() }]).contains("fallbacks[0]"));
         let error = refused(|config| {
@@ -318,5 +440,44 @@ mod tests {
             config.budget.usd = 5.0;
         });
         assert!(error.starts_with("text.usd_per_request is 0"), "{error}");
+    }
+
+    #[test]
+    fn files_are_found_from_anywhere() {
+        let one = |path: &str| BackEndConfig { api_key_file: Some(path.into()), ..BackEndConfig::default() };
+        let text = BackEndConfig { fallbacks: vec![one("c"), BackEndConfig::default()], ..one("b") };
+        let cache = CacheConfig { path: Some("a".into()), ..CacheConfig::default() };
+        let config = SearchConfig { text, image: one("/d"), cache, ..SearchConfig::default() }.absolute();
+        let here = std::env::current_dir().expect("a folder");
+        assert_eq!((config.cache.path, config.text.api_key_file), (Some(here.join("a")), Some(here.join("b"))));
+        assert_eq!(
+            (config.text.fallbacks[0].api_key_file.clone(), config.text.fallbacks[1].api_key_file.clone()),
+            (Some(here.join("c")), None)
+        );
+        assert_eq!(config.image.api_key_file, Some("/d".into()));
+    }
+
+    #[test]
+    fn who_must_share_asks_one_server_and_the_others_search_by_themselves() {
+        let of = |change: fn(&mut SearchConfig)| {
+            let mut config = SearchConfig::default();
+            change(&mut config);
+            config
+        };
+        assert!(!of(|_| {}).wants_one_server(), "a world is in every process");
+        let rated = of(|config| config.text = BackEndConfig { backend: "serper".into(), per_second: 2.0, ..BackEndConfig::default() });
+        let cached = of(|config| config.cache.path = Some("x".into()));
+        assert!(rated.wants_one_server() && cached.wants_one_server());
+        let replayed = SearchConfig { mode: Mode::Replay, ..cached.clone() };
+        assert!(!replayed.wants_one_server(), "any number of processes read one recording");
+        let through = rated.through("http://h:1");
+        assert_eq!(through.check(), Ok(()));
+        assert_eq!((through.text.backend.as_str(), through.text.url.as_str(), through.text.per_second), ("http", "http://h:1", 0.0));
+        assert_eq!(through.image, BackEndConfig::default(), "what each process knows by itself");
+        assert!(!through.wants_one_server());
+        assert_eq!((through.deadline_s, through.text.attempt_s), (rated.deadline_s + 5.0, rated.deadline_s + 5.0));
+        assert_eq!(SearchConfig { deadline_s: LONGEST_S, ..rated.clone() }.through("http://h:1").check(), Ok(()));
+        let recorded = SearchConfig { mode: Mode::Record, ..cached }.through("http://h:1");
+        assert_eq!((recorded.text.backend.as_str(), recorded.image.backend.as_str(), recorded.mode), ("http", "http", Mode::Live));
     }
 }

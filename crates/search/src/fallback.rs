@@ -22,7 +22,9 @@ impl Answers for InOrder {
         Box::pin(async move {
             let Asked { queries, until, .. } = asked;
             let able: Vec<&dyn BackEnd> = self.0.iter().map(|back_end| &**back_end).filter(|one| one.can(&queries[0])).collect();
-            let nobody = |query: &Query| Err(query.failed(Fault::Refused, "no back end of search.text reads pages (docs/search.md)"));
+            let nobody = |query: &Query| {
+                Err(query.failed(Fault::Refused, "no back end of search.text reads pages, and search.page names none (docs/search.md)"))
+            };
             let mut outcomes: Vec<Outcome> = queries.iter().map(nobody).collect();
             for (place, back_end) in able.iter().enumerate() {
                 let open: Vec<usize> = (0..queries.len()).filter(|at| place == 0 || goes_on(&outcomes[*at])).collect();

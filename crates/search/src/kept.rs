@@ -11,10 +11,13 @@ use hypereyes_environment::{Fault, Outcome, Query};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
-use crate::asked::{AskFuture, Asked, BackEnd, Key, late};
+use crate::asked::{AskFuture, Asked, BackEnd, Key, fault, late};
 use crate::config::{CacheConfig, Mode};
 use crate::metrics::{CACHED, FLIGHTS_JOINED};
+use crate::recording;
+use crate::steps::{How, Step, Steps};
 use crate::store::{Entry, Kept, Store};
 
 /// What is kept, and for how long.
@@ -63,7 +66,10 @@ impl Keeping {
 }
 
 /// A back end that is asked for what is not kept.
-pub struct Keeper {
+pub struct Keeper(Arc<Keeps>);
+
+/// What requests under way share with whoever waits for them.
+struct Keeps {
     inner: Box<dyn BackEnd>,
     keeping: Keeping,
     price: f64,
@@ -89,16 +95,24 @@ struct Flight {
 impl Keeper {
     /// Around a back end of which a request costs `price` dollars.
     pub fn new(inner: Box<dyn BackEnd>, keeping: Keeping, price: f64) -> Self {
-        Self { inner, keeping, price, flights: Mutex::default() }
+        Self(Arc::new(Keeps { inner, keeping, price, flights: Mutex::default() }))
     }
+}
 
+impl Keeps {
     fn count(&self, how: &'static str) {
         metrics::counter!(CACHED, "service" => self.inner.name(), "how" => how).increment(1);
     }
 
     /// What is kept of a query, if it is good.
     fn known(&self, key: &Key, query: &Query) -> Option<Outcome> {
-        let entry = match self.keeping.store.as_ref()?.get(key) {
+        let store = self.keeping.store.as_ref()?;
+        let kept = store.get(key).and_then(|entry| match entry {
+            // A recording that was shared has addresses without what opens them.
+            None if self.keeping.mode == Mode::Replay => store.get(&recording::plain(key)),
+            entry => Ok(entry),
+        });
+        let entry = match kept {
             Ok(entry) => entry,
             Err(why) => {
                 tracing::warn!(%why, "the search cache cannot be read; the service is asked");
@@ -162,32 +176,50 @@ impl Keeper {
     }
 
     /// Asks for some queries, and tells everybody who waits for them.
-    async fn ask_for(&self, asked: Asked<'_>, flights: Vec<Flight>) -> Vec<Outcome> {
+    async fn ask_for(&self, layer: u64, queries: &[Query], until: Instant, flights: Vec<Flight>) -> (Vec<Outcome>, Vec<Step>) {
         let landing = Landing { flights: &self.flights, keys: flights.iter().map(|flight| flight.key.clone()).collect() };
-        let outcomes = self.inner.ask(asked).await;
+        let steps = Steps::default();
+        let outcomes = self.inner.ask(Asked { layer, queries, until, steps: &steps }).await;
         let landed: Vec<(Key, &Outcome)> = flights.iter().map(|flight| flight.key.clone()).zip(&outcomes).collect();
         // Kept before it is told: who asks after this finds it.
         self.put(&landed).await;
         drop(landing);
         for (flight, outcome) in flights.iter().zip(&outcomes) {
             // That nobody waited longer here is no outcome for who does: they ask again.
-            let is_late = outcome.as_ref().is_err_and(|error| error.fault == Fault::Timeout) && Instant::now() >= asked.until;
+            let is_late = outcome.as_ref().is_err_and(|error| error.fault == Fault::Timeout) && Instant::now() >= until;
             if !is_late {
                 flight.outcome.send_replace(Some(outcome.clone()));
             }
         }
-        outcomes
+        (outcomes, steps.into_inner())
     }
 
-    async fn all(&self, asked: Asked<'_>) -> Vec<Outcome> {
-        let Asked { layer, queries, until } = asked;
+    /// The same, to its end: what is paid for is kept and told, though whoever asked goes away meanwhile.
+    async fn asked_to_the_end(self: &Arc<Self>, asked: Asked<'_>, queries: Vec<Query>, flights: Vec<Flight>) -> Vec<Outcome> {
+        let Asked { layer, until, steps, .. } = asked;
+        let (keeps, these) = (self.clone(), queries.clone());
+        let asking = tokio::spawn(async move { keeps.ask_for(layer, &these, until, flights).await }.in_current_span());
+        match asking.await {
+            Ok((outcomes, done)) => {
+                steps.extend(done);
+                outcomes
+            }
+            Err(died) => queries.iter().map(|query| Err(query.failed(Fault::Unavailable, &died))).collect(),
+        }
+    }
+
+    async fn all(self: &Arc<Self>, asked: Asked<'_>) -> Vec<Outcome> {
+        let Asked { layer, queries, until, steps } = asked;
         let mut outcomes: Vec<Option<Outcome>> = vec![None; queries.len()];
         let mut open: Vec<usize> = (0..queries.len()).collect();
         while !open.is_empty() {
             let (mut own, mut joined) = (vec![], vec![]);
             for at in std::mem::take(&mut open) {
                 match self.way(layer, &queries[at]) {
-                    Way::Known(outcome) => outcomes[at] = Some(outcome),
+                    Way::Known(outcome) => {
+                        steps.note(self.inner.name(), How::Kept, 0.0, fault(&outcome));
+                        outcomes[at] = Some(outcome);
+                    }
                     Way::Joined(flight) => joined.push((at, flight)),
                     Way::Asked(flight) => own.push((at, flight)),
                 }
@@ -198,7 +230,7 @@ impl Keeper {
                 let (places, flights): (Vec<usize>, Vec<Flight>) = own.drain(..own.len().min(self.inner.most())).unzip();
                 requests.push(async {
                     let these: Vec<Query> = places.iter().map(|at| queries[*at].clone()).collect();
-                    let found = self.ask_for(Asked { queries: &these, ..asked }, flights).await;
+                    let found = self.asked_to_the_end(asked, these, flights).await;
                     places.into_iter().zip(found).collect::<Vec<_>>()
                 });
             }
@@ -210,7 +242,10 @@ impl Keeper {
                 let landed =
                     timeout_at(until, flight.wait_for(Option::is_some)).await.map(|landed| landed.ok().and_then(|one| one.clone()));
                 match landed {
-                    Ok(Some(outcome)) => outcomes[at] = Some(outcome),
+                    Ok(Some(outcome)) => {
+                        steps.note(self.inner.name(), How::Joined, 0.0, fault(&outcome));
+                        outcomes[at] = Some(outcome);
+                    }
                     // Who asked has gone away, and nobody knows the outcome: it is asked again.
                     Ok(None) => open.push(at),
                     Err(_) => outcomes[at] = late(&queries[at..=at]).pop(),
@@ -238,23 +273,23 @@ impl Drop for Landing<'_> {
 
 impl BackEnd for Keeper {
     fn name(&self) -> &'static str {
-        self.inner.name()
+        self.0.inner.name()
     }
 
     fn can(&self, query: &Query) -> bool {
-        self.inner.can(query)
+        self.0.inner.can(query)
     }
 
     fn most(&self) -> usize {
-        self.inner.most()
+        self.0.inner.most()
     }
 
     fn key(&self, layer: u64, query: &Query) -> Key {
-        self.inner.key(layer, query)
+        self.0.inner.key(layer, query)
     }
 
     fn ask<'a>(&'a self, asked: Asked<'a>) -> AskFuture<'a> {
-        Box::pin(self.all(asked))
+        Box::pin(self.0.all(asked))
     }
 }
 

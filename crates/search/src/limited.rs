@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::SearchConfig;
 use crate::asked::{AskFuture, Asked, late};
 use crate::metrics::{SEARCH_FAILURES, SEARCH_SECONDS, SEARCHES};
+use crate::steps::Steps;
 
 /// How long a back end may take to notice that nobody waits any more.
 const SLACK: Duration = Duration::from_millis(500);
@@ -36,15 +37,22 @@ impl<A: Answers> Limited<A> {
         Self { inner, permits, concurrency: concurrency as u32, deadline: Duration::from_secs_f64(config.deadline_s) }
     }
 
+    /// Searches, and writes down in `steps` what is done for it.
+    pub(crate) async fn noted(&self, layer: u64, queries: &[Query], steps: &Steps) -> Vec<Outcome> {
+        // Almost always there is one kind: a call of a tool is one.
+        let kinds = queries.chunk_by(|one, next| one.tool() == next.tool());
+        futures::future::join_all(kinds.map(|kind| self.within(layer, kind, steps))).await.concat()
+    }
+
     /// Queries of one kind.
-    async fn within(&self, layer: u64, queries: &[Query]) -> Vec<Outcome> {
+    async fn within(&self, layer: u64, queries: &[Query], steps: &Steps) -> Vec<Outcome> {
         let (start, tool) = (Instant::now(), queries[0].tool());
         let until = start + self.deadline;
         metrics::counter!(SEARCHES, "tool" => tool).increment(queries.len() as u64);
         let places = u32::try_from(queries.len()).unwrap_or(u32::MAX).min(self.concurrency);
         let permitted = async {
             let _permits = timeout_at(until, self.permits.acquire_many(places)).await.ok()?.ok()?;
-            Some(self.inner.ask(Asked { layer, queries, until }).await)
+            Some(self.inner.ask(Asked { layer, queries, until, steps }).await)
         };
         let outcomes = timeout_at(until + SLACK, permitted).await.ok().flatten().unwrap_or_else(|| late(queries));
         metrics::histogram!(SEARCH_SECONDS, "tool" => tool).record(start.elapsed().as_secs_f64());
@@ -58,11 +66,7 @@ impl<A: Answers> Limited<A> {
 
 impl<A: Answers> Search for Limited<A> {
     fn search<'a>(&'a self, layer: u64, queries: &'a [Query]) -> SearchFuture<'a> {
-        Box::pin(async move {
-            // Almost always there is one kind: a call of a tool is one.
-            let kinds = queries.chunk_by(|one, next| one.tool() == next.tool());
-            futures::future::join_all(kinds.map(|kind| self.within(layer, kind))).await.concat()
-        })
+        Box::pin(async move { self.noted(layer, queries, &Steps::default()).await })
     }
 }
 

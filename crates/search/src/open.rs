@@ -4,18 +4,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hypereyes_chassis::secret::SecretText;
-use hypereyes_environment::{Query, Search};
+use hypereyes_environment::{Outcome, Query, Search, SearchFuture};
 use hypereyes_world::{World, WorldError};
+use tokio::time::{Instant, timeout_at};
 
-use crate::asked::{AskFuture, Asked, BackEnd};
+use crate::asked::{AskFuture, Asked, BackEnd, late};
 use crate::backends::{self, Here, Kind, Open};
 use crate::budget::Budget;
-use crate::config::{BackEndConfig, Mode};
+use crate::config::{AS_TEXT, BackEndConfig, Mode};
 use crate::fallback::InOrder;
-use crate::http::{Remote, Secret};
+use crate::http::{Remote, Secret, Shared};
 use crate::kept::{Keeper, Keeping, now};
 use crate::limited::{Answers, Limited};
+use crate::publisher::Publisher;
 use crate::rate::Rate;
+use crate::steps::{Step, Steps};
 use crate::store::Store;
 use crate::{SearchConfig, http};
 
@@ -45,10 +48,90 @@ impl OpenError {
 /// # Errors
 /// [`OpenError`]; a service that does not answer is none: its searches fail one by one.
 pub fn open(config: &SearchConfig, world: impl Fn() -> Result<Arc<World>, WorldError>) -> Result<Arc<dyn Search>, OpenError> {
-    Ok(Arc::new(Limited::new(sides(config, &world)?, config)))
+    Ok(searcher(config, world)?)
 }
 
-fn sides(config: &SearchConfig, world: &dyn Fn() -> Result<Arc<World>, WorldError>) -> Result<Sides, OpenError> {
+/// The same, of which can be asked what was done.
+///
+/// # Errors
+/// As [`open`].
+pub fn searcher(config: &SearchConfig, world: impl Fn() -> Result<Arc<World>, WorldError>) -> Result<Arc<Searcher>, OpenError> {
+    let mut opening = shared(config, &world)?;
+    let page = (config.page.backend != AS_TEXT).then(|| opening.side("page", &config.page)).transpose()?;
+    let sides = Sides { text: opening.side("text", &config.text)?, image: opening.side("image", &config.image)?, page };
+    Ok(Arc::new(Searcher { limited: Limited::new(sides, config), budget: opening.budget }))
+}
+
+/// What settings name, open.
+pub struct Searcher {
+    limited: Limited<Sides>,
+    budget: Arc<Budget>,
+}
+
+impl Searcher {
+    /// Searches, and tells what was done for it, in order.
+    pub async fn told(&self, layer: u64, queries: &[Query]) -> (Vec<Outcome>, Vec<Step>) {
+        let steps = Steps::default();
+        let outcomes = self.limited.noted(layer, queries, &steps).await;
+        (outcomes, steps.into_inner())
+    }
+
+    /// Why `search.budget` has refused a request, once it has.
+    pub fn spent(&self) -> Option<&str> {
+        self.budget.spent()
+    }
+}
+
+impl Search for Searcher {
+    fn search<'a>(&'a self, layer: u64, queries: &'a [Query]) -> SearchFuture<'a> {
+        self.limited.search(layer, queries)
+    }
+}
+
+/// A service of settings by itself: without what is kept of it, without its fallbacks.
+pub struct Apart {
+    /// Its place within the table, such as `text.fallbacks[0]`.
+    pub key: String,
+    /// Its settings.
+    pub settings: BackEndConfig,
+    /// Where it is.
+    pub url: String,
+    back_end: Box<dyn BackEnd>,
+}
+
+impl Apart {
+    /// Asks it, once, and again only where it is busy; what that costs counts against the budget.
+    pub async fn ask(&self, query: &Query, until: Instant) -> Outcome {
+        let (queries, steps) = ([query.clone()], Steps::default());
+        let asked = self.back_end.ask(Asked { layer: 0, queries: &queries, until, steps: &steps });
+        timeout_at(until, asked).await.unwrap_or_else(|_| late(&queries)).pop().expect("one outcome of one query")
+    }
+}
+
+/// Each service that `config` names, in the order of its table: what answers in this process is none.
+///
+/// # Errors
+/// As [`open`].
+pub fn apart(config: &SearchConfig, world: impl Fn() -> Result<Arc<World>, WorldError>) -> Result<Vec<Apart>, OpenError> {
+    let mut opening = shared(config, &world)?;
+    let mut apart = vec![];
+    for (key, side) in config.all() {
+        let kind = backends::named(&side.backend).expect("it was checked");
+        if let Open::Service(service) = &kind.open {
+            let settings = BackEndConfig { attempts: 1, ..side.clone() };
+            let remote = opening.remote(&key, kind, service(side), &settings).map_err(|why| OpenError::Settings(format!("{key}.{why}")))?;
+            apart.push(Apart { key, url: url_of(kind, side).to_owned(), settings, back_end: Box::new(remote) });
+        }
+    }
+    Ok(apart)
+}
+
+fn url_of<'a>(kind: &Kind, side: &'a BackEndConfig) -> &'a str {
+    if side.url.is_empty() { kind.url } else { side.url.trim_end_matches('/') }
+}
+
+/// What of settings several back ends share.
+fn shared<'a>(config: &'a SearchConfig, world: &'a dyn Fn() -> Result<Arc<World>, WorldError>) -> Result<Opening<'a>, OpenError> {
     config.check().map_err(OpenError::Settings)?;
     let store = config.cache.path.as_deref().map(|path| match config.mode {
         Mode::Replay => Store::read(path).map(Arc::new),
@@ -62,14 +145,18 @@ fn sides(config: &SearchConfig, world: &dyn Fn() -> Result<Arc<World>, WorldErro
     }
     // A replay spends nothing.
     let ledger = store.clone().filter(|_| config.mode != Mode::Replay);
-    let mut opening = Opening {
+    Ok(Opening {
         config,
         here: Here { world },
         keeping: Keeping::new(config.mode, store, &config.cache),
         budget: Arc::new(Budget::new(&config.budget, ledger)),
         rates: HashMap::new(),
-    };
-    Ok(Sides { text: opening.side("text", &config.text)?, image: opening.side("image", &config.image)? })
+        // A replay publishes nothing.
+        publisher: match config.mode {
+            Mode::Replay => None,
+            Mode::Live | Mode::Record => Publisher::open(&config.publisher).map_err(OpenError::Settings)?.map(Arc::new),
+        },
+    })
 }
 
 /// What back ends are opened with.
@@ -80,6 +167,8 @@ struct Opening<'a> {
     budget: Arc<Budget>,
     /// By service and address: both sides may ask the same one.
     rates: HashMap<(&'static str, String), (f64, Arc<Rate>)>,
+    /// Of this process; there is one, whoever is asked.
+    publisher: Option<Arc<Publisher>>,
 }
 
 impl Opening<'_> {
@@ -101,14 +190,27 @@ impl Opening<'_> {
                 let remote = self.remote(key, kind, service(side), side).map_err(|why| OpenError::Settings(format!("{key}.{why}")))?;
                 Ok(Box::new(Keeper::new(Box::new(remote), self.keeping.clone(), side.usd_per_request)))
             }
+            Open::Net(open) => {
+                let named = |why| OpenError::Settings(format!("{key}.{why}"));
+                let rate = self.rate(key, kind, "", side).map_err(named)?;
+                let reader = open(side, rate, self.budget.clone()).map_err(named)?;
+                Ok(Box::new(Keeper::new(reader, self.keeping.clone(), 0.0)))
+            }
         }
     }
 
     fn remote(&mut self, key: &str, kind: &Kind, service: Box<dyn http::call::Service>, side: &BackEndConfig) -> Result<Remote, String> {
-        let url = if side.url.is_empty() { kind.url } else { side.url.trim_end_matches('/') };
+        let url = url_of(kind, side);
         // Nobody is asked in a replay, so that nobody needs a key.
         let secret = if self.config.mode == Mode::Replay { None } else { secret(kind, side)? };
-        let known = self.rates.entry((kind.name, url.to_owned()));
+        let rate = self.rate(key, kind, url, side)?;
+        let shared = Shared { rate, budget: self.budget.clone(), publisher: self.publisher.clone() };
+        Remote::new(kind, service, url, secret, side, shared)
+    }
+
+    /// The rate of a service, whichever sides ask it.
+    fn rate(&mut self, key: &str, kind: &Kind, url: &str, side: &BackEndConfig) -> Result<Arc<Rate>, String> {
+        let known = self.rates.entry((kind.account(), url.to_owned()));
         let (per_second, rate) = known.or_insert_with(|| (side.per_second, Arc::new(Rate::new(side.per_second))));
         if *per_second != side.per_second {
             return Err(format!(
@@ -116,7 +218,7 @@ impl Opening<'_> {
                 side.per_second
             ));
         }
-        Remote::new(kind, service, url, secret, side, rate.clone(), self.budget.clone())
+        Ok(rate.clone())
     }
 }
 
@@ -126,6 +228,7 @@ fn secret(kind: &Kind, side: &BackEndConfig) -> Result<Option<Secret>, String> {
     let text = match (&side.api_key_file, side.api_key_env.as_str(), kind.key) {
         (Some(path), "", _) => Some(SecretText::of_file("api_key_file", path)?),
         (Some(_), ..) => return Err("api_key_env and api_key_file are both given: one holds the key".into()),
+        (None, "", Some((_, usual))) if kind.is_open && std::env::var_os(usual).is_none() => None,
         (None, "", Some((_, usual))) => SecretText::of_variable("api_key_env", usual).map_err(|_| {
             format!("api_key_env: {} needs a key: put it into {usual}, or name another variable or an api_key_file", kind.name)
         })?,
@@ -134,16 +237,18 @@ fn secret(kind: &Kind, side: &BackEndConfig) -> Result<Option<Secret>, String> {
     Ok(text.map(|text| Secret { text, sent }))
 }
 
-/// Texts searched in one place, pictures in another. Pages are read where texts are searched: its hits name them.
+/// Texts searched in one place, pictures in another. Pages are read where texts are searched, whose hits name them, or in a third.
 struct Sides {
     text: InOrder,
     image: InOrder,
+    page: Option<InOrder>,
 }
 
 impl Answers for Sides {
     fn ask<'a>(&'a self, asked: Asked<'a>) -> AskFuture<'a> {
         match asked.queries[0] {
-            Query::Text(_) | Query::Page(_) => self.text.ask(asked),
+            Query::Text(_) => self.text.ask(asked),
+            Query::Page(_) => self.page.as_ref().unwrap_or(&self.text).ask(asked),
             Query::Picture(_) => self.image.ask(asked),
         }
     }

@@ -57,6 +57,22 @@ impl Rate {
     }
 }
 
+/// The rate of a service, for somebody who waits until a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// The rate.
+    pub rate: &'a Rate,
+    /// When nobody waits any more.
+    pub until: Instant,
+}
+
+impl Turn<'_> {
+    /// Returns when the service may be asked, as [`Rate::until_free`].
+    pub async fn comes(&self) -> bool {
+        self.rate.until_free(self.until).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::asked::Key;
 use crate::backends;
 use crate::store::{Entry, Kept, Store};
 
@@ -107,7 +108,7 @@ pub fn is_one(path: &Path) -> bool {
     File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *b"{"
 }
 
-/// Reads a recording into a store.
+/// Reads a recording into a store, in which newer hits stay, and hits where the recording has failures.
 ///
 /// # Errors
 /// A sentence that names the file and the line; what stands before that line is kept.
@@ -137,10 +138,10 @@ pub fn import(path: &Path, store: &Store) -> Result<About, String> {
         }
         batch.push(serde_json::from_slice::<Entry>(&line).map_err(|error| named(number, &error))?);
         if batch.len() >= BATCH {
-            store.put(&std::mem::take(&mut batch))?;
+            store.merge(&std::mem::take(&mut batch))?;
         }
     }
-    store.put(&batch)?;
+    store.merge(&batch)?;
     let about = about.ok_or_else(|| format!("{}: is empty, and no recording", path.display()))?;
     let (said, found) = (about.services.values().map(|of| of.entries).sum::<u64>(), number as u64 - 2);
     if said != found {
@@ -151,15 +152,24 @@ pub fn import(path: &Path, store: &Store) -> Result<About, String> {
 
 /// Without what opens addresses, wherever they stand.
 fn unsigned(mut entry: Entry) -> Entry {
-    if let Kept::Hits(hits) = &mut entry.outcome {
-        for hit in hits {
-            let optional = [&mut hit.url, &mut hit.detail].into_iter().filter_map(Option::as_mut);
-            for text in optional.chain([&mut hit.title, &mut hit.content]) {
-                *text = without_signatures(text);
+    entry.key = plain(&entry.key);
+    match &mut entry.outcome {
+        Kept::Hits(hits) => {
+            for hit in hits {
+                let optional = [&mut hit.url, &mut hit.detail].into_iter().filter_map(Option::as_mut);
+                for text in optional.chain([&mut hit.title, &mut hit.content]) {
+                    *text = without_signatures(text);
+                }
             }
         }
+        Kept::Failure(_, why) => *why = without_signatures(why),
     }
     entry
+}
+
+/// The name under which a recording that is shared has an outcome: pages may be asked for by addresses with signatures.
+pub(crate) fn plain(key: &Key) -> Key {
+    Key { parameters: without_signatures(&key.parameters), ..key.clone() }
 }
 
 /// A text in which no address has a parameter that opens it.
@@ -185,7 +195,6 @@ fn without_signatures(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::asked::Key;
     use hypereyes_environment::{Fault, Hit};
 
     fn entry(service: &str, text: &str, outcome: Kept) -> Entry {
@@ -208,6 +217,8 @@ mod tests {
                 entry("serper", "a", Kept::Hits(vec![])),
             ])
             .expect("kept");
+        let page = format!(r#"{{"hits":10,"page":"{url}"}}"#);
+        store.put(&[entry("tavily", &page, Kept::Failure(Fault::Unavailable, format!("{url}: gone")))]).expect("kept");
         let about = export(&store, &at("recording.jsonl")).expect("written");
         assert_eq!((about.services["serper"].entries, about.services["serper"].restricted), (2, true));
         assert!(!about.services["searxng"].restricted);
@@ -217,10 +228,39 @@ mod tests {
         assert!(text.contains("https://b/p.jpg?size=3\"") && !text.contains("abc") && !text.contains("Expires"), "{text}");
         let other = Store::open(&at("two")).expect("opens");
         assert_eq!(import(&at("recording.jsonl"), &other), Ok(about));
-        assert_eq!(other.entries(), Ok(3));
+        assert_eq!(other.entries(), Ok(4));
+        let plain = entry("tavily", r#"{"hits":10,"page":"https://b/p.jpg?size=3"}"#, Kept::Hits(vec![]));
+        let known = other.get(&plain.key).expect("read").expect("there");
+        assert_eq!(known.outcome, Kept::Failure(Fault::Unavailable, "https://b/p.jpg?size=3 gone".into()));
         // Equal stores give equal files.
         export(&other, &at("again.jsonl")).expect("written");
         assert_eq!(std::fs::read_to_string(at("again.jsonl")).expect("read"), text);
+    }
+
+    #[test]
+    fn what_is_newer_or_better_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let hits = |title: &str| Kept::Hits(vec![Hit { title: title.into(), ..Hit::default() }]);
+        let of = |at: u64, outcome: Kept| Entry { at, ..entry("serper", "a", outcome) };
+        let failed = || Kept::Failure(Fault::Timeout, "slow".into());
+        for (number, (known, taken, stays)) in [
+            (of(7, hits("known")), of(6, hits("taken")), true),
+            (of(7, hits("known")), of(8, hits("taken")), false),
+            (of(7, hits("known")), of(9, failed()), true),
+            (of(7, failed()), of(6, hits("taken")), false),
+            (of(7, failed()), of(8, failed()), false),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let at = |name: &str| folder.path().join(format!("{name}-{number}"));
+            let (one, other) = (Store::open(&at("one")).expect("opens"), Store::open(&at("other")).expect("opens"));
+            one.put(std::slice::from_ref(&taken)).expect("kept");
+            other.put(std::slice::from_ref(&known)).expect("kept");
+            export(&one, &at("recording")).expect("written");
+            import(&at("recording"), &other).expect("taken in");
+            assert_eq!(other.get(&known.key), Ok(Some(if stays { known } else { taken })), "case {number}");
+        }
     }
 
     #[test]

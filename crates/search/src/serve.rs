@@ -1,8 +1,10 @@
-//! A search that others ask over HTTP, in our own shape and in Search-R1's. In: a port, something that can be searched. Out: answers, each
+//! A search that others ask over HTTP, in our own shape, in Search-R1's and by MCP. In: a port, something that can be searched. Out: answers, each
 //! within the search's own bounds.
 //!
 //! Several processes share one cache, one budget and one service's rate by asking one of these. Each counterfactual layer has a path of its
 //! own, so that whoever asks without knowing of layers searches one.
+
+mod mcp;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,19 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hypereyes_environment::{Fault, Hit, Outcome, Query, Search};
-use hypereyes_pictures::{Limits, decode};
+use hypereyes_pictures::{Limits, decode, size};
+use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::backends::http::{Answer, Question, Sent, Told};
@@ -31,14 +35,23 @@ use crate::backends::http::{Answer, Question, Sent, Told};
 const MOST_BYTES: usize = 64 << 20;
 /// Pixels of a request's pictures, together: two large photographs, or all crops of a call.
 const MOST_PIXELS: u64 = 64 << 20;
-/// Requests that are read and answered at the same moment; the others are told to come again.
-const AT_ONCE: usize = 64;
+/// KiB of requests that are read and answered at the same moment, with what is made of them; the others are told to come again. Thousands
+/// of texts wait for a service's rate in it, or the pictures of some dozens.
+const AT_ONCE_KIB: usize = 1 << 20;
+/// KiB that a request counts as, at least.
+const LEAST_KIB: u64 = 64;
+/// Bytes of a pixel that is searched for, and what decoding it takes beside.
+const PIXEL: u64 = 4;
+/// Bytes of a value of JSON that is read without knowing what it is.
+const VALUE: u64 = 96;
+/// What is told where nothing more fits.
+const BUSY: &str = "too many requests are under way; come again";
 /// How long a request may take to arrive.
 const ARRIVES: Duration = Duration::from_secs(60);
 /// Queries of a request, at most.
 const MOST_QUERIES: usize = 256;
 /// How long requests under way may go on after the end.
-const GRACE: Duration = Duration::from_secs(5);
+pub const GRACE: Duration = Duration::from_secs(5);
 
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
@@ -97,20 +110,62 @@ struct Served {
 
 /// The routes.
 pub fn router(search: Arc<dyn Search>) -> Router {
-    let served = Served { search, places: Arc::new(Semaphore::new(AT_ONCE)) };
+    let served = Served { search, places: Arc::new(Semaphore::new(AT_ONCE_KIB)) };
     let of_world = |State(served): State<Served>, body: Body| async move { served.answer(Shape::Ours, 0, body).await };
     let of_layer =
         |State(served): State<Served>, Path(layer): Path<u64>, body: Body| async move { served.answer(Shape::Ours, layer, body).await };
     let retrieve = |State(served): State<Served>, body: Body| async move { served.answer(Shape::Retrieve, 0, body).await };
     let retrieve_layer =
         |State(served): State<Served>, Path(layer): Path<u64>, body: Body| async move { served.answer(Shape::Retrieve, layer, body).await };
+    let mcp = |State(served): State<Served>, headers: HeaderMap, body: Body| async move { served.mcp(0, headers, body).await };
+    let mcp_layer = |State(served): State<Served>, Path(layer): Path<u64>, headers: HeaderMap, body: Body| async move {
+        served.mcp(layer, headers, body).await
+    };
     Router::new()
         .route("/search", post(of_world))
         .route("/layers/{layer}/search", post(of_layer))
         .route("/retrieve", post(retrieve))
         .route("/layers/{layer}/retrieve", post(retrieve_layer))
+        .route("/mcp", post(mcp))
+        .route("/layers/{layer}/mcp", post(mcp_layer))
         .route("/healthz", get(|| async { "ok\n" }))
+        .layer(from_fn(not_from_pages))
         .with_state(served)
+}
+
+/// A page in somebody's browser has no business here, wherever it asks: it would spend, and the address may have been made to look like
+/// its own.
+async fn not_from_pages(request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).map(|origin| is_local(origin.to_str().unwrap_or_default()));
+    match origin {
+        Some(false) => answer(StatusCode::FORBIDDEN, &json!({"detail": "pages of other hosts may not ask"})),
+        Some(true) | None => next.run(request).await,
+    }
+}
+
+/// Whether a page is of this machine.
+fn is_local(origin: &str) -> bool {
+    let host = Url::parse(origin).ok().and_then(|origin| origin.host_str().map(str::to_owned));
+    host.is_some_and(|host| matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]"))
+}
+
+/// Why a request is not answered: a status, and words.
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn bad(why: impl ToString) -> Self {
+        Self(StatusCode::UNPROCESSABLE_ENTITY, why.to_string())
+    }
+
+    fn answer(&self) -> Response {
+        answer(self.0, &json!({"detail": self.1}))
+    }
+}
+
+/// Room for what is made of a request, before it is made.
+fn room(places: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    places.clone().try_acquire_many_owned(kib).map_err(|_| Refusal(StatusCode::TOO_MANY_REQUESTS, BUSY.to_owned()))
 }
 
 /// How a request is put.
@@ -122,67 +177,114 @@ enum Shape {
 
 impl Served {
     async fn answer(&self, shape: Shape, layer: u64, body: Body) -> Response {
-        let Ok(_place) = self.places.try_acquire() else {
-            return answer(StatusCode::TOO_MANY_REQUESTS, &json!({"detail": format!("{AT_ONCE} requests are under way; come again")}));
-        };
-        let body = match timeout(ARRIVES, to_bytes(body, MOST_BYTES)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(error)) => return refused(&format!("the body cannot be read, or has more than {MOST_BYTES} bytes: {error}")),
-            Err(_) => return answer(StatusCode::REQUEST_TIMEOUT, &json!({"detail": "the request did not arrive in time"})),
-        };
-        match shape {
-            Shape::Ours => ours(&*self.search, layer, body).await,
-            Shape::Retrieve => retrieve(&*self.search, layer, &body).await,
+        match (self.arrived(body).await, shape) {
+            (Ok((_place, body)), Shape::Ours) => ours(self, layer, body).await,
+            (Ok((_place, body)), Shape::Retrieve) => retrieve(&*self.search, layer, &body).await,
+            (Err(refused), _) => *refused,
+        }
+    }
+
+    async fn mcp(&self, layer: u64, headers: HeaderMap, body: Body) -> Response {
+        match self.arrived(body).await {
+            Ok((_place, body)) => mcp::answer(self, layer, &headers, body).await,
+            Err(refused) => *refused,
+        }
+    }
+
+    /// A request's body, and its place among those that are read and answered.
+    async fn arrived(&self, body: Body) -> Result<(SemaphorePermit<'_>, Bytes), Box<Response>> {
+        // One that does not say how long it is may be as long as any.
+        let bytes = body.size_hint().exact().unwrap_or(MOST_BYTES as u64).min(MOST_BYTES as u64);
+        // It is there twice while it is read.
+        let kib = u32::try_from((2 * bytes).div_ceil(1024).max(LEAST_KIB)).unwrap_or(u32::MAX);
+        let busy = |_| Box::new(Refusal(StatusCode::TOO_MANY_REQUESTS, BUSY.to_owned()).answer());
+        let place = self.places.try_acquire_many(kib).map_err(busy)?;
+        match timeout(ARRIVES, to_bytes(body, MOST_BYTES)).await {
+            Ok(Ok(body)) => Ok((place, body)),
+            Ok(Err(error)) => Err(refused(&format!("the body cannot be read, or has more than {MOST_BYTES} bytes: {error}")).into()),
+            Err(_) => Err(answer(StatusCode::REQUEST_TIMEOUT, &json!({"detail": "the request did not arrive in time"})).into()),
         }
     }
 }
 
 /// Our shape.
-async fn ours(search: &dyn Search, layer: u64, body: Bytes) -> Response {
+async fn ours(served: &Served, layer: u64, body: Bytes) -> Response {
     // Pictures are decoded: no work for the runtime's threads.
-    let read = tokio::task::spawn_blocking(move || question(&body)).await.unwrap_or_else(|died| Err(died.to_string()));
-    let (hits, queries) = match read {
+    let places = served.places.clone();
+    let read = tokio::task::spawn_blocking(move || question(body, &places)).await.unwrap_or_else(|died| Err(Refusal::bad(died)));
+    let (hits, Read { queries, _room }) = match read {
         Ok(read) => read,
-        Err(why) => return refused(&why),
+        Err(refusal) => return refusal.answer(),
     };
-    let told = |outcome: Outcome| match outcome {
+    let results = searched(&*served.search, layer, &queries).await.into_iter().map(|outcome| told(outcome, hits)).collect();
+    answer(StatusCode::OK, &serde_json::to_value(Answer { results }).expect("plain values"))
+}
+
+/// An outcome as it is told, with so many hits at most.
+fn told(outcome: Outcome, hits: u32) -> Told {
+    match outcome {
         Ok(mut found) => {
             found.truncate(hits as usize);
             Told::Hits { hits: found }
         }
         Err(error) => Told::Failure { failure: error.fault, message: error.reason },
-    };
-    let results = searched(search, layer, &queries).await.into_iter().map(told).collect();
-    answer(StatusCode::OK, &serde_json::to_value(Answer { results }).expect("plain values"))
+    }
 }
 
 /// Hits of each, at most, and the queries.
-fn question(body: &[u8]) -> Result<(u32, Vec<Query>), String> {
-    let Question { queries, hits } = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    if queries.len() > MOST_QUERIES {
-        return Err(format!("{} queries, and one request takes {MOST_QUERIES}", queries.len()));
-    }
-    let (mut read, mut pixels) = (Vec::with_capacity(queries.len()), 0);
-    for (at, sent) in queries.iter().enumerate() {
-        let query = query(sent).map_err(|why| format!("queries[{at}]: {why}"))?;
-        if let Query::Picture(picture) = &query {
-            pixels += u64::from(picture.width()) * u64::from(picture.height());
-        }
-        if pixels > MOST_PIXELS {
-            return Err(format!("queries[{at}]: pictures of one request have {MOST_PIXELS} pixels at most; send fewer"));
-        }
-        read.push(query);
-    }
-    Ok((hits, read))
+fn question(body: Bytes, places: &Arc<Semaphore>) -> Result<(u32, Read), Refusal> {
+    let Question { queries, hits } = serde_json::from_slice(&body).map_err(Refusal::bad)?;
+    drop(body);
+    Ok((hits, read(queries, places)?))
 }
 
-fn query(sent: &Sent) -> Result<Query, String> {
+/// Queries that were read, and the room that their pictures take as long as this lives.
+struct Read {
+    queries: Vec<Query>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A query of which the picture is not decoded yet.
+enum Encoded {
+    Plain(Query),
+    Picture(Vec<u8>),
+}
+
+/// Queries, within bounds: how large pictures are is known before any is decoded.
+fn read(queries: Vec<Sent>, places: &Arc<Semaphore>) -> Result<Read, Refusal> {
+    if queries.len() > MOST_QUERIES {
+        return Err(Refusal::bad(format!("{} queries, and one request takes {MOST_QUERIES}", queries.len())));
+    }
+    let (mut all, mut pixels) = (Vec::with_capacity(queries.len()), 0);
+    for (at, sent) in queries.into_iter().enumerate() {
+        let (encoded, own) = encoded(sent).map_err(|why| Refusal::bad(format!("queries[{at}]: {why}")))?;
+        pixels += own;
+        if pixels > MOST_PIXELS {
+            return Err(Refusal::bad(format!("queries[{at}]: pictures of one request have {MOST_PIXELS} pixels at most; send fewer")));
+        }
+        all.push(encoded);
+    }
+    let room = room(places, pixels * PIXEL)?;
+    let query = |(at, encoded): (usize, Encoded)| match encoded {
+        Encoded::Plain(query) => Ok(query),
+        Encoded::Picture(bytes) => match decode(&bytes, &Limits::default()) {
+            Ok(picture) => Ok(Query::Picture(Arc::new(picture))),
+            Err(error) => Err(Refusal::bad(format!("queries[{at}]: {error}"))),
+        },
+    };
+    let queries = all.into_iter().enumerate().map(query).collect::<Result<_, _>>()?;
+    Ok(Read { queries, _room: room })
+}
+
+/// A query, and how many pixels it has.
+fn encoded(sent: Sent) -> Result<(Encoded, u64), String> {
     Ok(match sent {
-        Sent::Text(text) => Query::Text(text.clone()),
-        Sent::Page(address) => Query::Page(address.clone()),
+        Sent::Text(text) => (Encoded::Plain(Query::Text(text)), 0),
+        Sent::Page(address) => (Encoded::Plain(Query::Page(address)), 0),
         Sent::Picture(text) => {
             let bytes = STANDARD.decode(text).map_err(|error| format!("no base64: {error}"))?;
-            Query::Picture(Arc::new(decode(&bytes, &Limits::default()).map_err(|error| error.to_string())?))
+            let (width, height) = size(&bytes, &Limits::default()).map_err(|error| error.to_string())?;
+            (Encoded::Picture(bytes), u64::from(width) * u64::from(height))
         }
     })
 }

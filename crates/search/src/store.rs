@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use hypereyes_environment::{Fault, Hit};
 use parking_lot::Mutex;
 use redb::backends::InMemoryBackend;
 use redb::{
-    Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+    Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,10 @@ const SPENT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("spent");
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 /// The format that is written and read.
 const FORMAT: u64 = 1;
+/// Bytes of a file that are held in memory: a search reads one entry.
+const CACHE: usize = 64 << 20;
+/// Between two looks at a file that another process has open.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// An outcome, as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,16 +99,33 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn shared(path: &Path) -> Result<Arc<Self>, String> {
+        Self::shared_within(path, Duration::ZERO)
+    }
+
+    /// The same, of a file that another process may have open for so long. It blocks the thread.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn shared_within(path: &Path, patience: Duration) -> Result<Arc<Self>, String> {
         static OPEN: Mutex<BTreeMap<PathBuf, Weak<Store>>> = Mutex::new(BTreeMap::new());
         let named = |error: std::io::Error| format!("{}: {error}", path.display());
-        let place = std::path::absolute(path).map_err(named)?;
-        let mut open = OPEN.lock();
-        if let Some(store) = open.get(&place).and_then(Weak::upgrade) {
-            return Ok(store);
+        let (place, began) = (std::path::absolute(path).map_err(named)?, Instant::now());
+        loop {
+            {
+                let mut open = OPEN.lock();
+                if let Some(store) = open.get(&place).and_then(Weak::upgrade) {
+                    return Ok(store);
+                }
+                if let Some(store) = Self::free(path)?.map(Arc::new) {
+                    open.insert(place, Arc::downgrade(&store));
+                    return Ok(store);
+                }
+            }
+            if began.elapsed() >= patience {
+                return Err(held(path));
+            }
+            std::thread::sleep(AGAIN);
         }
-        let store = Arc::new(Self::open(path)?);
-        open.insert(place, Arc::downgrade(&store));
-        Ok(store)
     }
 
     /// Opens or makes one.
@@ -110,15 +133,20 @@ impl Store {
     /// # Errors
     /// A sentence that names the file: it cannot be written, is open elsewhere, or is no such file.
     pub fn open(path: &Path) -> Result<Self, String> {
+        Self::free(path)?.ok_or_else(|| held(path))
+    }
+
+    /// Opens or makes one; none where another process has it open.
+    fn free(path: &Path) -> Result<Option<Self>, String> {
         let named = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| named(&error))?;
         }
-        let database = Database::create(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => named(&"another process has it open, and one at a time can"),
-            error => named(&error),
-        })?;
-        Self::whole(path, database)
+        match builder().create(path) {
+            Ok(database) => Self::whole(path, database).map(Some),
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Ok(None),
+            Err(error) => Err(named(&error)),
+        }
     }
 
     /// Opens one, or a recording, of which nothing is changed: any number of processes can.
@@ -128,16 +156,16 @@ impl Store {
     pub fn read(path: &Path) -> Result<Self, String> {
         let named = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
         if recording::is_one(path) {
-            let database = Database::builder().create_with_backend(InMemoryBackend::new()).map_err(|error| named(&error))?;
+            let database = builder().create_with_backend(InMemoryBackend::new()).map_err(|error| named(&error))?;
             let store = Self::whole(path, database)?;
             recording::import(path, &store)?;
             return Ok(store);
         }
-        let database = match ReadOnlyDatabase::open(path) {
+        let database = match builder().open_read_only(path) {
             // Whoever wrote it was killed. It is whole all the same once it was opened for writing.
             Err(redb::DatabaseError::RepairAborted) => {
-                drop(Database::open(path).map_err(|error| named(&error))?);
-                ReadOnlyDatabase::open(path)
+                drop(builder().open(path).map_err(|error| named(&error))?);
+                builder().open_read_only(path)
             }
             opened => opened,
         };
@@ -218,13 +246,38 @@ impl Store {
     /// # Errors
     /// A sentence that names the file.
     pub fn put(&self, entries: &[Entry]) -> Result<(), String> {
+        self.put_where(entries, |_, _| true)
+    }
+
+    /// Keeps those entries that are newer or better than what is kept of their keys: all of them or none.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn merge(&self, entries: &[Entry]) -> Result<(), String> {
+        self.put_where(entries, |entry, known| {
+            // What cannot be read is of no use.
+            let Ok(known) = serde_json::from_slice::<Entry>(known) else { return true };
+            match (&known.outcome, &entry.outcome) {
+                (Kept::Hits(_), Kept::Failure(..)) => false,
+                (Kept::Failure(..), Kept::Hits(_)) => true,
+                (Kept::Hits(_), Kept::Hits(_)) | (Kept::Failure(..), Kept::Failure(..)) => entry.at > known.at,
+            }
+        })
+    }
+
+    /// Keeps entries, each in place of what is kept of its key only where `is_better` says so of it and the bytes of that.
+    fn put_where(&self, entries: &[Entry], is_better: impl Fn(&Entry, &[u8]) -> bool) -> Result<(), String> {
         let write = || -> Result<(), redb::Error> {
             let write = self.begin_write()?;
             {
                 let mut table = write.open_table(ENTRIES)?;
                 for entry in entries {
-                    let bytes = serde_json::to_vec(entry).expect("plain values");
-                    table.insert(&hash(&entry.key), bytes.as_slice())?;
+                    let key = hash(&entry.key);
+                    let is_wanted = table.get(&key)?.is_none_or(|known| is_better(entry, known.value()));
+                    if is_wanted {
+                        let bytes = serde_json::to_vec(entry).expect("plain values");
+                        table.insert(&key, bytes.as_slice())?;
+                    }
                 }
             }
             Ok(write.commit()?)
@@ -336,6 +389,18 @@ impl Store {
     }
 }
 
+/// What opens files.
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// Why a file is not opened that is.
+fn held(path: &Path) -> String {
+    format!("{}: another process has it open, and one at a time can", path.display())
+}
+
 fn hash(key: &Key) -> [u8; 32] {
     *blake3::hash(&serde_json::to_vec(key).expect("plain values")).as_bytes()
 }
@@ -365,7 +430,11 @@ mod tests {
         assert_eq!(store.spend(|known| Err((known, "no"))), Ok(Err((spent, "no"))));
         let error = Store::open(&path).expect_err("open").to_string();
         assert!(error.contains("cache.redb: another process has it open"), "{error}");
+        let other = path.clone();
+        let waits = std::thread::spawn(move || Store::shared_within(&other, Duration::from_secs(4)).map(drop));
+        std::thread::sleep(Duration::from_millis(50));
         drop(store);
+        assert_eq!(waits.join().expect("no panic"), Ok(()), "who waits gets it");
         let store = Store::open(&path).expect("opens again");
         assert_eq!((store.get(&found.key), store.get(&failed.key)), (Ok(Some(found.clone())), Ok(Some(failed))));
         assert_eq!(store.get(&entry("d", Kept::Hits(vec![])).key), Ok(None));

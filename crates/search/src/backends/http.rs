@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use super::Kind;
 use crate::http::call::{Call, Miss, Service, list, object};
 
+/// What settings call it.
+pub(crate) const NAME: &str = "http";
 /// Our shape as a back end.
 pub(super) const KIND: Kind =
-    Kind { image: true, pages: true, scores: true, ..Kind::own("http", &[], |config| Box::new(Http { hits: config.hits })) };
+    Kind { image: true, pages: true, scores: true, ..Kind::own(NAME, &[], |config| Box::new(Http { hits: config.hits })) };
 
 /// Queries of one request: a picture may have megabytes.
 pub const MOST: usize = 8;

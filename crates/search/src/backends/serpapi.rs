@@ -39,27 +39,35 @@ impl Service for SerpApi {
     }
 
     fn read(&self, body: &Value, _queries: &[Query]) -> Result<Vec<Result<Vec<Hit>, Miss>>, Miss> {
-        object(body)?;
-        let status = body.pointer("/search_metadata/status").and_then(Value::as_str);
-        match status {
-            Some("Success") | None => {}
-            Some("Queued" | "Processing") => return Err((Fault::Unavailable, "it has not finished the search".into())),
-            Some(other) => return Err((Fault::Unavailable, format!("it says {other}: {}", words(body)))),
-        }
-        // A search that succeeds and finds nothing may say so as an error.
-        if status.is_none() && body.get("organic_results").is_none() {
-            return Err((Fault::Unavailable, format!("it gives neither a status nor results: {}", words(body))));
-        }
+        succeeded(body, "organic_results")?;
         let first = ["answer_box", "knowledge_graph"].iter().filter_map(|name| ANSWER.hit(body.get(name)?));
         Ok(vec![Ok(first.chain(FIELDS.hits(list(body, "organic_results")?)).collect())])
     }
 
-    /// Its one status for an hour's throughput and for a month's searches is told apart by its words.
     fn refused(&self, reply: &Reply) -> Miss {
-        let said = words(&reply.body);
-        let out = said.to_lowercase().contains("run out of searches");
-        (if out { Fault::Quota } else { by_status(reply.status) }, said)
+        refused(reply)
     }
+}
+
+/// Refuses a reply that says of itself that it is none, or that holds neither a word of success nor a list of this name.
+pub(super) fn succeeded(body: &Value, results: &str) -> Result<(), Miss> {
+    object(body)?;
+    let status = body.pointer("/search_metadata/status").and_then(Value::as_str);
+    match status {
+        Some("Success") => Ok(()),
+        Some("Queued" | "Processing") => Err((Fault::Unavailable, "it has not finished the search".into())),
+        Some(other) => Err((Fault::Unavailable, format!("it says {other}: {}", words(body)))),
+        // A search that succeeds and finds nothing may say so as an error.
+        None if body.get(results).is_some() => Ok(()),
+        None => Err((Fault::Unavailable, format!("it gives neither a status nor results: {}", words(body)))),
+    }
+}
+
+/// Its one status for an hour's throughput and for a month's searches is told apart by its words.
+pub(super) fn refused(reply: &Reply) -> Miss {
+    let said = words(&reply.body);
+    let out = said.to_lowercase().contains("run out of searches");
+    (if out { Fault::Quota } else { by_status(reply.status) }, said)
 }
 
 #[cfg(test)]

@@ -42,12 +42,16 @@ impl Service for Serper {
         Ok(vec![Ok(answer.into_iter().chain(FIELDS.hits(list(body, "organic")?)).collect())])
     }
 
-    /// Its one status for being asked too often and for being out of credits is told apart by its words.
     fn refused(&self, reply: &Reply) -> Miss {
-        let said = words(&reply.body);
-        let credits = said.to_lowercase().contains("credit");
-        (if credits { Fault::Quota } else { by_status(reply.status) }, said)
+        refused(reply)
     }
+}
+
+/// Its one status for being asked too often and for being out of credits is told apart by its words.
+pub(super) fn refused(reply: &Reply) -> Miss {
+    let said = words(&reply.body);
+    let credits = said.to_lowercase().contains("credit");
+    (if credits { Fault::Quota } else { by_status(reply.status) }, said)
 }
 
 #[cfg(test)]

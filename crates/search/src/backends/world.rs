@@ -26,12 +26,15 @@ pub(super) const KIND: Kind = Kind {
     image: true,
     pages: true,
     scores: true,
+    by_address: false,
+    is_open: false,
     is_service: false,
     is_paid: false,
     is_restricted: false,
     url: "",
     key: None,
     parameters: &[],
+    check: |_| Ok(()),
     open: Open::Here(|here| {
         let world = (here.world)()?;
         let of = world.clone();

@@ -1,9 +1,12 @@
 //! Requests and replies of a service, without a network. In: queries. Out: a [`Call`]; and hits, of a [`Reply`].
 
+use futures::future::BoxFuture;
 use hypereyes_environment::{Fault, Hit, Query};
 use serde_json::Value;
 
+use super::send::{Sender, Sent};
 use crate::config::BackEndConfig;
+use crate::rate::Turn;
 
 /// What a service is asked by. It holds no key: that is added when it is sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,17 +17,19 @@ pub struct Call {
     pub query: Vec<(String, String)>,
     /// What is posted; nothing is asked for by `GET`.
     pub body: Option<Value>,
+    /// What of it stands nowhere afterwards, such as an address that opens a picture: it is taken out of whatever is answered.
+    pub hidden: Option<String>,
 }
 
 impl Call {
     /// Asked for by `GET`.
     pub fn get(path: impl Into<String>, query: Vec<(String, String)>) -> Self {
-        Self { path: path.into(), query, body: None }
+        Self { path: path.into(), query, body: None, hidden: None }
     }
 
     /// Posted as JSON.
     pub fn post(path: impl Into<String>, body: Value) -> Self {
-        Self { path: path.into(), query: vec![], body: Some(body) }
+        Self { path: path.into(), query: vec![], body: Some(body), hidden: None }
     }
 }
 
@@ -65,6 +70,16 @@ pub trait Service: Send + Sync {
     /// [`Miss`] where it does not search for this.
     fn call(&self, layer: u64, queries: &[Query]) -> Result<Call, Miss>;
 
+    /// The request for what is in a picture that can be fetched at an address, of a service that takes no other ([`Kind::by_address`]).
+    ///
+    /// [`Kind::by_address`]: crate::backends::Kind::by_address
+    ///
+    /// # Errors
+    /// [`Miss`] where it does not search for this.
+    fn call_at(&self, _address: &str) -> Result<Call, Miss> {
+        Err((Fault::Refused, "it is told no addresses of pictures".to_owned()))
+    }
+
     /// The path at which a query is asked.
     fn path(&self, layer: u64, query: &Query) -> String {
         self.call(layer, std::slice::from_ref(query)).map(|call| call.path).unwrap_or_default()
@@ -80,6 +95,21 @@ pub trait Service: Send + Sync {
     /// # Errors
     /// [`Miss`], for all of them or for one.
     fn read(&self, body: &Value, queries: &[Query]) -> Result<Vec<Result<Vec<Hit>, Miss>>, Miss>;
+
+    /// Readies what a call needs, such as a session, before the call is paid for; each request for that waits for a turn of its own. True
+    /// where that was waited for, so that the call needs another turn. It ends when nobody waits for it any more.
+    fn prepare<'a>(&'a self, _sender: &'a Sender, _call: &'a Call, _turn: Turn<'a>) -> BoxFuture<'a, Result<bool, Sent>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
+    /// Sends a call, whose turn it is. Here belongs what a service wants to hear around it, each request at a `turn` of its own; it ends
+    /// when nobody waits for it any more.
+    fn exchange<'a>(&'a self, sender: &'a Sender, call: &'a Call, _turn: Turn<'a>) -> BoxFuture<'a, Sent> {
+        Box::pin(sender.send(call))
+    }
+
+    /// Nothing will be asked any more.
+    fn close(&self, _sender: &Sender) {}
 
     /// In which way a reply of a bad status failed, and the service's words for it.
     fn refused(&self, reply: &Reply) -> Miss {

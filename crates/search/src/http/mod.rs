@@ -4,8 +4,11 @@
 //! breaker; one that fails in a way that passes is made again, later. Which requests these are is the [`Service`]'s alone.
 
 pub mod call;
-mod send;
+pub mod send;
+mod stream;
 
+use std::borrow::Cow;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +24,22 @@ use crate::backends::Kind;
 use crate::budget::Budget;
 use crate::config::BackEndConfig;
 use crate::metrics::{ATTEMPTS, WAITED};
-use crate::rate::Rate;
+use crate::publisher::{Crop, Publisher};
+use crate::rate::{Rate, Turn};
+use crate::steps::{How, Steps};
 
 pub use self::send::Secret;
 
+/// What is said of a request that was cut off.
+const LATE: &str = "no answer before the search's deadline (search.deadline_s)";
 /// Shortest pause before somebody who was asked too often is asked again: a second is what most services count in.
 const BUSY: Duration = Duration::from_millis(500);
+
+/// How long after its deadline a request is still told of, that what was sent of it is written down.
+const SLACK: Duration = Duration::from_millis(200);
+
+/// Why a request failed, and the pause that the service asks for.
+type Failed = (Miss, Option<Duration>);
 
 /// What came of the queries of one request: hits of each, or why it has none.
 type Lists = Vec<Result<Vec<Hit>, Miss>>;
@@ -36,6 +49,8 @@ pub struct Remote {
     name: &'static str,
     pages: bool,
     service: Arc<dyn Service>,
+    /// Of a service that is told where a picture is.
+    publisher: Option<Arc<Publisher>>,
     sender: Sender,
     rate: Arc<Rate>,
     budget: Arc<Budget>,
@@ -43,6 +58,24 @@ pub struct Remote {
     attempts: u32,
     attempt: Duration,
     price: f64,
+}
+
+/// What back ends share.
+pub struct Shared {
+    /// The service's rate.
+    pub rate: Arc<Rate>,
+    /// What may be spent.
+    pub budget: Arc<Budget>,
+    /// Who publishes pictures.
+    pub publisher: Option<Arc<Publisher>>,
+}
+
+/// What is sent, before it is.
+enum Asks {
+    /// A request.
+    Call(Call),
+    /// A request about a picture, once it can be fetched.
+    Crop(Crop),
 }
 
 impl Remote {
@@ -56,13 +89,14 @@ impl Remote {
         url: &str,
         secret: Option<Secret>,
         config: &BackEndConfig,
-        rate: Arc<Rate>,
-        budget: Arc<Budget>,
+        shared: Shared,
     ) -> Result<Self, String> {
+        let Shared { rate, budget, publisher } = shared;
         Ok(Self {
             name: kind.name,
             pages: kind.pages,
             service: service.into(),
+            publisher: publisher.filter(|_| kind.by_address),
             sender: Sender::new(url, secret)?,
             rate,
             budget,
@@ -74,52 +108,73 @@ impl Remote {
     }
 
     /// One request, made until it succeeds, can not, or nobody waits any more.
-    async fn request(&self, layer: u64, queries: Vec<Query>, until: Instant) -> Vec<Outcome> {
-        let done = timeout_at(until, self.attempts(layer, &queries, until)).await;
-        let late = || Err((Fault::Timeout, "no answer before the search's deadline (search.deadline_s)".to_owned()));
+    async fn request(&self, layer: u64, queries: Vec<Query>, until: Instant, steps: &Steps) -> Vec<Outcome> {
+        let done = timeout_at(until + SLACK, self.attempts(layer, &queries, until, steps)).await;
+        let late = || Err((Fault::Timeout, LATE.to_owned()));
         let lists = done.unwrap_or_else(|_| late()).unwrap_or_else(|miss| vec![Err(miss); queries.len()]);
         let failed = |query: &Query, (fault, reason): Miss| query.failed(fault, format!("{}: {reason}", self.name));
         lists.into_iter().zip(&queries).map(|(list, query)| list.map_err(|miss| failed(query, miss))).collect()
     }
 
-    /// The call for queries. Pictures are encoded, which is no work for the runtime's threads.
-    async fn call(&self, layer: u64, queries: &[Query]) -> Result<Call, Miss> {
+    /// What is sent for queries. Pictures are encoded, which is no work for the runtime's threads.
+    async fn asks(&self, layer: u64, queries: &[Query]) -> Result<Asks, Miss> {
         if !matches!(queries[0], Query::Picture(_)) {
-            return self.service.call(layer, queries);
+            return self.service.call(layer, queries).map(Asks::Call);
         }
-        let (service, queries) = (self.service.clone(), queries.to_vec());
-        let called = tokio::task::spawn_blocking(move || service.call(layer, &queries)).await;
-        called.unwrap_or_else(|died| Err((Fault::Refused, died.to_string())))
+        let (service, queries, is_published) = (self.service.clone(), queries.to_vec(), self.publisher.is_some());
+        let asks = move || match &queries[..] {
+            [Query::Picture(picture)] if is_published => {
+                Crop::of(picture).map(Asks::Crop).map_err(|why| (Fault::Refused, format!("a picture cannot be sent: {why}")))
+            }
+            queries => service.call(layer, queries).map(Asks::Call),
+        };
+        tokio::task::spawn_blocking(asks).await.unwrap_or_else(|died| Err((Fault::Refused, died.to_string())))
     }
 
-    async fn attempts(&self, layer: u64, queries: &[Query], until: Instant) -> Result<Lists, Miss> {
-        let call = self.call(layer, queries).await?;
+    /// The request. A picture is published now, and not before: it was not kept, there is time, and it may be spent.
+    async fn call<'a>(&self, asks: &'a Asks) -> Result<Cow<'a, Call>, Miss> {
+        match (asks, &self.publisher) {
+            (Asks::Call(call), _) => Ok(Cow::Borrowed(call)),
+            (Asks::Crop(crop), Some(publisher)) => {
+                let address = publisher.address(crop).await.map_err(|why| (Fault::Unavailable, why))?;
+                let call = self.service.call_at(&address)?;
+                Ok(Cow::Owned(Call { hidden: Some(address), ..call }))
+            }
+            (Asks::Crop(_), None) => Err((Fault::Refused, "nobody publishes pictures (search.publisher)".to_owned())),
+        }
+    }
+
+    async fn attempts(&self, layer: u64, queries: &[Query], until: Instant, steps: &Steps) -> Result<Lists, Miss> {
+        let asks = self.asks(layer, queries).await?;
         let mut backoff = Backoff::new(&BackoffConfig { first_ms: 500, max_ms: 20_000, ..BackoffConfig::default() });
         let mut failures = 0;
         let mut is_admitted = false;
+        let turn = Turn { rate: &self.rate, until };
         loop {
-            let waited = Instant::now();
-            let in_time = self.rate.until_free(until).await;
-            metrics::histogram!(WAITED, "service" => self.name).record(waited.elapsed().as_secs_f64());
-            if !in_time {
-                self.count("not_asked");
-                return Err((
-                    Fault::RateLimited,
-                    "its turn would come after the search's deadline (per_second, or a pause it asked for)".into(),
-                ));
-            }
+            self.turn(turn).await?;
             // Once for a request, however often it is made: one that nobody can answer opens nothing for the others.
             if !is_admitted && !self.breaker.admits() {
                 self.count("not_asked");
                 return Err((Fault::Unavailable, "it failed several times in a row and is left alone for a while".to_owned()));
             }
             is_admitted = true;
-            // Taken before it is sent: whatever becomes of the request, it may be paid for.
-            if let Err(miss) = self.budget.take(self.name, self.price).await {
-                self.count("budget");
-                return Err(miss);
-            }
-            let (miss, pause) = match self.once(&call, queries).await {
+            let once = match self.prepare(&asks, queries, turn).await {
+                Err(failed) => Err(failed),
+                Ok(is_late) => {
+                    if is_late {
+                        self.turn(turn).await?;
+                    }
+                    // Taken before it is sent: whatever becomes of the request, it may be paid for.
+                    if let Err(miss) = self.budget.take(self.name, self.price).await {
+                        self.count("budget");
+                        return Err(miss);
+                    }
+                    let once = self.once(&asks, queries, turn).await;
+                    steps.note(self.name, How::Asked, self.price, once.as_ref().err().map(|(miss, _)| miss.0));
+                    once
+                }
+            };
+            let (miss, pause) = match once {
                 Ok(lists) => {
                     self.count("ok");
                     self.breaker.answered();
@@ -138,28 +193,75 @@ impl Remote {
             }
             let passes = matches!(miss.0, Fault::RateLimited | Fault::Unavailable | Fault::Timeout);
             if !passes || failures >= self.attempts || next >= until {
-                self.ended(miss.0);
+                // That nobody waits any more says nothing of the service.
+                if miss.0 != Fault::Timeout || Instant::now() < until {
+                    self.ended(miss.0);
+                }
                 return Err(miss);
             }
             sleep_until(next).await;
         }
     }
 
-    /// Makes the request once: its lists, or what was missed and the pause that the service asks for.
-    async fn once(&self, call: &Call, queries: &[Query]) -> Result<Lists, (Miss, Option<Duration>)> {
+    /// Waits until the service may be asked.
+    async fn turn(&self, turn: Turn<'_>) -> Result<(), Miss> {
+        let waited = Instant::now();
+        let in_time = turn.comes().await;
+        metrics::histogram!(WAITED, "service" => self.name).record(waited.elapsed().as_secs_f64());
+        if !in_time {
+            self.count("not_asked");
+            let why = "its turn would come after the search's deadline (per_second, or a pause it asked for)";
+            return Err((Fault::RateLimited, why.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Readies the service for a call: whether that took a while.
+    async fn prepare(&self, asks: &Asks, queries: &[Query], turn: Turn<'_>) -> Result<bool, Failed> {
+        // Nobody who is told addresses has to be readied, and a picture is not published for it.
+        let Asks::Call(call) = asks else { return Ok(false) };
+        match self.within(turn.until, self.service.prepare(&self.sender, call, turn)).await? {
+            Ok(is_late) => Ok(is_late),
+            Err(sent) => {
+                let nothing = ((Fault::Unavailable, "it answers before it is asked".to_owned()), None);
+                self.lists(sent, queries).and(Err(nothing))
+            }
+        }
+    }
+
+    /// Makes the request once: its lists, or what was missed.
+    async fn once(&self, asks: &Asks, queries: &[Query], turn: Turn<'_>) -> Result<Lists, Failed> {
+        let sent = async {
+            let call = self.call(asks).await?;
+            Ok(self.service.exchange(&self.sender, &call, turn).await)
+        };
+        let sent: Result<Sent, Miss> = self.within(turn.until, sent).await?;
+        self.lists(sent.map_err(|miss| (miss, None))?, queries)
+    }
+
+    /// Waits for something as long as one attempt, and somebody who waits, allow.
+    async fn within<T>(&self, until: Instant, what: impl Future<Output = T>) -> Result<T, Failed> {
+        let own = Instant::now() + self.attempt;
+        let late =
+            || if until < own { LATE.to_owned() } else { format!("no reply within {:.1} s (attempt_s)", self.attempt.as_secs_f64()) };
+        timeout_at(own.min(until), what).await.map_err(|_| ((Fault::Timeout, late()), None))
+    }
+
+    /// What was sent, as lists or as what was missed.
+    fn lists(&self, sent: Sent, queries: &[Query]) -> Result<Lists, Failed> {
         let missed = |fault, reason: String| Err(((fault, reason), None));
-        match timeout_at(Instant::now() + self.attempt, self.sender.send(call)).await {
-            Ok(Sent::Reply(reply)) if (200..300).contains(&reply.status) => match self.service.read(&reply.body, queries) {
+        match sent {
+            Sent::Reply(reply) if (200..300).contains(&reply.status) => match self.service.read(&reply.body, queries) {
                 Ok(lists) if lists.len() == queries.len() => Ok(lists),
                 Ok(lists) => missed(Fault::Unavailable, format!("it answers {} of {} queries", lists.len(), queries.len())),
                 Err((fault, reason)) => missed(fault, reason),
             },
-            Ok(Sent::Reply(reply)) => {
+            Sent::Reply(reply) => {
                 let (fault, said) = self.service.refused(&reply);
                 Err(((fault, format!("HTTP {}: {said}", reply.status)), reply.retry_after))
             }
-            Ok(Sent::Nothing(reason)) => missed(Fault::Unavailable, reason),
-            Err(_) => missed(Fault::Timeout, format!("no reply within {:.1} s (attempt_s)", self.attempt.as_secs_f64())),
+            Sent::Nothing(reason) => missed(Fault::Unavailable, reason),
+            Sent::Missed((fault, reason)) => missed(fault, reason),
         }
     }
 
@@ -174,6 +276,12 @@ impl Remote {
 
     fn count(&self, outcome: &'static str) {
         metrics::counter!(ATTEMPTS, "service" => self.name, "outcome" => outcome).increment(1);
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.service.close(&self.sender);
     }
 }
 
@@ -192,16 +300,19 @@ impl BackEnd for Remote {
     }
 
     fn can(&self, query: &Query) -> bool {
-        self.pages || !matches!(query, Query::Page(_))
+        match query {
+            Query::Text(_) | Query::Picture(_) => true,
+            Query::Page(_) => self.pages,
+        }
     }
 
     fn most(&self) -> usize {
         self.service.most().max(1)
     }
 
-    fn ask<'a>(&'a self, Asked { layer, queries, until }: Asked<'a>) -> AskFuture<'a> {
+    fn ask<'a>(&'a self, Asked { layer, queries, until, steps }: Asked<'a>) -> AskFuture<'a> {
         Box::pin(async move {
-            let requests = queries.chunks(self.most()).map(|some| self.request(layer, some.iter().map(plain).collect(), until));
+            let requests = queries.chunks(self.most()).map(|some| self.request(layer, some.iter().map(plain).collect(), until, steps));
             futures::future::join_all(requests).await.concat()
         })
     }

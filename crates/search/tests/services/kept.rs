@@ -1,11 +1,12 @@
 //! What is asked once: caches, recordings, replays, budgets, rates; and a key that stands in none of them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hypereyes_environment::Fault;
 use hypereyes_search::store::Store;
-use hypereyes_search::{BudgetConfig, Mode, SearchConfig, recording};
+use hypereyes_search::{BudgetConfig, How, Mode, SearchConfig, Step, recording};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -38,6 +39,20 @@ async fn equal_queries_are_asked_once_by_two_processes_and_by_many_at_once() {
     drop(search);
     let again = open(&config).search(0, &queries).await;
     assert_eq!((again == all[0], server.asked().len()), (true, 2), "the second process spends nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_paid_for_is_kept_though_whoever_asked_went_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(|asked, _| {
+        std::thread::sleep(Duration::from_millis(300));
+        reply(200, found(asked))
+    })
+    .await;
+    let search = open(&cached(&server.url, folder.path()));
+    assert!(tokio::time::timeout(Duration::from_millis(100), find(&search, "peru")).await.is_err());
+    assert!(find(&search, "peru").await.is_ok());
+    assert_eq!(server.asked().len(), 1, "paid for once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,4 +232,57 @@ async fn a_key_stands_in_no_error_cache_or_recording() {
         assert!(!bytes.windows(KEY.len()).any(|some| some == KEY.as_bytes()), "{file}");
     }
     assert!(!format!("{config:?}").contains(KEY));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_for_a_search_is_told_in_order_with_its_price() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (broken, whole) = (Server::start(|_, _| reply(500, "{}")).await, Server::start(|asked, _| reply(200, found(asked))).await);
+    let mut config = cached(&whole.url, folder.path());
+    config.text.usd_per_request = 0.002;
+    let second = std::mem::replace(&mut config.text, asking("http", &broken.url).text);
+    (config.text.attempts, config.text.usd_per_request, config.text.fallbacks) = (1, 0.001, vec![second]);
+    let searcher = hypereyes_search::searcher(&config, || hypereyes_world::World::embedded().map(Arc::new)).expect("opens");
+    let queries = texts(&["peru"]);
+    let step = |service, how, usd, fault| Step { service, how, usd, fault };
+    let failed = step("http", How::Asked, 0.001, Some(Fault::Unavailable));
+    let (outcomes, steps) = searcher.told(0, &queries).await;
+    assert!(outcomes[0].is_ok());
+    assert_eq!(steps, [failed.clone(), step("searxng", How::Asked, 0.002, None)]);
+    let (again, steps) = searcher.told(0, &queries).await;
+    assert_eq!((again, steps), (outcomes, vec![failed, step("searxng", How::Kept, 0.0, None)]));
+    assert_eq!(searcher.spent(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_deadline_cuts_off_is_told_with_its_price() {
+    let server = Server::start(|asked, _| {
+        std::thread::sleep(Duration::from_millis(800));
+        reply(200, found(asked))
+    })
+    .await;
+    let mut config = asking("searxng", &server.url);
+    (config.deadline_s, config.text.usd_per_request) = (0.3, 0.002);
+    let searcher = hypereyes_search::searcher(&config, || hypereyes_world::World::embedded().map(Arc::new)).expect("opens");
+    let (outcomes, steps) = searcher.told(0, &texts(&["peru"])).await;
+    let error = outcomes[0].as_ref().expect_err("late");
+    assert!(error.fault == Fault::Timeout && error.reason.contains("search.deadline_s"), "{error}");
+    assert_eq!(steps, [Step { service: "searxng", how: How::Asked, usd: 0.002, fault: Some(Fault::Timeout) }]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_service_can_be_asked_by_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, two) = (Server::start(|asked, _| reply(200, found(asked))).await, Server::start(|_, _| reply(503, "{}")).await);
+    let mut config = cached(&one.url, folder.path());
+    config.budget.requests = 2;
+    config.text.fallbacks = vec![asking("http", &two.url).text];
+    let apart = hypereyes_search::apart(&config, || hypereyes_world::World::embedded().map(Arc::new)).expect("opens");
+    let asked: Vec<_> = apart.iter().map(|one| (one.key.as_str(), one.url.clone())).collect();
+    assert_eq!(asked, [("text", one.url.clone()), ("text.fallbacks[0]", two.url.clone())], "the world answers here, and is no service");
+    let until = tokio::time::Instant::now() + Duration::from_secs(10);
+    let query = &texts(&["peru"])[0];
+    assert!(apart[0].ask(query, until).await.is_ok() && apart[1].ask(query, until).await.is_err());
+    assert_eq!((one.asked().len(), two.asked().len()), (1, 1), "once each");
+    assert_eq!(apart[0].ask(query, until).await.expect_err("spent").fault, Fault::Quota);
 }

@@ -41,7 +41,7 @@ async fn every_kind_of_query_finds_the_same_in_every_layer() {
 }
 
 /// Fails in the way that a query names.
-struct Fails;
+pub struct Fails;
 
 impl Search for Fails {
     fn search<'a>(&'a self, _: u64, queries: &'a [Query]) -> hypereyes_environment::SearchFuture<'a> {
@@ -81,5 +81,36 @@ async fn failures_keep_their_kind_on_the_way_and_bad_questions_are_refused() {
         assert!(status == 422 && said.contains(why), "{path}: {status} {said}");
     }
     assert_eq!(post("/retrieve", json!({"queries": ["quota"]})).await.0, 402, "no word for one query's failure: all of it fails");
+    let page = client.post(format!("{}/search", server.url)).header("origin", "https://evil.example").body("{}");
+    assert_eq!(page.send().await.expect("answers").status(), 403, "a page in a browser may not spend");
     assert_eq!(post("/search", json!({"queries": [], "hits": 3})).await, (200, r#"{"results":[]}"#.to_owned()));
+}
+
+/// Fifty processes that ask one server, which asks a service that counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_who_ask_one_server_keep_to_its_rate_and_its_budget() {
+    const RATE: usize = 100;
+    const PAID: usize = 150;
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = Server::start(|_, _| super::server::reply(200, json!({"results": [{"title": "t", "content": "c"}]}))).await;
+    let mut config = asking("searxng", &service.url);
+    config.text.per_second = RATE as f64;
+    config.cache.path = Some(folder.path().join("cache.redb"));
+    config.budget.requests = PAID as u64;
+    assert!(config.wants_one_server());
+    let server = Server::of(serve::router(open(&config)), Arc::default()).await;
+    let through = config.through(&server.url);
+    let began = std::time::Instant::now();
+    let asked = (0..50).map(async |actor| {
+        let search = open(&through);
+        let texts: Vec<Query> = (0..4).map(|number| Query::Text(format!("q{actor} {number}"))).collect();
+        futures::future::join_all(texts.chunks(2).map(|some| search.search(0, some))).await.concat()
+    });
+    let outcomes = futures::future::join_all(asked).await.concat();
+    let took = began.elapsed().as_secs_f64();
+    let faults: Vec<Fault> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).map(|error| error.fault).collect();
+    assert_eq!((outcomes.len(), faults.len(), service.asked().len()), (200, 200 - PAID, PAID));
+    assert!(faults.iter().all(|fault| *fault == Fault::Quota), "{faults:?}");
+    println!("{PAID} requests in {took:.2} s, at {RATE} a second");
+    assert!(took >= (PAID - 1) as f64 / RATE as f64, "{took}");
 }

@@ -13,14 +13,12 @@ use hypereyes_world::document::profile_values;
 use hypereyes_world::{Document, Layer};
 use tantivy::query::{BooleanQuery, BoostQuery, DisjunctionMaxQuery, Occur, Query, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption, Schema, SchemaBuilder, TextFieldIndexing, TextOptions};
-use tantivy::tokenizer::{AsciiFoldingFilter, TextAnalyzer, WhitespaceTokenizer};
+use tantivy::tokenizer::TextAnalyzer;
 use tantivy::{Index, Searcher, TantivyDocument, TantivyError, Term, collector::TopDocs};
 
 use super::TextIndex;
-use crate::metrics::QUERY_CUT;
+use crate::words::{self, analysed, plain_words};
 
-/// Words of a query that are searched; the rest is dropped and counted.
-pub const MAX_WORDS: usize = 32;
 /// Memory of building an index; one pack stays far below.
 const BUILD_BYTES: usize = 32 << 20;
 
@@ -67,7 +65,7 @@ impl Bm25 {
     /// Indexes a layer: some ten milliseconds for two hundred entities.
     pub fn new(layer: Arc<Layer>) -> Result<Self, TantivyError> {
         let (schema, fields) = schema();
-        let mut analyzer = TextAnalyzer::builder(WhitespaceTokenizer::default()).filter(AsciiFoldingFilter).build();
+        let mut analyzer = words::analyzer();
         let index = Index::create_in_ram(schema);
         index.tokenizers().register("words", analyzer.clone());
         let mut writer = tantivy::indexer::SingleSegmentIndexWriter::<TantivyDocument>::new(index, BUILD_BYTES)?;
@@ -83,7 +81,7 @@ impl Bm25 {
 
     /// The `limit` best documents, best first; ties in the order of the pack. No usable word gives none.
     fn best(&self, query: &str, limit: usize) -> Result<Vec<Hit>, TantivyError> {
-        let words = self.query_words(query);
+        let words = words::of_query(query, &self.analyzer);
         if words.is_empty() || limit == 0 {
             return Ok(Vec::new());
         }
@@ -121,16 +119,6 @@ impl Bm25 {
             weighted(fields.value, word, value),
             weighted(fields.profile, word, PROFILE),
         ]))
-    }
-
-    /// The first words of a query, in order.
-    fn query_words(&self, query: &str) -> Vec<String> {
-        let mut words = analysed(query, &mut self.analyzer.clone());
-        if words.len() > MAX_WORDS {
-            metrics::counter!(QUERY_CUT).increment(1);
-            words.truncate(MAX_WORDS);
-        }
-        words
     }
 
     /// Names that stand in the query as a whole, with their weights.
@@ -186,13 +174,6 @@ fn weighted(field: Field, word: &str, weight: f32) -> Box<dyn Query> {
     Box::new(BoostQuery::new(Box::new(term), weight))
 }
 
-fn analysed(text: &str, analyzer: &mut TextAnalyzer) -> Vec<String> {
-    let text = plain_words(text);
-    let mut words = Vec::new();
-    analyzer.token_stream(&text).process(&mut |token| words.push(token.text.clone()));
-    words
-}
-
 fn schema() -> (Schema, Fields) {
     // Only labels are weighed by length: values and names are short, and "9.8 million" is not worth less than "euro".
     let options = |tokenizer: &str, lengths: bool| {
@@ -238,31 +219,6 @@ fn text(layer: &Layer, entity: usize, slot: usize) -> Document {
         None => Document::of_profile(layer, entity),
         Some(relation) => Document::of_fact(layer, entity, relation),
     }
-}
-
-/// Lower-case words joined by blanks: runs of letters and digits. A point or comma between digits stays (4.2 and 2.4
-/// would share their words otherwise), a possessive 's goes.
-fn plain_words(text: &str) -> String {
-    let text = text.to_lowercase().replace('\u{2019}', "'");
-    let characters: Vec<char> = text.chars().collect();
-    let at = |index: usize| characters.get(index).copied().unwrap_or(' ');
-    let mut out = String::with_capacity(text.len());
-    let mut index = 0;
-    while index < characters.len() {
-        let here = characters[index];
-        let before = if index == 0 { ' ' } else { characters[index - 1] };
-        let in_number = (here == '.' || here == ',') && before.is_ascii_digit() && at(index + 1).is_ascii_digit();
-        if here == '\'' && before.is_alphanumeric() && at(index + 1) == 's' && !at(index + 2).is_alphanumeric() {
-            index += 1;
-            out.push(' ');
-        } else if here.is_alphanumeric() || in_number {
-            out.push(here);
-        } else {
-            out.push(' ');
-        }
-        index += 1;
-    }
-    out
 }
 
 #[cfg(test)]
@@ -362,10 +318,5 @@ mod tests {
             (0..2).map(|_| Bm25::new(world.layer(5)).expect("indexes").search("Africa franc", 10).expect("searches")).collect();
         assert_eq!(lists[0], lists[1]);
         assert!(lists[0].len() == 10 && lists[0].windows(2).all(|pair| pair[0].score >= pair[1].score));
-    }
-
-    #[test]
-    fn words_keep_numbers_and_drop_the_possessive() {
-        assert_eq!(plain_words("4.2 million, Mexico's St. John's"), "4.2 million  mexico  st  john ");
     }
 }
