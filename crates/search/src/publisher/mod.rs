@@ -9,7 +9,6 @@ mod config;
 mod s3;
 mod serve;
 
-
 use bytes::Bytes;
 use hypereyes_pictures::{Filter, RgbImage, encode_png, resize};
 
