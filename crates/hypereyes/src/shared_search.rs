@@ -71,7 +71,7 @@ impl SharedSearch {
         tokio::select! {
             announced = ready::await_announcement(&announcement, deadline) => {
                 let log = folder.log(SEARCH);
-                drop(announced.with_context(|| format!("the search server did not come up; its log is {}", log.display()))?);
+                announced.with_context(|| format!("the search server did not come up; its log is {}", log.display()))?;
             }
             error = shared.ended() => return Err(error),
             () = shutdown.cancelled() => bail!("stopped while the search server was starting"),

@@ -48,7 +48,7 @@ fn columns(schema: &Type) -> Result<Type, String> {
         let name = column.name();
         let is_text = column.is_primitive() && column.get_physical_type() == Physical::BYTE_ARRAY;
         let is_number = column.is_primitive() && matches!(column.get_physical_type(), Physical::INT32 | Physical::INT64);
-        if !is_text && !(name == "id" && is_number) {
+        if !(is_text || name == "id" && is_number) {
             return Err(format!("its column {name} holds no text"));
         }
     }

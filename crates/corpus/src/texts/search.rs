@@ -53,7 +53,8 @@ impl Texts {
                 distinct.push(word);
             }
         }
-        let (mut clauses, mut weight): (Vec<(Occur, Box<dyn Query>)>, f32) = (vec![], 0.0);
+        let mut clauses: Vec<(Occur, Box<dyn Query>)> = vec![];
+        let mut weight = 0.0f32;
         for word in &distinct {
             let term = Term::from_field_text(self.fields.body, word);
             let having = self.searcher.doc_freq(&term)? as f32;

@@ -152,6 +152,9 @@ impl Kind {
     }
 }
 
+/// Opens a back end within a rate and what may be spent; a sentence that begins with a key where it cannot.
+type Within = fn(&BackEndConfig, Arc<Rate>, Arc<Budget>) -> Result<Box<dyn BackEnd>, String>;
+
 /// How a back end is opened.
 pub enum Open {
     /// From what this process has.
@@ -159,7 +162,7 @@ pub enum Open {
     /// As a service, of which this is what is particular.
     Service(Particular),
     /// From the net itself, within the rate and what may be spent.
-    Net(fn(&BackEndConfig, Arc<Rate>, Arc<Budget>) -> Result<Box<dyn BackEnd>, String>),
+    Net(Within),
 }
 
 /// What this process has.

@@ -55,10 +55,13 @@ pub(super) enum Got {
     Nothing,
 }
 
+/// A site's robots.txt, or why there is none, and since when that is known.
+type Known = (Instant, Result<Arc<Robots>, Failed>);
+
 /// A site, as far as it is remembered.
 struct Site {
     /// Whoever looks for its robots.txt keeps the others waiting for it.
-    robots: Turn<Option<(Instant, Result<Arc<Robots>, Failed>)>>,
+    robots: Turn<Option<Known>>,
     places: Semaphore,
 }
 

@@ -82,10 +82,13 @@ fn is_signed(request: &axum::http::request::Parts, body: &[u8]) -> bool {
     signature(&date, scope, &canonical) == given
 }
 
+/// An object's type, and what it is.
+type Object = (String, Vec<u8>);
+
 /// A store in S3's shape: it takes and gives what is signed, and nothing else.
 #[derive(Clone, Default)]
 struct Bucket {
-    objects: Arc<Mutex<BTreeMap<String, (String, Vec<u8>)>>>,
+    objects: Arc<Mutex<BTreeMap<String, Object>>>,
     puts: Arc<Mutex<u32>>,
 }
 
