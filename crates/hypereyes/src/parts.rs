@@ -56,8 +56,13 @@ pub fn searcher(config: &Config, world: &Arc<World>) -> Result<Arc<Searcher>> {
 /// # Errors
 /// As [`search`].
 pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Result<Setup> {
+    Ok(setup_with(config, search(config, world)?, chat))
+}
+
+/// The same, with searches that go there.
+pub fn setup_with(config: &Config, search: Arc<dyn Search>, chat: Arc<Chat>) -> Setup {
     let pictures = Arc::new(Store::new(config.actor.pictures_bytes, Limits::default()));
-    Ok(Setup { chat, search: search(config, world)?, pictures, config: config.rollout.clone() })
+    Setup { chat, search, pictures, config: config.rollout.clone() }
 }
 
 /// A policy that can be asked, in this process or at servers that hold it, and what its episodes run with.

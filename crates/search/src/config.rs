@@ -284,6 +284,12 @@ impl SearchConfig {
                 .any(|side| backends::named(&side.backend).is_some_and(|kind| kind.pages))
     }
 
+    /// A back end for texts or pictures that is told nothing of layers, with its key within the table.
+    pub fn layerless(&self) -> Option<(String, &str)> {
+        let sides = self.all().filter(|(key, _)| !key.starts_with("page")).map(|(key, side)| (key, side.backend.as_str()));
+        sides.into_iter().find(|(_, name)| backends::named(name).is_some_and(|kind| !kind.layers))
+    }
+
     /// A back end for texts whose hits have no relevance.
     pub fn unscored(&self) -> Option<&str> {
         let names = std::iter::once(&self.text).chain(&self.text.fallbacks).map(|side| side.backend.as_str());

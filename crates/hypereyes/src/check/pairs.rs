@@ -187,6 +187,13 @@ pub fn of_up(config: &Config) -> Findings {
             format!("is {}, but engine.url names {servers} servers, which an actor drives alone: {actors} are started", up.actors);
         found.warn("up.actors", message);
     }
+    if let Some((key, name)) = config.search.layerless() {
+        let message = format!(
+            "is {name}, which is told nothing of layers, and the tasks that `up` makes are of counterfactual layers of the world: it finds \
+             what is so in another one, unless its address stands for one layer and synth.layers for no other"
+        );
+        found.warn(format!("search.{key}.backend"), message);
+    }
     if actor.grace_ms > up.grace_s.saturating_mul(1000) {
         let message = format!("is {}, but actors are killed after up.grace_s = {} s", actor.grace_ms, up.grace_s);
         found.warn("actor.grace_ms", message);
@@ -280,7 +287,12 @@ mod tests {
         config.search.budget.requests = 9;
         config.up.actors = 3;
         let found = of_up(&config);
-        assert!(!found.is_refused() && found.warned().is_empty(), "{found:?}");
+        let warned: Vec<String> = found.warned().iter().map(ToString::to_string).collect();
+        assert!(!found.is_refused() && warned.len() == 1, "{found:?}");
+        assert!(warned[0].contains("search.text.backend") && warned[0].contains("nothing of layers"), "{warned:?}");
+        config.search.text.backend = "http".into();
+        config.search.text.url = "http://x".into();
+        assert!(of_up(&config).warned().is_empty(), "our shape has a path for each layer");
     }
 
     fn of_rooms(

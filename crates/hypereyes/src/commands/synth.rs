@@ -9,6 +9,7 @@ use hypereyes_chassis::BadInput;
 use hypereyes_dataset::DataSet;
 use hypereyes_miniature::tokenizer;
 use hypereyes_scoring::AliasJudge;
+use hypereyes_search::EmbeddedSearch;
 use hypereyes_synth::{Split, Workshop, need_search, synthesise};
 use hypereyes_teacher_service::vocabulary::Vocabulary;
 
@@ -102,7 +103,9 @@ async fn make_with(config: &Config, split: Split, knows: &Knows) -> Result<DataS
     let world = parts::world(config)?;
     let folder = tempfile::tempdir()?;
     let words = tokenizer::of_world(&world, folder.path()).map_err(|error| BadInput::new(error.to_string()))?;
-    let setup = parts::setup(config, &world, parts::chat(folder.path())?)?;
+    // Tasks are of the world, and so is what solves them: no service is asked, or paid, for what is known here.
+    let search = Arc::new(EmbeddedSearch::new(world.clone()));
+    let setup = parts::setup_with(config, search, parts::chat(folder.path())?);
     let asked = match knows {
         Knows::Nobody => None,
         Knows::Policy(model) => Some(parts::tokens(config, &world, model, model.display().to_string()).await?),

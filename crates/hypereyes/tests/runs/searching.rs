@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Machine;
-use crate::support::{hypereyes, run, signal};
+use crate::support::service::{Service, serpapi};
+use crate::support::{hypereyes, lines, run, signal};
 
 const KEY: &str = "PLANTED-run-k3y";
 
@@ -22,35 +23,29 @@ impl Drop for Served {
     }
 }
 
-/// A server of the embedded world, and where it is.
-fn served() -> (Served, String) {
-    let mut server = Served(hypereyes(&["index", "serve", "--world", "--listen", "127.0.0.1:0", "--json"]).spawn().unwrap());
-    let mut line = String::new();
-    BufReader::new(server.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let url = serde_json::from_str::<Value>(&line).unwrap()["url"].as_str().unwrap().to_owned();
-    (server, url)
+/// A short run of two actors whose end is a function of its settings.
+const SHORT: [&str; 7] = [
+    "learner.steps=2",
+    "learner.groups_per_step=2",
+    "learner.group_size=3",
+    "learner.deterministic=true",
+    "up.distill=false",
+    "up.grace_s=3",
+    "actor.grace_ms=1000",
+];
+const TASKS: [&str; 2] = ["synth.tasks=4", "synth.held_out=3"];
+
+fn started(folder: &Path, words: &[&str], sets: &[String]) -> Output {
+    let run_dir = format!("run_dir={}", folder.display());
+    let sets = SHORT.into_iter().chain([run_dir.as_str()]).chain(sets.iter().map(String::as_str)).flat_map(|set| ["--set", set]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hypereyes"));
+    command.args(["up", "--json"]).args(words).args(sets).env("SERPAPI_API_KEY", KEY).stdin(Stdio::null());
+    command.output().unwrap()
 }
 
-/// A short run of two actors whose end is a function of its settings.
+/// A run from its tasks on.
 fn up(folder: &Path, sets: &[String]) -> Output {
-    let common = [
-        "synth.tasks=4",
-        "synth.held_out=3",
-        "learner.steps=2",
-        "learner.groups_per_step=2",
-        "learner.group_size=3",
-        "learner.deterministic=true",
-        "up.distill=false",
-    ];
-    let run_dir = format!("run_dir={}", folder.display());
-    let sets = common.iter().copied().chain([run_dir.as_str()]).chain(sets.iter().map(String::as_str)).flat_map(|set| ["--set", set]);
-    Command::new(env!("CARGO_BIN_EXE_hypereyes"))
-        .args(["up", "--json"])
-        .args(sets)
-        .env("SERPAPI_API_KEY", KEY)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    started(folder, &[], &[TASKS.map(str::to_owned).to_vec(), sets.to_vec()].concat())
 }
 
 /// The bits of the trained policy.
@@ -63,17 +58,12 @@ fn policy(folder: &Path) -> String {
     blake3::hash(&std::fs::read(folder.join("learner/policy/model.safetensors")).unwrap()).to_hex().to_string()
 }
 
-/// What was found in the trajectories of a run, in an order of its own: who found it, and when, is another matter.
+/// The trajectories of a run, in an order of their own: who rolled them out, and when, is another matter.
 fn trajectories(folder: &Path) -> Vec<String> {
-    let mut all: Vec<String> = std::fs::read_to_string(folder.join("learner/trajectories.jsonl")).unwrap().lines().map(rounds).collect();
+    let told = |line: &Value| json!([line["step"], line["task"], line["group"]["scored"]["group"]["rollouts"]]).to_string();
+    let mut all: Vec<String> = lines(&folder.join("learner/trajectories.jsonl")).iter().map(told).collect();
     all.sort();
     all
-}
-
-/// The rounds of one line, as they are told.
-fn rounds(line: &str) -> String {
-    let told: Value = serde_json::from_str(line).unwrap();
-    serde_json::json!([told["step"], told["task"], told["group"]["scored"]["group"]["rollouts"]]).to_string()
 }
 
 fn both(backend: &str, url: &str) -> Vec<String> {
@@ -88,38 +78,33 @@ fn a_run_through_a_server_of_its_world_recorded_and_replayed_ends_with_the_same_
     let _machine = Machine::alone();
     let scratch = tempfile::tempdir().unwrap();
     let at = |name: &str| scratch.path().join(name);
-    let (mut server, url) = served();
+    let mut server = Served(hypereyes(&["index", "serve", "--world", "--listen", "127.0.0.1:0", "--json"]).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let url = serde_json::from_str::<Value>(&line).unwrap()["url"].as_str().unwrap().to_owned();
     let done = |name: &str, sets: &[String]| finished(&at(name), &up(&at(name), sets));
 
     let plain = done("plain", &[]);
     assert_eq!(done("served", &both("http", &url)), plain);
     let recorded = [both("http", &url), vec![format!("search.cache.path={}", at("record.redb").display())]].concat();
     assert_eq!(done("recorded", &[recorded.clone(), vec!["search.mode=record".into()]].concat()), plain);
-    // One layer has a path of its own, where Search-R1's shape knows of none; pictures are searched in process. Held-out tasks have
-    // another layer, so that a run has two, and an evaluation one.
-    let layer = done("layer", &["synth.layers={first=5,count=1}".to_owned()]);
-    assert_ne!(layer, plain);
-    let tasks = at("layer").join("tasks/train").display().to_string();
-    let rollouts = |name: &str, sets: &[&str]| {
-        let file = at(name).display().to_string();
-        let sets = sets.iter().flat_map(|set| ["--set", *set]);
-        let evaluated = run(&["eval", "--tasks", &tasks, "--rollouts", &file].into_iter().chain(sets).collect::<Vec<_>>());
-        assert!(evaluated.status.success(), "{}", String::from_utf8_lossy(&evaluated.stderr));
-        std::fs::read_to_string(file).unwrap()
-    };
-    let here = rollouts("here.jsonl", &[]);
-    assert!(here.lines().count() == 4 && here.contains("text_search"), "{here}");
-    let there = format!("search.text.url={url}/layers/5");
-    assert_eq!(rollouts("there.jsonl", &["search.text.backend=retriever", &there]), here);
-    let by_mcp = format!("{there}/mcp");
-    assert_eq!(rollouts("by_mcp.jsonl", &["search.text.backend=mcp", &by_mcp]), here);
+    // One layer has a path of its own, where Search-R1's shape and MCP know of none; pictures are searched in process.
+    // Tasks are made in process, whoever is searched.
+    let of_one = |name: &str, sets: &[String]| done(name, &[&["synth.layers={first=5,count=1}".to_owned()], sets].concat());
+    let of_layer = of_one("layer", &[]);
+    let retriever = ["search.text.backend=retriever".to_owned(), format!("search.text.url={url}/layers/5")];
+    assert_eq!(of_one("retrieved", &retriever), of_layer);
+    let by_mcp = ["search.text.backend=mcp".to_owned(), format!("search.text.url={url}/layers/5/mcp")];
+    assert_eq!(of_one("by_mcp", &by_mcp), of_layer);
+    assert_ne!(of_layer, plain);
     signal("TERM", server.0.id().into());
     assert!(server.0.wait().unwrap().success());
 
     // Nobody listens any more.
     let replayed = [recorded, vec!["search.mode=replay".into()]].concat();
     assert_eq!(done("replayed", &replayed), plain);
-    assert_eq!(trajectories(&at("replayed")), trajectories(&at("recorded")));
+    let (was, again) = (trajectories(&at("recorded")), trajectories(&at("replayed")));
+    assert!(was.len() > 1 && was == again, "{} and {} groups", was.len(), again.len());
     let sets: Vec<&str> = replayed.iter().flat_map(|set| ["--set", set.as_str()]).collect();
     let miss = run(&[&["search", "never asked", "--json"], &sets[..]].concat());
     let told: Value = serde_json::from_slice(&miss.stdout).unwrap();
@@ -131,42 +116,46 @@ fn one_budget_stops_a_run_one_cache_serves_two_and_the_key_stands_nowhere() {
     let _machine = Machine::alone();
     let scratch = tempfile::tempdir().unwrap();
     let at = |name: &str| scratch.path().join(name);
-    let (_server, url) = served();
-    let cache = format!("search.cache.path={}", at("search.redb").display());
+    // It says the key back where it refuses, and now and then it does.
+    let service = Service::start(|first| match first.len() % 5 {
+        0 => (400, json!({"error": format!("not so: {first}")})),
+        _ => serpapi(first),
+    });
     let sets = |more: &[&str]| {
         let own = [
-            "search.text.api_key_env=SERPAPI_API_KEY".to_owned(),
+            "search.text.backend=serpapi".to_owned(),
+            format!("search.text.url={}", service.url),
             "search.text.usd_per_request=0.01".into(),
-            cache.clone(),
+            "search.text.per_second=200".into(),
+            "rollout.env.text_min_relevance=0".into(),
+            format!("search.cache.path={}", at("search.redb").display()),
             format!("actor.process.telemetry.otlp_file={}", at("spans.jsonl").display()),
             "actor.process.telemetry.filter=debug".into(),
         ];
-        [both("http", &url), own.into_iter().chain(more.iter().map(|set| (*set).to_owned())).collect()].concat()
+        own.into_iter().chain(more.iter().map(|set| (*set).to_owned())).collect::<Vec<_>>()
     };
-    let spent = || {
-        let stats = run(&["search", "cache", "stats", "--json", "--set", &cache]);
-        serde_json::from_slice::<Value>(&stats.stdout).unwrap()["spent"]["requests"].as_u64().unwrap()
-    };
+    // While the start policy is measured, and in training.
     let first = up(&at("first"), &sets(&["search.budget.requests=3"]));
-    let said = String::from_utf8_lossy(&first.stderr).into_owned();
-    assert_eq!(first.status.code(), Some(1), "{said}");
-    let line = said.lines().last().unwrap();
-    assert!(line.contains("search.budget.requests is 3 and used up; raise it") && line.contains("hypereyes up --resume"), "{said}");
-    assert_eq!(spent(), 3, "not one more");
+    stopped(&first, 3, &service);
+    let again = started(&at("first"), &["--resume"], &["search.budget.requests=10".to_owned()]);
+    stopped(&again, 10, &service);
+    assert!(at("first/before.json").exists());
+    let resumed = started(&at("first"), &["--resume"], &["search.budget.requests=100000".to_owned()]);
+    finished(&at("first"), &resumed);
+    let asked = service.asked();
+    assert!(asked.len() > 3 && asked.iter().all(|first| first.contains(KEY)), "the key goes in the address: {asked:?}");
+    let stats = run(&["search", "cache", "stats", "--json", "--set", &format!("search.cache.path={}", at("search.redb").display())]);
+    let spent: Value = serde_json::from_slice(&stats.stdout).unwrap();
+    assert_eq!(spent["spent"]["requests"].as_u64(), Some(asked.len() as u64));
 
-    let run_dir = format!("run_dir={}", at("first").display());
-    let resumed = hypereyes(&["up", "--json", "--resume", "--set", &run_dir, "--set", "search.budget.requests=100000"])
-        .env("SERPAPI_API_KEY", KEY)
-        .output()
-        .unwrap();
-    let policy = finished(&at("first"), &resumed);
-    let once = spent();
-    assert!(once > 3);
+    // What was refused is not kept: only that is asked again.
     let second = up(&at("second"), &sets(&["search.budget.requests=100000"]));
-    assert_eq!(finished(&at("second"), &second), policy);
-    assert_eq!(spent(), once, "the second run spends nothing");
+    finished(&at("second"), &second);
+    let refused = |first: &String| first.len() % 5 == 0;
+    assert_eq!(service.asked()[asked.len()..].iter().filter(|first| !refused(first)).count(), 0, "the second run spends nothing");
 
     let export = at("shared.jsonl");
+    let cache = format!("search.cache.path={}", at("search.redb").display());
     assert!(run(&["search", "cache", "export", export.to_str().unwrap(), "--set", &cache]).status.success());
     let (mut files, mut bytes) = (0, 0);
     for path in below(scratch.path()) {
@@ -174,13 +163,23 @@ fn one_budget_stops_a_run_one_cache_serves_two_and_the_key_stands_nowhere() {
         assert!(!content.windows(KEY.len()).any(|some| some == KEY.as_bytes()), "{}", path.display());
         (files, bytes) = (files + 1, bytes + content.len());
     }
-    println!("{once} requests; {files} files, {bytes} bytes");
+    println!("{} requests; {files} files, {bytes} bytes", service.asked().len());
     for wanted in ["first/report.html", "first/logs/search.log", "first/logs/actor-0.log", "first/rooms/search.toml", "spans.jsonl"] {
         assert!(at(wanted).exists(), "{wanted}");
     }
-    for output in [&first, &resumed, &second] {
+    for output in [&first, &again, &resumed, &second] {
         assert!(!String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).contains(KEY));
     }
+}
+
+/// A run that its budget of so many requests has stopped, not one more, with a line that says how it goes on.
+fn stopped(output: &Output, budget: usize, service: &Service) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let line = said.lines().last().unwrap();
+    let why = format!("search.budget.requests is {budget} and used up; raise it");
+    assert!(line.contains(&why) && line.contains("hypereyes up --resume"), "{said}");
+    assert_eq!(service.asked().len(), budget);
 }
 
 fn below(folder: &Path) -> Vec<std::path::PathBuf> {

@@ -9,6 +9,7 @@ pub(super) const KIND: Kind = Kind {
     text: false,
     image: false,
     pages: true,
+    layers: false,
     scores: false,
     by_address: false,
     is_open: true,

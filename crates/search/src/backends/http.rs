@@ -15,7 +15,7 @@ use crate::http::call::{Call, Miss, Service, list, object};
 pub(crate) const NAME: &str = "http";
 /// Our shape as a back end.
 pub(super) const KIND: Kind =
-    Kind { image: true, pages: true, scores: true, ..Kind::own(NAME, &[], |config| Box::new(Http { hits: config.hits })) };
+    Kind { image: true, pages: true, layers: true, scores: true, ..Kind::own(NAME, &[], |config| Box::new(Http { hits: config.hits })) };
 
 /// Queries of one request: a picture may have megabytes.
 pub const MOST: usize = 8;

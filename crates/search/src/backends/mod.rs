@@ -76,6 +76,8 @@ pub struct Kind {
     pub image: bool,
     /// Whether it reads pages.
     pub pages: bool,
+    /// Whether it is told which counterfactual layer of a world is asked about.
+    pub layers: bool,
     /// Whether its hits have a relevance.
     pub scores: bool,
     /// Whether it is told where a picture is, and not the picture.
@@ -128,6 +130,7 @@ impl Kind {
             text: true,
             image: false,
             pages: false,
+            layers: false,
             scores: false,
             by_address: false,
             is_open: false,

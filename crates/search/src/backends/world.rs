@@ -25,6 +25,7 @@ pub(super) const KIND: Kind = Kind {
     text: true,
     image: true,
     pages: true,
+    layers: true,
     scores: true,
     by_address: false,
     is_open: false,
