@@ -92,6 +92,11 @@ impl Breaker {
         true
     }
 
+    /// Whether nobody is to call yet. It changes nothing: whoever calls asks [`Breaker::admits`].
+    pub fn is_open(&self) -> bool {
+        self.state().open_until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Whether a failed call may be repeated now.
     pub fn may_repeat(&self) -> bool {
         let mut state = self.state();
@@ -141,9 +146,9 @@ mod tests {
         assert!(breaker.admits());
         assert_eq!((breaker.failed(), breaker.answered()), (Change::None, Change::None));
         assert_eq!((breaker.failed(), breaker.failed()), (Change::None, Change::Opened));
-        assert!(!breaker.admits() && !breaker.may_repeat());
+        assert!(breaker.is_open() && !breaker.admits() && !breaker.may_repeat());
         tokio::time::advance(Duration::from_millis(520)).await;
-        assert!(breaker.admits() && !breaker.admits(), "one tries");
+        assert!(!breaker.is_open() && breaker.admits() && breaker.is_open() && !breaker.admits(), "one tries");
         assert_eq!(breaker.failed(), Change::None, "it stays open");
         assert!(!breaker.admits());
         tokio::time::advance(Duration::from_millis(520)).await;

@@ -52,6 +52,18 @@ impl Budget {
         Ok(())
     }
 
+    /// Whether one request of a price could be taken. It takes nothing.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub async fn allows(&self, usd: f64) -> Result<(), Miss> {
+        let Some(kept) = self.kept.clone() else { return Ok(()) };
+        let spent = tokio::task::spawn_blocking(move || kept.spent()).await;
+        let broken = |why: String| (Fault::Unavailable, format!("what is spent cannot be read: {why}"));
+        let spent = spent.map_err(|died| broken(died.to_string()))?.map_err(broken)?;
+        next(&self.bounds, spent, usd).map(drop).inspect_err(|(_, why)| drop(self.refused.set(why.clone())))
+    }
+
     /// Why a request was refused, once a bound would have been passed.
     pub fn spent(&self) -> Option<&str> {
         self.refused.get().map(String::as_str)

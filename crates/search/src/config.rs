@@ -216,7 +216,10 @@ impl SearchConfig {
         }
         for (key, side) in self.all() {
             let back_end = backends::named(&side.backend).ok_or_else(|| format!("{key}.backend"))?;
-            if usd > 0.0 && back_end.is_paid && side.usd_per_request == 0.0 {
+            // One that answers without a key does so for nothing.
+            let has_key = !side.api_key_env.is_empty() || side.api_key_file.is_some();
+            let is_paid = back_end.is_paid && (!back_end.is_open || has_key);
+            if usd > 0.0 && is_paid && side.usd_per_request == 0.0 {
                 return Err(format!(
                     "{key}.usd_per_request is 0, and budget.usd bounds what is spent: say what a request to {} costs",
                     side.backend

@@ -11,13 +11,12 @@ use hypereyes_environment::{Fault, Outcome, Query};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tracing::Instrument;
 
 use crate::asked::{AskFuture, Asked, BackEnd, Key, fault, late};
 use crate::config::{CacheConfig, Mode};
 use crate::metrics::{CACHED, FLIGHTS_JOINED};
 use crate::recording;
-use crate::steps::{How, Step, Steps};
+use crate::steps::{How, Steps};
 use crate::store::{Entry, Kept, Store};
 
 /// What is kept, and for how long.
@@ -66,13 +65,9 @@ impl Keeping {
 }
 
 /// A back end that is asked for what is not kept.
-pub struct Keeper(Arc<Keeps>);
-
-/// What requests under way share with whoever waits for them.
-struct Keeps {
+pub struct Keeper {
     inner: Box<dyn BackEnd>,
     keeping: Keeping,
-    price: f64,
     flights: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
 }
 
@@ -93,13 +88,11 @@ struct Flight {
 }
 
 impl Keeper {
-    /// Around a back end of which a request costs `price` dollars.
-    pub fn new(inner: Box<dyn BackEnd>, keeping: Keeping, price: f64) -> Self {
-        Self(Arc::new(Keeps { inner, keeping, price, flights: Mutex::default() }))
+    /// Around a back end.
+    pub fn new(inner: Box<dyn BackEnd>, keeping: Keeping) -> Self {
+        Self { inner, keeping, flights: Mutex::default() }
     }
-}
 
-impl Keeps {
     fn count(&self, how: &'static str) {
         metrics::counter!(CACHED, "service" => self.inner.name(), "how" => how).increment(1);
     }
@@ -121,13 +114,11 @@ impl Keeps {
             }
         };
         if let Some(entry) = entry.filter(|entry| self.keeping.is_good(entry, now())) {
-            self.count("kept");
             return Some(match entry.outcome {
                 Kept::Hits(hits) => Ok(hits),
                 Kept::Failure(fault, reason) => Err(query.failed(fault, reason)),
             });
         }
-        self.count("missing");
         let Mode::Replay = self.keeping.mode else { return None };
         let Key { service, endpoint, parameters } = key;
         Some(Err(query.failed(Fault::Miss, format!("the recording has no answer of {service} at {endpoint} to {parameters}"))))
@@ -135,8 +126,13 @@ impl Keeps {
 
     fn way(&self, layer: u64, query: &Query) -> Way {
         let key = self.inner.key(layer, query);
+        let known = |outcome: Outcome| {
+            let is_miss = outcome.as_ref().is_err_and(|error| error.fault == Fault::Miss);
+            self.count(if is_miss { "missing" } else { "kept" });
+            Way::Known(outcome)
+        };
         if let Some(outcome) = self.known(&key, query) {
-            return Way::Known(outcome);
+            return known(outcome);
         }
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&key).filter(|flight| flight.has_changed().is_ok()) {
@@ -145,17 +141,18 @@ impl Keeps {
         }
         // Whoever asked may have landed since.
         if let Some(outcome) = self.known(&key, query) {
-            return Way::Known(outcome);
+            return known(outcome);
         }
+        self.count("missing");
         let (outcome, others) = watch::channel(None);
         flights.insert(key.clone(), others);
         Way::Asked(Flight { key, outcome })
     }
 
-    async fn put(&self, landed: &[(Key, &Outcome)]) {
+    /// Writes down what was found for so many dollars, which all of it shares.
+    async fn put(&self, landed: &[(Key, &Outcome)], usd: f64) {
         let Some(store) = self.keeping.store.clone() else { return };
-        // A request's price, shared by what was asked with it.
-        let (at, usd) = (now(), self.price / landed.len() as f64);
+        let (at, usd) = (now(), usd / landed.len() as f64);
         let entry = |(key, outcome): &(Key, &Outcome)| {
             let outcome = match outcome {
                 Ok(hits) => Kept::Hits(hits.clone()),
@@ -176,13 +173,17 @@ impl Keeps {
     }
 
     /// Asks for some queries, and tells everybody who waits for them.
-    async fn ask_for(&self, layer: u64, queries: &[Query], until: Instant, flights: Vec<Flight>) -> (Vec<Outcome>, Vec<Step>) {
+    async fn ask_for(&self, asked: Asked<'_>, flights: Vec<Flight>) -> Vec<Outcome> {
+        let Asked { layer, queries, until, steps: told } = asked;
         let landing = Landing { flights: &self.flights, keys: flights.iter().map(|flight| flight.key.clone()).collect() };
         let steps = Steps::default();
         let outcomes = self.inner.ask(Asked { layer, queries, until, steps: &steps }).await;
+        let steps = steps.into_inner();
+        let usd = steps.iter().map(|step| step.usd).sum();
+        told.extend(steps);
         let landed: Vec<(Key, &Outcome)> = flights.iter().map(|flight| flight.key.clone()).zip(&outcomes).collect();
         // Kept before it is told: who asks after this finds it.
-        self.put(&landed).await;
+        self.put(&landed, usd).await;
         drop(landing);
         for (flight, outcome) in flights.iter().zip(&outcomes) {
             // That nobody waited longer here is no outcome for who does: they ask again.
@@ -191,24 +192,10 @@ impl Keeps {
                 flight.outcome.send_replace(Some(outcome.clone()));
             }
         }
-        (outcomes, steps.into_inner())
+        outcomes
     }
 
-    /// The same, to its end: what is paid for is kept and told, though whoever asked goes away meanwhile.
-    async fn asked_to_the_end(self: &Arc<Self>, asked: Asked<'_>, queries: Vec<Query>, flights: Vec<Flight>) -> Vec<Outcome> {
-        let Asked { layer, until, steps, .. } = asked;
-        let (keeps, these) = (self.clone(), queries.clone());
-        let asking = tokio::spawn(async move { keeps.ask_for(layer, &these, until, flights).await }.in_current_span());
-        match asking.await {
-            Ok((outcomes, done)) => {
-                steps.extend(done);
-                outcomes
-            }
-            Err(died) => queries.iter().map(|query| Err(query.failed(Fault::Unavailable, &died))).collect(),
-        }
-    }
-
-    async fn all(self: &Arc<Self>, asked: Asked<'_>) -> Vec<Outcome> {
+    async fn all(&self, asked: Asked<'_>) -> Vec<Outcome> {
         let Asked { layer, queries, until, steps } = asked;
         let mut outcomes: Vec<Option<Outcome>> = vec![None; queries.len()];
         let mut open: Vec<usize> = (0..queries.len()).collect();
@@ -230,7 +217,7 @@ impl Keeps {
                 let (places, flights): (Vec<usize>, Vec<Flight>) = own.drain(..own.len().min(self.inner.most())).unzip();
                 requests.push(async {
                     let these: Vec<Query> = places.iter().map(|at| queries[*at].clone()).collect();
-                    let found = self.asked_to_the_end(asked, these, flights).await;
+                    let found = self.ask_for(Asked { layer, queries: &these, until, steps }, flights).await;
                     places.into_iter().zip(found).collect::<Vec<_>>()
                 });
             }
@@ -273,23 +260,23 @@ impl Drop for Landing<'_> {
 
 impl BackEnd for Keeper {
     fn name(&self) -> &'static str {
-        self.0.inner.name()
+        self.inner.name()
     }
 
     fn can(&self, query: &Query) -> bool {
-        self.0.inner.can(query)
+        self.inner.can(query)
     }
 
     fn most(&self) -> usize {
-        self.0.inner.most()
+        self.inner.most()
     }
 
     fn key(&self, layer: u64, query: &Query) -> Key {
-        self.0.inner.key(layer, query)
+        self.inner.key(layer, query)
     }
 
     fn ask<'a>(&'a self, asked: Asked<'a>) -> AskFuture<'a> {
-        Box::pin(self.0.all(asked))
+        Box::pin(self.all(asked))
     }
 }
 

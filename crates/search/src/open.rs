@@ -185,16 +185,16 @@ impl Opening<'_> {
         match &kind.open {
             // A world answers faster than anything that is kept, and the same.
             Open::Here(open) if self.config.mode == Mode::Live => open(&self.here),
-            Open::Here(open) => Ok(Box::new(Keeper::new(open(&self.here)?, self.keeping.clone(), 0.0))),
+            Open::Here(open) => Ok(Box::new(Keeper::new(open(&self.here)?, self.keeping.clone()))),
             Open::Service(service) => {
                 let remote = self.remote(key, kind, service(side), side).map_err(|why| OpenError::Settings(format!("{key}.{why}")))?;
-                Ok(Box::new(Keeper::new(Box::new(remote), self.keeping.clone(), side.usd_per_request)))
+                Ok(Box::new(Keeper::new(Box::new(remote), self.keeping.clone())))
             }
             Open::Net(open) => {
                 let named = |why| OpenError::Settings(format!("{key}.{why}"));
                 let rate = self.rate(key, kind, "", side).map_err(named)?;
                 let reader = open(side, rate, self.budget.clone()).map_err(named)?;
-                Ok(Box::new(Keeper::new(reader, self.keeping.clone(), 0.0)))
+                Ok(Box::new(Keeper::new(reader, self.keeping.clone())))
             }
         }
     }

@@ -28,6 +28,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::backends::http::{Answer, Question, Sent, Told};
 
@@ -90,12 +92,21 @@ impl Server {
     /// Those of the port.
     pub async fn serve(self, search: Arc<dyn Search>, end: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
         let (told, ended) = tokio::sync::oneshot::channel();
-        let serving = axum::serve(self.listener, router(search)).with_graceful_shutdown(async move {
+        let served = Served::of(search);
+        let answering = served.answering.clone();
+        let serving = axum::serve(self.listener, routes(served)).with_graceful_shutdown(async move {
             end.await;
             let _ = told.send(());
         });
+        let all = async {
+            serving.await?;
+            // Those that nobody waits for any more: what is paid for is kept.
+            answering.close();
+            answering.wait().await;
+            Ok::<_, std::io::Error>(())
+        };
         tokio::select! {
-            done = serving => done,
+            done = all => done,
             () = async { let _ = ended.await; tokio::time::sleep(GRACE).await } => Ok(()),
         }
     }
@@ -106,28 +117,33 @@ impl Server {
 struct Served {
     search: Arc<dyn Search>,
     places: Arc<Semaphore>,
+    /// Answers under way.
+    answering: TaskTracker,
 }
 
 /// The routes.
 pub fn router(search: Arc<dyn Search>) -> Router {
-    let served = Served { search, places: Arc::new(Semaphore::new(AT_ONCE_KIB)) };
-    let of_world = |State(served): State<Served>, body: Body| async move { served.answer(Shape::Ours, 0, body).await };
-    let of_layer =
-        |State(served): State<Served>, Path(layer): Path<u64>, body: Body| async move { served.answer(Shape::Ours, layer, body).await };
-    let retrieve = |State(served): State<Served>, body: Body| async move { served.answer(Shape::Retrieve, 0, body).await };
-    let retrieve_layer =
-        |State(served): State<Served>, Path(layer): Path<u64>, body: Body| async move { served.answer(Shape::Retrieve, layer, body).await };
-    let mcp = |State(served): State<Served>, headers: HeaderMap, body: Body| async move { served.mcp(0, headers, body).await };
-    let mcp_layer = |State(served): State<Served>, Path(layer): Path<u64>, headers: HeaderMap, body: Body| async move {
-        served.mcp(layer, headers, body).await
+    routes(Served::of(search))
+}
+
+fn routes(served: Served) -> Router {
+    let shape = |shape: Shape| {
+        move |State(served): State<Served>, layer: Option<Path<u64>>, body: Body| async move {
+            let layer = layer.map_or(0, |Path(layer)| layer);
+            Served::to_the_end(served.answering.clone(), async move { served.answer(shape, layer, body).await }).await
+        }
+    };
+    let mcp = |State(served): State<Served>, layer: Option<Path<u64>>, headers: HeaderMap, body: Body| async move {
+        let layer = layer.map_or(0, |Path(layer)| layer);
+        Served::to_the_end(served.answering.clone(), async move { served.mcp(layer, headers, body).await }).await
     };
     Router::new()
-        .route("/search", post(of_world))
-        .route("/layers/{layer}/search", post(of_layer))
-        .route("/retrieve", post(retrieve))
-        .route("/layers/{layer}/retrieve", post(retrieve_layer))
+        .route("/search", post(shape(Shape::Ours)))
+        .route("/layers/{layer}/search", post(shape(Shape::Ours)))
+        .route("/retrieve", post(shape(Shape::Retrieve)))
+        .route("/layers/{layer}/retrieve", post(shape(Shape::Retrieve)))
         .route("/mcp", post(mcp))
-        .route("/layers/{layer}/mcp", post(mcp_layer))
+        .route("/layers/{layer}/mcp", post(mcp))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(from_fn(not_from_pages))
         .with_state(served)
@@ -176,6 +192,16 @@ enum Shape {
 }
 
 impl Served {
+    fn of(search: Arc<dyn Search>) -> Self {
+        Self { search, places: Arc::new(Semaphore::new(AT_ONCE_KIB)), answering: TaskTracker::new() }
+    }
+
+    /// Makes an answer to its end, though whoever asked goes away: what is paid for is kept, and counts as long as it takes.
+    async fn to_the_end(tasks: TaskTracker, answer: impl Future<Output = Response> + Send + 'static) -> Response {
+        let made = tasks.spawn(answer.in_current_span()).await;
+        made.unwrap_or_else(|died| self::answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({"detail": died.to_string()})))
+    }
+
     async fn answer(&self, shape: Shape, layer: u64, body: Body) -> Response {
         match (self.arrived(body).await, shape) {
             (Ok((_place, body)), Shape::Ours) => ours(self, layer, body).await,

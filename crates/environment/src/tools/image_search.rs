@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use hypereyes_domain::{Area, Call, IMAGE_SEARCH};
+use hypereyes_pictures::crop::MAX_SIDE;
 use hypereyes_pictures::{RgbImage, crop};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -129,6 +130,9 @@ impl Tool for ImageSearch {
             let Some(ImageArguments { image_id, area: areas }) = ImageArguments::of(call) else { return unknown() };
             let Some(picture) = scene.picture(&image_id).cloned() else { return unknown() };
             if areas.is_empty() {
+                // As large as a crop of all of it.
+                let is_large = picture.width().max(picture.height()) > MAX_SIDE;
+                let picture = if is_large { crop(&picture, &Area::WHOLE).map_or(picture, Arc::new) } else { picture };
                 let items = search(scene, vec![(image_id, Ok(picture))]).await;
                 return Ran { kind: "image", items, ..Ran::default() };
             }

@@ -1,10 +1,10 @@
 //! Google Lens by SerpAPI (serpapi.com, engine `google_lens`): what a picture shows, by an address at which Google can fetch it.
 
-use hypereyes_environment::{Fault, Hit, Query};
+use hypereyes_environment::{Hit, Query};
 use serde_json::Value;
 
+use super::Kind;
 use super::serpapi::{refused, succeeded};
-use super::{Kind, Side};
 use crate::http::call::{Call, Fields, KeyIn, Miss, Reply, Said, Service, list};
 
 /// Lens by SerpAPI as a back end.
@@ -32,10 +32,6 @@ const FIELDS: Fields = Fields { content: &["snippet"], url: "link", source: "sou
 pub struct Lens(Said);
 
 impl Service for Lens {
-    fn call(&self, _layer: u64, _queries: &[Query]) -> Result<Call, Miss> {
-        Err((Fault::Refused, format!("it searches {} alone", Side::Image.what())))
-    }
-
     fn call_at(&self, address: &str) -> Result<Call, Miss> {
         Ok(Call::get(PATH, self.0.in_address(&[("engine", "google_lens"), ("url", address)])))
     }

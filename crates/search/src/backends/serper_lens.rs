@@ -1,10 +1,10 @@
 //! Google Lens by Serper (google.serper.dev, `/lens`): what a picture shows, by an address at which Google can fetch it.
 
-use hypereyes_environment::{Fault, Hit, Query};
+use hypereyes_environment::{Hit, Query};
 use serde_json::{Value, json};
 
+use super::Kind;
 use super::serper::refused;
-use super::{Kind, Side};
 use crate::http::call::{Call, Fields, KeyIn, Miss, Reply, Said, Service, list, object};
 
 /// Lens by Serper as a back end.
@@ -26,10 +26,6 @@ const FIELDS: Fields = Fields { content: &["snippet"], url: "link", source: "sou
 pub struct Lens(Said);
 
 impl Service for Lens {
-    fn call(&self, _layer: u64, _queries: &[Query]) -> Result<Call, Miss> {
-        Err((Fault::Refused, format!("it searches {} alone", Side::Image.what())))
-    }
-
     fn call_at(&self, address: &str) -> Result<Call, Miss> {
         Ok(Call::post(PATH, self.0.in_body(json!({"url": address}))))
     }

@@ -5,6 +5,7 @@ use hypereyes_environment::{Fault, Hit, Query};
 use serde_json::Value;
 
 use super::send::{Sender, Sent};
+use crate::backends::Side;
 use crate::config::BackEndConfig;
 use crate::rate::Turn;
 
@@ -68,7 +69,9 @@ pub trait Service: Send + Sync {
     ///
     /// # Errors
     /// [`Miss`] where it does not search for this.
-    fn call(&self, layer: u64, queries: &[Query]) -> Result<Call, Miss>;
+    fn call(&self, _layer: u64, _queries: &[Query]) -> Result<Call, Miss> {
+        Err((Fault::Refused, format!("it searches {} alone, by their addresses", Side::Image.what())))
+    }
 
     /// The request for what is in a picture that can be fetched at an address, of a service that takes no other ([`Kind::by_address`]).
     ///

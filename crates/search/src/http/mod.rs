@@ -131,17 +131,22 @@ impl Remote {
         tokio::task::spawn_blocking(asks).await.unwrap_or_else(|died| Err((Fault::Refused, died.to_string())))
     }
 
-    /// The request. A picture is published now, and not before: it was not kept, there is time, and it may be spent.
-    async fn call<'a>(&self, asks: &'a Asks) -> Result<Cow<'a, Call>, Miss> {
-        match (asks, &self.publisher) {
-            (Asks::Call(call), _) => Ok(Cow::Borrowed(call)),
-            (Asks::Crop(crop), Some(publisher)) => {
-                let address = publisher.address(crop).await.map_err(|why| (Fault::Unavailable, why))?;
-                let call = self.service.call_at(&address)?;
-                Ok(Cow::Owned(Call { hidden: Some(address), ..call }))
+    /// The request about a crop, which is published now, and not before: it was not kept, there is time, and it may be spent. That it
+    /// cannot be published is no fault of the service, which is not asked then.
+    async fn published(&self, crop: &Crop, until: Instant) -> Result<Call, Miss> {
+        let missed = |how: &'static str| {
+            move |miss: Miss| {
+                self.count(how);
+                miss
             }
-            (Asks::Crop(_), None) => Err((Fault::Refused, "nobody publishes pictures (search.publisher)".to_owned())),
-        }
+        };
+        self.budget.allows(self.price).await.map_err(missed("budget"))?;
+        let Some(publisher) = &self.publisher else {
+            return Err((Fault::Refused, "nobody publishes pictures (search.publisher)".to_owned()));
+        };
+        let address = timeout_at(until, publisher.address(crop)).await.unwrap_or_else(|_| Err(LATE.to_owned()));
+        let address = address.map_err(|why| (Fault::Unavailable, why)).map_err(missed("not_asked"))?;
+        Ok(Call { hidden: Some(address.clone()), ..self.service.call_at(&address)? })
     }
 
     async fn attempts(&self, layer: u64, queries: &[Query], until: Instant, steps: &Steps) -> Result<Lists, Miss> {
@@ -151,14 +156,25 @@ impl Remote {
         let mut is_admitted = false;
         let turn = Turn { rate: &self.rate, until };
         loop {
+            let left_alone = || {
+                self.count("not_asked");
+                Err((Fault::Unavailable, "it failed several times in a row and is left alone for a while".to_owned()))
+            };
+            // Nobody waits for a turn that does not come.
+            if !is_admitted && self.breaker.is_open() {
+                return left_alone();
+            }
             self.turn(turn).await?;
             // Once for a request, however often it is made: one that nobody can answer opens nothing for the others.
             if !is_admitted && !self.breaker.admits() {
-                self.count("not_asked");
-                return Err((Fault::Unavailable, "it failed several times in a row and is left alone for a while".to_owned()));
+                return left_alone();
             }
             is_admitted = true;
-            let once = match self.prepare(&asks, queries, turn).await {
+            let call = match &asks {
+                Asks::Call(call) => Cow::Borrowed(call),
+                Asks::Crop(crop) => Cow::Owned(self.published(crop, until).await?),
+            };
+            let once = match self.prepare(&call, queries, turn).await {
                 Err(failed) => Err(failed),
                 Ok(is_late) => {
                     if is_late {
@@ -169,7 +185,7 @@ impl Remote {
                         self.count("budget");
                         return Err(miss);
                     }
-                    let once = self.once(&asks, queries, turn).await;
+                    let once = self.once(&call, queries, turn).await;
                     steps.note(self.name, How::Asked, self.price, once.as_ref().err().map(|(miss, _)| miss.0));
                     once
                 }
@@ -217,9 +233,7 @@ impl Remote {
     }
 
     /// Readies the service for a call: whether that took a while.
-    async fn prepare(&self, asks: &Asks, queries: &[Query], turn: Turn<'_>) -> Result<bool, Failed> {
-        // Nobody who is told addresses has to be readied, and a picture is not published for it.
-        let Asks::Call(call) = asks else { return Ok(false) };
+    async fn prepare(&self, call: &Call, queries: &[Query], turn: Turn<'_>) -> Result<bool, Failed> {
         match self.within(turn.until, self.service.prepare(&self.sender, call, turn)).await? {
             Ok(is_late) => Ok(is_late),
             Err(sent) => {
@@ -230,13 +244,9 @@ impl Remote {
     }
 
     /// Makes the request once: its lists, or what was missed.
-    async fn once(&self, asks: &Asks, queries: &[Query], turn: Turn<'_>) -> Result<Lists, Failed> {
-        let sent = async {
-            let call = self.call(asks).await?;
-            Ok(self.service.exchange(&self.sender, &call, turn).await)
-        };
-        let sent: Result<Sent, Miss> = self.within(turn.until, sent).await?;
-        self.lists(sent.map_err(|miss| (miss, None))?, queries)
+    async fn once(&self, call: &Call, queries: &[Query], turn: Turn<'_>) -> Result<Lists, Failed> {
+        let sent = self.within(turn.until, self.service.exchange(&self.sender, call, turn)).await?;
+        self.lists(sent, queries)
     }
 
     /// Waits for something as long as one attempt, and somebody who waits, allow.

@@ -96,14 +96,16 @@ impl Net {
         let site = self.site(url);
         let mut known = site.robots.lock().await;
         let is_fresh = |(at, robots): &(Instant, Result<_, _>)| at.elapsed() < if robots.is_ok() { ROBOTS_COUNT } else { ROBOTS_MISSED };
-        let robots = match known.as_ref().filter(|known| is_fresh(known)) {
-            Some((_, robots)) => robots.clone(),
+        let (at, robots) = match known.as_ref().filter(|known| is_fresh(known)) {
+            Some(known) => known.clone(),
             None => {
                 let late = |_| Err(Failed::new(Fault::Timeout, "its robots.txt does not come"));
                 let robots = timeout(ROBOTS, self.robots(url)).await.unwrap_or_else(late);
-                known.insert((Instant::now(), robots)).1.clone()
+                known.insert((Instant::now(), robots)).clone()
             }
-        }?;
+        };
+        // Nobody is asked before it is forgotten.
+        let robots = robots.map_err(|failed| Failed { pause: Some(ROBOTS_MISSED.saturating_sub(at.elapsed())), ..failed })?;
         let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
         if robots.allows(&path) { Ok(()) } else { Err(Failed::new(Fault::Refused, "its robots.txt does not let programs have this page")) }
     }

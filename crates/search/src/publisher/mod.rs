@@ -2,7 +2,7 @@
 //! while.
 //!
 //! It is off until settings name it, since it shows pictures of users to whoever has their address. It is asked right before a request is
-//! sent, after what is kept was looked through and the request was paid for: nothing is published that no service asks for, and nothing in
+//! paid for and sent, after what is kept and what may be spent was looked at: nothing is published that no service asks for, and nothing in
 //! a replay. A crop's name is the hash of its encoded bytes, so that equal crops have one address.
 
 mod config;

@@ -12,7 +12,6 @@ use axum::http::{Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Crop, PublisherConfig, TYPE};
@@ -20,8 +19,6 @@ use crate::metrics::{PUBLISHED_HELD, PUBLISHED_SERVED};
 
 /// Bytes of all crops that are held.
 const MOST_HELD: usize = 256 << 20;
-/// Answers that are on their way at the same moment.
-const AT_ONCE: usize = 64;
 /// How often what is over is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -76,15 +73,10 @@ impl Here {
     fn begin(&self) -> std::io::Result<()> {
         let Some(listener) = self.listener.lock().take() else { return Ok(()) };
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let (held, places) = (self.held.clone(), Arc::new(Semaphore::new(AT_ONCE)));
+        let held = self.held.clone();
+        // What is sent is what is held: answers take no memory of their own.
         let answering = held.clone();
-        let answer = move |request: Request<Body>| {
-            let (held, places) = (answering.clone(), places.clone());
-            async move {
-                let Ok(_place) = places.try_acquire() else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
-                held.answer(request.method(), request.uri().path())
-            }
-        };
+        let answer = move |request: Request<Body>| std::future::ready(answering.answer(request.method(), request.uri().path()));
         let router = Router::new().fallback(answer);
         let serving = tokio::spawn(async move {
             let sweeping = async {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hypereyes_environment::Fault;
 use hypereyes_search::store::Store;
-use hypereyes_search::{BudgetConfig, How, Mode, SearchConfig, Step, recording};
+use hypereyes_search::{BudgetConfig, How, Mode, SearchConfig, Step, recording, serve};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -49,7 +49,9 @@ async fn what_is_paid_for_is_kept_though_whoever_asked_went_away() {
         reply(200, found(asked))
     })
     .await;
-    let search = open(&cached(&server.url, folder.path()));
+    // One server for all: those who ask it come and go.
+    let shared = Server::of(serve::router(open(&cached(&server.url, folder.path()))), Arc::default()).await;
+    let search = open(&asking("http", &shared.url));
     assert!(tokio::time::timeout(Duration::from_millis(100), find(&search, "peru")).await.is_err());
     assert!(find(&search, "peru").await.is_ok());
     assert_eq!(server.asked().len(), 1, "paid for once");

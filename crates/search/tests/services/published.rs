@@ -215,6 +215,12 @@ async fn nothing_is_published_that_is_known_or_that_nobody_may_ask_for() {
     }
     let error = find(&open(&config), 3).await.expect_err("used up");
     assert_eq!((error.fault, bucket.puts(), lens.asked().len()), (Fault::Quota, 2, 2), "{error}");
+    // A store that is away costs nothing: nobody was asked.
+    config.budget.requests = 3;
+    config.publisher.endpoint = "http://127.0.0.1:9".into();
+    let error = find(&open(&config), 3).await.expect_err("not published");
+    let spent = Store::shared(&folder.path().join("cache.redb")).expect("opens").spent().expect("read").requests;
+    assert_eq!((error.fault, spent, lens.asked().len()), (Fault::Unavailable, 2, 2), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! `hypereyes index serve`: searches answered over HTTP until a signal, in our shape and in the retriever's. Each layer of a world has a
+//! `hypereyes index serve`: searches answered over HTTP until a signal, in our shape, in the retriever's and by MCP. Each layer of a world has a
 //! path of its own.
 //!
 //! In: settings, and what is to be searched. Out: an address, on the first line. It searches nothing itself.
