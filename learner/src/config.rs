@@ -355,7 +355,7 @@ impl Config {
     /// The pool of threads that computes; every rank's process has one.
     pub(crate) fn start_pool(&self) {
         if self.threads > 0 {
-            // Fails only if a pool exists already, as when rooms share a process; then that pool is used.
+            // Fails only if a pool exists already, as when services share a process; then that pool is used.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global();
         }
     }

@@ -1,7 +1,7 @@
 //! How the ranks of one training job find each other.
 //!
 //! In: which rank this is and where rank 0 is. Out: a [`Collective`] that all ranks are part of. Rank 0 draws a generation
-//! and tells it to whoever asks over its gRPC service; a rank of an earlier life of the job is turned away. A group that has
+//! and tells it to whoever asks over its gRPC service; a rank of an earlier incarnation of the job is turned away. A group that has
 //! lost a rank is not mended: its processes end, are started again, and meet anew.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};

@@ -4,7 +4,7 @@
 //! against [`limits`] and against their own rules, or an [`Invalid`] that says which field was wrong.
 //!
 //! This crate does not know what a service does with a message, and opens no port. Protobuf types are reached through
-//! [`v1`] only; a room converts them in its `service.rs` and speaks domain types from there on.
+//! [`v1`] only; a service converts them in its `service.rs` and speaks domain types from there on.
 
 pub mod call;
 pub mod client;

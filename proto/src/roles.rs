@@ -39,7 +39,7 @@ impl Role {
 
 use Role::{Actor, Learner, Operator, Teacher};
 
-/// Every RPC of the house, and who may call it.
+/// Every RPC, and who may call it.
 pub const TABLE: &[(&str, &[Role])] = &[
     ("/hypereyes.v1.Learner/LeaseTask", &[Actor]),
     ("/hypereyes.v1.Learner/Submit", &[Actor]),

@@ -96,7 +96,7 @@ pub struct Change {
     pub at_ms: u64,
 }
 
-/// A wish to change references.
+/// A command to change references.
 #[derive(Clone, Debug)]
 pub enum StoreCommand {
     /// A success was seen.

@@ -22,9 +22,9 @@ use crate::change::{Cause, Change, Outcome, Print, Provenance, StoreCommand};
 use crate::metrics as names;
 use crate::store::{Heard, Store, StoreError, Written};
 
-/// Wishes in one transaction.
+/// Commands in one transaction.
 const MAX_BATCH: usize = 1024;
-/// Wishes that wait; callers beyond wait for room.
+/// Commands that wait; callers beyond wait for room.
 const MAX_WAITING: usize = 4096;
 /// Longest wait for the disk. Syncs take milliseconds; a disk that cannot sync for this long is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -159,7 +159,7 @@ impl References {
         Ok(Self { mode, seen, store: weak, journal: sender })
     }
 
-    /// Closes the store: when this returns, another process may open it. Wishes that come later fail.
+    /// Closes the store: when this returns, another process may open it. Commands that come later fail.
     pub async fn close(&self) {
         let (reply, closed) = oneshot::channel();
         let close = async {

@@ -1,7 +1,7 @@
 //! Reads the rendered manifests of `k8s/`.
 //!
 //! In: a file of `k8s/rendered`. Out: its objects, and its workloads with what a pod of theirs is told. It knows YAML and the
-//! shape of Kubernetes' objects, but no room: settings are TOML tables here.
+//! shape of Kubernetes' objects, but no service: settings are TOML tables here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -126,8 +126,8 @@ impl Workload {
         self.labels()["app.kubernetes.io/name"].clone()
     }
 
-    /// The container that is the room.
-    pub fn room(&self) -> &Value {
+    /// The container of the service.
+    pub fn container(&self) -> &Value {
         &self.pod()["containers"][0]
     }
 
@@ -141,29 +141,29 @@ impl Workload {
         list(self.pod(), "initContainers").chain(list(self.pod(), "containers")).find(|one| one["name"] == "engine")
     }
 
-    /// The kind of room, as `hypereyes room` takes it.
-    pub fn kind_of_room(&self) -> &str {
-        self.room()["args"][1].as_str().expect("args are room KIND --config FILE")
+    /// The kind of service, as `hypereyes service` takes it.
+    pub fn kind_of_service(&self) -> &str {
+        self.container()["args"][1].as_str().expect("args are service KIND --config FILE")
     }
 
-    /// The room's settings file, as it lies in the ConfigMap that is mounted there.
+    /// The service's settings file, as it lies in the ConfigMap that is mounted there.
     pub fn file(&self, render: &Render) -> String {
-        let path = self.room()["args"][3].as_str().expect("args are room KIND --config FILE");
+        let path = self.container()["args"][3].as_str().expect("args are service KIND --config FILE");
         let (mount, key) = path.rsplit_once('/').expect("a path");
-        let volume = list(self.room(), "volumeMounts").find(|at| at["mountPath"] == mount).expect("the settings are mounted");
+        let volume = list(self.container(), "volumeMounts").find(|at| at["mountPath"] == mount).expect("the settings are mounted");
         let volume = list(self.pod(), "volumes").find(|one| one["name"] == volume["name"]).expect("the volume is there");
         let map = render.get("ConfigMap", text(volume, "configMap.name")).expect("the ConfigMap is there");
         map["data"][key].as_str().unwrap_or_else(|| panic!("{}: the ConfigMap has no {key}", self.name)).to_owned()
     }
 
-    /// The room's environment; what the cluster fills in has a value of the right kind.
+    /// The service's environment; what the cluster fills in has a value of the right kind.
     pub fn env(&self) -> Vec<(String, String)> {
         let value = |one: &Value| match one["value"].as_str() {
             Some(value) => value.to_owned(),
             None if text(one, "valueFrom.fieldRef.fieldPath").contains("index") => "0".to_owned(),
             None => format!("{}-x", self.name),
         };
-        list(self.room(), "env").map(|one| (text(one, "name").to_owned(), value(one))).collect()
+        list(self.container(), "env").map(|one| (text(one, "name").to_owned(), value(one))).collect()
     }
 
     /// One setting, from the environment if it is there, else from the file; dots between keys.

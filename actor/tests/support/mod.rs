@@ -65,8 +65,8 @@ pub fn task(id: &str) -> Task {
     }
 }
 
-/// The learner's one life.
-const LIFE: u32 = 3;
+/// The learner's one incarnation.
+const INCARNATION: u32 = 3;
 
 pub fn lease(id: &str, size: u32, min_version: u64) -> v1::Lease {
     v1::Lease {
@@ -78,7 +78,7 @@ pub fn lease(id: &str, size: u32, min_version: u64) -> v1::Lease {
         seed: 7,
         deadline_ms: 60_000,
         min_version,
-        life: LIFE,
+        incarnation: INCARNATION,
         traceparent: String::new(),
     }
 }
@@ -122,7 +122,7 @@ impl LearnerState {
 
 impl Learner {
     pub fn new(weights: &HostWeights, leases: impl IntoIterator<Item = v1::Lease>) -> Self {
-        let publisher = Publisher::new(Snapshot::new(weights, PolicyVersion(0)), 2, LIFE);
+        let publisher = Publisher::new(Snapshot::new(weights, PolicyVersion(0)), 2, INCARNATION);
         Self { publisher, state: Arc::new(Mutex::new(LearnerState { leases: leases.into_iter().collect(), ..Default::default() })) }
     }
 

@@ -1,4 +1,4 @@
-//! How processes end: 0 done, 1 failed, 2 the user's input was wrong; 42 instead of 2 for rooms.
+//! How processes end: 0 done, 1 failed, 2 the user's input was wrong; 42 instead of 2 for services.
 //!
 //! In: the error that ended a program. Out: one line on stderr and the exit code. Orchestrators must not restart on 42: the
 //! same input will be wrong again. It is a number of its own because 2 is also what shells and runtimes end with for reasons
@@ -18,8 +18,8 @@ pub const OK: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// What the user gave is wrong; trying again is useless.
 pub const BAD_INPUT: u8 = 2;
-/// The same of a room, whose exit code is read by orchestrators.
-pub const ROOM_BAD_INPUT: u8 = 42;
+/// The same of a service, whose exit code is read by orchestrators.
+pub const SERVICE_BAD_INPUT: u8 = 42;
 
 /// The user gave something that cannot be used: a setting, a path, a file's content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,17 +39,17 @@ pub fn code_of(error: &(dyn Error + 'static)) -> u8 {
     if bad_input { BAD_INPUT } else { FAILURE }
 }
 
-/// The exit code of a room for an error.
-pub fn room_code_of(error: &(dyn Error + 'static)) -> u8 {
+/// The exit code of a service for an error.
+pub fn service_code_of(error: &(dyn Error + 'static)) -> u8 {
     match code_of(error) {
-        BAD_INPUT => ROOM_BAD_INPUT,
+        BAD_INPUT => SERVICE_BAD_INPUT,
         code => code,
     }
 }
 
 /// Whether a process that ended with `code` was given something that will be as wrong the next time.
 pub fn is_bad_input(code: i32) -> bool {
-    [BAD_INPUT, ROOM_BAD_INPUT].map(i32::from).contains(&code)
+    [BAD_INPUT, SERVICE_BAD_INPUT].map(i32::from).contains(&code)
 }
 
 /// The error and its causes on one line, each said once.
@@ -74,10 +74,10 @@ pub fn report(error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::from(code_of(error))
 }
 
-/// The same for a room.
-pub fn report_room(error: &(dyn Error + 'static)) -> ExitCode {
+/// The same for a service.
+pub fn report_service(error: &(dyn Error + 'static)) -> ExitCode {
     say(error);
-    ExitCode::from(room_code_of(error))
+    ExitCode::from(service_code_of(error))
 }
 
 fn say(error: &(dyn Error + 'static)) {
@@ -98,14 +98,14 @@ mod tests {
     struct Outer(#[source] Box<dyn Error + Send + Sync>);
 
     #[test]
-    fn bad_input_is_2_however_deep_it_lies_and_42_of_a_room() {
+    fn bad_input_is_2_however_deep_it_lies_and_42_of_a_service() {
         let deep = Outer(Box::new(Outer(Box::new(BadInput::new("--tasks /x: there is no such file")))));
         assert_eq!(code_of(&deep), BAD_INPUT);
         assert_eq!(code_of(&Outer(Box::new(std::io::Error::other("disk")))), FAILURE);
         assert_eq!(code_of(&ConfigError::Defaults("x".into())), BAD_INPUT);
         assert_eq!(report(&BadInput::new("x")), ExitCode::from(2));
-        assert_eq!(report_room(&deep), ExitCode::from(42));
-        assert_eq!(room_code_of(&std::io::Error::other("disk")), FAILURE);
+        assert_eq!(report_service(&deep), ExitCode::from(42));
+        assert_eq!(service_code_of(&std::io::Error::other("disk")), FAILURE);
         assert!([2, 42].into_iter().all(is_bad_input) && ![0, 1, 130].into_iter().any(is_bad_input));
     }
 

@@ -1,7 +1,7 @@
 //! What is wrong with settings, all of it at once.
 //!
 //! In: the word of whoever looks at some keys. Out: one line that names every key that cannot be used, and what is to be
-//! warned of. A room looks at its settings before it makes anything; who starts rooms looks at all of them beforehand, with
+//! warned of. A service looks at its settings before it makes anything; who starts services looks at all of them beforehand, with
 //! the same functions. It opens nothing.
 
 use std::fmt::{self, Display};
@@ -139,7 +139,7 @@ impl Findings {
         Err(BadInput::new(self.refused.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")))
     }
 
-    /// [`result`](Self::result), with the warnings in the log: how a room takes its settings.
+    /// [`result`](Self::result), with the warnings in the log: how a service takes its settings.
     ///
     /// # Errors
     /// As [`result`](Self::result).

@@ -23,7 +23,7 @@ pub const READY: &str = "ready";
 pub const STARTUP: &str = "startup";
 
 /// Few ask, and each of them now and then.
-const DOOR: Door = Door { name: "health", most: 64, most_of_peer: 32, life: None };
+const DOOR: Door = Door { name: "health", most: 64, most_of_peer: 32, lifetime: None };
 
 /// What the port is for, in messages.
 const WHAT: &str = "the health address";

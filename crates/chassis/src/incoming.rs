@@ -48,7 +48,7 @@ pub(crate) struct Door {
     pub(crate) most_of_peer: usize,
     /// Whether HTTP/2 is spoken: then its first words are awaited. Otherwise a connection ends after this long, whatever it
     /// says.
-    pub(crate) life: Option<Duration>,
+    pub(crate) lifetime: Option<Duration>,
 }
 
 /// Connections, as a server takes them.
@@ -92,11 +92,11 @@ async fn accept(listener: TcpListener, security: Security, door: Door, ready: mp
                 continue;
             }
         };
-        let (ready, refused, security, life) = (ready.clone(), refused.clone(), security.clone(), door.life);
+        let (ready, refused, security, lifetime) = (ready.clone(), refused.clone(), security.clone(), door.lifetime);
         greetings.spawn(async move {
             let Some(link) = shake(stream, &security, peer, &refused).await else { return };
-            let greeted = match life {
-                Some(life) => Ok(Served { link, said: PREFACE.len(), ends: Some(Box::pin(sleep(life))), _place: place }),
+            let greeted = match lifetime {
+                Some(lifetime) => Ok(Served { link, said: PREFACE.len(), ends: Some(Box::pin(sleep(lifetime))), _place: place }),
                 None => hear(link).await.map(|link| Served { link, said: 0, ends: None, _place: place }),
             };
             match greeted {

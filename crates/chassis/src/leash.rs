@@ -35,7 +35,7 @@ pub fn of_process() -> Option<ExitCode> {
     (arguments.next()? == WORD).then(|| match run(arguments) {
         Ok(status) => ExitCode::from(code_of(status)),
         // A program that is not there will not be there the next time.
-        Err(error) => exit::report_room(&exit::BadInput::new(error.to_string())),
+        Err(error) => exit::report_service(&exit::BadInput::new(error.to_string())),
     })
 }
 

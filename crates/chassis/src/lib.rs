@@ -4,7 +4,7 @@
 //! In: a config type and services of the room that uses it. Out: a process that says clearly what is wrong with its
 //! settings, can be watched, and stops when it is told to.
 //!
-//! This crate knows no domain type and no message of the house; any gRPC project could use it.
+//! This crate knows no domain type and no message of hypereyes; any gRPC project could use it.
 
 pub mod backoff;
 pub mod bind;

@@ -1,6 +1,6 @@
 //! Log lines that strangers can cause as often as they like, and that must not fill the log.
 //!
-//! In: the wish to say something. Out: whether it is time to.
+//! In: something to say. Out: whether it is time to.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
-//! A gRPC server with what every server of the house has: health, reflection, limits, keepalive, peers with names, and an end.
+//! A gRPC server with what every server here has: health, reflection, limits, keepalive, peers with names, and an end.
 //!
-//! In: an address, the routes of a room, and how it speaks with peers. Out: a served port until shutdown. Message size limits
+//! In: an address, the routes of a service, and how it speaks with peers. Out: a served port until shutdown. Message size limits
 //! belong to the services themselves (tonic sets them on the generated type), so the routes come with theirs.
 
 use std::net::SocketAddr;
@@ -89,7 +89,7 @@ impl ServerConfig {
     }
 
     fn door(&self) -> Door {
-        Door { name: "grpc", most: self.max_connections, most_of_peer: self.max_connections_per_peer, life: None }
+        Door { name: "grpc", most: self.max_connections, most_of_peer: self.max_connections_per_peer, lifetime: None }
     }
 }
 

@@ -61,13 +61,13 @@ pub fn main<R: ServiceProcess>(version: &'static str) -> ExitCode {
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return exit::report_room(&error),
+        Err(error) => return exit::report_service(&error),
     };
     let ended = block_on(runtime, async { start::<R>(&sources(&matches), Shutdown::on_signal()?).await });
     match ended {
         Ok(()) => ExitCode::from(exit::OK),
         // The error itself, not a box around it: its type decides the exit code.
-        Err(error) => exit::report_room(error.as_ref()),
+        Err(error) => exit::report_service(error.as_ref()),
     }
 }
 
@@ -86,7 +86,7 @@ pub fn block_on<F: Future>(runtime: Runtime, work: F) -> F::Output {
 fn misread(error: &clap::Error) -> ExitCode {
     // Nobody is left to be told if the stream is gone.
     let _ = error.print();
-    ExitCode::from(if error.use_stderr() { exit::ROOM_BAD_INPUT } else { exit::OK })
+    ExitCode::from(if error.use_stderr() { exit::SERVICE_BAD_INPUT } else { exit::OK })
 }
 
 fn command<R: ServiceProcess>(version: &'static str) -> Command {
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn arguments_that_cannot_be_read_are_wrong_input() {
         let read = |argument: &str| misread(&command::<Attic>("1").try_get_matches_from(["attic", argument]).expect_err(argument));
-        assert_eq!(read("--sett"), ExitCode::from(exit::ROOM_BAD_INPUT));
+        assert_eq!(read("--sett"), ExitCode::from(exit::SERVICE_BAD_INPUT));
         assert_eq!(read("--version"), ExitCode::from(exit::OK));
     }
 

@@ -322,7 +322,7 @@ mod tests {
             command.arg("-c").arg(script).env("NUMBER", number.to_string());
             Ok(command)
         });
-        Plan { name: "room".into(), command, on_exit, grace: Duration::from_millis(300), log: folder.join("room.log") }
+        Plan { name: "service".into(), command, on_exit, grace: Duration::from_millis(300), log: folder.join("service.log") }
     }
 
     fn quick() -> RestartConfig {
@@ -375,7 +375,7 @@ mod tests {
         assert!(matches!(next(&mut inbox).await, Event::Started { restart: 0, .. }));
         assert!(matches!(next(&mut inbox).await, Event::Died { .. }));
         assert!(matches!(next(&mut inbox).await, Event::Started { restart: 1, .. }));
-        assert_eq!(next(&mut inbox).await, Event::Done { name: "room".into() });
+        assert_eq!(next(&mut inbox).await, Event::Done { name: "service".into() });
     }
 
     #[tokio::test]
@@ -389,7 +389,7 @@ mod tests {
         assert!(how.contains("signal 9"), "{how}");
         let Event::Started { pid: heir, restart: 1, .. } = next(&mut inbox).await else { panic!("it is back") };
         assert_ne!(pid, heir);
-        supervisor.stop(&["room".into()]).await;
+        supervisor.stop(&["service".into()]).await;
     }
 
     #[tokio::test]
@@ -403,8 +403,8 @@ mod tests {
             assert!(matches!(next(&mut inbox).await, Event::Started { .. }));
             let quiet = tokio::time::timeout(Duration::from_millis(200), inbox.recv()).await;
             assert!(quiet.is_err(), "nothing happens until it is asked to stop: {quiet:?}");
-            supervisor.stop(&["room".into(), "nobody".into()]).await;
-            assert_eq!(next(&mut inbox).await, Event::Stopped { name: "room".into(), killed: want }, "{script}");
+            supervisor.stop(&["service".into(), "nobody".into()]).await;
+            assert_eq!(next(&mut inbox).await, Event::Stopped { name: "service".into(), killed: want }, "{script}");
         }
     }
 
@@ -425,6 +425,6 @@ mod tests {
         let mut missing = plan(folder.path(), OnExit::Restart, "");
         missing.command = Box::new(|_| Ok(Command::new("/no/such/program")));
         let error = supervisor.start(missing).expect_err("nothing to start");
-        assert!(format!("{error:#}").contains("cannot start room"), "{error:#}");
+        assert!(format!("{error:#}").contains("cannot start service"), "{error:#}");
     }
 }

@@ -35,7 +35,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Few scrape, and each scrape takes a moment: a connection that lasts longer only waits for the next one, or holds us up. No
 /// multiple of the usual intervals, so that its end does not meet a scrape again and again.
-const DOOR: Door = Door { name: "metrics", most: 64, most_of_peer: 32, life: Some(Duration::from_secs(67)) };
+const DOOR: Door = Door { name: "metrics", most: 64, most_of_peer: 32, lifetime: Some(Duration::from_secs(67)) };
 
 /// What a process says of itself.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -83,7 +83,7 @@ pub struct Telemetry {
 static INSTALLED: Mutex<Option<Telemetry>> = Mutex::new(None);
 
 /// Starts logging to stderr and recording metrics. Later calls change nothing and return the same metrics, so tests and
-/// rooms that share a process may all call it.
+/// services that share a process may all call it.
 ///
 /// # Errors
 /// [`BadInput`] when the filter cannot be read, or when a foreign metrics recorder is installed.
@@ -143,7 +143,7 @@ impl Telemetry {
     }
 
     /// The sum of the series of a counter or gauge that carry all of `labels`; `None` when there is no such series. For
-    /// tests, and for rooms that report on themselves.
+    /// tests, and for services that report on themselves.
     pub fn read(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         read(&self.snapshot(), name, labels)
     }

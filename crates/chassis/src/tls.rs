@@ -183,23 +183,30 @@ mod tests {
 
     #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
     #[serde(deny_unknown_fields, default)]
-    struct Room {
+    struct Service {
         tls: Option<TlsConfig>,
     }
 
-    impl crate::config::Settings for Room {}
+    impl crate::config::Settings for Service {}
 
     #[test]
     fn settings_may_be_said_one_by_one_and_none_is_plaintext() {
         let load = |env: &[(&str, &str)], sets: &[&str]| {
             let env = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-            crate::config::load_from(Room::default(), None, "ROOM", env, &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>())
+            crate::config::load_from(
+                Service::default(),
+                None,
+                "SERVICE",
+                env,
+                &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>(),
+            )
         };
         assert_eq!(load(&[], &[]).expect("nothing is said").tls, None);
-        let tls = load(&[("ROOM__TLS__CERTIFICATE", "/a"), ("ROOM__TLS__KEY", "/b")], &["tls.authority=/c"]).expect("all is said").tls;
+        let tls =
+            load(&[("SERVICE__TLS__CERTIFICATE", "/a"), ("SERVICE__TLS__KEY", "/b")], &["tls.authority=/c"]).expect("all is said").tls;
         assert_eq!(tls, Some(TlsConfig { certificate: "/a".into(), key: "/b".into(), authority: "/c".into() }));
         assert!(load(&[], &["tls.certificat=/a"]).expect_err("no such key").to_string().contains("did you mean tls.certificate"));
-        let text = crate::config::to_toml(&Room { tls }).expect("plain data");
+        let text = crate::config::to_toml(&Service { tls }).expect("plain data");
         assert!(text.contains("[tls]") && text.contains("authority = \"/c\""), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! The only names of special tokens in the house. Nothing comes in; out go the names of the Qwen chat layout (docs/spec.md#tokens).
+//! The only names of special tokens in the workspace. Nothing comes in; out go the names of the Qwen chat layout (docs/spec.md#tokens).
 
 /// Opens a message; the role follows.
 pub const IM_START: &str = "<|im_start|>";

@@ -1,9 +1,9 @@
-//! The vocabulary of hypereyes: what every room speaks of, and nothing else.
+//! The vocabulary of hypereyes: what every service speaks of, and nothing else.
 //!
 //! In: nothing. Out: plain types for tasks, calls, trajectories, groups in their stages, scores and references, and the
 //! one port ([`Generate`]) through which text generation is reached.
 //!
-//! This crate knows no async runtime, no tensors, no wire format and no file. A type lives here if two rooms must agree
+//! This crate knows no async runtime, no tensors, no wire format and no file. A type lives here if two services must agree
 //! on its meaning; its documentation is that agreement.
 
 pub mod action;

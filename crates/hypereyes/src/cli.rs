@@ -37,7 +37,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Train an agent on this machine: all rooms as processes, before and after, a report.
+    /// Train an agent on this machine: all services as processes, before and after, a report.
     Up(up::UpArgs),
     /// Make tasks and cold-start demonstrations from a world pack.
     Synth(synth::SynthArgs),
@@ -57,7 +57,7 @@ pub enum Command {
     Report(report::ReportArgs),
     /// Look at and swap the teachers of a running service: list, load, check, promote, retire.
     Teacher(teacher::TeacherArgs),
-    /// Write models and tasks into a folder, for rooms that are started on other machines.
+    /// Write models and tasks into a folder, for services that are started on other machines.
     Prepare(prepare::PrepareArgs),
     /// Check what would go wrong later: settings, models, ports, folders, cores, memory.
     Doctor(doctor::DoctorArgs),
@@ -84,7 +84,7 @@ impl Cli {
             if error.use_stderr() && means_service(&arguments) {
                 // Nobody is left to be told if stderr is gone.
                 let _ = error.print();
-                std::process::exit(exit::ROOM_BAD_INPUT.into());
+                std::process::exit(exit::SERVICE_BAD_INPUT.into());
             }
             error.exit()
         })
@@ -116,7 +116,7 @@ impl Cli {
     }
 }
 
-/// Whether arguments that cannot be read were meant for a room.
+/// Whether arguments that cannot be read were meant for a service.
 fn means_service(arguments: &[OsString]) -> bool {
     let guessed = Cli::command().ignore_errors(true).try_get_matches_from(arguments);
     guessed.is_ok_and(|matches| matches.subcommand_name() == Some("service"))
@@ -221,10 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn wrong_arguments_of_a_room_are_told_from_a_commands() {
-        let room = |line: &[&str]| means_service(&line.iter().map(OsString::from).collect::<Vec<_>>());
-        assert!(room(&["hypereyes", "room", "attic"]) && room(&["hypereyes", "--config", "x", "room", "actor", "--laesh"]));
-        assert!(!room(&["hypereyes", "up", "room"]) && !room(&["hypereyes", "ask", "x.png", "room", "--wat"]) && !room(&["hypereyes"]));
+    fn wrong_arguments_of_a_service_are_told_from_a_commands() {
+        let service = |line: &[&str]| means_service(&line.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(service(&["hypereyes", "room", "attic"]) && service(&["hypereyes", "--config", "x", "service", "actor", "--laesh"]));
+        assert!(
+            !service(&["hypereyes", "up", "service"])
+                && !service(&["hypereyes", "ask", "x.png", "service", "--wat"])
+                && !service(&["hypereyes"])
+        );
     }
 
     #[test]

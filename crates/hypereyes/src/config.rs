@@ -1,4 +1,4 @@
-//! Every setting of the front door, one struct per part. In: TOML, environment, `--set`. Out: a checked [`Config`].
+//! Every setting of the command line, one struct per part. In: TOML, environment, `--set`. Out: a checked [`Config`].
 //!
 //! The defaults are the embedded job: small contexts, one hit per search, no pictures of crops in observations, because a
 //! laptop pays for every token. Large models take the published values; see `docs/configuration.md`.
@@ -240,7 +240,7 @@ impl Config {
         Ok(config.placed())
     }
 
-    /// What is wrong with the tables of the front door's own; rooms look at theirs, and [`crate::check`] at all of them together.
+    /// What is wrong with the tables of the command line's own; services look at theirs, and [`crate::check`] at all of them together.
     pub fn findings(&self) -> Findings {
         let mut found = Findings::default();
         found.told("", self.synth.check());

@@ -1,4 +1,4 @@
-//! The job of `hypereyes up` while it is under way: phase after phase, rooms started, followed and stopped.
+//! The job of `hypereyes up` while it is under way: phase after phase, services started, followed and stopped.
 //!
 //! In: checked settings, a held run folder. Out: everything in the folder, and the outcome. Every phase that is done leaves
 //! its files, so that a resumed job goes on behind it.
@@ -33,7 +33,7 @@ use crate::config::Config;
 use crate::held_out::{self, Measured};
 use crate::output::Console;
 use crate::progress::Bar;
-use crate::rooms::{LEARNER, Rooms, absolute};
+use crate::services::{LEARNER, Services, absolute};
 use crate::shared_search::{self, SEARCH, SharedSearch};
 use crate::troubles::Troubles;
 use crate::{output, parts, ports, service};
@@ -42,7 +42,7 @@ use crate::{output, parts, ports, service};
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// The ports that the settings ask for.
-pub fn wishes(config: &Config) -> [u16; 3] {
+pub fn ports_asked(config: &Config) -> [u16; 3] {
     [config.up.ports.learner, config.up.ports.reward, config.up.ports.teacher]
 }
 
@@ -77,10 +77,10 @@ impl Job {
         let known = if folder.progress().exists() { read_json(&folder.progress()) } else { Ok(Progress::default()) };
         let mut progress = troubles.pass("progress", known, output::note).unwrap_or_default();
         let step = follow::read_all(&folder.metrics()).unwrap_or_default().last().map_or(0, |step| step.step);
-        let before = attempts::read(&folder).last().map_or(progress.sittings, |last| last.attempt.max(progress.sittings));
+        let before = attempts::read(&folder).last().map_or(progress.attempts, |last| last.attempt.max(progress.attempts));
         troubles.pass("attempts", crate::attempts::keep(&folder, &config, before + 1, step, changes), output::note);
         config::dump(&config, &folder.config())?;
-        progress.sittings += 1;
+        progress.attempts += 1;
         troubles.pass("progress", write_json(&folder.progress(), &progress), output::note);
         console.say(&format!("run folder {}", folder.root().display()));
         for change in changes {
@@ -119,7 +119,7 @@ impl Job {
         done
     }
 
-    /// Every phase; each one that is done is not done again by a resumed run. The rooms are stopped whatever happens.
+    /// Every phase; each one that is done is not done again by a resumed run. The services are stopped whatever happens.
     async fn phases(&mut self, shutdown: &Shutdown) -> Result<Outcome> {
         let stopped = || anyhow!("stopped before training began");
         let (policy, teacher) = self.models()?;
@@ -160,7 +160,7 @@ impl Job {
         held_out::load(&self.folder.held_out())
     }
 
-    /// The start policy on the held-out tasks, with every core: the rooms are not started yet.
+    /// The start policy on the held-out tasks, with every core: the services are not started yet.
     async fn before(&self, policy: &Path, set: &TaskSet) -> Result<Before> {
         let path = self.folder.before();
         if path.exists() && self.folder.held_out_before().exists() {
@@ -176,28 +176,30 @@ impl Job {
         Ok(before)
     }
 
-    /// Starts the rooms, follows them to the end and stops them, whatever happens.
+    /// Starts the services, follows them to the end and stops them, whatever happens.
     async fn train(&mut self, policy: PathBuf, teacher: Option<PathBuf>, shutdown: &Shutdown) -> Result<()> {
         if self.is_trained() {
             return Ok(());
         }
-        let [learner, reward, teacher_at] = ports::resolve(&wishes(&self.config)).await?[..] else { bail!("three ports were asked for") };
+        let [learner, reward, teacher_at] = ports::resolve(&ports_asked(&self.config)).await?[..] else {
+            bail!("three ports were asked for")
+        };
         let addresses = Addresses { learner, reward, teacher: teacher.as_ref().map(|_| teacher_at) };
         write_json(&self.folder.addresses(), &addresses)?;
         let program = std::env::current_exe().context("cannot find this program, to start it again")?;
-        let rooms = Rooms { config: self.config.clone(), folder: self.folder.clone(), addresses, policy, teacher, program };
+        let services = Services { config: self.config.clone(), folder: self.folder.clone(), addresses, policy, teacher, program };
         let (mut supervisor, mut events) = Supervisor::new(self.config.up.restarts.clone());
         let bar = Bar::new("train", "steps");
         let trained = async {
-            self.start(&rooms, &mut supervisor, &mut events, shutdown).await?;
+            self.start(&services, &mut supervisor, &mut events, shutdown).await?;
             self.follow(learner, &mut events, &bar, shutdown).await
         };
         let trained = trained.await;
         bar.done();
         if trained.is_err() {
-            self.console.say("stopping the rooms: actors, reward, teacher, learner");
+            self.console.say("stopping the services: actors, reward, teacher, learner");
         }
-        for names in rooms.stop_order() {
+        for names in services.stop_order() {
             supervisor.stop(&names).await;
         }
         while let Ok(event) = events.try_recv() {
@@ -244,16 +246,16 @@ impl Job {
     /// Starts services and learner, waits until they are up, starts the actors.
     async fn start(
         &mut self,
-        rooms: &Rooms,
+        services: &Services,
         supervisor: &mut Supervisor,
         events: &mut mpsc::UnboundedReceiver<Event>,
         shutdown: &Shutdown,
     ) -> Result<()> {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(self.config.up.start_timeout_s);
-        for name in rooms.names() {
-            supervisor.start(rooms.plan(&name))?;
+        for name in services.names() {
+            supervisor.start(services.plan(&name))?;
         }
-        for name in rooms.names().into_iter().filter(|name| !rooms.followers().contains(name)) {
+        for name in services.names().into_iter().filter(|name| !services.followers().contains(name)) {
             let path = self.folder.announcement(&name);
             let up = ready::await_announcement(&path, deadline);
             tokio::pin!(up);
@@ -264,7 +266,7 @@ impl Job {
                         break;
                     }
                     event = events.recv() => self.heard(event.context("the supervisor is gone")?, None)?,
-                    () = shutdown.cancelled() => bail!("stopped while the rooms were starting"),
+                    () = shutdown.cancelled() => bail!("stopped while the services were starting"),
                 };
             }
         }
@@ -308,7 +310,7 @@ impl Job {
                     }
                     if last.elapsed() > stall {
                         // What the file does not say, the learner does.
-                        match service::learner(address).await {
+                        match running::learner(address).await {
                             Ok(learner) if learner.step > furthest => (last, furthest) = (Instant::now(), learner.step),
                             _ => {
                                 let why = match stalled::why(&self.folder.ledger()) {
@@ -329,7 +331,7 @@ impl Job {
         }
     }
 
-    /// Counts and says what happened to a room; an error when the run cannot go on.
+    /// Counts and says what happened to a service; an error when the run cannot go on.
     fn heard(&mut self, event: Event, bar: Option<&Bar>) -> Result<()> {
         let say = |text: &str| match bar {
             Some(bar) => bar.note(text),
@@ -337,7 +339,7 @@ impl Job {
         };
         match event {
             Event::Died { name, how, pause } => {
-                metrics::counter!(crate::metrics::RESTARTS, "room" => name.clone()).increment(1);
+                metrics::counter!(crate::metrics::RESTARTS, "service" => name.clone()).increment(1);
                 *self.progress.restarts.entry(name.clone()).or_default() += 1;
                 say(&format!("{name} died ({how}); starting it again in {:.1} s", pause.as_secs_f64()));
             }
@@ -386,7 +388,7 @@ impl Job {
             ledger,
             learner_idle_share,
             groups_per_second,
-            sittings: self.progress.sittings,
+            attempts: self.progress.attempts,
             policy: self.folder.policy(),
             cores: cores(),
             told: attempts::told(&attempts::read(&self.folder)),
@@ -500,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_are_counted_and_a_room_that_is_given_up_ends_the_run() {
+    fn deaths_are_counted_and_a_service_that_is_given_up_ends_the_run() {
         let root = tempfile::tempdir().expect("a temporary folder");
         let folder = RunFolder::new(root.path());
         let held = folder.hold().expect("made");
@@ -519,6 +521,6 @@ mod tests {
         }
         job.keep_progress().expect("written");
         let kept: Progress = read_json(&job.folder.progress()).expect("written");
-        assert_eq!((kept.sittings, kept.restarts["reward"]), (1, 2));
+        assert_eq!((kept.attempts, kept.restarts["reward"]), (1, 2));
     }
 }

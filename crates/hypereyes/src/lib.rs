@@ -1,7 +1,7 @@
-//! The front door: every command of `hypereyes`.
+//! The command line: every command of `hypereyes`.
 //!
 //! In: a command line, settings. Out: results for people or as JSON, and an exit code. It is the only crate that knows every
-//! room; it starts them and asks them, and does none of their work.
+//! service; it starts them and asks them, and does none of their work.
 
 pub mod attempts;
 pub mod check;
@@ -17,8 +17,8 @@ pub mod parts;
 pub mod ports;
 pub mod progress;
 pub mod resume;
-pub mod rooms;
-pub mod service;
+pub mod running;
+pub mod services;
 pub mod shared_search;
 pub mod troubles;
 

@@ -1,4 +1,4 @@
-//! `hypereyes`: parse, run, exit with 0, 1 or 2; as a room with 42 instead of 2.
+//! `hypereyes`: parse, run, exit with 0, 1 or 2; as a service with 42 instead of 2.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match cli::run(&cli) {
         Ok(()) => ExitCode::from(exit::OK),
         // By reference: boxed, the error would hide its kind, and with it the exit code.
-        Err(error) if cli.is_service() => exit::report_room(error.as_ref()),
+        Err(error) if cli.is_service() => exit::report_service(error.as_ref()),
         Err(error) => exit::report(error.as_ref()),
     }
 }

@@ -136,7 +136,7 @@ pub fn check_model(model: &Path) -> Result<(ModelConfig, HostWeights)> {
     Ok((config, weights))
 }
 
-/// Logs of this process (warnings and worse) and metrics; the rooms have their own.
+/// Logs of this process (warnings and worse) and metrics; the services have their own.
 pub fn telemetry() -> Result<()> {
     telemetry::init(&TelemetryConfig { filter: "warn".into(), ..TelemetryConfig::default() })?;
     crate::metrics::describe();

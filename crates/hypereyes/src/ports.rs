@@ -1,24 +1,24 @@
-//! Free ports on this machine. In: wishes. Out: loopback addresses that nobody listens at. It keeps none of them.
+//! Free ports on this machine. In: the ports that are asked for. Out: loopback addresses that nobody listens at. It keeps none of them.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::{Context, Result};
 use hypereyes_chassis::{BadInput, Server};
 
-/// One loopback address per wish: port 0 becomes a free one, another port is checked.
+/// One loopback address per port that is asked for: port 0 becomes a free one, another port is checked.
 ///
 /// All are held until the last is found, so they differ. They are free at the moment of return, not for ever.
 ///
 /// # Errors
 /// [`BadInput`] for a wished port that is taken; an error when the machine has no free ports.
-pub async fn resolve(wishes: &[u16]) -> Result<Vec<SocketAddr>> {
+pub async fn resolve(asked: &[u16]) -> Result<Vec<SocketAddr>> {
     // Wished ports first, so that none of them is given away as a free one.
-    for port in wishes.iter().filter(|port| **port != 0) {
+    for port in asked.iter().filter(|port| **port != 0) {
         Server::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).await.map_err(|error| BadInput::new(error.to_string()))?;
     }
     let mut held = Vec::new();
     let mut found = Vec::new();
-    for &port in wishes {
+    for &port in asked {
         if port != 0 {
             found.push(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             continue;
@@ -27,7 +27,7 @@ pub async fn resolve(wishes: &[u16]) -> Result<Vec<SocketAddr>> {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free loopback port; are thousands of sockets open?")?;
             let address = listener.local_addr().context("a bound socket has an address")?;
             held.push(listener);
-            if !wishes.contains(&address.port()) {
+            if !asked.contains(&address.port()) {
                 break address;
             }
         };

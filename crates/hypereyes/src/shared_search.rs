@@ -19,7 +19,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::rooms::absolute;
+use crate::services::absolute;
 use crate::{output, ports};
 
 /// What it is called.
@@ -48,7 +48,7 @@ impl SharedSearch {
         let address = ports::resolve(&[0]).await?.remove(0);
         let settings = server_settings(config, folder, address)?;
         let program = std::env::current_exe().context("cannot find this program, to start it again")?;
-        let (path, announcement) = (folder.room_config(SEARCH), folder.announcement(SEARCH));
+        let (path, announcement) = (folder.service_config(SEARCH), folder.announcement(SEARCH));
         let made = (path.clone(), announcement.clone());
         let plan = Plan {
             name: SEARCH.to_owned(),
@@ -85,7 +85,7 @@ impl SharedSearch {
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::Died { name, how, pause } => {
-                    metrics::counter!(crate::metrics::RESTARTS, "room" => name.clone()).increment(1);
+                    metrics::counter!(crate::metrics::RESTARTS, "service" => name.clone()).increment(1);
                     self.restarts.fetch_add(1, Ordering::Relaxed);
                     output::note(&format!("{name} died ({how}); starting it again in {:.1} s", pause.as_secs_f64()));
                 }

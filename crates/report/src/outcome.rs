@@ -52,7 +52,7 @@ pub struct Summary {
     pub groups_trained: u64,
     /// Groups that were dropped, for whatever reason.
     pub groups_dropped: u64,
-    /// Seconds from the first preparation to the table, over all sittings.
+    /// Seconds from the first preparation to the table, over all attempts.
     pub wall_seconds: f64,
     /// The run's seed.
     pub seed: u64,
@@ -89,7 +89,7 @@ pub struct Details {
     pub after: Report,
     /// Accuracy of the trained policy without tools.
     pub closed_book_after: f64,
-    /// Restarts of rooms that died.
+    /// Restarts of services that died.
     pub restarts: BTreeMap<String, u32>,
     /// What became of the groups.
     pub ledger: LedgerSummary,
@@ -99,8 +99,9 @@ pub struct Details {
     /// Groups that came in and were trained, per second of training.
     #[serde(default)]
     pub groups_per_second: Option<f64>,
-    /// Sittings: 1 for a run that was never interrupted.
-    pub sittings: u32,
+    /// Attempts: 1 for a run that was never interrupted.
+    #[serde(alias = "sittings")]
+    pub attempts: u32,
     /// The trained policy.
     pub policy: PathBuf,
     /// Processor cores of the machine.
@@ -151,7 +152,7 @@ pub(crate) mod tests {
                 ledger: LedgerSummary::default(),
                 learner_idle_share: Some(0.25),
                 groups_per_second: Some(3.5),
-                sittings: 1,
+                attempts: 1,
                 policy: "learner/policy".into(),
                 cores: 2,
                 told: vec![],

@@ -167,7 +167,7 @@ fn curves(steps: &[Step]) -> (String, String) {
 fn facts(material: &Material) -> Vec<(&'static str, String)> {
     let (summary, details) = (&material.outcome.summary, &material.outcome.details);
     let restarts: Vec<String> =
-        details.restarts.iter().filter(|(_, count)| **count > 0).map(|(room, count)| format!("{room} {count}")).collect();
+        details.restarts.iter().filter(|(_, count)| **count > 0).map(|(service, count)| format!("{service} {count}")).collect();
     let restarts = if restarts.is_empty() { "none".to_owned() } else { restarts.join(", ") };
     let ledger = &details.ledger;
     let others: Vec<String> = ledger.others.iter().map(|(what, count)| format!("{count} {what}")).collect();
@@ -181,10 +181,10 @@ fn facts(material: &Material) -> Vec<(&'static str, String)> {
     );
     vec![
         ("seed", summary.seed.to_string()),
-        ("wall time", format!("{} on {} cores, {}", duration(summary.wall_seconds), details.cores, sittings(details.sittings))),
+        ("wall time", format!("{} on {} cores, {}", duration(summary.wall_seconds), details.cores, attempts(details.attempts))),
         ("groups", format!("{} trained, {} dropped", summary.groups_trained, summary.groups_dropped)),
         ("ledger", ledger),
-        ("restarts of rooms", restarts),
+        ("restarts of services", restarts),
         (
             "closed book",
             format!(
@@ -202,8 +202,8 @@ fn facts(material: &Material) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn sittings(count: u32) -> String {
-    if count <= 1 { "in one sitting".into() } else { format!("in {count} sittings") }
+fn attempts(count: u32) -> String {
+    if count <= 1 { "in one attempt".into() } else { format!("in {count} attempts") }
 }
 
 /// Minutes and seconds, for people.

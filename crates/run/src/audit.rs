@@ -35,7 +35,7 @@ pub struct LedgerSummary {
     pub void: u64,
     /// Groups leased or waiting when the run ended.
     pub open: u64,
-    /// Tasks that were set aside, each as often as a life of the learner did so.
+    /// Tasks that were set aside, each as often as an incarnation of the learner did so.
     pub set_aside: u64,
 }
 

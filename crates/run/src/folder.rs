@@ -37,15 +37,16 @@ pub enum State {
 /// Kept beside the run so that a resumed one can go on counting.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Seconds of all sittings that have ended.
+    /// Seconds of all attempts that have ended.
     pub wall_seconds: f64,
-    /// Sittings begun.
-    pub sittings: u32,
-    /// Restarts of each room.
+    /// Attempts begun: 1 for a run that was never interrupted.
+    #[serde(alias = "sittings")]
+    pub attempts: u32,
+    /// Restarts of each service.
     pub restarts: BTreeMap<String, u32>,
 }
 
-/// Where the rooms of a run listen, while it runs.
+/// Where the services of a run listen, while it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     /// The learner.
@@ -147,9 +148,9 @@ impl RunFolder {
     paths! {
         /// The resolved configuration.
         config = "config.toml";
-        /// Configurations and announcements of rooms.
-        rooms = "rooms";
-        /// Logs of rooms.
+        /// Configurations and announcements of services.
+        services = "services";
+        /// Logs of services.
         logs = "logs";
         /// Tasks to train on.
         train = "tasks/train";
@@ -175,8 +176,8 @@ impl RunFolder {
         held_out_after = "held_out_after.jsonl";
         /// Time and restarts so far.
         progress = "progress.json";
-        /// Where the rooms listen.
-        addresses = "rooms/addresses.json";
+        /// Where the services listen.
+        addresses = "services/addresses.json";
         /// The result; there once the run is finished.
         result = "result.json";
         /// The report.
@@ -208,19 +209,19 @@ impl RunFolder {
         self.of_learner().ledger()
     }
 
-    /// A room's configuration.
-    pub fn room_config(&self, room: &str) -> PathBuf {
-        self.rooms().join(format!("{room}.toml"))
+    /// A service's configuration.
+    pub fn service_config(&self, service: &str) -> PathBuf {
+        self.services().join(format!("{service}.toml"))
     }
 
-    /// Where a room announces its addresses.
-    pub fn announcement(&self, room: &str) -> PathBuf {
-        self.rooms().join(format!("{room}.json"))
+    /// Where a service announces its addresses.
+    pub fn announcement(&self, service: &str) -> PathBuf {
+        self.services().join(format!("{service}.json"))
     }
 
-    /// A room's log.
-    pub fn log(&self, room: &str) -> PathBuf {
-        self.logs().join(format!("{room}.log"))
+    /// A service's log.
+    pub fn log(&self, service: &str) -> PathBuf {
+        self.logs().join(format!("{service}.log"))
     }
 
     /// The step of the learner's newest checkpoint, if there is one.
@@ -274,11 +275,11 @@ impl RunFolder {
     /// # Errors
     /// [`BadInput`] when it cannot be made or another process holds it.
     pub fn hold(&self) -> Result<Held> {
-        for folder in [self.rooms(), self.logs()] {
+        for folder in [self.services(), self.logs()] {
             let failed = |error| BadInput::new(format!("cannot make {}: {error}; choose a run_dir that can be written", folder.display()));
             fs::create_dir_all(&folder).map_err(failed)?;
         }
-        let path = self.rooms().join("lock");
+        let path = self.services().join("lock");
         let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         match lock.try_lock() {
             Ok(()) => {
@@ -296,7 +297,7 @@ impl RunFolder {
 
     /// Whether some process holds the right to write here.
     pub fn is_held(&self) -> bool {
-        let lock = File::open(self.rooms().join("lock"));
+        let lock = File::open(self.services().join("lock"));
         lock.is_ok_and(|lock| match lock.try_lock_shared() {
             Ok(()) => lock.unlock().is_err(),
             Err(error) => matches!(error, TryLockError::WouldBlock),

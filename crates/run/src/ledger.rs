@@ -59,7 +59,7 @@ pub enum Event<'a> {
         /// Steps done before.
         step: u64,
     },
-    /// A task has failed too often: it is not leased any more in this life of the learner.
+    /// A task has failed too often: it is not leased any more in this incarnation of the learner.
     SetAside {
         /// Which.
         task: &'a TaskId,

@@ -13,7 +13,7 @@
 //! | `learner/policy.json` | [`SavedPolicy`] | the learner, with every saved policy |
 //! | `held_out_before.jsonl`, `held_out_after.jsonl` | [`Played`] | `up`, a line per rollout |
 //! | `attempts.jsonl` | [`Attempt`] | `up`, a line per start |
-//! | `progress.json`, `rooms/addresses.json` | [`Progress`], [`Addresses`] | `up` |
+//! | `progress.json`, `services/addresses.json` | [`Progress`], [`Addresses`] | `up` |
 
 pub mod attempts;
 pub mod audit;

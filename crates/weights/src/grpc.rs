@@ -162,7 +162,7 @@ impl From<Published> for v1::PolicyVersion {
         Self {
             version: published.version.0,
             manifest_digest: published.digest.to_hex().to_string(),
-            life: published.incarnation,
+            incarnation: published.incarnation,
             dtype: published.dtype.map_or(v1::WeightDtype::Unspecified, said).into(),
         }
     }
@@ -174,7 +174,7 @@ impl TryFrom<v1::PolicyVersion> for Published {
     fn try_from(message: v1::PolicyVersion) -> Result<Self, WeightsError> {
         let version = PolicyVersion(message.version);
         let dtype = stored(message.dtype());
-        Ok(Self { version, digest: digest(version, &message.manifest_digest)?, incarnation: message.life, dtype })
+        Ok(Self { version, digest: digest(version, &message.manifest_digest)?, incarnation: message.incarnation, dtype })
     }
 }
 

@@ -1,19 +1,19 @@
 //! What strangers and broken peers do to a learner, from `tests/cases`: it goes on, and says why it took nothing.
 
-use crate::room;
+use crate::harness;
 
 use std::time::Duration;
 
+use harness::{Harness, case, learner, lease, lines, picture, put, rollout, score, submit, taught, try_lease, until};
 use hypereyes_pictures::{Picture, RgbImage};
 use hypereyes_proto::v1::{self, ReceiptOutcome};
-use room::{Room, case, learner, lease, lines, picture, put, rollout, score, submit, taught, try_lease, until};
 use serde_json::Value;
 use tonic::Code;
 
-fn tokens(value: &Value, room: &Room) -> Vec<u32> {
+fn tokens(value: &Value, harness: &Harness) -> Vec<u32> {
     let token = |token: &Value| match token.as_str() {
-        Some("placeholder") => room.model.image_token_id,
-        Some("vocabulary") => room.model.text.vocab_size as u32,
+        Some("placeholder") => harness.model.image_token_id,
+        Some("vocabulary") => harness.model.text.vocab_size as u32,
         _ => u32::try_from(token.as_u64().unwrap()).unwrap(),
     };
     value.as_array().unwrap().iter().map(token).collect()
@@ -32,25 +32,25 @@ fn noise(width: u32, height: u32, seed: u8) -> Picture {
 }
 
 /// The reason that the ledger gives for a group.
-fn dropped(room: &Room, group: &str) -> Option<(String, String)> {
-    let line = room.ledger().into_iter().find(|line| line["event"] == "dropped" && line["group"] == group)?;
+fn dropped(harness: &Harness, group: &str) -> Option<(String, String)> {
+    let line = harness.ledger().into_iter().find(|line| line["event"] == "dropped" && line["group"] == group)?;
     Some((line["reason"].as_str()?.to_owned(), line["detail"].as_str()?.to_owned()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_poison_group() {
-    let room = learner(|config| config.task_tries = 0).await;
-    let mut client = room.client();
+    let harness = learner(|config| config.task_tries = 0).await;
+    let mut client = harness.client();
     for spoilt in case("poison-group/groups.json").as_array().unwrap() {
         let name = spoilt["name"].as_str().unwrap();
         let mut held = lease(&mut client, "a").await;
         if spoilt["task_pictures"] == true {
             while held.task.as_ref().unwrap().pictures.is_empty() {
-                assert_eq!(submit(&mut client, room.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
+                assert_eq!(submit(&mut client, harness.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
                 held = lease(&mut client, "a").await;
             }
         }
-        let list = |key: &str, usual: &[u32]| spoilt.get(key).map_or_else(|| usual.to_vec(), |value| tokens(value, &room));
+        let list = |key: &str, usual: &[u32]| spoilt.get(key).map_or_else(|| usual.to_vec(), |value| tokens(value, &harness));
         let mut response = list("response", &[9, 10, 11]);
         if let Some(length) = spoilt["response_length"].as_u64() {
             response = vec![9; length as usize];
@@ -81,28 +81,28 @@ async fn case_poison_group() {
         let right = if spoilt.get("version").is_some() { ReceiptOutcome::Stale } else { ReceiptOutcome::Invalid };
         assert_eq!(outcome, right, "{name}: {detail}");
         assert!(!detail.is_empty(), "{name}");
-        let (reason, told) = dropped(&room, &held.group_id).unwrap_or_else(|| panic!("{name}: the ledger has it"));
+        let (reason, told) = dropped(&harness, &held.group_id).unwrap_or_else(|| panic!("{name}: the ledger has it"));
         assert!(["invalid", "future"].contains(&reason.as_str()) && !told.is_empty(), "{name}: {reason} {told}");
     }
-    let before = room.status().await.step;
+    let before = harness.status().await.step;
     let held = lease(&mut client, "a").await;
-    assert_eq!(submit(&mut client, room.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
-    until("the honest group is trained", || async { room.status().await.step > before }).await;
-    room.end().await.expect("an orderly end");
+    assert_eq!(submit(&mut client, harness.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
+    until("the honest group is trained", || async { harness.status().await.step > before }).await;
+    harness.end().await.expect("an orderly end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_group_shape() {
-    let room = learner(|config| config.task_tries = 0).await;
-    let mut client = room.client();
+    let harness = learner(|config| config.task_tries = 0).await;
+    let mut client = harness.client();
     for spoilt in case("group-shape/groups.json").as_array().unwrap() {
         let name = spoilt["name"].as_str().unwrap();
         let held = lease(&mut client, "a").await;
-        let list = |key: &str, usual: &[u32]| spoilt.get(key).map_or_else(|| usual.to_vec(), |value| tokens(value, &room));
+        let list = |key: &str, usual: &[u32]| spoilt.get(key).map_or_else(|| usual.to_vec(), |value| tokens(value, &harness));
         let count = |key: &str| spoilt[key].as_u64().map(|count| count as usize);
         let mut one = rollout(&list("prompt", &[5, 6, 7]), &list("response", &[9, 10, 11]));
         if let Some(length) = count("mask_length") {
-            one.mask = Some(room::mask(length));
+            one.mask = Some(harness::mask(length));
         }
         if let Some(length) = count("logprobs_length") {
             one.logprobs.truncate(length);
@@ -132,17 +132,17 @@ async fn case_group_shape() {
         }
         let (outcome, detail) = submit(&mut client, group).await;
         assert_eq!(outcome, ReceiptOutcome::Invalid, "{name}: {detail}");
-        let told = dropped(&room, &held.group_id).unwrap_or_else(|| panic!("{name}: the ledger has it"));
+        let told = dropped(&harness, &held.group_id).unwrap_or_else(|| panic!("{name}: the ledger has it"));
         assert!(told.0 == "invalid" && !told.1.is_empty() && !detail.is_empty(), "{name}: {told:?} {detail}");
     }
     // The bounds of what TRACE can give are taken, as are the task's own pictures in their places.
     let held = lease(&mut client, "a").await;
-    let mut group = room.honest(&held, "a");
+    let mut group = harness.honest(&held, "a");
     group.scored.as_mut().unwrap().scores = vec![score(1.2), score(-0.5)];
     assert_eq!(submit(&mut client, group).await.0, ReceiptOutcome::Accepted);
     // So is a group whose rollouts all failed outside of the policy: it teaches nothing and says nothing against its task.
     let held = lease(&mut client, "a").await;
-    let mut group = room.honest(&held, "a");
+    let mut group = harness.honest(&held, "a");
     for rollout in &mut group.scored.as_mut().unwrap().group.as_mut().unwrap().rollouts {
         rollout.mask = Some(v1::PackedBools { count: 3, bits: vec![0].into() });
         rollout.logprobs = vec![0.0; 3];
@@ -152,16 +152,16 @@ async fn case_group_shape() {
     assert_eq!(submit(&mut client, group).await, (ReceiptOutcome::Accepted, String::new()));
     let mut held = lease(&mut client, "a").await;
     while held.task.as_ref().unwrap().pictures.is_empty() {
-        assert_eq!(submit(&mut client, room.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
+        assert_eq!(submit(&mut client, harness.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
         held = lease(&mut client, "a").await;
     }
-    let (start, place, end) = (room.model.vision_start_token_id, room.model.image_token_id, room.model.vision_end_token_id);
+    let (start, place, end) = (harness.model.vision_start_token_id, harness.model.image_token_id, harness.model.vision_end_token_id);
     let mut seeing = rollout(&[5, start, place, place, place, place, end, 6], &[9, 10]);
     seeing.pictures = held.task.as_ref().unwrap().pictures.clone();
-    let before = room.status().await.step;
+    let before = harness.status().await.step;
     assert_eq!(submit(&mut client, taught(&held, "a", vec![seeing; 2])).await, (ReceiptOutcome::Accepted, String::new()));
-    until("it is trained", || async { room.status().await.step > before }).await;
-    room.end().await.expect("an orderly end");
+    until("it is trained", || async { harness.status().await.step > before }).await;
+    harness.end().await.expect("an orderly end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,10 +169,10 @@ async fn case_evicted_picture() {
     let how = case("evicted-picture/pictures.json");
     let side = |value: &Value| value.as_u64().unwrap() as u32;
     let capacity = how["capacity"].as_u64().unwrap() as usize;
-    let room = learner(|config| (config.groups_per_step, config.group_size, config.pictures_bytes) = (2, 1, capacity)).await;
-    let mut client = room.client();
+    let harness = learner(|config| (config.groups_per_step, config.group_size, config.pictures_bytes) = (2, 1, capacity)).await;
+    let mut client = harness.client();
     let crop = noise(side(&how["crop"][0]), side(&how["crop"][1]), 1);
-    let place = room.model.image_token_id;
+    let place = harness.model.image_token_id;
     let seeing = |pictures: &[&Picture]| {
         let prompt: Vec<u32> = std::iter::once(5).chain(pictures.iter().flat_map(|_| [place, place, place, place, 6])).collect();
         let mut rollout = rollout(&prompt, &[9, 10]);
@@ -183,7 +183,7 @@ async fn case_evicted_picture() {
     let held = lease(&mut client, "a").await;
     assert_eq!(submit(&mut client, taught(&held, "a", vec![seeing(&[&crop])])).await.0, ReceiptOutcome::Accepted);
     // A flood from somebody else, picture by picture and all at once.
-    let mut other = room.client();
+    let mut other = harness.client();
     let flood_side = side(&how["flood"]["side"]);
     let flood: Vec<Picture> =
         (0..how["flood"]["pictures"].as_u64().unwrap() as u8).map(|n| noise(flood_side, flood_side, 10 + n)).collect();
@@ -193,17 +193,18 @@ async fn case_evicted_picture() {
     }
     assert_eq!(put(&mut other, &flood).await.unwrap_err().code(), Code::InvalidArgument, "one call brings no more than there is room for");
     let held = lease(&mut client, "b").await;
-    assert_eq!(submit(&mut client, room::taught(&held, "b", vec![rollout(&[5], &[9])])).await.0, ReceiptOutcome::Accepted);
-    until("both are trained", || async { room.status().await.groups_trained == 2 }).await;
-    room.end().await.expect("an orderly end");
+    assert_eq!(submit(&mut client, harness::taught(&held, "b", vec![rollout(&[5], &[9])])).await.0, ReceiptOutcome::Accepted);
+    until("both are trained", || async { harness.status().await.groups_trained == 2 }).await;
+    harness.end().await.expect("an orderly end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pictures_that_leave_no_room_are_trained_before_their_batch_is_full() {
     let one = noise(64, 64, 1);
-    let room = learner(|config| (config.groups_per_step, config.group_size, config.pictures_bytes) = (8, 1, one.bytes.len() * 3 / 2)).await;
-    let mut client = room.client();
-    let place = room.model.image_token_id;
+    let harness =
+        learner(|config| (config.groups_per_step, config.group_size, config.pictures_bytes) = (8, 1, one.bytes.len() * 3 / 2)).await;
+    let mut client = harness.client();
+    let place = harness.model.image_token_id;
     for number in 1..=3 {
         let crop = noise(64, 64, number);
         let held = lease(&mut client, "a").await;
@@ -225,25 +226,25 @@ async fn pictures_that_leave_no_room_are_trained_before_their_batch_is_full() {
         .await;
         assert_eq!(submit(&mut client, taught(&held, "a", vec![seeing])).await.0, ReceiptOutcome::Accepted);
     }
-    assert!(room.status().await.groups_trained >= 2);
-    room.end().await.expect("an orderly end");
+    assert!(harness.status().await.groups_trained >= 2);
+    harness.end().await.expect("an orderly end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_damaged_picture() {
     for damage in case("damaged-picture/damage.json").as_array().unwrap() {
         let name = damage["name"].as_str().unwrap();
-        let room = learner(|config| (config.groups_per_step, config.task_tries) = (2, 3)).await;
+        let harness = learner(|config| (config.groups_per_step, config.task_tries) = (2, 3)).await;
         let broken = picture(0);
-        let path = room.config.tasks.join(format!("pictures/{}.png", broken.id));
+        let path = harness.config.tasks.join(format!("pictures/{}.png", broken.id));
         match damage["keep"].as_f64() {
             Some(share) => std::fs::write(&path, &broken.bytes[..(broken.bytes.len() as f64 * share) as usize]).unwrap(),
             None => std::fs::remove_file(&path).unwrap(),
         }
-        let mut client = room.client();
+        let mut client = harness.client();
         // An honest actor: what it cannot see it gives back.
         let mut given_back = 0;
-        while room.status().await.epoch < 2 {
+        while harness.status().await.epoch < 2 {
             let Some(held) = try_lease(&mut client, "a").await else {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
@@ -272,23 +273,23 @@ async fn case_damaged_picture() {
                 assert!(given.into_inner().was_yours);
                 continue;
             }
-            assert_eq!(submit(&mut client, room.honest(&held, "a")).await.0, ReceiptOutcome::Accepted, "{name}");
+            assert_eq!(submit(&mut client, harness.honest(&held, "a")).await.0, ReceiptOutcome::Accepted, "{name}");
         }
         assert_eq!(given_back, 3, "{name}");
-        assert_eq!(room.status().await.tasks_set_aside, 1, "{name}");
-        let aside = room.ledger().into_iter().find(|line| line["event"] == "set_aside").expect("the ledger has it");
+        assert_eq!(harness.status().await.tasks_set_aside, 1, "{name}");
+        let aside = harness.ledger().into_iter().find(|line| line["event"] == "set_aside").expect("the ledger has it");
         assert!(aside["task"] == "t0" && aside["reason"].as_str().unwrap().contains(broken.id.as_str()), "{name}: {aside}");
-        let metrics = lines(&room.config.out.join("metrics.jsonl"));
+        let metrics = lines(&harness.config.out.join("metrics.jsonl"));
         assert_eq!(metrics.last().unwrap()["tasks_set_aside"], 1, "{name}");
-        room.end().await.expect("an orderly end");
+        harness.end().await.expect("an orderly end");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_every_task_fails_the_run_ends_with_the_reason() {
-    let room = learner(|config| config.task_tries = 2).await;
-    let mut client = room.client();
-    while !room.ended.is_finished() {
+    let harness = learner(|config| config.task_tries = 2).await;
+    let mut client = harness.client();
+    while !harness.ended.is_finished() {
         let request = v1::LeaseRequest { actor_id: "a".into(), known_version: None };
         let Ok(reply) = client.lease_task(request).await else { break };
         if let Some(v1::lease_reply::Outcome::Lease(held)) = reply.into_inner().outcome {
@@ -299,77 +300,82 @@ async fn where_every_task_fails_the_run_ends_with_the_reason() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    let error = tokio::time::timeout(room::PATIENCE, room.ended).await.expect("in time").expect("no panic").expect_err("nothing is left");
+    let error =
+        tokio::time::timeout(harness::PATIENCE, harness.ended).await.expect("in time").expect("no panic").expect_err("nothing is left");
     assert!(error.to_string().contains("all 3 tasks were set aside") && error.to_string().contains("it hangs"), "{error:#}");
     assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT, "trying again is of no use");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_damaged_while_its_group_waits_costs_the_group_and_not_the_step() {
-    let room = learner(|config| (config.groups_per_step, config.group_size) = (3, 1)).await;
-    let mut client = room.client();
+    let harness = learner(|config| (config.groups_per_step, config.group_size) = (3, 1)).await;
+    let mut client = harness.client();
     let mut held = vec![];
     for _ in 0..3 {
         held.push(lease(&mut client, "a").await);
     }
     let seen = held.iter().position(|held| held.task.as_ref().unwrap().id == "t0").unwrap();
     let seen = held.swap_remove(seen);
-    let place = room.model.image_token_id;
+    let place = harness.model.image_token_id;
     let mut seeing = rollout(&[5, place, place, place, place, 6], &[9]);
     seeing.pictures = seen.task.as_ref().unwrap().pictures.clone();
     let id = seeing.pictures[0].clone();
     assert_eq!(submit(&mut client, taught(&seen, "a", vec![seeing])).await.0, ReceiptOutcome::Accepted);
-    std::fs::write(room.config.tasks.join(format!("pictures/{id}.png")), b"GIF89a").unwrap();
+    std::fs::write(harness.config.tasks.join(format!("pictures/{id}.png")), b"GIF89a").unwrap();
     for held in &held {
-        assert_eq!(submit(&mut client, room.honest(held, "a")).await.0, ReceiptOutcome::Accepted);
+        assert_eq!(submit(&mut client, harness.honest(held, "a")).await.0, ReceiptOutcome::Accepted);
     }
-    until("the others are trained", || async { room.status().await.groups_trained == 2 }).await;
-    let (reason, detail) = dropped(&room, &seen.group_id).expect("the ledger has it");
+    until("the others are trained", || async { harness.status().await.groups_trained == 2 }).await;
+    let (reason, detail) = dropped(&harness, &seen.group_id).expect("the ledger has it");
     assert!(reason == "picture" && detail.contains(&id), "{reason}: {detail}");
-    assert_eq!((room.status().await.step, room.status().await.groups_dropped), (1, 1));
-    room.end().await.expect("an orderly end");
+    assert_eq!((harness.status().await.step, harness.status().await.groups_dropped), (1, 1));
+    harness.end().await.expect("an orderly end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_reward_away_in_export() {
     let how = case("reward-away-in-export/away.json");
     let codes: Vec<Code> = how["codes"].as_array().unwrap().iter().map(|code| Code::from_i32(code.as_i64().unwrap() as i32)).collect();
-    let reward = room::Reward::default();
+    let reward = harness::Reward::default();
     // Between import and training; one code after the other, and a list that breaks off.
     reward.away.lock().unwrap().insert("export", codes.clone());
     reward.breaks.store(usize::from(how["break_off"] == true), std::sync::atomic::Ordering::Release);
-    let room = room::started(reward, |config| (config.groups_per_step, config.group_size) = (3, 1)).await;
-    let mut client = room.client();
+    let harness = harness::started(reward, |config| (config.groups_per_step, config.group_size) = (3, 1)).await;
+    let mut client = harness.client();
     for number in 0..2u64 {
         for _ in 0..3 {
             let held = lease(&mut client, "a").await;
-            assert_eq!(submit(&mut client, room.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
+            assert_eq!(submit(&mut client, harness.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
             // The commit at the end of the first epoch, and what it is made of.
-            let mut away = room.reward.away.lock().unwrap();
+            let mut away = harness.reward.away.lock().unwrap();
             for rpc in ["import", "commit", "export"] {
                 away.insert(rpc, if number == 0 { codes[..3].to_vec() } else { vec![] });
             }
         }
-        until("the epoch is over", || async { room.status().await.epoch > number }).await;
+        until("the epoch is over", || async { harness.status().await.epoch > number }).await;
     }
-    assert!(room.reward.asked("export") > codes.len() && room.reward.asked("commit") > 2, "{:?}", room.reward.asked.lock().unwrap());
-    room.end().await.expect("an orderly end");
+    assert!(
+        harness.reward.asked("export") > codes.len() && harness.reward.asked("commit") > 2,
+        "{:?}",
+        harness.reward.asked.lock().unwrap()
+    );
+    harness.end().await.expect("an orderly end");
     // A refusal is one.
-    let reward = room::Reward::default();
+    let reward = harness::Reward::default();
     reward.away.lock().unwrap().insert("export", vec![Code::PermissionDenied]);
-    let refused = room::started(reward, |_| {}).await;
-    let error = tokio::time::timeout(room::PATIENCE, refused.ended).await.expect("in time").expect("no panic").expect_err("refused");
+    let refused = harness::started(reward, |_| {}).await;
+    let error = tokio::time::timeout(harness::PATIENCE, refused.ended).await.expect("in time").expect("no panic").expect_err("refused");
     assert!(format!("{error:#}").contains("lists no references"), "{error:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_speaks_for_another_and_who_comes_back_goes_on() {
-    let room = learner(|config| config.group_size = 2).await;
-    let (mut own, mut stranger) = (room.client(), room.client());
+    let harness = learner(|config| config.group_size = 2).await;
+    let (mut own, mut stranger) = (harness.client(), harness.client());
     let held = lease(&mut own, "a").await;
     let asked = stranger.lease_task(v1::LeaseRequest { actor_id: "a".into(), known_version: None }).await;
     assert_eq!(asked.expect_err("the name is in use").code(), Code::AlreadyExists);
-    assert_eq!(submit(&mut stranger, room.honest(&held, "a")).await.0, ReceiptOutcome::Expired);
+    assert_eq!(submit(&mut stranger, harness.honest(&held, "a")).await.0, ReceiptOutcome::Expired);
     let beat = |group: &str| v1::HeartbeatRequest { actor_id: "a".into(), group_ids: vec![group.to_owned()] };
     assert!(stranger.heartbeat(beat(&held.group_id)).await.unwrap().into_inner().still_yours.is_empty());
     let failure = v1::FailureKind::Infrastructure.into();
@@ -380,21 +386,21 @@ async fn nobody_speaks_for_another_and_who_comes_back_goes_on() {
     assert!(lease(&mut stranger, "b").await.group_id != held.group_id);
     // Its connection gone, it comes back over another.
     drop(own);
-    let back = room.client();
+    let back = harness.client();
     until("the old connection is known to be gone", || {
         let mut back = back.clone();
         let beat = beat(&held.group_id);
         async move { !back.heartbeat(beat).await.unwrap().into_inner().still_yours.is_empty() }
     })
     .await;
-    assert_eq!(submit(&mut back.clone(), room.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
-    room.end().await.expect("an orderly end");
+    assert_eq!(submit(&mut back.clone(), harness.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
+    harness.end().await.expect("an orderly end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_connection_holds_open_has_a_bound() {
-    let room = learner(|_| {}).await;
-    let client = room.client();
+    let harness = learner(|_| {}).await;
+    let client = harness.client();
     let mut open = vec![];
     let refused = loop {
         match client.clone().watch_policy_versions(v1::WatchPolicyVersionsRequest {}).await {
@@ -404,7 +410,7 @@ async fn what_one_connection_holds_open_has_a_bound() {
         assert!(open.len() < 100, "watches have a bound");
     };
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-    let mut other = room.client();
+    let mut other = harness.client();
     other.watch_policy_versions(v1::WatchPolicyVersionsRequest {}).await.expect("others have places of their own");
     drop(open);
     until("places come back", || {
@@ -412,25 +418,25 @@ async fn what_one_connection_holds_open_has_a_bound() {
         async move { client.watch_policy_versions(v1::WatchPolicyVersionsRequest {}).await.is_ok() }
     })
     .await;
-    room.end().await.expect("an orderly end");
+    harness.end().await.expect("an orderly end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_is_broken_off_and_its_groups_are_done_again() {
     // Thousands of short passes, so that there is something to break off.
-    let room = learner(|config| {
+    let harness = learner(|config| {
         (config.groups_per_step, config.group_size, config.micro_tokens, config.max_context_tokens) = (1, 256, 512, 2048);
     })
     .await;
-    let mut client = room.client();
+    let mut client = harness.client();
     let held = lease(&mut client, "a").await;
     let long: Vec<u32> = (0..1000).map(|at| [5, 6, 7, 9, 10, 11][at % 6]).collect();
     let group = taught(&held, "a", vec![rollout(&long, &long); 256]);
     assert_eq!(submit(&mut client, group).await.0, ReceiptOutcome::Accepted);
-    until("the step is under way", || async { room.status().await.groups_outstanding == 0 }).await;
-    let (config, task) = (room.config.clone(), held.task.unwrap().id);
-    room.shutdown.trigger();
-    tokio::time::timeout(Duration::from_secs(60), room.ended).await.expect("in time").expect("no panic").expect("saved");
+    until("the step is under way", || async { harness.status().await.groups_outstanding == 0 }).await;
+    let (config, task) = (harness.config.clone(), held.task.unwrap().id);
+    harness.shutdown.trigger();
+    tokio::time::timeout(Duration::from_secs(60), harness.ended).await.expect("in time").expect("no panic").expect("saved");
     let saved = hypereyes_learner::checkpoint::load(&config.out.join("checkpoint")).unwrap().expect("a checkpoint");
     if saved.step == 0 {
         assert!(saved.cursor.remaining.iter().any(|left| left.as_str() == task), "the broken-off group's task is done again");
@@ -440,10 +446,10 @@ async fn a_step_is_broken_off_and_its_groups_are_done_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_for_people_that_cannot_be_written_end_nothing() {
-    let room = learner(|config| (config.group_size, config.checkpoint_every, config.record_every) = (1, 1, 1)).await;
-    let mut client = room.client();
-    let blocked: Vec<_> = ["metrics.jsonl", "trajectories.jsonl"].iter().map(|name| room.config.out.join(name)).collect();
-    let checkpoint = room.config.out.join("checkpoint");
+    let harness = learner(|config| (config.group_size, config.checkpoint_every, config.record_every) = (1, 1, 1)).await;
+    let mut client = harness.client();
+    let blocked: Vec<_> = ["metrics.jsonl", "trajectories.jsonl"].iter().map(|name| harness.config.out.join(name)).collect();
+    let checkpoint = harness.config.out.join("checkpoint");
     for number in 1..=3u64 {
         let held = lease(&mut client, "a").await;
         if number == 2 {
@@ -453,16 +459,16 @@ async fn files_for_people_that_cannot_be_written_end_nothing() {
                 std::fs::remove_file(path).unwrap();
                 std::fs::create_dir(path).unwrap();
             });
-            std::fs::rename(&checkpoint, room.folder.path().join("away")).unwrap();
+            std::fs::rename(&checkpoint, harness.folder.path().join("away")).unwrap();
             std::fs::write(&checkpoint, "a file in the way").unwrap();
         }
-        assert_eq!(submit(&mut client, room.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
-        until("it is trained", || async { room.status().await.groups_trained == number }).await;
+        assert_eq!(submit(&mut client, harness.honest(&held, "a")).await.0, ReceiptOutcome::Accepted);
+        until("it is trained", || async { harness.status().await.groups_trained == number }).await;
     }
     blocked.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
     std::fs::remove_file(&checkpoint).unwrap();
-    let out = room.config.out.clone();
-    let (ended, _folder) = room.stop().await;
+    let out = harness.config.out.clone();
+    let (ended, _folder) = harness.stop().await;
     ended.expect("an orderly end");
     for path in &blocked {
         let steps: Vec<u64> = lines(path).iter().map(|line| line["step"].as_u64().unwrap()).collect();

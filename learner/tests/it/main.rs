@@ -1,7 +1,7 @@
 //! The learner: intake, strangers, a long soak.
 
 mod cases;
+mod harness;
 mod intake;
-mod room;
 mod soak;
 mod support;

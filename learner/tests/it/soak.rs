@@ -29,7 +29,7 @@ struct Work {
 #[derive(Default)]
 struct Actor {
     /// Another name after each death, as processes have.
-    life: u64,
+    incarnation: u64,
     work: Vec<Work>,
     /// Handed in, receipt lost.
     unsure: Vec<(Grant, u64)>,
@@ -41,12 +41,12 @@ fn every_group_is_trained_once_or_ends_for_a_reason() {
     let path = folder.path().join("groups.jsonl");
     let bounds = Bounds { groups_per_step: 8, max_staleness: 2, lease: LEASE, deterministic: false, tries: 0, ..Bounds::default() };
     let tasks: Vec<TaskId> = (0..TASKS).map(|n| TaskId::new(format!("t{n}"))).collect();
-    let mut life = 0u32;
+    let mut incarnation = 0u32;
     let mut begin = |cursor: Option<Cursor>, step: u64| {
-        life += 1;
+        incarnation += 1;
         let mut ledger = Ledger::open(&path).unwrap();
         ledger.write(&Event::Started { step });
-        Intake::new(bounds.clone(), tasks.clone(), 1, life, cursor, PolicyVersion(step), ledger)
+        Intake::new(bounds.clone(), tasks.clone(), 1, incarnation, cursor, PolicyVersion(step), ledger)
     };
     let mut random = ChaCha8Rng::seed_from_u64(4);
     let (mut now, mut step) = (Instant::now(), 0u64);
@@ -62,12 +62,12 @@ fn every_group_is_trained_once_or_ends_for_a_reason() {
         now += Duration::from_millis(random.random_range(1..400));
         let number = random.random_range(0..ACTORS);
         let actor = &mut actors[number];
-        let name = format!("a{number}.{}", actor.life);
+        let name = format!("a{number}.{}", actor.incarnation);
         match random.random_range(0..1000) {
             0..8 => {
                 // It dies with all that it holds; its heir knows nothing.
                 deaths += 1;
-                *actor = Actor { life: actor.life + 1, ..Actor::default() };
+                *actor = Actor { incarnation: actor.incarnation + 1, ..Actor::default() };
             }
             8..300 => {
                 if let Answer::Lease(lease) = intake.lease(&name.as_str().into(), now) {

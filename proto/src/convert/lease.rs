@@ -27,7 +27,7 @@ impl From<Lease> for v1::Lease {
             seed: lease.seed,
             deadline_ms: millis(lease.lasts),
             min_version: lease.min_version.0,
-            life: lease.incarnation,
+            incarnation: lease.incarnation,
             traceparent: lease.trace.unwrap_or_default(),
         }
     }
@@ -53,7 +53,7 @@ impl TryFrom<v1::Lease> for Lease {
             seed: lease.seed,
             lasts: Duration::from_millis(lease.deadline_ms),
             min_version: PolicyVersion(lease.min_version),
-            incarnation: lease.life,
+            incarnation: lease.incarnation,
             // A trace is no part of the work: one that means nothing is none.
             trace: Some(lease.traceparent).filter(|text| TraceContext::parse(text).is_some()),
         })

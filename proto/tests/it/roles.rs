@@ -173,10 +173,10 @@ async fn serve(security: &Security) -> SocketAddr {
     addr
 }
 
-fn security(folder: &TempDir, house: &Authority, role: &str) -> Security {
+fn security(folder: &TempDir, ours: &Authority, role: &str) -> Security {
     let folder = folder.path().join(role);
     std::fs::create_dir_all(&folder).expect("a folder");
-    Security::new(Some(&place(&folder, &house.role(role), &[house]))).expect("sound files")
+    Security::new(Some(&place(&folder, &ours.role(role), &[ours]))).expect("sound files")
 }
 
 /// Calls any RPC with an empty message, which every RPC can read; nobody sends more than one, so that all kinds of streaming
@@ -200,10 +200,10 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_rpc_is_open_to_whom_the_table_names_and_to_nobody_else() {
-    let (folder, house) = (tempfile::tempdir().expect("a temporary folder"), Authority::new("house"));
-    let address = serve(&security(&folder, &house, "server")).await.to_string();
+    let (folder, ours) = (tempfile::tempdir().expect("a temporary folder"), Authority::new("ours"));
+    let address = serve(&security(&folder, &ours, "server")).await.to_string();
     for role in Role::ALL {
-        let channel = client::secure(&security(&folder, &house, role.name())).channel(&address).expect("an address");
+        let channel = client::secure(&security(&folder, &ours, role.name())).channel(&address).expect("an address");
         for &(path, may) in TABLE {
             let status = call(&channel, path).await;
             if may.contains(&role) {
@@ -219,7 +219,7 @@ async fn every_rpc_is_open_to_whom_the_table_names_and_to_nobody_else() {
         assert_eq!(call(&channel, "/grpc.health.v1.Health/Check").await.code(), Code::Ok, "{role:?}");
         assert_ne!(call(&channel, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").await.code(), Code::PermissionDenied);
     }
-    let janitor = client::secure(&security(&folder, &house, "janitor")).channel(&address).expect("an address");
+    let janitor = client::secure(&security(&folder, &ours, "janitor")).channel(&address).expect("an address");
     for (path, _) in TABLE {
         assert_eq!(call(&janitor, path).await.code(), Code::PermissionDenied, "{path}");
     }
@@ -239,9 +239,9 @@ async fn in_plaintext_everybody_may_call_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn typed_clients_speak_as_they_are_told() {
-    let (folder, house) = (tempfile::tempdir().expect("a temporary folder"), Authority::new("house"));
-    let address = serve(&security(&folder, &house, "server")).await;
-    let operator = client::secure(&security(&folder, &house, "operator"));
+    let (folder, ours) = (tempfile::tempdir().expect("a temporary folder"), Authority::new("ours"));
+    let address = serve(&security(&folder, &ours, "server")).await;
+    let operator = client::secure(&security(&folder, &ours, "operator"));
     let refused = |error: BadAddress| (error.reason.contains("https://"), error.to_string().contains("https://host:port"));
     for address in [address.to_string(), format!("https://localhost:{}", address.port())] {
         let status = operator.learner(&address).expect("an address").status(v1::StatusRequest {}).await.expect_err("it only says so");

@@ -1,4 +1,4 @@
-//! The whole room over mutual TLS: its own callers get through, others and wrong files do not.
+//! The whole service over mutual TLS: its own callers get through, others and wrong files do not.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_learner_commits_and_an_actor_does_not() {
-    let (folder, house) = (tempfile::tempdir().expect("a temporary folder"), Authority::new("house"));
+    let (folder, ours) = (tempfile::tempdir().expect("a temporary folder"), Authority::new("ours"));
     let files = |role: &str| {
         let folder = folder.path().join(role);
         std::fs::create_dir_all(&folder).expect("a folder");
-        place(&folder, &house.role(role), &[&house])
+        place(&folder, &ours.role(role), &[&ours])
     };
     let announce = folder.path().join("ready.json");
     let listen = "127.0.0.1:0".parse().expect("an address");
@@ -35,7 +35,7 @@ async fn a_learner_commits_and_an_actor_does_not() {
         ..Config::default()
     };
     let shutdown = Shutdown::new();
-    let room = tokio::spawn(RewardService::run(config.clone(), shutdown.clone()));
+    let service = tokio::spawn(RewardService::run(config.clone(), shutdown.clone()));
     let said = await_announcement(&announce, tokio::time::Instant::now() + PATIENCE).await.expect("it comes up");
     let commit = async |role: &str| {
         let clients = client::secure(&Security::new(Some(&files(role))).expect("sound files"));
@@ -47,11 +47,11 @@ async fn a_learner_commits_and_an_actor_does_not() {
     let denied = commit("actor").await.expect_err("it may not");
     assert!(denied.code() == Code::PermissionDenied && denied.message().contains("learner"), "{denied:?}");
     shutdown.trigger();
-    tokio::time::timeout(PATIENCE, room).await.expect("in time").expect("no panic").expect("an orderly end");
+    tokio::time::timeout(PATIENCE, service).await.expect("in time").expect("no panic").expect("an orderly end");
 
     let mut wrong = config;
     wrong.process.tls = Some(TlsConfig { key: "/nowhere/tls.key".into(), ..files("reward") });
     let error = RewardService::run(wrong, Shutdown::new()).await.expect_err("no key");
-    assert_eq!(exit::room_code_of(error.as_ref()), exit::ROOM_BAD_INPUT);
+    assert_eq!(exit::service_code_of(error.as_ref()), exit::SERVICE_BAD_INPUT);
     assert!(error.to_string().contains("/nowhere/tls.key"), "{error}");
 }

@@ -11,7 +11,7 @@ use crate::hosts::behind;
 use crate::manifest::{Key, list};
 use crate::scrape;
 use crate::status::{PodInfo, replicas};
-use crate::workloads::scaler::{Memory, Reading, decide, wish};
+use crate::workloads::scaler::{Memory, Reading, decide, desired};
 
 /// What Kubernetes' period is, unless its controller manager is told otherwise.
 const USUAL_PERIOD: f64 = 15.0;
@@ -32,13 +32,13 @@ pub async fn run(control: Rc<Control>) {
                 control.world.events.note("trouble", &key.to_string(), json!({"target": format!("{target} not found")}));
                 continue;
             };
-            let mut wishes = vec![];
+            let mut desired = vec![];
             for metric in list(&spec["metrics"]) {
-                wishes.push(read(&control, metric, &target, replicas).await);
+                desired.push(read(&control, metric, &target, replicas).await);
             }
             let memory = memories.entry(key.clone()).or_default();
-            let decided = decide(spec, replicas, &wishes, memory, Instant::now(), pace);
-            control.world.events.note("measured", &key.to_string(), json!({"replicas": replicas, "wishes": wishes, "decided": decided}));
+            let decided = decide(spec, replicas, &desired, memory, Instant::now(), pace);
+            control.world.events.note("measured", &key.to_string(), json!({"replicas": replicas, "desired": desired, "decided": decided}));
             if decided != replicas && control.scale(&target.kind, &target.name, decided).is_err() {
                 memories.remove(key);
             }
@@ -76,7 +76,7 @@ async fn read(control: &Control, metric: &Value, target: &Key, replicas: u32) ->
             *total.get_or_insert(0.0) += sum;
         }
     }
-    wish(&source["target"], Reading { total: total?, pods: ready }, replicas)
+    desired(&source["target"], Reading { total: total?, pods: ready }, replicas)
 }
 
 /// A pod's page of metrics.

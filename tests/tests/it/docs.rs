@@ -138,3 +138,24 @@ fn documentation_speaks_the_fields_language() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Comments of the code, and the names in it, speak it too. Words that also mean what they always mean there (room for more, the floor of a
+/// number, lanes of a processor) are looked for where they can mean nothing else.
+#[test]
+fn code_speaks_the_fields_language() {
+    let gone = ["rooms", "Rooms", "front door", "front_door", "the house", "sittings", "wishes", "Wish"];
+    let own = "tests/tests/it/docs.rs";
+    let said = |path: &str, text: &str| -> Vec<String> {
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.contains("alias"));
+        let is_in = |line: &str, word: &str| {
+            let ends = |letter: Option<char>| letter.is_none_or(|letter| !letter.is_alphanumeric());
+            line.match_indices(word).any(|(at, _)| ends(line[..at].chars().next_back()) && ends(line[at + word.len()..].chars().next()))
+        };
+        let wrong = lines.flat_map(|(number, line)| gone.iter().filter(|word| is_in(line, word)).map(move |word| (number + 1, word)));
+        wrong.map(|(number, word)| format!("{path}:{number}: {word}")).collect()
+    };
+    assert_eq!(said("x", "let sittings = 1; // The front door.\n#[serde(alias = \"sittings\")]\nlet rooms_left = bathrooms;").len(), 3);
+    let all = texts(&["rs", "toml", "proto"]).into_iter().filter(|(path, _)| path != own);
+    let wrong: Vec<String> = all.flat_map(|(path, text)| said(&path, &text)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,4 +1,4 @@
-//! The manifests keep the house's rules: what every pod has, who may call whom, and that names lead somewhere.
+//! The manifests keep the project's rules: what every pod has, who may call whom, and that names lead somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -19,7 +19,7 @@ const CALLS: &[(&str, &str, u64)] = &[
 /// The same where one search server is there.
 const SEARCHES: (&str, &str, u64) = ("actor", "search", 8090);
 
-/// Seconds that an actor takes to give leases back once its grace is over, and every room to end.
+/// Seconds that an actor takes to give leases back once its grace is over, and every service to end.
 const LAST: u64 = 5;
 
 fn each(mut check: impl FnMut(&Render, &Workload)) {
@@ -61,7 +61,7 @@ fn every_container_is_restricted_bounded_and_pinned() {
     }
 }
 
-/// What the Pod Security Standard `restricted` demands and what the house demands beyond it.
+/// What the Pod Security Standard `restricted` demands and what this project demands beyond it.
 fn assert_restricted(whose: &str, pod: &Value) {
     let wanted = json!({
         "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}
@@ -91,11 +91,11 @@ fn assert_restricted(whose: &str, pod: &Value) {
 }
 
 #[test]
-fn every_room_is_probed_where_it_answers() {
+fn every_service_is_probed_where_it_answers() {
     each(|render, workload| {
-        let (room, whose) = (workload.room(), format!("{}: {}", render.name, workload.name));
+        let (container, whose) = (workload.container(), format!("{}: {}", render.name, workload.name));
         let ports: BTreeMap<&str, u64> =
-            list(room, "ports").map(|port| (text(port, "name"), port["containerPort"].as_u64().expect("a number"))).collect();
+            list(container, "ports").map(|port| (text(port, "name"), port["containerPort"].as_u64().expect("a number"))).collect();
         let mut wanted = BTreeMap::from([("metrics", "process.metrics_listen"), ("health", "process.health_listen")]);
         match workload.role().as_str() {
             "actor" => {}
@@ -109,7 +109,7 @@ fn every_room_is_probed_where_it_answers() {
             assert!(address.as_str().is_some_and(|address| address.starts_with("0.0.0.0:")), "{whose}: {key} is for this pod alone");
         }
         for (probe, service) in [("startupProbe", "startup"), ("readinessProbe", "ready"), ("livenessProbe", "live")] {
-            assert_eq!(room[probe]["grpc"], json!({"port": ports["health"], "service": service}), "{whose}");
+            assert_eq!(container[probe]["grpc"], json!({"port": ports["health"], "service": service}), "{whose}");
         }
     });
 }
@@ -150,7 +150,7 @@ fn selectors_pick_what_they_are_meant_for() {
             assert_eq!(picked(&selector), 1, "{}: service {name}", render.name);
             let behind = workloads.iter().find(|workload| picks(&selector, &workload.labels())).expect("counted");
             for port in list(service, "spec.ports") {
-                let target = list(behind.room(), "ports").find(|one| one["name"] == port["targetPort"]);
+                let target = list(behind.container(), "ports").find(|one| one["name"] == port["targetPort"]);
                 assert_eq!(target.map(|one| &one["containerPort"]), Some(&port["port"]), "{}: service {name}", render.name);
             }
         }
@@ -222,7 +222,7 @@ fn names_lead_to_what_is_there() {
 }
 
 #[test]
-fn a_pod_makes_what_its_room_reads_and_no_more() {
+fn a_pod_makes_what_its_service_reads_and_no_more() {
     let mut seen = 0;
     each(|render, workload| {
         let whose = format!("{}: {}", render.name, workload.name);
@@ -238,7 +238,7 @@ fn a_pod_makes_what_its_room_reads_and_no_more() {
     assert!(seen > 5, "{seen} pods");
 }
 
-/// Settings of a room that are addresses, and whose they are.
+/// Settings of a service that are addresses, and whose they are.
 fn addresses(role: &str) -> &'static [(&'static str, &'static str)] {
     match role {
         "actor" => &[("learner", "learner"), ("reward", "reward"), ("teacher", "teacher")],
@@ -266,7 +266,7 @@ fn behind(render: &Render, address: &str) -> Option<Workload> {
     (named && pod == format!("{}-0", workload.name)).then_some(workload)
 }
 
-/// With mutual TLS: the certificate that a room shows. It says what the room is, and lies where its settings look.
+/// With mutual TLS: the certificate that a service shows. It says what the service is, and lies where its settings look.
 fn certificate<'a>(render: &'a Render, workload: &Workload) -> Option<&'a Value> {
     render.of("Certificate").next()?;
     let whose = format!("{}: {}", render.name, workload.name);
@@ -274,11 +274,11 @@ fn certificate<'a>(render: &'a Render, workload: &Workload) -> Option<&'a Value>
         let path = workload.setting(render, &format!("process.tls.{key}")).unwrap_or_else(|| panic!("{whose}: no process.tls.{key}"));
         assert_eq!(path.as_str(), Some(format!("/etc/tls/{file}").as_str()), "{whose}");
     }
-    let mount = list(workload.room(), "volumeMounts").find(|mount| mount["mountPath"] == "/etc/tls").expect("it is mounted");
+    let mount = list(workload.container(), "volumeMounts").find(|mount| mount["mountPath"] == "/etc/tls").expect("it is mounted");
     let volume = list(workload.pod(), "volumes").find(|volume| volume["name"] == mount["name"]).expect("the volume is there");
     let secret = text(volume, "secret.secretName");
     let certificate = render.of("Certificate").find(|one| text(one, "spec.secretName") == secret).expect("somebody makes it");
-    let role = format!("spiffe://hypereyes/hypereyes/sa/{}", workload.kind_of_room());
+    let role = format!("spiffe://hypereyes/hypereyes/sa/{}", workload.kind_of_service());
     assert_eq!(certificate["spec"]["uris"], json!([role]), "{whose}");
     Some(certificate)
 }
@@ -338,7 +338,7 @@ fn the_search_server_alone_has_the_key_and_leaves_the_cluster() {
     let variable = server.setting(render, "search.text.api_key_env").expect("a key is named");
     let of_secret = |one: &&Value| text(one, "valueFrom.secretKeyRef.name") == "search";
     for workload in &workloads {
-        let keys: Vec<&str> = list(workload.room(), "env").filter(of_secret).map(|one| text(one, "name")).collect();
+        let keys: Vec<&str> = list(workload.container(), "env").filter(of_secret).map(|one| text(one, "name")).collect();
         let wanted: Vec<&str> = if workload.role() == "search" { variable.as_str().into_iter().collect() } else { vec![] };
         assert_eq!(keys, wanted, "{}", workload.name);
     }
@@ -348,7 +348,8 @@ fn the_search_server_alone_has_the_key_and_leaves_the_cluster() {
         assert_eq!(leaves, picked == labels(&json!({"a": {"app.kubernetes.io/name": "search"}}), "a"), "{}", text(policy, "metadata.name"));
     }
     let cache = server.setting(render, "search.cache.path").expect("a cache");
-    let kept = list(server.room(), "volumeMounts").find(|at| cache.as_str().is_some_and(|path| path.starts_with(text(at, "mountPath"))));
+    let kept =
+        list(server.container(), "volumeMounts").find(|at| cache.as_str().is_some_and(|path| path.starts_with(text(at, "mountPath"))));
     let kept = text(kept.expect("a mount"), "name");
     assert!(list(&server.spec, "volumeClaimTemplates").any(|claim| text(claim, "metadata.name") == kept), "{kept} is no claim");
 }
@@ -382,7 +383,7 @@ fn there_are_as_many_ranks_as_the_settings_say() {
         let budget = render.get("PodDisruptionBudget", "learner").expect("a budget");
         assert_eq!(budget["spec"]["minAvailable"].as_i64(), Some(world), "{}", render.name);
         assert_eq!(learner.spec["completionMode"], "Indexed", "{}", render.name);
-        let rank = list(learner.room(), "env").find(|one| one["name"] == "HYPEREYES_LEARNER__RANKS__RANK").expect("a rank");
+        let rank = list(learner.container(), "env").find(|one| one["name"] == "HYPEREYES_LEARNER__RANKS__RANK").expect("a rank");
         assert!(text(rank, "valueFrom.fieldRef.fieldPath").contains("job-completion-index"), "{}", render.name);
         // The volume of a job is every rank's.
         let claim = render.get("PersistentVolumeClaim", "learner").expect("a claim");
@@ -391,7 +392,7 @@ fn there_are_as_many_ranks_as_the_settings_say() {
         let rules = &learner.spec["podFailurePolicy"]["rules"];
         assert_eq!(rules[0]["onPodConditions"][0]["type"], "DisruptionTarget", "{}: an eviction is nobody's failure", render.name);
         assert_eq!(rules[1]["onExitCodes"]["values"], json!([42]), "{}: wrong settings are not tried again", render.name);
-        assert_eq!(rules[1]["onExitCodes"]["containerName"], learner.room()["name"], "{}", render.name);
+        assert_eq!(rules[1]["onExitCodes"]["containerName"], learner.container()["name"], "{}", render.name);
     }
 }
 

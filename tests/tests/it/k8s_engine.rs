@@ -215,7 +215,7 @@ fn an_engine_is_a_sidecar_with_the_gpu_and_its_actor_has_none() {
             wanted
         });
         assert!(number_of(&engine["resources"]["limits"]["nvidia.com/gpu"]) >= 1.0, "{whose}");
-        let actor = workload.room();
+        let actor = workload.container();
         for bound in ["requests", "limits"] {
             assert!(actor["resources"][bound]["nvidia.com/gpu"].is_null(), "{whose}: the GPU is the engine's");
         }
@@ -248,7 +248,7 @@ fn versions_of_the_policy_pass_through_memory_that_is_there() {
         let whose = format!("{}: {}", render.name, workload.name);
         let path = setting(render, workload, "engine.policy_folder");
         let mounted = |container: &Value, path: &str| list(container, "volumeMounts").find(|one| one["mountPath"] == path).cloned();
-        let (written, seen) = (mounted(workload.room(), &path).expect("the actor's"), mounted(engine, &path).expect("the engine's"));
+        let (written, seen) = (mounted(workload.container(), &path).expect("the actor's"), mounted(engine, &path).expect("the engine's"));
         assert_eq!((&written["name"], &written["readOnly"]), (&seen["name"], &Value::Null), "{whose}");
         assert_eq!(seen["readOnly"], true, "{whose}: the engine writes no policy");
         let volume = |name: &Value| list(workload.pod(), "volumes").find(|one| one["name"] == *name).expect("it is there");
@@ -263,7 +263,7 @@ fn versions_of_the_policy_pass_through_memory_that_is_there() {
         // Files of a tied model have its table under both names.
         let again = if model.tie_word_embeddings { model.text.vocab_size * model.text.hidden_size } else { 0 };
         let on_disk = version + 2.0 * again as f64;
-        let (size, memory) = (bytes(&folder["sizeLimit"]), bytes(&workload.room()["resources"]["limits"]["memory"]));
+        let (size, memory) = (bytes(&folder["sizeLimit"]), bytes(&workload.container()["resources"]["limits"]["memory"]));
         assert!(size >= 3.1 * on_disk, "{whose}: {path} holds {size} bytes, a version is {on_disk}");
         let wanted = size + 2.2 * version + 2.0 * f64::from(1 << 30);
         assert!(memory >= wanted, "{whose}: {memory} bytes for the folder of {size} and two versions, {wanted}");
@@ -281,7 +281,7 @@ fn versions_of_the_policy_pass_through_memory_that_is_there() {
 }
 
 /// What keeps a group of its learner out of an engine, at the longest that its episodes get: the rollouts must have places at once,
-/// and their keys and values room on the card. A server pages them, so it would start and then recompute one for another.
+/// and their keys and values service on the card. A server pages them, so it would start and then recompute one for another.
 fn too_small(render: &Render, workload: &Workload, engine: &Value) -> Vec<String> {
     let own = |key: &str| setting(render, workload, key).parse::<f64>().expect("a number");
     let (context, sequences) = (own("engine.max_context"), own("engine.max_sequences"));

@@ -1,5 +1,5 @@
-//! What the manifests tell each room is what the room can read: every settings file of every overlay goes through the loader
-//! that the room itself uses, with the environment that its container gets.
+//! What the manifests tell each service is what the service can read: every settings file of every overlay goes through the loader
+//! that the service itself uses, with the environment that its container gets.
 
 use hypereyes::check::pairs::{Loop, of_loop};
 use hypereyes::config::{Config, ENV_PREFIX};
@@ -16,11 +16,11 @@ use hypereyes_tests::k8s::{Render, Workload, folder, overlays, read};
 use serde_json::json;
 
 #[test]
-fn every_room_reads_its_settings() {
+fn every_service_reads_its_settings() {
     let mut seen = 0;
     for render in read(&folder().join("rendered")) {
         for workload in render.workloads() {
-            match workload.kind_of_room() {
+            match workload.kind_of_service() {
                 "actor" => actor(&render, &workload).check().expect("settings that can be meant"),
                 "learner" => learner(&render, &workload).check().expect("settings that can be meant"),
                 "reward" => {
@@ -40,12 +40,12 @@ fn every_room_reads_its_settings() {
                     let found = load::<SearchService>(&render, &workload).findings();
                     assert!(!found.is_refused(), "{}: {found:?}", render.name);
                 }
-                kind => panic!("{}: {}: there is no room {kind}", render.name, workload.name),
+                kind => panic!("{}: {}: there is no service {kind}", render.name, workload.name),
             }
             seen += 1;
         }
     }
-    assert!(seen > 25, "{seen} rooms");
+    assert!(seen > 25, "{seen} services");
 }
 
 /// Services and callers that are started by hand meet, and a cluster's do at the same ports.
@@ -69,7 +69,7 @@ fn every_default_address_leads_to_a_default_port_and_the_cluster_has_the_same() 
     for (render, workload) in
         read(&folder().join("rendered")).iter().flat_map(|render| render.workloads().into_iter().map(move |it| (render, it)))
     {
-        let (kind, whose) = (workload.kind_of_room(), format!("{}: {}", render.name, workload.name));
+        let (kind, whose) = (workload.kind_of_service(), format!("{}: {}", render.name, workload.name));
         match kind {
             "actor" => {
                 let actor = load::<Actor>(render, &workload);
@@ -90,17 +90,17 @@ fn every_default_address_leads_to_a_default_port_and_the_cluster_has_the_same() 
     assert!(seen > 25, "{seen} services");
 }
 
-/// What the rooms of one overlay know of each other: among others, that a group and its prompt fit the actors' cache.
+/// What the services of one overlay know of each other: among others, that a group and its prompt fit the actors' cache.
 #[test]
-fn the_rooms_of_an_overlay_fit_together() {
+fn the_services_of_an_overlay_fit_together() {
     let mut pairs = 0;
     for render in overlays() {
-        let of = |kind: &str| render.workloads().into_iter().filter(move |workload| workload.kind_of_room() == kind).collect::<Vec<_>>();
+        let of = |kind: &str| render.workloads().into_iter().filter(move |workload| workload.kind_of_service() == kind).collect::<Vec<_>>();
         for (learner_of, actor_of) in of("learner").iter().flat_map(|learner| of("actor").into_iter().map(move |actor| (learner, actor))) {
             let (learner, actor) = (learner(&render, learner_of), load::<Actor>(&render, &actor_of));
             for (name, model) in models(&actor) {
-                let rooms = Loop { learner: &learner, actor: &actor, teacher: None, rollout: "actor.rollout", model: Some(&model) };
-                assert_eq!(of_loop(&rooms), Findings::default(), "{} with {name}", render.name);
+                let services = Loop { learner: &learner, actor: &actor, teacher: None, rollout: "actor.rollout", model: Some(&model) };
+                assert_eq!(of_loop(&services), Findings::default(), "{} with {name}", render.name);
                 pairs += 1;
             }
         }
@@ -113,7 +113,7 @@ fn the_rooms_of_an_overlay_fit_together() {
 #[test]
 fn an_engine_that_cannot_hold_a_group_is_found_in_every_overlay() {
     for render in overlays() {
-        let of = |kind: &str| render.workloads().into_iter().find(|workload| workload.kind_of_room() == kind).expect("one at least");
+        let of = |kind: &str| render.workloads().into_iter().find(|workload| workload.kind_of_service() == kind).expect("one at least");
         let (learner, mut actor) = (learner(&render, &of("learner")), load::<Actor>(&render, &of("actor")));
         if actor.engine.kind != "local" {
             continue;
@@ -121,8 +121,8 @@ fn an_engine_that_cannot_hold_a_group_is_found_in_every_overlay() {
         let (_, model) = models(&actor).into_iter().next().expect("one at least");
         // One sequence too few: as many as the group has, and none for its prompt.
         actor.engine.cache_bytes = slot(&actor, &model) * u64::from(learner.group_size);
-        let rooms = Loop { learner: &learner, actor: &actor, teacher: None, rollout: "actor.rollout", model: Some(&model) };
-        let line = of_loop(&rooms).result().expect_err("no group fits").to_string();
+        let services = Loop { learner: &learner, actor: &actor, teacher: None, rollout: "actor.rollout", model: Some(&model) };
+        let line = of_loop(&services).result().expect_err("no group fits").to_string();
         assert!(line.starts_with("learner.group_size") && line.contains("actor.engine.cache_bytes"), "{}: {line}", render.name);
     }
 }
@@ -182,7 +182,7 @@ fn load<R: ServiceProcess>(render: &Render, workload: &Workload) -> R::Config {
     let heard = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()));
     let strange = workload.env().into_iter().find(|(name, _)| name.starts_with("HYPEREYES") && !heard(name));
     config::load_from(Config::default(), None, ENV_PREFIX, workload.env(), &[]).unwrap_or_else(|error| panic!("{whose}: {error}"));
-    assert!(strange.is_none(), "{whose}: {strange:?} is not for this room");
+    assert!(strange.is_none(), "{whose}: {strange:?} is not for this service");
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), workload.file(render)).expect("it can be written");
     config::load_from(R::Config::default(), Some(file.path()), R::ENV, workload.env(), &[])

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use hypereyes::check::leaves::is_in;
 use hypereyes::check::overwritten::{self, FILLED_IN};
 use hypereyes::config::Config;
-use hypereyes::rooms::{self, Rooms};
+use hypereyes::services::{self, Services};
 use hypereyes_chassis::config::load_from;
 use hypereyes_run::RunFolder;
 use hypereyes_tests::keys::{Key, Name, Program, Reads, keys, program, unread};
@@ -173,10 +173,10 @@ fn what_is_said_of_a_service_arrives_or_is_refused_by_name() {
     let folder = RunFolder::new(scratch.path());
     let _held = folder.hold().expect("the folder can be made");
     let services = [
-        ("learner", rooms::LEARNER.to_owned()),
-        ("actor", rooms::actor(0)),
-        ("reward_service", rooms::REWARD.to_owned()),
-        ("teacher_service", rooms::TEACHER.to_owned()),
+        ("learner", services::LEARNER.to_owned()),
+        ("actor", services::actor(0)),
+        ("reward_service", services::REWARD.to_owned()),
+        ("teacher_service", services::TEACHER.to_owned()),
     ];
     let (mut arrived, mut refused, mut lost, mut unsaid) = (0, 0, vec![], vec![]);
     for (table, service) in &services {
@@ -185,9 +185,9 @@ fn what_is_said_of_a_service_arrives_or_is_refused_by_name() {
                 unsaid.push(path);
                 continue;
             };
-            let planned = Rooms::planned(&config, &folder).expect("the current folder is there");
+            let planned = Services::planned(&config, &folder).expect("the current folder is there");
             planned.write(service).expect("the folder is writable");
-            let text = std::fs::read_to_string(folder.room_config(service)).expect("just written");
+            let text = std::fs::read_to_string(folder.service_config(service)).expect("just written");
             let mut given = BTreeMap::new();
             flat(&text.parse().expect("TOML"), &format!("{table}."), &mut given);
             if given.get(&path) == Some(&said) {
@@ -231,7 +231,7 @@ fn what_is_said_once_reaches_its_services() {
     let folder = RunFolder::new("/nowhere/run");
     let sets = ["seed=7", "sampling.train.top_p=0.5", "rollout.max_turn_tokens=77", "rollout.max_context_tokens=700", "up.ranks=2"];
     let config = load_from(Config::default(), None, "X", [], &sets.map(str::to_owned)).expect("there are such keys");
-    let planned = Rooms::planned(&config, &folder).expect("the current folder is there");
+    let planned = Services::planned(&config, &folder).expect("the current folder is there");
     let (learner, actor) = (planned.learner_settings(1), planned.actor_settings("actor-0").expect("the current folder is there"));
     assert_eq!((learner.seed, learner.sampling.top_p, learner.max_context_tokens, learner.ranks.world), (7, 0.5, 700, 2));
     assert_eq!((actor.rollout.max_turn_tokens, actor.rollout.max_context_tokens), (77, 700));

@@ -81,8 +81,8 @@ fn edges(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
 fn layers_hold() {
     let layer: BTreeMap<&str, u8> = LAYERS.iter().flat_map(|(layer, crates)| crates.iter().map(move |name| (*name, *layer))).collect();
     let edges = edges(&metadata());
-    let house: Vec<_> = edges.keys().filter(|name| name.starts_with("hypereyes")).collect();
-    assert_eq!(house.len(), layer.len(), "every crate has a layer: {house:?}");
+    let ours: Vec<_> = edges.keys().filter(|name| name.starts_with("hypereyes")).collect();
+    assert_eq!(ours.len(), layer.len(), "every crate has a layer: {ours:?}");
     for (from, targets) in edges.iter().filter(|(name, _)| name.starts_with("hypereyes")) {
         for to in targets.iter().filter(|name| name.starts_with("hypereyes")) {
             assert!(

@@ -20,7 +20,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The one name of the house in a certificate; `None` where there is none, or more than one: then it cannot be known
+    /// The one name of hypereyes in a certificate; `None` where there is none, or more than one: then it cannot be known
     /// which is meant.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
@@ -73,7 +73,7 @@ mod tests {
         };
         let (actor, learner) = ("spiffe://hypereyes/rl/sa/actor", "spiffe://hypereyes/rl/sa/learner");
         assert_eq!(role(&[actor]).as_deref(), Some("actor"));
-        assert_eq!(role(&["spiffe://elsewhere/x", actor]).as_deref(), Some("actor"), "other houses' names are their affair");
+        assert_eq!(role(&["spiffe://elsewhere/x", actor]).as_deref(), Some("actor"), "names of others are their affair");
         assert_eq!(role(&[actor, learner]), None);
         assert_eq!(role(&[]), None);
     }

@@ -39,7 +39,7 @@ pub struct Peer {
     pub addr: Option<SocketAddr>,
     /// Its certificate, which was checked; `None` in plaintext.
     pub certificate: Option<Arc<CertificateDer<'static>>>,
-    /// Who the certificate says that it is; `None` in plaintext, and where it says nothing that the house understands.
+    /// Who the certificate says that it is; `None` in plaintext, and where it says nothing that is understood here.
     pub identity: Option<Arc<Identity>>,
 }
 

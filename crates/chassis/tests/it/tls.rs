@@ -88,7 +88,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("{what} does not happen"));
 }
 
-/// Connects without any help of the house, and gets as far as the first bytes of HTTP/2.
+/// Connects without any help of ours, and gets as far as the first bytes of HTTP/2.
 async fn raw(addr: SocketAddr, trusted: &Authority, shown: Option<&Issued>) -> Result<(), String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).expect("PEM")).expect("a certificate");
@@ -117,11 +117,11 @@ async fn raw(addr: SocketAddr, trusted: &Authority, shown: Option<&Issued>) -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_proves_who_they_are_is_served_and_nobody_else() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (house, strangers) = (Authority::new("house"), Authority::new("strangers"));
-    let served = Served::new(&security(&files(&folder, "server", &house.role("reward"), &[&house]))).await;
+    let (ours, strangers) = (Authority::new("ours"), Authority::new("strangers"));
+    let served = Served::new(&security(&files(&folder, "server", &ours.role("reward"), &[&ours]))).await;
     let port = served.addr.port();
 
-    let actor = security(&files(&folder, "actor", &house.role("actor"), &[&house]));
+    let actor = security(&files(&folder, "actor", &ours.role("actor"), &[&ours]));
     for host in ["127.0.0.1", "localhost"] {
         assert_eq!(ask(&channel(&actor, host, port)).await.expect("it is known"), ServingStatus::Serving, "{host}");
     }
@@ -129,22 +129,22 @@ async fn whoever_proves_who_they_are_is_served_and_nobody_else() {
     assert!(plain.is_retryable(), "{plain:?}");
 
     // A stranger whom the server does not know, one who does not know the server, and one who knows and shows too little.
-    let unknown = security(&files(&folder, "unknown", &strangers.role("actor"), &[&strangers, &house]));
+    let unknown = security(&files(&folder, "unknown", &strangers.role("actor"), &[&strangers, &ours]));
     assert!(ask(&channel(&unknown, "127.0.0.1", port)).await.expect_err("unknown").is_retryable());
     let distrustful = security(&files(&folder, "distrustful", &strangers.role("actor"), &[&strangers]));
     let error = format!("{:?}", ask(&channel(&distrustful, "127.0.0.1", port)).await.expect_err("distrustful"));
     assert!(error.contains("UnknownIssuer"), "{error}");
-    raw(served.addr, &house, Some(&house.role("actor"))).await.expect("it takes no more than a certificate");
-    raw(served.addr, &house, None).await.expect_err("no certificate");
-    raw(served.addr, &house, Some(&strangers.role("actor"))).await.expect_err("another authority's");
-    let expired = house.issue(&Asked { hosts: &["127.0.0.1"], names: &[name_of("actor")], valid: false });
-    let refused = raw(served.addr, &house, Some(&expired)).await.expect_err("expired");
+    raw(served.addr, &ours, Some(&ours.role("actor"))).await.expect("it takes no more than a certificate");
+    raw(served.addr, &ours, None).await.expect_err("no certificate");
+    raw(served.addr, &ours, Some(&strangers.role("actor"))).await.expect_err("another authority's");
+    let expired = ours.issue(&Asked { hosts: &["127.0.0.1"], names: &[name_of("actor")], valid: false });
+    let refused = raw(served.addr, &ours, Some(&expired)).await.expect_err("expired");
     assert!(refused.contains("xpired"), "{refused}");
 
-    // Somebody of the house, but who? The connection stands, the call does not.
+    // One of ours, but who? The connection stands, the call does not.
     for names in [vec![], vec![name_of("actor"), name_of("learner")], vec!["spiffe://elsewhere/tests/sa/actor".to_owned()]] {
-        let nameless = house.issue(&Asked { hosts: &[], names: &names, valid: true });
-        let nameless = security(&files(&folder, &format!("nameless{}", names.join("").len()), &nameless, &[&house]));
+        let nameless = ours.issue(&Asked { hosts: &[], names: &names, valid: true });
+        let nameless = security(&files(&folder, &format!("nameless{}", names.join("").len()), &nameless, &[&ours]));
         let status = ask(&channel(&nameless, "127.0.0.1", port)).await.expect_err("no name");
         assert!(status.code() == Code::PermissionDenied && status.message().contains("spiffe://hypereyes/"), "{names:?}: {status:?}");
     }
@@ -154,10 +154,10 @@ async fn whoever_proves_who_they_are_is_served_and_nobody_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_must_be_who_was_dialled() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let house = Authority::new("house");
-    let elsewhere = house.issue(&Asked { hosts: &["localhost"], names: &[name_of("reward")], valid: true });
-    let served = Served::new(&security(&files(&folder, "server", &elsewhere, &[&house]))).await;
-    let actor = security(&files(&folder, "actor", &house.role("actor"), &[&house]));
+    let ours = Authority::new("ours");
+    let elsewhere = ours.issue(&Asked { hosts: &["localhost"], names: &[name_of("reward")], valid: true });
+    let served = Served::new(&security(&files(&folder, "server", &elsewhere, &[&ours]))).await;
+    let actor = security(&files(&folder, "actor", &ours.role("actor"), &[&ours]));
     ask(&channel(&actor, "localhost", served.addr.port())).await.expect("its name");
     let error = format!("{:?}", ask(&channel(&actor, "127.0.0.1", served.addr.port())).await.expect_err("not its name"));
     assert!(error.contains("NotValidForName"), "{error}");
@@ -223,17 +223,17 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
 async fn a_broken_new_file_changes_nothing() {
     let telemetry = telemetry::init(&TelemetryConfig::default()).expect("the defaults are sound");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let house = Authority::new("house");
-    let own = house.role("reward");
-    let config = files(&folder, "server", &own, &[&house]);
+    let ours = Authority::new("ours");
+    let own = ours.role("reward");
+    let config = files(&folder, "server", &own, &[&ours]);
     let server = security(&config);
     let served = Served::new(&server).await;
-    let actor = security(&files(&folder, "actor", &house.role("actor"), &[&house]));
-    let expired = house.issue(&Asked { hosts: &["127.0.0.1"], names: &[], valid: false });
+    let actor = security(&files(&folder, "actor", &ours.role("actor"), &[&ours]));
+    let expired = ours.issue(&Asked { hosts: &["127.0.0.1"], names: &[], valid: false });
     let broken = [
-        ("", own.key.as_str(), house.pem.as_str()),
-        (&own.certificate, &expired.key, &house.pem),
-        (&expired.certificate, &expired.key, &house.pem),
+        ("", own.key.as_str(), ours.pem.as_str()),
+        (&own.certificate, &expired.key, &ours.pem),
+        (&expired.certificate, &expired.key, &ours.pem),
     ];
     for ((certificate, key, authority), count) in broken.into_iter().zip(1..) {
         place_text(&folder.path().join("server"), certificate, key, authority);
@@ -246,7 +246,7 @@ async fn a_broken_new_file_changes_nothing() {
     // The metric is the whole process's: tests beside this one may add to it.
     let counted = || telemetry.read(metrics::TLS_RELOADS, &[("outcome", "refused")]).unwrap_or(0.0);
     until("three refusals in the metric", || counted() >= 3.0).await;
-    place(&folder.path().join("server"), &house.role("reward"), &[&house]);
+    place(&folder.path().join("server"), &ours.role("reward"), &[&ours]);
     until("a sound file", || server.taken() == 2).await;
     ask(&channel(&actor, "127.0.0.1", served.addr.port())).await.expect("the new certificate is shown");
     served.stop().await;
@@ -255,27 +255,27 @@ async fn a_broken_new_file_changes_nothing() {
 #[tokio::test]
 async fn wrong_files_at_the_start_are_bad_input_that_names_them_and_no_secret() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (house, strangers) = (Authority::new("house"), Authority::new("strangers"));
-    let (own, other) = (house.role("actor"), house.role("actor"));
-    let expired = house.issue(&Asked { hosts: &[], names: &[name_of("actor")], valid: false });
+    let (ours, strangers) = (Authority::new("ours"), Authority::new("strangers"));
+    let (own, other) = (ours.role("actor"), ours.role("actor"));
+    let expired = ours.issue(&Asked { hosts: &[], names: &[name_of("actor")], valid: false });
     let secret = own.key.lines().nth(1).expect("a line of the key").to_owned();
     let torn = own.key.replace("-----END", "-----EMD");
     let check = |certificate: &str, key: &str, authority: &str, parts: &[&str]| {
         let config = place_text(folder.path(), certificate, key, authority);
         let error = Security::new(Some(&config)).err().unwrap_or_else(|| panic!("{parts:?} is not refused"));
-        assert_eq!(exit::room_code_of(&error), exit::ROOM_BAD_INPUT);
+        assert_eq!(exit::service_code_of(&error), exit::SERVICE_BAD_INPUT);
         let text = error.to_string();
         assert!(parts.iter().all(|part| text.contains(part)) && !text.contains(&secret), "{parts:?}: {text}");
     };
-    check("", &own.key, &house.pem, &["tls.crt", "no certificate"]);
-    check(&own.certificate, "nonsense", &house.pem, &["tls.key", "no private key"]);
-    check(&own.certificate, &torn, &house.pem, &["tls.key", "no private key"]);
-    check(&own.certificate, &other.key, &house.pem, &["tls.key", "tls.crt", "does not belong"]);
+    check("", &own.key, &ours.pem, &["tls.crt", "no certificate"]);
+    check(&own.certificate, "nonsense", &ours.pem, &["tls.key", "no private key"]);
+    check(&own.certificate, &torn, &ours.pem, &["tls.key", "no private key"]);
+    check(&own.certificate, &other.key, &ours.pem, &["tls.key", "tls.crt", "does not belong"]);
     check(&own.certificate, &own.key, "nonsense", &["ca.crt", "no certificate"]);
     check(&own.certificate, &own.key, &strangers.pem, &["tls.crt", "ca.crt", "UnknownIssuer"]);
-    check(&expired.certificate, &expired.key, &house.pem, &["tls.crt", "xpired"]);
+    check(&expired.certificate, &expired.key, &ours.pem, &["tls.crt", "xpired"]);
 
-    let sound = place(folder.path(), &own, &[&house]);
+    let sound = place(folder.path(), &own, &[&ours]);
     let shown = format!("{:?} {sound:?}", Security::new(Some(&sound)).expect("sound files"));
     assert!(shown.contains("mutual") && !shown.contains(&secret), "{shown}");
     let missing =
@@ -289,8 +289,8 @@ async fn wrong_files_at_the_start_are_bad_input_that_names_them_and_no_secret() 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_asked_for_in_plaintext_where_peers_need_certificates() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let house = Authority::new("house");
-    let mutual = security(&files(&folder, "server", &house.role("teacher"), &[&house]));
+    let ours = Authority::new("ours");
+    let mutual = security(&files(&folder, "server", &ours.role("teacher"), &[&ours]));
     let mut server = Server::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a free port").secure(&mutual, nobody);
     let (addr, shutdown, health) = (server.addr(), Shutdown::new(), server.take_health());
     let probes = health.listen(Some("127.0.0.1:0".parse().expect("an address")), &shutdown).await.expect("a free port").expect("asked for");
@@ -333,13 +333,13 @@ async fn health_is_asked_for_in_plaintext_where_peers_need_certificates() {
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_strangers_hold_up_nobody_and_are_shown_out() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let house = Authority::new("house");
-    let served = Served::new(&security(&files(&folder, "server", &house.role("reward"), &[&house]))).await;
+    let ours = Authority::new("ours");
+    let served = Served::new(&security(&files(&folder, "server", &ours.role("reward"), &[&ours]))).await;
     let mut strangers = Vec::new();
     for _ in 0..100 {
         strangers.push(TcpStream::connect(served.addr).await.expect("it accepts"));
     }
-    let actor = security(&files(&folder, "actor", &house.role("actor"), &[&house]));
+    let actor = security(&files(&folder, "actor", &ours.role("actor"), &[&ours]));
     ask(&channel(&actor, "127.0.0.1", served.addr.port())).await.expect("there is room");
     for mut stranger in strangers {
         let mut rest = Vec::new();

@@ -16,7 +16,7 @@ use hypereyes_world::World;
 use super::{pairs, world};
 use crate::config::Config;
 use crate::parts;
-use crate::rooms::{self, Rooms};
+use crate::services::{self, Services};
 
 /// The model folders of a run before it begins. Models that are compiled in are unpacked into a folder that goes with this value.
 pub struct Folders {
@@ -55,10 +55,10 @@ impl Folders {
 pub fn run(config: &Config, folder: &RunFolder, world: &World, folders: &Folders) -> Result<Findings> {
     let mut found = Findings::default();
     let shape = named("policy", shape(&mut found, "policy", &folders.policy))?;
-    let planned = Rooms::planned(config, folder)?;
-    let (learner, actor) = (planned.learner_settings(0), planned.actor_settings(&rooms::actor(0))?);
-    let rooms = pairs::Loop { learner: &learner, actor: &actor, teacher: None, rollout: "rollout", model: Some(&shape) };
-    for inner in [pairs::of_loop(&rooms), pairs::of_engine(config, Some(&shape))] {
+    let planned = Services::planned(config, folder)?;
+    let (learner, actor) = (planned.learner_settings(0), planned.actor_settings(&services::actor(0))?);
+    let services = pairs::Loop { learner: &learner, actor: &actor, teacher: None, rollout: "rollout", model: Some(&shape) };
+    for inner in [pairs::of_loop(&services), pairs::of_engine(config, Some(&shape))] {
         inner.refused().iter().for_each(|finding| found.refuse(finding.key.clone(), finding.message.clone()));
     }
     if let Some(teacher) = &folders.teacher {

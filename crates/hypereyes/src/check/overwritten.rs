@@ -5,7 +5,7 @@ use hypereyes_chassis::Findings;
 
 use super::leaves::{differences, is_in};
 use crate::config::Config;
-use crate::rooms::range_of;
+use crate::services::range_of;
 
 /// Where searching is set.
 const SEARCH: &str = "searches of every part are set in `search`: set it there";
@@ -29,17 +29,17 @@ pub const FILLED_IN: &[(&str, &str)] = &[
     ("actor.engine.start_timeout_s", ENGINE),
     ("actor.engine.health_interval_s", ENGINE),
     ("actor.id", "actors are called actor-0, actor-1 and so on"),
-    ("actor.learner", "rooms are found by the ports in up.ports"),
-    ("actor.reward", "rooms are found by the ports in up.ports"),
-    ("actor.teacher", "rooms are found by the ports in up.ports; up.distill says whether there is a teacher"),
+    ("actor.learner", "services are found by the ports in up.ports"),
+    ("actor.reward", "services are found by the ports in up.ports"),
+    ("actor.teacher", "services are found by the ports in up.ports; up.distill says whether there is a teacher"),
     ("actor.policy", "actors sample with `policy`: set it there"),
     ("actor.world", "actors search `world`: set it there"),
-    ("actor.process.metrics_listen", "every room serves its metrics at a free port; rooms/*.json of the run says where"),
-    ("actor.process.announce", "rooms are announced in the run folder"),
+    ("actor.process.metrics_listen", "every service serves its metrics at a free port; services/*.json of the run says where"),
+    ("actor.process.announce", "services are announced in the run folder"),
     ("learner.listen", "set up.ports.learner"),
-    ("learner.process.metrics_listen", "every room serves its metrics at a free port; rooms/*.json of the run says where"),
-    ("learner.process.announce", "rooms are announced in the run folder"),
-    ("learner.reward", "rooms are found by the ports in up.ports"),
+    ("learner.process.metrics_listen", "every service serves its metrics at a free port; services/*.json of the run says where"),
+    ("learner.process.announce", "services are announced in the run folder"),
+    ("learner.reward", "services are found by the ports in up.ports"),
     ("learner.policy", "training starts from `policy`: set it there"),
     ("learner.tasks", "tasks are made from `synth` and `seed`; a learner in a process of its own reads a folder"),
     ("learner.out", "everything is written below run_dir"),
@@ -48,14 +48,14 @@ pub const FILLED_IN: &[(&str, &str)] = &[
     ("learner.max_context_tokens", "set rollout.max_context_tokens"),
     ("learner.ranks.rank", "ranks are numbered; set up.ranks"),
     ("learner.ranks.world", "set up.ranks"),
-    ("learner.ranks.leader", "rooms are found by the ports in up.ports"),
+    ("learner.ranks.leader", "services are found by the ports in up.ports"),
     ("reward_service.listen", "set up.ports.reward"),
-    ("reward_service.process.metrics_listen", "every room serves its metrics at a free port; rooms/*.json of the run says where"),
-    ("reward_service.process.announce", "rooms are announced in the run folder"),
+    ("reward_service.process.metrics_listen", "every service serves its metrics at a free port; services/*.json of the run says where"),
+    ("reward_service.process.announce", "services are announced in the run folder"),
     ("reward_service.store", "references are kept below run_dir"),
     ("teacher_service.listen", "set up.ports.teacher"),
-    ("teacher_service.process.metrics_listen", "every room serves its metrics at a free port; rooms/*.json of the run says where"),
-    ("teacher_service.process.announce", "rooms are announced in the run folder"),
+    ("teacher_service.process.metrics_listen", "every service serves its metrics at a free port; services/*.json of the run says where"),
+    ("teacher_service.process.announce", "services are announced in the run folder"),
     ("teacher_service.model", "the teacher is the folder in `teacher`: set it there; others are loaded with `hypereyes teacher load`"),
     ("teacher_service.store", "the registry is kept below run_dir"),
 ];

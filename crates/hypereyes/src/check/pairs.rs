@@ -1,5 +1,5 @@
 //! What two parts must agree on. In: the settings of both, and the shape of a model where it is known. Out: findings that name both
-//! keys and the number that would do. The rooms of a cluster are looked at with the same functions.
+//! keys and the number that would do. The services of a cluster are looked at with the same functions.
 
 use hypereyes_chassis::Findings;
 use hypereyes_environment::VISIT;
@@ -24,10 +24,10 @@ pub struct Loop<'a> {
     pub model: Option<&'a ModelConfig>,
 }
 
-/// What the rooms of a run know of each other.
-pub fn of_loop(rooms: &Loop<'_>) -> Findings {
+/// What the services of a run know of each other.
+pub fn of_loop(services: &Loop<'_>) -> Findings {
     let mut found = Findings::default();
-    let Loop { learner, actor, teacher, rollout, model } = rooms;
+    let Loop { learner, actor, teacher, rollout, model } = services;
     let (engine, episodes) = (&actor.engine, &actor.rollout);
     let siblings = learner.group_size as usize;
     match engine.holds_group("actor.engine", siblings, *model) {
@@ -165,7 +165,7 @@ pub fn of_engine(config: &Config, model: Option<&ModelConfig>) -> Findings {
     found
 }
 
-/// What only `up` knows: how it starts rooms and how long it waits for them.
+/// What only `up` knows: how it starts services and how long it waits for them.
 pub fn of_up(config: &Config) -> Findings {
     let mut found = Findings::default();
     let (up, learner, actor) = (&config.up, &config.learner, &config.actor);
@@ -235,9 +235,9 @@ pub fn of_up(config: &Config) -> Findings {
     ];
     let speak = if up.distill { &speak[..] } else { &speak[..3] };
     if let (Some((with, _)), Some((without, _))) = (speak.iter().find(|it| it.1), speak.iter().find(|it| !it.1)) {
-        found.refuse(*with, format!("is set and {without} is not: rooms that speak differently never meet; set all or none"));
+        found.refuse(*with, format!("is set and {without} is not: services that speak differently never meet; set all or none"));
     }
-    // Every room binds these in a process of its own.
+    // Every service binds these in a process of its own.
     let ports = up.ports;
     let at = |port: u16| Some(std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port)));
     found.ports(&[
@@ -295,7 +295,7 @@ mod tests {
         assert!(of_up(&config).warned().is_empty(), "our shape has a path for each layer");
     }
 
-    fn of_rooms(
+    fn of_services(
         change: fn(&mut hypereyes_learner::Config, &mut hypereyes_actor::Config, &mut hypereyes_teacher_service::Config),
     ) -> Findings {
         let config = Config::default();
@@ -307,18 +307,22 @@ mod tests {
 
     #[test]
     fn each_pair_is_refused_with_both_keys_and_the_number_that_would_do() {
-        assert_eq!(of_rooms(|_, _, _| {}), Findings::default());
+        assert_eq!(of_services(|_, _, _| {}), Findings::default());
         let cases: [(&str, &[&str], Findings); 4] = [
-            ("learner.group_size", &["actor.engine.max_sequences = 41", "at most 32"], of_rooms(|learner, _, _| learner.group_size = 40)),
+            (
+                "learner.group_size",
+                &["actor.engine.max_sequences = 41", "at most 32"],
+                of_services(|learner, _, _| learner.group_size = 40),
+            ),
             (
                 "rollout.max_context_tokens",
                 &["actor.engine.max_context = 2000", "at most 768"],
-                of_rooms(|_, actor, _| actor.rollout.max_context_tokens = 2000),
+                of_services(|_, actor, _| actor.rollout.max_context_tokens = 2000),
             ),
             (
                 "actor.heartbeat_ms",
                 &["learner.lease_s = 2 s", "learner.lease_s = 6"],
-                of_rooms(|learner, actor, _| {
+                of_services(|learner, actor, _| {
                     (learner.lease_s, actor.heartbeat_ms) = (2, 3000);
                 }),
             ),
@@ -340,15 +344,15 @@ mod tests {
     #[test]
     fn what_works_badly_is_warned_of() {
         let warned = |found: Findings| found.warned().iter().map(ToString::to_string).collect::<Vec<_>>();
-        let teacher = warned(of_rooms(|_, _, teacher| teacher.max_batch_tokens = 700));
+        let teacher = warned(of_services(|_, _, teacher| teacher.max_batch_tokens = 700));
         assert!(teacher.len() == 1 && teacher[0].contains("max_batch_tokens = 768"), "{teacher:?}");
-        let crowded = warned(of_rooms(|_, actor, _| actor.groups_in_flight = 9));
+        let crowded = warned(of_services(|_, actor, _| actor.groups_in_flight = 9));
         assert!(crowded.len() == 1 && crowded[0].contains("holds 3 groups") && crowded[0].contains("at most 6"), "{crowded:?}");
-        let drawn = warned(of_rooms(|learner, actor, _| (actor.engine.kind, learner.deterministic) = ("sglang".into(), true)));
+        let drawn = warned(of_services(|learner, actor, _| (actor.engine.kind, learner.deterministic) = ("sglang".into(), true)));
         assert!(drawn.len() == 1 && drawn[0].contains("--enable-deterministic-inference"), "{drawn:?}");
-        let slow = warned(of_rooms(|_, actor, _| (actor.engine.kind, actor.engine.reload_timeout_s) = ("vllm".into(), 900)));
+        let slow = warned(of_services(|_, actor, _| (actor.engine.kind, actor.engine.reload_timeout_s) = ("vllm".into(), 900)));
         assert!(slow.len() == 1 && slow[0].contains("turn_timeout_s = 600 s"), "{slow:?}");
-        assert_eq!(warned(of_rooms(|_, actor, _| actor.engine.kind = "vllm".into())), Vec::<String>::new());
+        assert_eq!(warned(of_services(|_, actor, _| actor.engine.kind = "vllm".into())), Vec::<String>::new());
     }
 
     #[test]
@@ -370,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_of_one_machine_get_ports_of_their_own_and_speak_alike() {
+    fn services_of_one_machine_get_ports_of_their_own_and_speak_alike() {
         let of = |change: fn(&mut Config)| {
             let mut config = Config::default();
             change(&mut config);

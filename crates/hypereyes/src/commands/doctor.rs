@@ -83,7 +83,7 @@ pub fn run(sources: &Sources, args: &DoctorArgs, json: bool) -> Result<()> {
 /// Every check; `search` is whether search services are asked, which may cost.
 fn all(config: &Config, search: bool) -> Result<Vec<Check>> {
     let runtime = parts::runtime()?;
-    let wishes = [config.up.ports.learner, config.up.ports.reward, config.up.ports.teacher];
+    let ports_asked = [config.up.ports.learner, config.up.ports.reward, config.up.ports.teacher];
     let world = Check::of("world", parts::world(config).map(|world| format!("{}: {} entities", world.name(), world.entities().len())));
     let policy = Check::of("policy", model(&config.policy, Shipped::Policy));
     let teacher = Check::of(
@@ -98,7 +98,7 @@ fn all(config: &Config, search: bool) -> Result<Vec<Check>> {
         world,
         policy,
         teacher,
-        Check::of("ports", runtime.block_on(ports::resolve(&wishes)).map(|found| format!("{found:?} are free"))),
+        Check::of("ports", runtime.block_on(ports::resolve(&ports_asked)).map(|found| format!("{found:?} are free"))),
         Check::of("run folder", writable(config)),
         Check::of(
             "program",
@@ -164,7 +164,7 @@ fn writable(config: &Config) -> Result<String> {
 fn cores() -> Check {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let verdict = if cores >= 2 { Verdict::Good } else { Verdict::Slow };
-    Check { check: "cores", verdict, detail: format!("{cores}; the rooms share them, two or more are wanted") }
+    Check { check: "cores", verdict, detail: format!("{cores}; the services share them, two or more are wanted") }
 }
 
 fn memory() -> Check {

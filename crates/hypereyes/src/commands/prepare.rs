@@ -1,4 +1,4 @@
-//! `hypereyes prepare`: what rooms on other machines start from, in one folder: the compiled-in models and the tasks.
+//! `hypereyes prepare`: what services on other machines start from, in one folder: the compiled-in models and the tasks.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use super::synth;
 use crate::config::Config;
 use crate::{output, parts};
 
-/// One folder that a room may read.
+/// One folder that a service may read.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Part {
     /// The model that the learner trains and actors sample.
@@ -98,7 +98,7 @@ fn check(config: &Config, parts: &[Part]) -> Findings {
     for (part, key, folder) in [(Part::Policy, "policy", &config.policy), (Part::Teacher, "teacher", &config.teacher)] {
         if parts.contains(&part) && !folder.as_os_str().is_empty() {
             let message = format!(
-                "is {}, but `prepare` writes the model that is compiled in: leave it out, or leave {key} out with --only and give rooms your \
+                "is {}, but `prepare` writes the model that is compiled in: leave it out, or leave {key} out with --only and give services your \
                  folder",
                 folder.display()
             );

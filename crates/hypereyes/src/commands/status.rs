@@ -9,7 +9,7 @@ use hypereyes_run::{Addresses, RUNS, RunFolder, State, audit, follow, read_json}
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::service::{self, LearnerState};
+use crate::running::{self, LearnerState};
 use crate::{output, parts};
 
 /// Arguments of `status`.
@@ -23,9 +23,9 @@ pub struct StatusArgs {
     pub audit: bool,
 }
 
-/// What a room announced.
+/// What a service announced.
 #[derive(Serialize)]
-struct Room {
+struct Service {
     name: String,
     addr: String,
     metrics: Option<String>,
@@ -43,7 +43,7 @@ struct Status {
     rounds: Option<f64>,
     learner: Option<LearnerState>,
     trouble: Option<String>,
-    rooms: Vec<Room>,
+    services: Vec<Service>,
 }
 
 /// Checks what became of every group.
@@ -110,9 +110,9 @@ pub fn run(config: &Config, args: &StatusArgs, json: bool) -> Result<()> {
             output::say(&format!("tasks set aside because they failed again and again: {count}; why is in {}", ledger.display()));
         }
     }
-    for room in &status.rooms {
-        let metrics = room.metrics.as_ref().map(|at| format!(", metrics at http://{at}/metrics")).unwrap_or_default();
-        output::say(&format!("{}: {} (process {}){metrics}", room.name, room.addr, room.pid));
+    for service in &status.services {
+        let metrics = service.metrics.as_ref().map(|at| format!(", metrics at http://{at}/metrics")).unwrap_or_default();
+        output::say(&format!("{}: {} (process {}){metrics}", service.name, service.addr, service.pid));
     }
     match status.state {
         "finished" => {
@@ -143,7 +143,7 @@ fn look(folder: &RunFolder) -> Result<Status> {
         rounds: last.rounds,
         learner: None,
         trouble: None,
-        rooms: Vec::new(),
+        services: Vec::new(),
     };
     if !held {
         return Ok(status);
@@ -151,23 +151,23 @@ fn look(folder: &RunFolder) -> Result<Status> {
     status.state = "running";
     // Before training and after it nobody listens, which is no trouble: there are no addresses then.
     let Ok(addresses) = read_json::<Addresses>(&folder.addresses()) else { return Ok(status) };
-    match parts::runtime()?.block_on(service::learner(addresses.learner)) {
+    match parts::runtime()?.block_on(running::learner(addresses.learner)) {
         Ok(learner) => status.learner = Some(learner),
         Err(trouble) => (status.state, status.trouble) = ("broken", Some(trouble)),
     }
-    status.rooms = rooms(folder);
+    status.services = services(folder);
     Ok(status)
 }
 
-fn rooms(folder: &RunFolder) -> Vec<Room> {
-    let Ok(entries) = std::fs::read_dir(folder.rooms()) else { return Vec::new() };
-    let room = |path: PathBuf| {
+fn services(folder: &RunFolder) -> Vec<Service> {
+    let Ok(entries) = std::fs::read_dir(folder.services()) else { return Vec::new() };
+    let service = |path: PathBuf| {
         let name = path.file_stem()?.to_str()?.to_owned();
         let announced: Announcement = read_json(&path).ok()?;
-        Some(Room { name, addr: announced.addr.to_string(), metrics: announced.metrics.map(|at| at.to_string()), pid: announced.pid })
+        Some(Service { name, addr: announced.addr.to_string(), metrics: announced.metrics.map(|at| at.to_string()), pid: announced.pid })
     };
     let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
-    let mut rooms: Vec<Room> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_json).filter_map(room).collect();
-    rooms.sort_by(|a, b| a.name.cmp(&b.name));
-    rooms
+    let mut services: Vec<Service> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_json).filter_map(service).collect();
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    services
 }

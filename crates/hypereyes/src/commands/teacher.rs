@@ -138,7 +138,7 @@ fn absolute(source: &str) -> Result<String> {
     if source.contains("://") || !Path::new(source).exists() {
         return Ok(source.to_owned());
     }
-    Ok(crate::rooms::absolute(Path::new(source))?.display().to_string())
+    Ok(crate::services::absolute(Path::new(source))?.display().to_string())
 }
 
 /// Waits until a model is no longer being loaded, as long as the caller lets it.

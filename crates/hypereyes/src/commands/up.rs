@@ -1,4 +1,4 @@
-//! `hypereyes up`: the main job. The whole loop on this machine: tasks, the start policy measured, all rooms as processes,
+//! `hypereyes up`: the main job. The whole loop on this machine: tasks, the start policy measured, all services as processes,
 //! the trained policy measured on the same tasks with the same seeds, a table and a report.
 //!
 //! In: settings. Out: a run folder. Everything is checked before the first file is written; everything that is done is
@@ -20,10 +20,10 @@ use serde::Serialize;
 use crate::check::models::Folders;
 use crate::check::world::Names;
 use crate::config::{Config, ENV_PREFIX};
-use crate::job::{Job, cores, wishes};
+use crate::job::{Job, cores, ports_asked};
 use crate::output::Console;
 use crate::resume::Done;
-use crate::rooms::absolute;
+use crate::services::absolute;
 use crate::{check, output, parts, ports, resume};
 
 /// Arguments of `up`.
@@ -33,7 +33,7 @@ use crate::{check, output, parts, ports, resume};
     hypereyes up --set reward_service.trace.enabled=false      without the efficiency bonus\n  \
     hypereyes up --set up.distill=false                        without the teacher\n  \
     hypereyes up --resume                                      go on with the newest run that was interrupted\n\n\
-    Ctrl-C stops the rooms in order and leaves a checkpoint.")]
+    Ctrl-C stops the services in order and leaves a checkpoint.")]
 pub struct UpArgs {
     /// Go on with an interrupted run: the one in `run_dir`, else the newest under `runs/`.
     #[arg(long)]
@@ -69,7 +69,7 @@ pub fn run(sources: &Sources, args: &UpArgs, json: bool) -> Result<()> {
     let (world, warnings, names) = check(&config, &folder)?;
     warnings.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     let runtime = parts::runtime()?;
-    runtime.block_on(async { ports::resolve(&wishes(&config)).await })?;
+    runtime.block_on(async { ports::resolve(&ports_asked(&config)).await })?;
     if args.dry_run {
         return dry_run(&config, &folder, &(world, names), &changes, args.resume, json);
     }
@@ -222,7 +222,7 @@ fn dry_run(
     output::say(&format!("training    {} steps of {shape}: {rollouts} rollouts", intent.steps));
     let trace = if intent.trace { "on" } else { "off" };
     output::say(&format!(
-        "rooms       reward (TRACE {trace}), {}learner, {} actors on {} cores",
+        "services       reward (TRACE {trace}), {}learner, {} actors on {} cores",
         if intent.teacher.is_some() { "teacher, " } else { "" },
         intent.actors,
         intent.cores

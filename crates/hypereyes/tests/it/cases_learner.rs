@@ -64,5 +64,5 @@ fn case_progress_file() {
     let steps: Vec<u64> = lines(&metrics).iter().filter_map(|line| line["step"].as_u64()).collect();
     assert!(steps.len() < 24 && steps.last() == Some(&24) && steps.windows(2).all(|pair| pair[1] == pair[0] + 1), "{steps:?}");
     let progress: Value = serde_json::from_slice(&std::fs::read(folder.join("progress.json")).unwrap()).unwrap();
-    assert_eq!(progress["sittings"], 1);
+    assert_eq!(progress["attempts"], 1);
 }

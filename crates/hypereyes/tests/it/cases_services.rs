@@ -31,16 +31,16 @@ fn policy() -> PathBuf {
     std::fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/policy")).unwrap()
 }
 
-/// A room of the real binary, its log and where it listens.
-struct Room {
+/// A service of the real binary, its log and where it listens.
+struct Service {
     process: Child,
     folder: tempfile::TempDir,
     addr: SocketAddr,
     metrics: SocketAddr,
 }
 
-impl Room {
-    /// Starts a room, with at most so many descriptors if that is said.
+impl Service {
+    /// Starts a service, with at most so many descriptors if that is said.
     fn start(kind: &str, sets: &[String], descriptors: Option<u32>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ready = folder.path().join("ready.json");
@@ -53,14 +53,15 @@ impl Room {
             }
             None => Command::new(program),
         };
-        command.args(["room", kind, "--set", "listen=127.0.0.1:0", "--set", "process.metrics_listen=127.0.0.1:0"]);
+        command.args(["service", kind, "--set", "listen=127.0.0.1:0", "--set", "process.metrics_listen=127.0.0.1:0"]);
         command.args(["--set", &format!("process.announce={}", ready.display())]);
         command.args(sets.iter().flat_map(|set| ["--set", set.as_str()]));
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.env(VARIABLE, SECRET).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut process = command.spawn().unwrap();
-        let said =
-            support::wait_for("the room's addresses", &mut process, || serde_json::from_slice::<Value>(&std::fs::read(&ready).ok()?).ok());
+        let said = support::wait_for("the service's addresses", &mut process, || {
+            serde_json::from_slice::<Value>(&std::fs::read(&ready).ok()?).ok()
+        });
         let at = |key: &str| said[key].as_str().unwrap().parse().unwrap();
         Self { process, addr: at("addr"), metrics: at("metrics"), folder }
     }
@@ -98,7 +99,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.process.kill(); // It has ended, unless the test has failed.
         let _ = self.process.wait();
@@ -149,8 +150,8 @@ async fn case_key_env_leak() {
     let (stranger, other) = (Stranger::refusing(), Stranger::refusing());
     let model = policy();
     let own = format!("model={}", model.display());
-    let room = Room::start("teacher", &[own.clone(), "id=base".into()], None);
-    let peer = room.teacher();
+    let service = Service::start("teacher", &[own.clone(), "id=base".into()], None);
+    let peer = service.teacher();
     let mut said = String::new();
     for (at, line) in case("key-env-leak", "sources.txt").lines().enumerate() {
         let source = line
@@ -166,8 +167,8 @@ async fn case_key_env_leak() {
     }
     assert_eq!(stranger.heard(), "", "nothing was sent to whom only the caller names");
     said.push_str(&format!("{:?}", peer.roster(DEADLINE).await.unwrap()));
-    said.push_str(&room.page());
-    said.push_str(&room.stop());
+    said.push_str(&service.page());
+    said.push_str(&service.stop());
     assert!(!said.contains(SECRET), "{said}");
 
     // What the settings bind to a server arrives there and nowhere else, also where that server sends us on.
@@ -178,8 +179,8 @@ async fn case_key_env_leak() {
     let keys = format!("keys=[{{ env = \"{VARIABLE}\", hosts = [\"http://{}\", \"http://{}\"] }}]", stranger.addr, elsewhere.addr);
     let store = tempfile::tempdir().unwrap();
     let store = format!("store={}", store.path().display());
-    let room = Room::start("teacher", &[own, "id=base".into(), keys, "hosts=[\"127.0.0.1\"]".into(), store], None);
-    let peer = room.teacher();
+    let service = Service::start("teacher", &[own, "id=base".into(), keys, "hosts=[\"127.0.0.1\"]".into(), store], None);
+    let peer = service.teacher();
     let source = |at: SocketAddr| format!("sglang+http://{at}?tokenizer={}&key_env={VARIABLE}", model.display());
     for (id, at) in [("bound", stranger.addr), ("sent-on", elsewhere.addr), ("other", other.addr)] {
         let error = peer.load(load(id, &source(at)), DEADLINE).await.expect_err("it refuses all questions");
@@ -192,7 +193,7 @@ async fn case_key_env_leak() {
         assert!(at.heard().contains(&format!("Bearer {SECRET}")), "the bound server gets its key: {}", at.heard());
     }
     assert_eq!(other.heard(), "", "neither a redirect nor a caller leads there");
-    said.push_str(&format!("{:?}{}{}", peer.roster(DEADLINE).await.unwrap(), room.page(), room.stop()));
+    said.push_str(&format!("{:?}{}{}", peer.roster(DEADLINE).await.unwrap(), service.page(), service.stop()));
     assert!(!said.contains(SECRET), "{said}");
 }
 
@@ -208,8 +209,8 @@ async fn case_special_file_load() {
         folder
     };
     let base = copy("base");
-    let room = Room::start("teacher", &[format!("model={}", base.display()), "id=base".into()], None);
-    let peer = room.teacher();
+    let service = Service::start("teacher", &[format!("model={}", base.display()), "id=base".into()], None);
+    let peer = service.teacher();
     let case = case("special-file-load", "files.txt");
     let mut sockets = Vec::new();
     // More loads than there is room for are refused, so that each case is seen to its end before the next.
@@ -241,24 +242,24 @@ async fn case_special_file_load() {
         let error = peer.load(load("elsewhere", &source), DEADLINE).await.expect_err(&source);
         assert!(error.message.contains("roots"), "{source}: {error}");
     }
-    room.stop();
+    service.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_silent_sockets() {
-    let room = Room::start("reward", &[], Some(256));
+    let service = Service::start("reward", &[], Some(256));
     let words = case("silent-sockets", "words.txt");
     let words: Vec<String> = words.lines().map(|line| line.replace("\\r", "\r").replace("\\n", "\n")).collect();
     let mut sockets = Vec::new();
     for at in 0..320 {
-        let Ok(mut socket) = TcpStream::connect(room.addr) else { continue };
+        let Ok(mut socket) = TcpStream::connect(service.addr) else { continue };
         if let Some(word) = words.get(at % (2 * words.len())) {
             let _ = socket.write_all(word.as_bytes()); // It may be closed already.
         }
         sockets.push(socket);
     }
     // One that goes on, a byte at a time, is as silent as the others.
-    let mut slow = TcpStream::connect(room.addr).unwrap();
+    let mut slow = TcpStream::connect(service.addr).unwrap();
     let slow = std::thread::spawn(move || {
         let began = Instant::now();
         while slow.write_all(b"P").is_ok() {
@@ -275,15 +276,15 @@ async fn case_silent_sockets() {
         }
     }
     slow.join().expect("it is shown out");
-    let mut reward = client::reward(&room.addr.to_string()).unwrap();
+    let mut reward = client::reward(&service.addr.to_string()).unwrap();
     let asked = reward.get_reference(v1::GetReferenceRequest { task_id: "t".into() });
     tokio::time::timeout(DEADLINE, asked).await.expect("in time").expect("whoever speaks is served");
-    let page = room.page();
+    let page = service.page();
     for reason in ["silent", "not_http2"] {
         let series = format!("hypereyes_connections_refused_total{{listener=\"grpc\",reason=\"{reason}\"}}");
         assert!(page.contains(&series), "{series}: {page}");
     }
     drop(reward);
-    let log = room.stop();
+    let log = service.stop();
     assert!(log.contains("a connection is closed"), "{log}");
 }

@@ -16,10 +16,10 @@ use support::{hypereyes, run};
 /// Longest wait for a service on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A room that does not outlive its test.
-struct Room(Child);
+/// A service that does not outlive its test.
+struct Service(Child);
 
-impl Drop for Room {
+impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.0.kill(); // It may have ended.
         let _ = self.0.wait();
@@ -71,7 +71,7 @@ fn case_noop_call_is_no_search() {
     let folder = tempfile::tempdir().expect("a folder");
     let announce = folder.path().join("ready.json");
     let set = format!("process.announce={}", announce.display());
-    let mut room = Room(hypereyes(&["room", "reward", "--set", "listen=127.0.0.1:0", "--set", &set]).spawn().expect("starts"));
+    let mut service = Service(hypereyes(&["service", "reward", "--set", "listen=127.0.0.1:0", "--set", &set]).spawn().expect("starts"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let said = await_announcement(&announce, tokio::time::Instant::now() + PATIENCE).await.expect("the service comes up");
@@ -102,8 +102,8 @@ fn case_noop_call_is_no_search() {
             assert!(status.message().starts_with(field), "{status}");
         }
     });
-    support::signal("TERM", room.0.id().into());
-    assert!(room.0.wait().expect("it ends").success());
+    support::signal("TERM", service.0.id().into());
+    assert!(service.0.wait().expect("it ends").success());
 }
 
 /// Settings that a service of any kind reads are refused by name, with what there is.
@@ -112,7 +112,7 @@ fn unknown_units_of_boxes_are_refused() {
     for arguments in [
         &["up", "--dry-run", "--set", "rollout.env.box_units=percent"][..],
         &["eval", "--model", "nowhere", "--set", "rollout.env.box_units=percent"][..],
-        &["room", "actor", "--set", "rollout.env.box_units=percent"][..],
+        &["service", "actor", "--set", "rollout.env.box_units=percent"][..],
     ] {
         let output = run(arguments);
         let said = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! Every key of every part, with values that nobody can mean: what a room would refuse at its start, the check before a run refuses.
+//! Every key of every part, with values that nobody can mean: what a service would refuse at its start, the check before a run refuses.
 
 use std::collections::BTreeMap;
 

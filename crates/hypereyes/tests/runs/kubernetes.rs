@@ -370,9 +370,9 @@ async fn the_fleet_follows_the_learners_hunger_up_and_down_without_swinging() {
         }
         seen
     };
-    let up = fleet("hungry", 60, ("room actor", "room learner")).await;
+    let up = fleet("hungry", 60, ("service actor", "service learner")).await;
     assert!(up.is_sorted() && up.last() > up.first(), "up, and never down: {up:?}");
-    let down = fleet("fed", 200, ("room learner", "room actor")).await;
+    let down = fleet("fed", 200, ("service learner", "service actor")).await;
     assert!(down.iter().rev().is_sorted() && down.last() < down.first(), "down, and never up: {down:?}");
     run.audited();
 }

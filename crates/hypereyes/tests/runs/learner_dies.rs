@@ -52,10 +52,10 @@ fn policy(folder: &Path) -> String {
     blake3::hash(&std::fs::read(file).unwrap()).to_hex().to_string()
 }
 
-/// The process of a room, found by its settings file.
-fn pid_of(folder: &Path, room: &str) -> Option<u32> {
-    let settings = folder.join("rooms").join(format!("{room}.toml"));
-    let found = Command::new("pgrep").args(["-f", &format!("room learner --leash --config {}", settings.display())]).output().unwrap();
+/// The process of a service, found by its settings file.
+fn pid_of(folder: &Path, service: &str) -> Option<u32> {
+    let settings = folder.join("services").join(format!("{service}.toml"));
+    let found = Command::new("pgrep").args(["-f", &format!("service learner --leash --config {}", settings.display())]).output().unwrap();
     String::from_utf8_lossy(&found.stdout).lines().next()?.parse().ok()
 }
 

@@ -164,7 +164,7 @@ fn one_budget_stops_a_run_one_cache_serves_two_and_the_key_stands_nowhere() {
         (files, bytes) = (files + 1, bytes + content.len());
     }
     println!("{} requests; {files} files, {bytes} bytes", service.asked().len());
-    for wanted in ["first/report.html", "first/logs/search.log", "first/logs/actor-0.log", "first/rooms/search.toml", "spans.jsonl"] {
+    for wanted in ["first/report.html", "first/logs/search.log", "first/logs/actor-0.log", "first/services/search.toml", "spans.jsonl"] {
         assert!(at(wanted).exists(), "{wanted}");
     }
     for output in [&first, &again, &resumed, &second] {

@@ -42,9 +42,9 @@ pub fn lines(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap_or_default().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// The process that a room announced.
-pub fn pid(room: &str, folder: &Path) -> Option<u64> {
-    let announced = folder.join("rooms").join(format!("{room}.json"));
+/// The process that a service announced.
+pub fn pid(service: &str, folder: &Path) -> Option<u64> {
+    let announced = folder.join("services").join(format!("{service}.json"));
     serde_json::from_slice::<Value>(&std::fs::read(announced).ok()?).ok()?["pid"].as_u64()
 }
 
@@ -53,9 +53,9 @@ pub fn signal(name: &str, process: u64) {
     assert!(Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().unwrap().success());
 }
 
-/// Kills a room with SIGKILL and returns once another process has announced itself in its place.
-pub fn kill_9(room: &str, folder: &Path, up: &mut Child) {
-    let old = wait_for(room, up, || pid(room, folder));
+/// Kills a service with SIGKILL and returns once another process has announced itself in its place.
+pub fn kill_9(service: &str, folder: &Path, up: &mut Child) {
+    let old = wait_for(service, up, || pid(service, folder));
     signal("KILL", old);
-    wait_for(&format!("restart of {room}"), up, || pid(room, folder).filter(|new| *new != old));
+    wait_for(&format!("restart of {service}"), up, || pid(service, folder).filter(|new| *new != old));
 }

@@ -17,7 +17,7 @@ fn it_is_a_finished_run_of_format_1() {
     folder.readable().expect("it is read");
     assert_eq!(folder.state(), State::Finished);
     let progress: Progress = read_json(&folder.progress()).expect("ours");
-    assert_eq!((progress.sittings, progress.restarts.len()), (1, 0));
+    assert_eq!((progress.attempts, progress.restarts.len()), (1, 0));
     let starts = attempts::read(&folder);
     assert_eq!((starts.len(), starts[0].attempt, starts[0].step, attempts::told(&starts).len()), (1, 1, 0, 0));
     let saved = SavedPolicy::read(&folder.learner()).expect("the learner said so");

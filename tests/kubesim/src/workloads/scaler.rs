@@ -13,7 +13,7 @@ const TOLERANCE: f64 = 0.1;
 /// What an autoscaler remembers of its past.
 #[derive(Debug, Default)]
 pub struct Memory {
-    wishes: Vec<(Instant, u32)>,
+    desired: Vec<(Instant, u32)>,
     changes: Vec<(Instant, i64)>,
 }
 
@@ -27,8 +27,8 @@ pub struct Reading {
 }
 
 /// How many replicas a metric asks for.
-pub fn wish(target: &Value, reading: Reading, replicas: u32) -> Option<u32> {
-    let (ratio, wish) = if let Some(average) = quantity(&target["averageValue"]) {
+pub fn desired(target: &Value, reading: Reading, replicas: u32) -> Option<u32> {
+    let (ratio, desired) = if let Some(average) = quantity(&target["averageValue"]) {
         let ratio = reading.total / (average * f64::from(reading.pods.max(1)));
         (ratio, (reading.total / average).ceil())
     } else {
@@ -38,29 +38,29 @@ pub fn wish(target: &Value, reading: Reading, replicas: u32) -> Option<u32> {
     if !ratio.is_finite() {
         return None;
     }
-    Some(if (ratio - 1.0).abs() <= TOLERANCE { replicas } else { wish as u32 })
+    Some(if (ratio - 1.0).abs() <= TOLERANCE { replicas } else { desired as u32 })
 }
 
-/// Replicas from the wishes of all metrics (`None`: it could not be read), the past and the object's `behavior`.
+/// Replicas from the desired of all metrics (`None`: it could not be read), the past and the object's `behavior`.
 /// `pace` is how much faster than Kubernetes' time runs.
-pub fn decide(spec: &Value, replicas: u32, wishes: &[Option<u32>], memory: &mut Memory, now: Instant, pace: f64) -> u32 {
-    let known = wishes.iter().flatten().max().copied();
-    let blind = wishes.iter().any(Option::is_none);
+pub fn decide(spec: &Value, replicas: u32, desired: &[Option<u32>], memory: &mut Memory, now: Instant, pace: f64) -> u32 {
+    let known = desired.iter().flatten().max().copied();
+    let blind = desired.iter().any(Option::is_none);
     // With a metric unread, others may still ask for more, never for less.
-    let Some(wish) = known.filter(|wish| !blind || *wish > replicas) else { return replicas };
+    let Some(desired) = known.filter(|desired| !blind || *desired > replicas) else { return replicas };
     let (least, most) = (count(&spec["minReplicas"], 1), count(&spec["maxReplicas"], u32::MAX));
-    memory.wishes.push((now, wish.clamp(least, most)));
-    memory.wishes.retain(|(at, _)| now - *at <= Duration::from_secs(3600));
+    memory.desired.push((now, desired.clamp(least, most)));
+    memory.desired.retain(|(at, _)| now - *at <= Duration::from_secs(3600));
 
     let behaviour = |direction: &str| &spec["behavior"][direction];
     let window = |direction: &str, otherwise| seconds(&behaviour(direction)["stabilizationWindowSeconds"], otherwise).div_f64(pace);
     let within = |memory: &Memory, window: Duration| {
-        let recent = memory.wishes.iter().filter(move |(at, _)| now - *at <= window).map(|(_, wish)| *wish);
+        let recent = memory.desired.iter().filter(move |(at, _)| now - *at <= window).map(|(_, desired)| *desired);
         recent.collect::<Vec<_>>()
     };
     // Up to what was asked for all along, down to what was never exceeded.
-    let up = within(memory, window("scaleUp", 0)).into_iter().min().unwrap_or(wish);
-    let down = within(memory, window("scaleDown", 300)).into_iter().max().unwrap_or(wish);
+    let up = within(memory, window("scaleUp", 0)).into_iter().min().unwrap_or(desired);
+    let down = within(memory, window("scaleDown", 300)).into_iter().max().unwrap_or(desired);
     let stable = replicas.max(up).min(down.max(up));
     let allowed = match stable.cmp(&replicas) {
         std::cmp::Ordering::Greater => stable.min(rate(behaviour("scaleUp"), replicas, memory, now, pace, true)),
@@ -112,10 +112,10 @@ mod tests {
     fn a_metric_asks_in_proportion_beyond_the_tolerance() {
         let average = json!({"type": "AverageValue", "averageValue": "10"});
         let reading = |total| Reading { total, pods: 2 };
-        assert_eq!(wish(&average, reading(21.0), 2), Some(2));
-        assert_eq!((wish(&average, reading(35.0), 2), wish(&average, reading(5.0), 2)), (Some(4), Some(1)));
-        assert_eq!(wish(&json!({"value": "500m"}), reading(1.0), 2), Some(4));
-        assert_eq!(wish(&json!({}), reading(1.0), 2), None);
+        assert_eq!(desired(&average, reading(21.0), 2), Some(2));
+        assert_eq!((desired(&average, reading(35.0), 2), desired(&average, reading(5.0), 2)), (Some(4), Some(1)));
+        assert_eq!(desired(&json!({"value": "500m"}), reading(1.0), 2), Some(4));
+        assert_eq!(desired(&json!({}), reading(1.0), 2), None);
     }
 
     #[test]
@@ -124,7 +124,8 @@ mod tests {
             "scaleUp": {"policies": [{"type": "Pods", "value": 2, "periodSeconds": 60}]},
             "scaleDown": {"stabilizationWindowSeconds": 120, "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}}});
         let (mut memory, start) = (Memory::default(), Instant::now());
-        let mut at = |seconds, replicas, wish| decide(&spec, replicas, &[wish], &mut memory, start + Duration::from_secs(seconds), 1.0);
+        let mut at =
+            |seconds, replicas, desired| decide(&spec, replicas, &[desired], &mut memory, start + Duration::from_secs(seconds), 1.0);
         assert_eq!(at(0, 1, Some(9)), 3);
         assert_eq!(at(30, 3, Some(9)), 3);
         assert_eq!(at(61, 3, Some(9)), 5);

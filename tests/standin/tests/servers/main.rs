@@ -2,6 +2,6 @@
 
 mod command;
 mod dialects;
-mod life;
+mod lifecycle;
 mod lying;
 mod support;

@@ -22,8 +22,8 @@ impl Apart {
         Self(tokio::spawn(async {
             loop {
                 tokio::task::spawn_blocking(|| {
-                    pin("hypereyes room learner", Self::learners());
-                    pin("hypereyes (room (actor|reward|teacher)|prepare|probe|bench)", 0);
+                    pin("hypereyes service learner", Self::learners());
+                    pin("hypereyes (service (actor|reward|teacher)|prepare|probe|bench)", 0);
                 })
                 .await
                 .expect("it does not panic");

@@ -102,7 +102,7 @@ impl v1::reward_server::Reward for Reward {
 }
 
 /// A learner at work.
-pub struct Room {
+pub struct Harness {
     pub folder: tempfile::TempDir,
     pub model: ModelConfig,
     pub address: String,
@@ -146,11 +146,11 @@ fn write_policy(folder: &Path) -> ModelConfig {
 }
 
 /// Starts one; `set` changes its settings: one group of two rollouts per step.
-pub async fn learner(set: impl FnOnce(&mut Config)) -> Room {
+pub async fn learner(set: impl FnOnce(&mut Config)) -> Harness {
     started(Reward::default(), set).await
 }
 
-pub async fn started(reward: Reward, set: impl FnOnce(&mut Config)) -> Room {
+pub async fn started(reward: Reward, set: impl FnOnce(&mut Config)) -> Harness {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_owned();
     write_tasks(&root.join("tasks"));
@@ -181,16 +181,16 @@ pub async fn started(reward: Reward, set: impl FnOnce(&mut Config)) -> Room {
 }
 
 /// Starts a learner with these settings, perhaps again.
-pub async fn begin(folder: tempfile::TempDir, model: ModelConfig, reward: Reward, config: Config) -> Room {
+pub async fn begin(folder: tempfile::TempDir, model: ModelConfig, reward: Reward, config: Config) -> Harness {
     let shutdown = Shutdown::new();
     let announcement = config.process.announce.clone().unwrap();
     let _ = std::fs::remove_file(&announcement);
     let ended = tokio::spawn(rl::run(config.clone(), shutdown.clone()));
     let announced = ready::await_announcement(&announcement, tokio::time::Instant::now() + PATIENCE).await.expect("it comes up");
-    Room { folder, model, address: announced.addr.to_string(), reward, shutdown, config, ended }
+    Harness { folder, model, address: announced.addr.to_string(), reward, shutdown, config, ended }
 }
 
-impl Room {
+impl Harness {
     /// A client on a connection of its own.
     pub fn client(&self) -> LearnerClient {
         client::secure(&Security::plaintext()).learner(&self.address).unwrap()

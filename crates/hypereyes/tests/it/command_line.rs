@@ -1,4 +1,4 @@
-//! The front door as a person uses it: whole runs, kills, questions, wrong input. Every command here is the real binary.
+//! The command line as a person uses it: whole runs, kills, questions, wrong input. Every command here is the real binary.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What the front door asks running rooms. In: an address. Out: plain facts. The only file here that sees the wire.
+//! What the command line asks running services. In: an address. Out: plain facts. The only file here that sees the wire.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use hypereyes_proto::{client, v1};
 use serde::Serialize;
 
-/// How long a room may take to answer; who asks is a person at a terminal.
+/// How long a service may take to answer; who asks is a person at a terminal.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a learner says of itself.

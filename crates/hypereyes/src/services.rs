@@ -1,7 +1,7 @@
-//! The rooms of a run on one machine: their settings files, and how to start them as processes.
+//! The services of a run on one machine: their settings files, and how to start them as processes.
 //!
-//! In: settings, addresses, model folders, a run folder. Out: `rooms/<room>.toml` and plans for the supervisor. It knows
-//! every room's settings and no room's work.
+//! In: settings, addresses, model folders, a run folder. Out: `services/<service>.toml` and plans for the supervisor. It knows
+//! every service's settings and no service's work.
 
 use hypereyes_miniature::shipped::Shipped;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -34,25 +34,25 @@ pub fn actor(number: usize) -> String {
     format!("actor-{number}")
 }
 
-/// Everything that decides how rooms are started.
+/// Everything that decides how services are started.
 #[derive(Clone, Debug)]
-pub struct Rooms {
+pub struct Services {
     /// Settings of the run.
     pub config: Config,
     /// Where things lie; an absolute path.
     pub folder: RunFolder,
-    /// Where rooms listen.
+    /// Where services listen.
     pub addresses: Addresses,
     /// The start policy.
     pub policy: PathBuf,
     /// The teacher; `None` without distillation.
     pub teacher: Option<PathBuf>,
-    /// The program that has the `room` command.
+    /// The program that has the `service` command.
     pub program: PathBuf,
 }
 
-impl Rooms {
-    /// The rooms that a run in `folder` would have, before anything of it is there: ports that are not asked for are open, and
+impl Services {
+    /// The services that a run in `folder` would have, before anything of it is there: ports that are not asked for are open, and
     /// models that are compiled in lie where they would be unpacked.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Rooms {
         })
     }
 
-    /// Names in the order in which they are started. They are stopped in the order of the flow: [`Rooms::stop_order`].
+    /// Names in the order in which they are started. They are stopped in the order of the flow: [`Services::stop_order`].
     pub fn names(&self) -> Vec<String> {
         let services = [Some(REWARD), self.teacher.as_ref().map(|_| TEACHER), Some(LEARNER)];
         services.into_iter().flatten().map(str::to_owned).chain(self.followers()).chain(self.actors()).collect()
@@ -119,12 +119,12 @@ impl Rooms {
         Ok(EngineConfig { kind, url, command, log, model, policy_folder, api_key_env, ..times })
     }
 
-    /// Writes the settings file of a room and forgets what an earlier process announced.
+    /// Writes the settings file of a service and forgets what an earlier process announced.
     ///
     /// # Errors
     /// When the files cannot be written.
     pub fn write(&self, name: &str) -> Result<()> {
-        let path = self.folder.room_config(name);
+        let path = self.folder.service_config(name);
         let announce = self.folder.announcement(name);
         ready::clear(&announce)?;
         // Each serves its metrics at a free port and says where.
@@ -222,7 +222,7 @@ impl Rooms {
         }
     }
 
-    /// How a room is started and what its exit means.
+    /// How a service is started and what its exit means.
     pub fn plan(&self, name: &str) -> Plan {
         let up = &self.config.up;
         let (on_exit, grace) = match name {
@@ -230,11 +230,11 @@ impl Rooms {
             LEARNER => (OnExit::DoneOnSuccess, up.learner_grace_s),
             _ => (OnExit::DoneOnSuccess, up.grace_s),
         };
-        let (rooms, room) = (self.clone(), name.to_owned());
+        let (services, service) = (self.clone(), name.to_owned());
         let command: MakeCommand = Box::new(move |_| {
-            rooms.write(&room)?;
-            let mut command = Command::new(&rooms.program);
-            command.args(["room", kind(&room), "--leash", "--config"]).arg(rooms.folder.room_config(&room));
+            services.write(&service)?;
+            let mut command = Command::new(&services.program);
+            command.args(["service", kind(&service), "--leash", "--config"]).arg(services.folder.service_config(&service));
             Ok(command)
         });
         Plan { name: name.to_owned(), command, on_exit, grace: Duration::from_secs(grace), log: self.folder.log(name) }
@@ -248,7 +248,7 @@ pub fn range_of(trace: &hypereyes_scoring::TraceConfig, [least, most]: [f64; 2])
     given.fold([least, most], |[least, most], reward| [least.min(reward), most.max(reward)])
 }
 
-/// The word of the `room` command for a room.
+/// The word of the `service` command for a service.
 fn kind(name: &str) -> &str {
     match name {
         REWARD | TEACHER | LEARNER => name,
@@ -269,12 +269,12 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
 
-    fn rooms(root: &Path) -> Rooms {
+    fn services(root: &Path) -> Services {
         let folder = RunFolder::new(root);
         folder.hold().expect("made");
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let config = Config { seed: 5, ..Config::default() };
-        Rooms {
+        Services {
             config,
             folder,
             addresses: Addresses { learner: at(1), reward: at(2), teacher: Some(at(3)) },
@@ -285,20 +285,20 @@ mod tests {
     }
 
     #[test]
-    fn settings_files_say_what_the_rooms_need_of_each_other() {
+    fn settings_files_say_what_the_services_need_of_each_other() {
         let root = tempfile::tempdir().expect("a temporary folder");
-        let rooms = rooms(root.path());
-        for name in rooms.names() {
-            rooms.write(&name).expect("written");
+        let services = services(root.path());
+        for name in services.names() {
+            services.write(&name).expect("written");
         }
-        let read = |name: &str| std::fs::read_to_string(rooms.folder.room_config(name)).expect("written");
+        let read = |name: &str| std::fs::read_to_string(services.folder.service_config(name)).expect("written");
         let learner: hypereyes_learner::Config = toml::from_str(&read(LEARNER)).expect("the learner reads it");
-        assert_eq!((learner.seed, learner.reward.as_str(), learner.out), (5, "127.0.0.1:2", rooms.folder.learner()));
+        assert_eq!((learner.seed, learner.reward.as_str(), learner.out), (5, "127.0.0.1:2", services.folder.learner()));
         let actor: hypereyes_actor::Config = toml::from_str(&read("actor-1")).expect("an actor reads it");
         assert_eq!((actor.id.as_str(), actor.learner.as_str(), actor.teacher.as_deref()), ("actor-1", "127.0.0.1:1", Some("127.0.0.1:3")));
-        assert_eq!(actor.rollout, rooms.config.rollout);
+        assert_eq!(actor.rollout, services.config.rollout);
         let reward: hypereyes_reward_service::Config = toml::from_str(&read(REWARD)).expect("the reward service reads it");
-        assert_eq!(reward.store, Some(rooms.folder.reward()));
+        assert_eq!(reward.store, Some(services.folder.reward()));
         let teacher: hypereyes_teacher_service::Config = toml::from_str(&read(TEACHER)).expect("the teacher service reads it");
         assert_eq!(teacher.listen.port(), 3);
         assert_eq!((teacher.roots, teacher.keys), (vec![PathBuf::from("/")], vec![]), "folders of this machine, and nobody's keys");
@@ -307,36 +307,36 @@ mod tests {
     #[test]
     fn servers_that_sample_are_dealt_out_to_the_actors() {
         let root = tempfile::tempdir().expect("a temporary folder");
-        let mut rooms = rooms(root.path());
-        rooms.config.engine.kind = "vllm".into();
-        rooms.config.engine.url = ["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned).to_vec();
-        (rooms.config.engine.policy_folder, rooms.config.engine.model) = ("/shared".into(), "policy".into());
-        rooms.config.engine.reload_timeout_s = 7;
-        rooms.config.actor.engine.max_context = 4096;
-        let engine = |rooms: &Rooms, name: &str| rooms.actor_settings(name).expect("the current folder is there").engine;
-        let [first, second] = ["actor-0", "actor-1"].map(|name| engine(&rooms, name));
+        let mut services = services(root.path());
+        services.config.engine.kind = "vllm".into();
+        services.config.engine.url = ["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned).to_vec();
+        (services.config.engine.policy_folder, services.config.engine.model) = ("/shared".into(), "policy".into());
+        services.config.engine.reload_timeout_s = 7;
+        services.config.actor.engine.max_context = 4096;
+        let engine = |services: &Services, name: &str| services.actor_settings(name).expect("the current folder is there").engine;
+        let [first, second] = ["actor-0", "actor-1"].map(|name| engine(&services, name));
         assert_eq!((first.url, second.url), (vec!["http://a:1".into(), "http://c:1".into()], vec!["http://b:1".to_owned()]));
         assert_eq!((first.policy_folder, second.policy_folder), ("/shared/actor-0".into(), "/shared/actor-1".into()));
         assert_eq!((first.kind.as_str(), first.model.as_str(), first.reload_timeout_s, first.max_context), ("vllm", "policy", 7, 4096));
-        rooms.config.engine.url.truncate(1);
-        assert_eq!(rooms.actors(), ["actor-0"], "an actor drives its servers alone");
+        services.config.engine.url.truncate(1);
+        assert_eq!(services.actors(), ["actor-0"], "an actor drives its servers alone");
     }
 
     #[test]
-    fn rooms_stop_along_the_flow_and_the_learner_last() {
+    fn services_stop_along_the_flow_and_the_learner_last() {
         let root = tempfile::tempdir().expect("a temporary folder");
-        let rooms = rooms(root.path());
-        let order = rooms.stop_order().concat();
+        let services = services(root.path());
+        let order = services.stop_order().concat();
         assert_eq!(order, ["actor-0", "actor-1", "reward", "teacher", "learner"]);
-        assert_eq!(rooms.names(), ["reward", "teacher", "learner", "actor-0", "actor-1"]);
-        let mut alone = Rooms { teacher: None, ..rooms };
+        assert_eq!(services.names(), ["reward", "teacher", "learner", "actor-0", "actor-1"]);
+        let mut alone = Services { teacher: None, ..services };
         assert_eq!(alone.names(), ["reward", "learner", "actor-0", "actor-1"]);
         alone.config.up.ranks = 3;
         assert_eq!(alone.names(), ["reward", "learner", "rank-1", "rank-2", "actor-0", "actor-1"]);
         for name in alone.names() {
             alone.write(&name).expect("written");
         }
-        let read = std::fs::read_to_string(alone.folder.room_config("rank-2")).expect("written");
+        let read = std::fs::read_to_string(alone.folder.service_config("rank-2")).expect("written");
         let rank: hypereyes_learner::Config = toml::from_str(&read).expect("the learner reads it");
         assert_eq!((rank.ranks.rank, rank.ranks.world, rank.ranks.leader.as_str()), (2, 3, "127.0.0.1:1"));
     }
