@@ -20,7 +20,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypereyes_chassis::{BadInput, Health, ServiceProcess, Shutdown};
+use hypereyes_chassis::{BadInput, Health, ServiceProcess, ServiceProgram, Shutdown, Work};
 use hypereyes_chat::Chat;
 use hypereyes_domain::PolicyVersion;
 use hypereyes_engines::{Engine, Policy};
@@ -49,17 +49,24 @@ impl ServiceProcess for Actor {
     const ENV: &'static str = "HYPEREYES_ACTOR";
     type Config = Config;
 
-    async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-        run(config, shutdown).await
+    fn run(config: Config, shutdown: Shutdown) -> Work {
+        run(config, shutdown)
     }
 }
+
+/// An actor as a program.
+pub static PROGRAM: ServiceProgram = ServiceProgram::of::<Actor>(env!("CARGO_PKG_VERSION"));
 
 /// Works until the learner says that the run is over, or `shutdown`. Must be called inside a multi-threaded tokio runtime.
 ///
 /// # Errors
 /// [`BadInput`] when a setting, the policy or the world cannot be used; other errors when a port cannot be taken. A peer
 /// that is away is not an error.
-pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+pub fn run(config: Config, shutdown: Shutdown) -> Work {
+    Box::pin(work(config, shutdown))
+}
+
+async fn work(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let process = config.process.start(&config.findings())?;
     metrics::describe();
     hypereyes_rollout::metrics::describe();

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    hypereyes_chassis::service_process::main::<hypereyes_actor::Actor>(env!("CARGO_PKG_VERSION"))
+    hypereyes_actor::PROGRAM.main()
 }

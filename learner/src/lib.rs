@@ -25,7 +25,7 @@ pub mod tasks;
 pub mod trials;
 
 pub use config::Config;
-use hypereyes_chassis::{ServiceProcess, Shutdown};
+use hypereyes_chassis::{ServiceProcess, ServiceProgram, Shutdown, Work};
 
 /// The service, for a process of its own or somebody else's.
 pub struct Learner;
@@ -36,8 +36,13 @@ impl ServiceProcess for Learner {
     const ENV: &'static str = "HYPEREYES_LEARNER";
     type Config = Config;
 
-    async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-        config.check()?;
-        if config.ranks.rank > 0 { follow::run(config, shutdown).await } else { rl::run(config, shutdown).await }
+    fn run(config: Config, shutdown: Shutdown) -> Work {
+        Box::pin(async move {
+            config.check()?;
+            if config.ranks.rank > 0 { follow::run(config, shutdown).await } else { rl::run(config, shutdown).await }
+        })
     }
 }
+
+/// The learner as a program.
+pub static PROGRAM: ServiceProgram = ServiceProgram::of::<Learner>(env!("CARGO_PKG_VERSION"));

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use hypereyes_chassis::{BadInput, Shutdown};
+use hypereyes_chassis::{BadInput, Shutdown, Work};
 use hypereyes_collective::Hub;
 use hypereyes_domain::{DistilledGroup, PolicyVersion, Reference, TaskId};
 use hypereyes_pictures::{PatchCache, Processor, Shelf};
@@ -54,7 +54,11 @@ struct TrainContext {
 
 /// Trains until the steps or the time are used up, or until `shutdown`, and leaves a checkpoint either way. A signal in mid-run is
 /// an error in the end, so that an orchestrator does not take the run for done.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
+pub fn run(config: Config, shutdown: Shutdown) -> Work {
+    Box::pin(work(config, shutdown))
+}
+
+async fn work(config: Config, shutdown: Shutdown) -> Result<()> {
     let process = config.process.start(&config.findings())?;
     crate::metrics::describe();
     config.start_pool();

@@ -18,9 +18,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use hypereyes_chassis::ready::AnnounceError;
 use hypereyes_chassis::server::ServeError;
-use hypereyes_chassis::{BadInput, BindError, Findings, Moved, ProcessConfig, ServerConfig, ServiceProcess, Settings, Shutdown};
+use hypereyes_chassis::{
+    BadInput, BindError, Findings, Moved, ProcessConfig, ServerConfig, ServiceProcess, ServiceProgram, Settings, Shutdown, Work,
+};
 use hypereyes_judge::{JudgeChoice, ModelConfig};
 use hypereyes_proto::ports;
 use hypereyes_scoring::{ReferenceMode, TraceConfig};
@@ -144,10 +147,13 @@ impl ServiceProcess for RewardService {
     const ENV: &'static str = "HYPEREYES_REWARD";
     type Config = Config;
 
-    async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-        Ok(run(config, shutdown).await?)
+    fn run(config: Config, shutdown: Shutdown) -> Work {
+        Box::pin(async { Ok(run(config, shutdown).await?) })
     }
 }
+
+/// The reward service as a program.
+pub static PROGRAM: ServiceProgram = ServiceProgram::of::<RewardService>(env!("CARGO_PKG_VERSION"));
 
 /// Why the service ended without being told to.
 #[derive(Debug, Error)]
@@ -173,7 +179,11 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`]; being told to stop is not an error.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+pub fn run(config: Config, shutdown: Shutdown) -> BoxFuture<'static, Result<(), RunError>> {
+    Box::pin(work(config, shutdown))
+}
+
+async fn work(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let process = config.process.start(&config.findings())?;
     metrics::describe();
     hypereyes_judge::metrics::describe();

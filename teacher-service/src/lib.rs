@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypereyes_chassis::backoff::{Backoff, BackoffConfig};
-use hypereyes_chassis::{BadInput, Findings, Moved, ProcessConfig, ServerConfig, ServiceProcess, Settings, Shutdown};
+use hypereyes_chassis::{BadInput, Findings, Moved, ProcessConfig, ServerConfig, ServiceProcess, ServiceProgram, Settings, Shutdown, Work};
 use hypereyes_pictures::{Limits, Store};
 use hypereyes_policy::device::Device;
 use hypereyes_proto::convert::ids;
@@ -192,17 +192,24 @@ impl ServiceProcess for TeacherService {
     const ENV: &'static str = "HYPEREYES_TEACHER";
     type Config = Config;
 
-    async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-        run(config, shutdown).await
+    fn run(config: Config, shutdown: Shutdown) -> Work {
+        run(config, shutdown)
     }
 }
+
+/// The teacher service as a program.
+pub static PROGRAM: ServiceProgram = ServiceProgram::of::<TeacherService>(env!("CARGO_PKG_VERSION"));
 
 /// Serves until `shutdown`. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// [`BadInput`] when a setting or the model folder cannot be used; other errors when a port cannot be taken or serving fails.
 /// Being told to stop is not an error.
-pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+pub fn run(config: Config, shutdown: Shutdown) -> Work {
+    Box::pin(work(config, shutdown))
+}
+
+async fn work(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let process = config.process.start(&config.findings())?;
     metrics::describe();
     hypereyes_pictures::metrics::describe();

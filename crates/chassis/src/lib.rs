@@ -50,7 +50,7 @@ pub use reach::Reach;
 pub use ready::Announcement;
 pub use remembered::Remembered;
 pub use server::{Server, ServerConfig};
-pub use service_process::ServiceProcess;
+pub use service_process::{ServiceProcess, ServiceProgram, Work};
 pub use shutdown::Shutdown;
 pub use telemetry::{Telemetry, TelemetryConfig};
 pub use tls::{Security, TlsConfig};

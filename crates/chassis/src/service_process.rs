@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,6 +14,10 @@ use tokio::runtime::Runtime;
 
 use crate::config::Settings;
 use crate::{Shutdown, config, exit, leash, trace};
+
+/// A service at work. It is boxed where it is defined: there it is compiled, once, and not again with every program and every test that
+/// starts it.
+pub type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
 /// A part of the system that can be a process.
 pub trait ServiceProcess {
@@ -26,7 +31,7 @@ pub trait ServiceProcess {
     type Config: Default + Settings + Send;
 
     /// Works until it is done or told to stop; being told to stop is not an error.
-    fn run(config: Self::Config, shutdown: Shutdown) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn run(config: Self::Config, shutdown: Shutdown) -> Work;
 }
 
 /// What a command line says of settings: a file (the environment wins over it) and single ones (they win over both).
@@ -38,37 +43,71 @@ pub struct Sources {
     pub sets: Vec<String>,
 }
 
-/// Reads the service's settings and runs it.
-///
-/// # Errors
-/// [`crate::ConfigError`] when a setting is wrong, and what the service itself fails with.
-pub async fn start<R: ServiceProcess>(sources: &Sources, shutdown: Shutdown) -> anyhow::Result<()> {
-    trace::name(R::NAME);
-    let ended = R::run(config::load(R::Config::default(), sources.file.as_deref(), R::ENV, &sources.sets)?, shutdown).await;
-    // The last spans are those of the end.
-    let _ = tokio::task::spawn_blocking(trace::flush).await;
-    ended
+/// A service as a program of its own, or as part of another. The crate that has the service has this as a `static`, with which all of
+/// it is compiled.
+pub struct ServiceProgram {
+    name: &'static str,
+    about: &'static str,
+    env: &'static str,
+    version: &'static str,
+    begin: fn(&Sources, Shutdown) -> anyhow::Result<Work>,
 }
 
-/// The whole `main` of a service's own program: arguments, a runtime, signals, an exit code.
-pub fn main<R: ServiceProcess>(version: &'static str) -> ExitCode {
-    if let Some(code) = leash::of_process() {
-        return code;
+impl ServiceProgram {
+    /// That of a service.
+    pub const fn of<R: ServiceProcess>(version: &'static str) -> Self {
+        Self { name: R::NAME, about: R::ABOUT, env: R::ENV, version, begin: begin::<R> }
     }
-    let matches = match command::<R>(version).try_get_matches() {
-        Ok(matches) => matches,
-        Err(error) => return misread(&error),
-    };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return exit::report_service(&error),
-    };
-    let ended = block_on(runtime, async { start::<R>(&sources(&matches), Shutdown::on_signal()?).await });
-    match ended {
-        Ok(()) => ExitCode::from(exit::OK),
-        // The error itself, not a box around it: its type decides the exit code.
-        Err(error) => exit::report_service(error.as_ref()),
+
+    /// Reads the service's settings and runs it.
+    ///
+    /// # Errors
+    /// [`crate::ConfigError`] when a setting is wrong, and what the service itself fails with.
+    pub async fn start(&self, sources: &Sources, shutdown: Shutdown) -> anyhow::Result<()> {
+        trace::name(self.name);
+        let ended = (self.begin)(sources, shutdown)?.await;
+        // The last spans are those of the end.
+        let _ = tokio::task::spawn_blocking(trace::flush).await;
+        ended
     }
+
+    /// The whole `main` of a service's own program: arguments, a runtime, signals, an exit code.
+    pub fn main(&self) -> ExitCode {
+        if let Some(code) = leash::of_process() {
+            return code;
+        }
+        let matches = match self.command().try_get_matches() {
+            Ok(matches) => matches,
+            Err(error) => return misread(&error),
+        };
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return exit::report_service(&error),
+        };
+        let ended = block_on(runtime, async { self.start(&sources(&matches), Shutdown::on_signal()?).await });
+        match ended {
+            Ok(()) => ExitCode::from(exit::OK),
+            // The error itself, not a box around it: its type decides the exit code.
+            Err(error) => exit::report_service(error.as_ref()),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let set = format!("One setting; may be repeated. Wins over the file and the environment ({}__KEY)", self.env);
+        Command::new(self.name)
+            .version(self.version)
+            .about(self.about)
+            .arg(
+                Arg::new("config").long("config").value_name("FILE").value_parser(value_parser!(PathBuf)).help("Configuration file (TOML)"),
+            )
+            .arg(Arg::new("set").long("set").value_name("KEY=VALUE").action(ArgAction::Append).help(set))
+            .after_help("Exit codes: 0 done or told to stop, 1 failed and worth another try, 42 the input is wrong.")
+    }
+}
+
+/// Reads the settings of a service, and has it begin.
+fn begin<R: ServiceProcess>(sources: &Sources, shutdown: Shutdown) -> anyhow::Result<Work> {
+    Ok(R::run(config::load(R::Config::default(), sources.file.as_deref(), R::ENV, &sources.sets)?, shutdown))
 }
 
 /// Longest wait at the end for threads that still read or write.
@@ -87,16 +126,6 @@ fn misread(error: &clap::Error) -> ExitCode {
     // Nobody is left to be told if the stream is gone.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { exit::SERVICE_BAD_INPUT } else { exit::OK })
-}
-
-fn command<R: ServiceProcess>(version: &'static str) -> Command {
-    let set = format!("One setting; may be repeated. Wins over the file and the environment ({}__KEY)", R::ENV);
-    Command::new(R::NAME)
-        .version(version)
-        .about(R::ABOUT)
-        .arg(Arg::new("config").long("config").value_name("FILE").value_parser(value_parser!(PathBuf)).help("Configuration file (TOML)"))
-        .arg(Arg::new("set").long("set").value_name("KEY=VALUE").action(ArgAction::Append).help(set))
-        .after_help("Exit codes: 0 done or told to stop, 1 failed and worth another try, 42 the input is wrong.")
 }
 
 fn sources(matches: &ArgMatches) -> Sources {
@@ -129,26 +158,30 @@ mod tests {
         const ENV: &'static str = "ATTIC_OF_TESTS";
         type Config = Bench;
 
-        async fn run(config: Bench, shutdown: Shutdown) -> anyhow::Result<()> {
-            anyhow::ensure!(!shutdown.is_triggered(), "told to stop");
-            Err(BadInput::new(format!("a bench of {}", config.length)).into())
+        fn run(config: Bench, shutdown: Shutdown) -> Work {
+            Box::pin(async move {
+                anyhow::ensure!(!shutdown.is_triggered(), "told to stop");
+                Err(BadInput::new(format!("a bench of {}", config.length)).into())
+            })
         }
     }
 
+    static PROGRAM: ServiceProgram = ServiceProgram::of::<Attic>("1");
+
     #[test]
     fn arguments_that_cannot_be_read_are_wrong_input() {
-        let read = |argument: &str| misread(&command::<Attic>("1").try_get_matches_from(["attic", argument]).expect_err(argument));
+        let read = |argument: &str| misread(&PROGRAM.command().try_get_matches_from(["attic", argument]).expect_err(argument));
         assert_eq!(read("--sett"), ExitCode::from(exit::SERVICE_BAD_INPUT));
         assert_eq!(read("--version"), ExitCode::from(exit::OK));
     }
 
     #[tokio::test]
     async fn settings_reach_the_service_and_its_errors_keep_their_type() {
-        let matches = command::<Attic>("1").try_get_matches_from(["attic", "--set", "length=2", "--set", "length=3"]).expect("arguments");
-        let error = start::<Attic>(&sources(&matches), Shutdown::new()).await.expect_err("no bench is good");
+        let matches = PROGRAM.command().try_get_matches_from(["attic", "--set", "length=2", "--set", "length=3"]).expect("arguments");
+        let error = PROGRAM.start(&sources(&matches), Shutdown::new()).await.expect_err("no bench is good");
         assert_eq!((error.to_string().as_str(), exit::code_of(error.as_ref())), ("a bench of 3", exit::BAD_INPUT));
         let wrong = Sources { sets: vec!["lenght=1".into()], ..Sources::default() };
-        let error = start::<Attic>(&wrong, Shutdown::new()).await.expect_err("no such key").to_string();
+        let error = PROGRAM.start(&wrong, Shutdown::new()).await.expect_err("no such key").to_string();
         assert!(error.contains("length"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use hypereyes_chassis::{BadInput, Findings, Health, ProcessConfig, ServiceProcess, Settings, Shutdown};
+use hypereyes_chassis::{BadInput, Findings, Health, ProcessConfig, ServiceProcess, ServiceProgram, Settings, Shutdown, Work};
 use hypereyes_environment::{Query, Search, SearchFuture};
 use hypereyes_world::World;
 use serde::{Deserialize, Serialize};
@@ -76,17 +76,24 @@ impl ServiceProcess for SearchService {
     const ENV: &'static str = "HYPEREYES_SEARCH";
     type Config = Config;
 
-    async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-        run(config, shutdown).await
+    fn run(config: Config, shutdown: Shutdown) -> Work {
+        run(config, shutdown)
     }
 }
+
+/// The search server as a program.
+pub static PROGRAM: ServiceProgram = ServiceProgram::of::<SearchService>(env!("CARGO_PKG_VERSION"));
 
 /// Serves until `shutdown`. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// [`BadInput`] when a setting, the world or the cache cannot be used, and when the budget is spent and that ends it; other errors when
 /// a port cannot be taken.
-pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+pub fn run(config: Config, shutdown: Shutdown) -> Work {
+    Box::pin(work(config, shutdown))
+}
+
+async fn work(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let process = config.process.start(&config.findings())?;
     metrics::describe();
     let server = Server::bind(config.listen).await.context("the search server cannot start")?;

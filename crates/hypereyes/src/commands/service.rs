@@ -5,8 +5,8 @@ use std::io::Read;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use hypereyes_chassis::Shutdown;
 use hypereyes_chassis::service_process::{self, Sources};
+use hypereyes_chassis::{ServiceProgram, Shutdown};
 
 use crate::parts;
 
@@ -36,6 +36,18 @@ pub enum Kind {
     Search,
 }
 
+impl Kind {
+    fn program(self) -> &'static ServiceProgram {
+        match self {
+            Self::Actor => &hypereyes_actor::PROGRAM,
+            Self::Learner => &hypereyes_learner::PROGRAM,
+            Self::Reward => &hypereyes_reward_service::PROGRAM,
+            Self::Teacher => &hypereyes_teacher_service::PROGRAM,
+            Self::Search => &hypereyes_search::service::PROGRAM,
+        }
+    }
+}
+
 /// Runs the service until it is done or told to stop.
 pub fn run(sources: &Sources, args: &ServiceArgs) -> Result<()> {
     service_process::block_on(parts::runtime()?, async {
@@ -43,13 +55,7 @@ pub fn run(sources: &Sources, args: &ServiceArgs) -> Result<()> {
         if args.leash {
             leash(shutdown.clone());
         }
-        match args.kind {
-            Kind::Actor => service_process::start::<hypereyes_actor::Actor>(sources, shutdown).await,
-            Kind::Learner => service_process::start::<hypereyes_learner::Learner>(sources, shutdown).await,
-            Kind::Reward => service_process::start::<hypereyes_reward_service::RewardService>(sources, shutdown).await,
-            Kind::Teacher => service_process::start::<hypereyes_teacher_service::TeacherService>(sources, shutdown).await,
-            Kind::Search => service_process::start::<hypereyes_search::service::SearchService>(sources, shutdown).await,
-        }
+        args.kind.program().start(sources, shutdown).await
     })
 }
 
