@@ -9,6 +9,7 @@
 
 mod about;
 mod demonstrations;
+pub mod encoded;
 mod error;
 mod lines;
 pub mod loaders;

@@ -1,0 +1,12 @@
+//! Tables that others wrote: parquet, Arrow IPC, JSON lines and JSON arrays, read a row at a time; and parquet, written.
+//!
+//! In: a file. Out: rows, each a [`Cell`] that any `#[derive(Deserialize)]` struct can be made of, or why the row is none. A file that
+//! breaks off or lies about itself is an error, whichever of its parts says so. It knows no column by name, no task and no picture.
+
+mod cell;
+mod de;
+mod table;
+
+pub use cell::Cell;
+pub use de::CellError;
+pub use table::{Limits, Row, Table};
