@@ -27,10 +27,10 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// A field of a struct; none of anything else. A null is there.
+    /// A field of a struct, the last of that name; none of anything else. A null is there.
     pub fn get(&self, name: &str) -> Option<&Cell> {
         match self {
-            Self::Struct(fields) => fields.iter().find(|(field, _)| field == name).map(|(_, cell)| cell),
+            Self::Struct(fields) => fields.iter().rfind(|(field, _)| field == name).map(|(_, cell)| cell),
             _ => None,
         }
     }
@@ -38,7 +38,7 @@ impl Cell {
     /// Takes a field out of a struct; what is null is not there.
     pub fn take(&mut self, name: &str) -> Option<Cell> {
         let Self::Struct(fields) = self else { return None };
-        let at = fields.iter().position(|(field, _)| field == name)?;
+        let at = fields.iter().rposition(|(field, _)| field == name)?;
         Some(fields.remove(at).1).filter(|cell| !cell.is_null())
     }
 

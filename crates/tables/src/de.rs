@@ -201,22 +201,34 @@ impl<'de> VariantAccess<'de> for Content {
 impl<'de> Deserialize<'de> for Cell {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut left = usize::MAX;
-        Bounded { left: &mut left }.deserialize(deserializer)
+        Bounded { left: &mut left, most: usize::MAX }.deserialize(deserializer)
     }
 }
 
-/// Reads a cell that takes `left` bytes of memory at most; takes from it what the cell takes.
+/// Reads a cell that takes `left` bytes of memory at most; takes from it what the cell takes. A text has `most` bytes at most.
 pub(crate) struct Bounded<'a> {
     pub(crate) left: &'a mut usize,
+    pub(crate) most: usize,
 }
+
+/// How the sentences about limits begin.
+pub(crate) const TOO_LARGE: &str = "too large: ";
 
 impl Bounded<'_> {
     fn pay<E: serde::de::Error>(&mut self, bytes: usize) -> Result<(), E> {
         match self.left.checked_sub(bytes) {
             Some(left) => *self.left = left,
-            None => return Err(E::custom("the row takes more memory than a row may")),
+            None => return Err(E::custom(format!("{TOO_LARGE}the row takes more memory than a row may"))),
         }
         Ok(())
+    }
+
+    /// Pays for a text or for bytes.
+    fn pay_content<E: serde::de::Error>(&mut self, bytes: usize) -> Result<(), E> {
+        if bytes > self.most {
+            return Err(E::custom(format!("{TOO_LARGE}a text has {bytes} bytes, at most {} are read", self.most)));
+        }
+        self.pay(bytes)
     }
 }
 
@@ -274,28 +286,28 @@ impl<'de> Visitor<'de> for Bounded<'_> {
     }
 
     fn visit_str<E: serde::de::Error>(mut self, text: &str) -> Result<Cell, E> {
-        self.pay(text.len())?;
+        self.pay_content(text.len())?;
         Ok(Cell::Text(text.to_owned()))
     }
 
     fn visit_string<E: serde::de::Error>(mut self, text: String) -> Result<Cell, E> {
-        self.pay(text.len())?;
+        self.pay_content(text.len())?;
         Ok(Cell::Text(text))
     }
 
     fn visit_bytes<E: serde::de::Error>(mut self, bytes: &[u8]) -> Result<Cell, E> {
-        self.pay(bytes.len())?;
+        self.pay_content(bytes.len())?;
         Ok(Cell::Bytes(bytes.to_vec()))
     }
 
     fn visit_byte_buf<E: serde::de::Error>(mut self, bytes: Vec<u8>) -> Result<Cell, E> {
-        self.pay(bytes.len())?;
+        self.pay_content(bytes.len())?;
         Ok(Cell::Bytes(bytes))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Cell, A::Error> {
         let mut cells = Vec::new();
-        while let Some(cell) = items.next_element_seed(Bounded { left: &mut *self.left })? {
+        while let Some(cell) = items.next_element_seed(Bounded { left: &mut *self.left, most: self.most })? {
             cells.push(cell);
         }
         Ok(Cell::List(cells))
@@ -305,7 +317,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         let mut fields: Vec<(String, Cell)> = Vec::new();
         while let Some(name) = entries.next_key::<String>()? {
             self.pay(NAME + name.len())?;
-            fields.push((name, entries.next_value_seed(Bounded { left: &mut *self.left })?));
+            fields.push((name, entries.next_value_seed(Bounded { left: &mut *self.left, most: self.most })?));
         }
         Ok(Cell::Struct(fields))
     }
@@ -391,9 +403,12 @@ mod tests {
         let long = format!("[{}]", vec!["1"; 1000].join(","));
         let read = |left: usize| {
             let mut left = left;
-            Bounded { left: &mut left }.deserialize(&mut serde_json::Deserializer::from_str(&long)).map_err(|error| error.to_string())
+            Bounded { left: &mut left, most: 9 }.deserialize(&mut serde_json::Deserializer::from_str(&long)).map_err(|error| error.to_string())
         };
         assert!(read(1001 * CELL).is_ok_and(|cell| matches!(cell, Cell::List(cells) if cells.len() == 1000)));
-        assert!(read(1000 * CELL).is_err_and(|why| why.starts_with("the row takes more memory than a row may")));
+        let mut left = 1000;
+        let said = Bounded { left: &mut left, most: 4 }.deserialize(Cell::Text("abcde".into())).map_err(|error| error.to_string());
+        assert_eq!(said, Err("too large: a text has 5 bytes, at most 4 are read".into()));
+        assert!(read(1000 * CELL).is_err_and(|why| why.starts_with("too large: the row takes more memory than a row may")));
     }
 }
