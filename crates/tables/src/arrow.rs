@@ -3,11 +3,12 @@
 //! A file is a stream with a mark before and a directory behind it, so that both are read from front to back: a message, its body, the next
 //! one. What is written at once is held at once. Lengths are compared with what is left of the file before memory is set aside for them.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufReader, Read};
 
 use arrow_array::{Array, RecordBatch, StructArray};
-use arrow_buffer::MutableBuffer;
+use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::root_as_message;
 
@@ -28,6 +29,8 @@ pub(crate) struct Arrow {
     decoder: StreamDecoder,
     columns: Vec<String>,
     limits: Limits,
+    /// What was decoded and not begun.
+    batches: VecDeque<RecordBatch>,
     batch: StructArray,
     next: usize,
     done: u64,
@@ -49,9 +52,13 @@ pub(crate) fn open(file: File, limits: &Limits) -> Result<Arrow, String> {
         let empty = RecordBatch::new_empty(arrow_schema::Schema::empty().into()).into();
         let decoder = StreamDecoder::new();
         let limits = limits.clone();
-        let mut arrow = Arrow { input, bytes, left, decoder, columns: vec![], limits, batch: empty, next: 0, done: 0, ended: false };
-        // The schema comes first.
-        arrow.ended = !arrow.message()?;
+        let batches = VecDeque::new();
+        let mut arrow =
+            Arrow { input, bytes, left, decoder, columns: vec![], limits, batches, batch: empty, next: 0, done: 0, ended: false };
+        // The columns come first, and are known once something follows them.
+        while arrow.decoder.schema().is_none() && !arrow.ended {
+            arrow.message()?;
+        }
         let schema = arrow.decoder.schema().ok_or("it begins with something else than its columns")?;
         arrow.columns = schema.fields().iter().map(|field| field.name().clone()).collect();
         Ok(arrow)
@@ -60,8 +67,8 @@ pub(crate) fn open(file: File, limits: &Limits) -> Result<Arrow, String> {
 }
 
 impl Arrow {
-    /// Takes in a message; false where the end is said.
-    fn message(&mut self) -> Result<bool, String> {
+    /// Takes in a message, or that there is no more.
+    fn message(&mut self) -> Result<(), String> {
         let mut head = [0; 8];
         self.exact(&mut head)?;
         if head[..4] != CONTINUATION {
@@ -69,7 +76,8 @@ impl Arrow {
         }
         let size = u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
         if size == 0 {
-            return Ok(false);
+            self.ended = true;
+            return self.decode(Buffer::from(&head[..]));
         }
         self.fits(size, "a part's description")?;
         let mut message = vec![0; size as usize];
@@ -81,13 +89,15 @@ impl Arrow {
         whole.as_slice_mut()[..head.len()].copy_from_slice(&head);
         whole.as_slice_mut()[head.len()..][..message.len()].copy_from_slice(&message);
         self.exact(&mut whole.as_slice_mut()[head.len() + message.len()..])?;
-        let mut buffer = whole.into();
-        let batch = self.decoder.decode(&mut buffer).map_err(|error| error.to_string())?;
-        if let Some(batch) = batch {
-            (self.batch, self.next) = (batch.into(), 0);
+        self.decode(whole.into())
+    }
+
+    /// Makes rows of bytes. What has a body of no bytes is only looked at when something follows.
+    fn decode(&mut self, mut bytes: Buffer) -> Result<(), String> {
+        while !bytes.is_empty() {
+            self.batches.extend(self.decoder.decode(&mut bytes).map_err(|error| error.to_string())?);
         }
-        // A body of no bytes is only looked at when something follows.
-        Ok(true)
+        Ok(())
     }
 
     fn exact(&mut self, into: &mut [u8]) -> Result<(), String> {
@@ -121,12 +131,14 @@ impl Rows for Arrow {
 
     fn next_row(&mut self) -> Result<Option<Row>, String> {
         while self.next == self.batch.len() {
-            if self.ended {
+            if let Some(batch) = self.batches.pop_front() {
+                (self.batch, self.next) = (batch.into(), 0);
+            } else if self.ended {
                 return Ok(None);
+            } else {
+                let done = self.done;
+                caught(|| self.message()).map_err(|why| format!("is damaged behind row {done}: {why}"))?;
             }
-            let done = self.done;
-            let more = caught(|| self.message());
-            self.ended = !more.map_err(|why| format!("is damaged behind row {done}: {why}"))?;
         }
         let cells = convert::row(&self.batch, self.next, &self.limits);
         let row = Row::of(self.done, cells);
