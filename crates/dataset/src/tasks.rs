@@ -14,7 +14,7 @@ use crate::pictures::is_hash;
 pub const TASKS: &str = "tasks.jsonl";
 
 /// What a row of tasks may hold beside the task; any other key that a task has not is refused.
-const FREE_KEYS: [&str; 3] = ["expected", "note", "notes"];
+pub(crate) const FREE_KEYS: [&str; 3] = ["expected", "note", "notes"];
 
 /// A row of tasks.
 fn task_of(line: &[u8]) -> serde_json::Result<Task> {
