@@ -180,7 +180,8 @@ impl Reader<'_> {
         let free: Vec<_> = FREE_KEYS.iter().filter_map(|name| row.take(name).map(|cell| (*name, cell))).collect();
         let metadata = object(&mut row, "metadata", &mut beside)?;
         let Cell::Struct(fields) = row else { return Err("it is no object".into()) };
-        let said = Cell::Struct(fields.into_iter().filter(|(_, cell)| !cell.is_null()).collect());
+        let says = |cell: &Cell| !cell.is_null() && !(self.sparse && is_nothing(cell));
+        let said = Cell::Struct(fields.into_iter().filter(|(_, cell)| says(cell)).collect());
         let task = Task::deserialize(said).map_err(|error| error.to_string())?;
         let mut metadata = metadata;
         for (name, cell) in free {
@@ -201,6 +202,15 @@ impl Reader<'_> {
         let names = named.map_or_else(|| vec!["images", "image"], |name| vec![name]);
         let column = names.iter().find_map(|name| row.take(name));
         column.map_or_else(Vec::new, PictureCell::several)
+    }
+}
+
+/// Whether it is null, or a struct of nulls, as parquet has for a struct that other rows have.
+fn is_nothing(cell: &Cell) -> bool {
+    match cell {
+        Cell::Null => true,
+        Cell::Struct(fields) => fields.iter().all(|(_, cell)| is_nothing(cell)),
+        _ => false,
     }
 }
 
