@@ -2,6 +2,8 @@
 //! within; rows are written as they are read. What those columns have no place for stands in `extra_info.hypereyes` as JSON text, so that
 //! [`crate::import`] makes the same tasks of it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use hypereyes_domain::{Reference, Task};
@@ -23,17 +25,13 @@ pub struct Options {
     pub split: String,
     /// A system message before what the user asks; of tasks that have their published prompt, that one is written.
     pub system: Option<String>,
-    /// Beyond which pictures are refused.
-    pub limits: LimitsOfExport,
+    /// Bytes of a picture at most.
+    pub picture_bytes: usize,
 }
-
-/// Bytes of a picture at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitsOfExport(pub usize);
 
 impl Default for Options {
     fn default() -> Self {
-        Self { split: "train".into(), system: None, limits: LimitsOfExport(Limits::default().max_bytes) }
+        Self { split: "train".into(), system: None, picture_bytes: Limits::default().max_bytes }
     }
 }
 
@@ -50,39 +48,37 @@ pub struct Exported {
     pub references: u64,
 }
 
-/// Writes the tasks of a folder to `out`, which is there whole or not at all; `tell` is told how many of how many are written.
+/// Writes the tasks of a folder to `out`, where nothing is yet, and which is there whole or not at all; `tell` is told how many of how many are written.
 ///
 /// # Errors
 /// [`DataError`] where the set cannot be read, a picture is missing or another, or nothing can be written.
 pub fn export(folder: &Path, out: &Path, options: &Options, tell: &mut dyn FnMut(usize, usize)) -> Result<Exported, DataError> {
     let tasks = Tasks::open(folder)?;
-    let mut exported = Exported::default();
-    let mut fault = None;
-    let written = atomic::replace(out, |to| {
-        let mut write = || -> Result<(), DataError> {
-            let failed = |reason: String| DataError::File { path: out.to_owned(), reason };
-            let mut writer = Writer::new(Sent(to), &columns()).map_err(failed)?;
-            for at in 0..tasks.len() {
-                let task = tasks.get(at)?;
-                let pictures = task.pictures.iter().map(|id| picture(folder, id, options)).collect::<Result<Vec<_>, _>>()?;
-                exported.pictures += pictures.len() as u64;
-                exported.references += u64::from(task.reference.is_some());
-                writer.push(row(&task, pictures, options)).map_err(failed)?;
-                tell(at + 1, tasks.len());
-            }
-            exported.rows = writer.finish().map_err(failed)?.1;
-            Ok(())
-        };
-        write().map_err(|error| {
-            fault = Some(error);
-            std::io::Error::other("not written")
-        })
-    });
-    if let Some(fault) = fault {
-        return Err(fault);
+    let failed = |reason: String| DataError::File { path: out.to_owned(), reason };
+    if std::fs::symlink_metadata(out).is_ok() {
+        return Err(failed("is there already: name another, or remove it".into()));
     }
-    written.map_err(|error| file(out, &error))?;
-    exported.bytes = std::fs::metadata(out).map_err(|error| file(out, &error))?.len();
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // As any new file: the process's mask decides.
+    let permissions = Permissions::from_mode(0o666);
+    let temporary = tempfile::Builder::new().prefix(".export-").permissions(permissions).tempfile_in(parent);
+    let temporary = temporary.map_err(|error| file(parent, &error))?;
+    let mut exported = Exported::default();
+    let mut writer = Writer::new(temporary, &columns()).map_err(failed)?;
+    for at in 0..tasks.len() {
+        let task = tasks.get(at)?;
+        let pictures = task.pictures.iter().map(|id| picture(folder, id, options)).collect::<Result<Vec<_>, _>>()?;
+        exported.pictures += pictures.len() as u64;
+        exported.references += u64::from(task.reference.is_some());
+        writer.push(row(&task, pictures, options)).map_err(failed)?;
+        tell(at + 1, tasks.len());
+    }
+    let (temporary, rows) = writer.finish().map_err(failed)?;
+    exported.rows = rows;
+    temporary.as_file().sync_all().map_err(|error| file(out, &error))?;
+    exported.bytes = temporary.as_file().metadata().map_err(|error| file(out, &error))?.len();
+    temporary.persist_noclobber(out).map_err(|error| file(out, &error.error))?;
+    atomic::sync(parent).map_err(|error| file(parent, &error))?;
     Ok(exported)
 }
 
@@ -205,7 +201,7 @@ fn searches(task: &Task, reference: Reference) -> String {
 /// A picture of the set, whose bytes are what its name says.
 fn picture(folder: &Path, id: &hypereyes_domain::PictureId, options: &Options) -> Result<Cell, DataError> {
     let path = folder.join(PICTURES).join(format!("{id}.png"));
-    let bytes = files::read(&path, options.limits.0 as u64).map_err(|error| file(&path, &error))?;
+    let bytes = files::read(&path, options.picture_bytes as u64).map_err(|error| file(&path, &error))?;
     if picture_id(&bytes) != *id {
         return Err(DataError::File { path, reason: format!("its content hashes to {}; the file is damaged", picture_id(&bytes)) });
     }

@@ -1,8 +1,8 @@
 //! Tasks with their pictures: in folders of our own form, as others publish rows to train on, and as benchmarks are published.
 //!
 //! In: a folder, or tasks and pictures in memory. Out: the other, or what is wrong with the first line of the folder that is none; of a
-//! benchmark ([`loaders`]) and of rows to train on ([`import`]) whatever can be used, and each row that cannot with its reason. It knows nothing of how tasks are made or
-//! who plays them.
+//! benchmark ([`loaders`]) and of rows to train on ([`mod@import`]) whatever can be used, and each row that cannot with its reason. It
+//! knows nothing of how tasks are made or who plays them.
 //!
 //! A folder holds `tasks.jsonl`, `pictures/<id>.png`, `demonstrations.jsonl`, and in `about.json` which tokenizer made these, and of
 //! which format they are.
