@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::PICTURES;
 use crate::error::{DataError, file};
-use crate::import::{KEPT, Kept, MARK};
+use crate::import::{KEPT, Kept, MARK, without_marks};
 use crate::tasks::Tasks;
 
 /// What else a row says.
@@ -129,6 +129,7 @@ fn row(task: &Task, pictures: Vec<Cell>, options: &Options) -> Cell {
         kind: task.kind.as_str().to_owned(),
         layer: task.layer,
         shown: task.shown.clone(),
+        question: (without_marks(&task.question) != task.question).then(|| task.question.clone()),
         metadata: task.metadata.clone(),
     };
     let (rounds, parallel) = match task.reference {
@@ -164,7 +165,7 @@ fn prompt(task: &Task, options: &Options) -> Cell {
     }
     let mut asked = format!("{MARK}\n").repeat(task.pictures.len());
     // What looks like a mark would be taken for one.
-    asked.push_str(&task.question.replace(MARK, ""));
+    asked.push_str(&without_marks(&task.question));
     let system = options.system.as_ref().map(|system| object([("role", text("system")), ("content", text(&**system))]));
     Cell::List(system.into_iter().chain([object([("role", text("user")), ("content", text(asked))])]).collect())
 }

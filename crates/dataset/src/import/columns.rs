@@ -27,6 +27,9 @@ pub(crate) struct Kept {
     pub layer: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shown: Vec<Shown>,
+    /// The question, where a prompt cannot have it as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
 }
@@ -114,7 +117,10 @@ impl Reader<'_> {
         let made = Made { name, kind, question, answers, pictures, marks, reference, layer: None, shown: vec![], metadata, warnings };
         Ok(match kept {
             None => made,
-            Some(Kept { id, kind, layer, shown, metadata }) => Made { name: Name::Said(id), kind, layer, shown, metadata, ..made },
+            Some(Kept { id, kind, layer, shown, question, metadata }) => {
+                let question = question.unwrap_or(made.question);
+                Made { name: Name::Said(id), kind, layer, shown, question, metadata, ..made }
+            }
         })
     }
 

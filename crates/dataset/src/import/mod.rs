@@ -22,7 +22,7 @@ use hypereyes_tables::{Cell, Table};
 
 pub(crate) use columns::{KEPT, Kept};
 pub use format::{Format, Keys};
-pub(crate) use prompt::MARK;
+pub(crate) use prompt::{MARK, without_marks};
 pub use source::Source;
 pub use summary::{FileSummary, Overlap, Summary};
 

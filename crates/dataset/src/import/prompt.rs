@@ -104,7 +104,7 @@ fn text(content: Cell, pictures: &mut Vec<PictureCell>) -> Result<String, String
 }
 
 /// A question as a policy reads it: without marks.
-pub(super) fn without_marks(text: &str) -> String {
+pub(crate) fn without_marks(text: &str) -> String {
     text.replace(MARK, "").trim().to_owned()
 }
 
