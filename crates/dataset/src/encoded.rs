@@ -179,7 +179,9 @@ fn file(text: &str, places: Places<'_>) -> Result<PathBuf, String> {
     if places.anywhere {
         return Ok(file);
     }
-    let out = || format!("names {:?}, which is not below the folder of its file, and nothing else is read unless it is asked for", shortened(text));
+    let out = || {
+        format!("names {:?}, which is not below the folder of its file, and nothing else is read unless it is asked for", shortened(text))
+    };
     if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(out());
     }
@@ -249,7 +251,8 @@ mod tests {
         std::fs::write(folder.join("images/a.png"), PNG).expect("written");
         std::fs::write(around.path().join("secret.png"), PNG).expect("written");
         std::os::unix::fs::symlink(around.path().join("secret.png"), folder.join("link.png")).expect("linked");
-        let resolve = |text: &str, anywhere: bool| match PictureCell(Cell::Text(text.into())).resolve(Places { folder: &folder, anywhere }) {
+        let resolve = |text: &str, anywhere: bool| match PictureCell(Cell::Text(text.into())).resolve(Places { folder: &folder, anywhere })
+        {
             Ok(Encoded::File(path)) => Ok(path),
             Ok(other) => panic!("{other:?}"),
             Err(why) => Err(why),
@@ -295,9 +298,15 @@ mod tests {
     #[test]
     fn columns_hold_one_picture_or_several() {
         let count = |json: &str| PictureCell::several(cell(json).0).len();
-        assert_eq!([count("null"), count("[]"), count("[1, 2]"), count("[[1], [2]]"), count("\"a.png\""), count("[\"a\", \"b\"]")], [0, 0, 1, 2, 1, 2]);
+        assert_eq!(
+            [count("null"), count("[]"), count("[1, 2]"), count("[[1], [2]]"), count("\"a.png\""), count("[\"a\", \"b\"]")],
+            [0, 0, 1, 2, 1, 2]
+        );
         assert!(cell(r#"{"bytes": null, "path": null}"#).is_empty() && !cell("\"a\"").is_empty());
         assert_eq!(cell(r#"{"bytes": null, "path": "http://a/b"}"#).address(), Some("http://a/b"));
-        assert_eq!((cell(r#"{"bytes": [1], "path": "http://a/b"}"#).address(), cell(r#"{"bytes": [1], "path": "b.png"}"#).path()), (None, Some("b.png")));
+        assert_eq!(
+            (cell(r#"{"bytes": [1], "path": "http://a/b"}"#).address(), cell(r#"{"bytes": [1], "path": "b.png"}"#).path()),
+            (None, Some("b.png"))
+        );
     }
 }

@@ -161,7 +161,9 @@ fn prompt(task: &Task, options: &Options) -> Cell {
     if let Some(messages) = task.metadata.get("prompt").and_then(published)
         && messages.iter().map(|(_, content)| content.matches(MARK).count()).sum::<usize>() == task.pictures.len()
     {
-        return Cell::List(messages.into_iter().map(|(role, content)| object([("role", text(role)), ("content", text(content))])).collect());
+        return Cell::List(
+            messages.into_iter().map(|(role, content)| object([("role", text(role)), ("content", text(content))])).collect(),
+        );
     }
     let mut asked = format!("{MARK}\n").repeat(task.pictures.len());
     // What looks like a mark would be taken for one.
@@ -174,7 +176,9 @@ fn prompt(task: &Task, options: &Options) -> Cell {
 fn published(prompt: &Value) -> Option<Vec<(&str, &str)>> {
     match prompt {
         Value::String(text) => Some(vec![("user", text)]),
-        Value::Array(messages) => messages.iter().map(|message| Some((message.get("role")?.as_str()?, message.get("content")?.as_str()?))).collect(),
+        Value::Array(messages) => {
+            messages.iter().map(|message| Some((message.get("role")?.as_str()?, message.get("content")?.as_str()?))).collect()
+        }
         _ => None,
     }
 }

@@ -121,15 +121,18 @@ mod tests {
         let text = r#"{"a":[1,-2,0.5,18446744073709551615,true,null,"x"],"b":{"c":{}}}"#;
         let value: Value = serde_json::from_str(text).expect("JSON");
         let cell = Cell::from(value.clone());
-        assert_eq!(cell.get("a"), Some(&Cell::List(vec![
-            Cell::Int(1),
-            Cell::Int(-2),
-            Cell::Float(0.5),
-            Cell::UInt(u64::MAX),
-            Cell::Bool(true),
-            Cell::Null,
-            Cell::Text("x".into()),
-        ])));
+        assert_eq!(
+            cell.get("a"),
+            Some(&Cell::List(vec![
+                Cell::Int(1),
+                Cell::Int(-2),
+                Cell::Float(0.5),
+                Cell::UInt(u64::MAX),
+                Cell::Bool(true),
+                Cell::Null,
+                Cell::Text("x".into()),
+            ]))
+        );
         assert_eq!(serde_json::to_string(&cell.into_json().expect("no bytes")).expect("a text"), text);
     }
 

@@ -83,12 +83,7 @@ impl<'de> Deserializer<'de> for Cell {
         }
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, CellError> {
+    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, CellError> {
         match self {
             Self::Text(name) => visitor.visit_enum(Chosen { name, content: None }),
             Self::Struct(fields) if fields.len() == 1 => {
@@ -403,7 +398,9 @@ mod tests {
         let long = format!("[{}]", vec!["1"; 1000].join(","));
         let read = |left: usize| {
             let mut left = left;
-            Bounded { left: &mut left, most: 9 }.deserialize(&mut serde_json::Deserializer::from_str(&long)).map_err(|error| error.to_string())
+            Bounded { left: &mut left, most: 9 }
+                .deserialize(&mut serde_json::Deserializer::from_str(&long))
+                .map_err(|error| error.to_string())
         };
         assert!(read(1001 * CELL).is_ok_and(|cell| matches!(cell, Cell::List(cells) if cells.len() == 1000)));
         let mut left = 1000;

@@ -5,9 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
-};
+use arrow_array::{ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
@@ -15,6 +13,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use crate::Cell;
+use crate::table::caught;
 
 /// Bytes of rows that are written together, about: whoever reads them holds a part of that size.
 const GROUP_BYTES: usize = 64 << 20;
@@ -138,7 +137,8 @@ impl<W: Write + Send> Writer<W> {
         let held = std::mem::take(&mut self.held);
         self.held_bytes = 0;
         self.rows += held.len() as u64;
-        let columns = structure(&self.columns, held)?;
+        // One row can hold more than a column's offsets count.
+        let columns = caught(|| structure(&self.columns, held))?;
         let batch = RecordBatch::try_new(self.schema.clone(), columns.columns().to_vec()).map_err(|error| error.to_string())?;
         self.inner.write(&batch).and_then(|()| self.inner.flush()).map_err(|error| error.to_string())
     }
@@ -159,26 +159,46 @@ fn size(cell: &Cell) -> usize {
 /// The values of one column.
 fn array(shape: &Shape, cells: Vec<Cell>) -> Result<ArrayRef, String> {
     Ok(match shape {
-        Shape::Bool => Arc::new(each(cells, |cell| match cell {
-            Cell::Bool(value) => Ok(value),
-            other => Err(other),
-        })?.into_iter().collect::<BooleanArray>()),
-        Shape::Int => Arc::new(each(cells, |cell| match cell {
-            Cell::Int(value) => Ok(value),
-            other => Err(other),
-        })?.into_iter().collect::<Int64Array>()),
-        Shape::Float => Arc::new(each(cells, |cell| match cell {
-            Cell::Float(value) => Ok(value),
-            other => Err(other),
-        })?.into_iter().collect::<Float64Array>()),
-        Shape::Text => Arc::new(each(cells, |cell| match cell {
-            Cell::Text(text) => Ok(text),
-            other => Err(other),
-        })?.into_iter().collect::<StringArray>()),
-        Shape::Bytes => Arc::new(each(cells, |cell| match cell {
-            Cell::Bytes(bytes) => Ok(bytes),
-            other => Err(other),
-        })?.into_iter().collect::<BinaryArray>()),
+        Shape::Bool => Arc::new(
+            each(cells, |cell| match cell {
+                Cell::Bool(value) => Ok(value),
+                other => Err(other),
+            })?
+            .into_iter()
+            .collect::<BooleanArray>(),
+        ),
+        Shape::Int => Arc::new(
+            each(cells, |cell| match cell {
+                Cell::Int(value) => Ok(value),
+                other => Err(other),
+            })?
+            .into_iter()
+            .collect::<Int64Array>(),
+        ),
+        Shape::Float => Arc::new(
+            each(cells, |cell| match cell {
+                Cell::Float(value) => Ok(value),
+                other => Err(other),
+            })?
+            .into_iter()
+            .collect::<Float64Array>(),
+        ),
+        Shape::Text => Arc::new(
+            each(cells, |cell| match cell {
+                Cell::Text(text) => Ok(text),
+                other => Err(other),
+            })?
+            .into_iter()
+            .collect::<StringArray>(),
+        ),
+        Shape::Bytes => Arc::new(
+            each(cells, |cell| match cell {
+                Cell::Bytes(bytes) => Ok(bytes),
+                other => Err(other),
+            })?
+            .into_iter()
+            .collect::<BinaryArray>(),
+        ),
         Shape::Struct(fields) => Arc::new(structure(fields, cells)?),
         Shape::List(item) => {
             let lists = each(cells, |cell| match cell {

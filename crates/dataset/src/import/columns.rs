@@ -480,7 +480,9 @@ mod tests {
         let messages = r#"{"messages": [{"role": "user", "content": "Who?"}], "label": ["a", "b"], "metadata": "{\"index\": 3}"}"#;
         let made = read(Format::Slime, false, messages).expect("a task");
         assert_eq!((made.answers, made.name), (vec!["a".to_owned(), "b".to_owned()], Name::Numbered("3".into())));
-        assert!(read(Format::Slime, false, r#"{"label": "a"}"#).is_err_and(|why| why.contains("none of the columns prompt, input, messages")));
+        assert!(
+            read(Format::Slime, false, r#"{"label": "a"}"#).is_err_and(|why| why.contains("none of the columns prompt, input, messages"))
+        );
     }
 
     #[test]
@@ -509,7 +511,10 @@ mod tests {
         assert_eq!(verl(("\"ground_truth\"", "\"truth\"")), "reward_model has no ground_truth");
         assert!(verl(("{\"ground_truth\": \"Ada\"}", "\"Ada\"")).starts_with("reward_model is a text, and no JSON"));
         assert_eq!(verl(("\"ability\": \"search\"", "\"videos\": [\"a.mp4\"]")), "videos: no task has any");
-        assert_eq!(verl(("\"ground_truth\": \"Ada\"", "\"ground_truth\": {\"a\": 1}")), "reward_model.ground_truth is an object without target, which is no answer");
+        assert_eq!(
+            verl(("\"ground_truth\": \"Ada\"", "\"ground_truth\": {\"a\": 1}")),
+            "reward_model.ground_truth is an object without target, which is no answer"
+        );
         assert!(read(Format::Plain, true, r#"{"answer": "a"}"#).is_err_and(|why| why.contains("question, query, problem")));
     }
 }

@@ -26,13 +26,13 @@ pub(crate) use prompt::{MARK, without_marks};
 pub use source::Source;
 pub use summary::{FileSummary, Overlap, Summary};
 
+use crate::PICTURES;
 use crate::encoded::{PictureCell, Places};
 use crate::error::DataError;
 use crate::lines::MAX_TASKS;
 use crate::loaders::gather::Encoded;
 use crate::pictures::is_hash;
 use crate::tasks::{Tasks, check, was_before};
-use crate::PICTURES;
 use columns::{Made, Name, Reader};
 use place::Draft;
 use seen::{Asked, Seen};
@@ -142,7 +142,8 @@ impl<'a> Import<'a> {
 
     fn run(mut self, tell: &mut dyn FnMut(Progress<'_>)) -> Result<Summary, DataError> {
         let inputs = std::mem::take(&mut self.inputs);
-        let sizes: Vec<f64> = inputs.iter().map(|input| std::fs::metadata(&input.path).map_or(1.0, |about| about.len().max(1) as f64)).collect();
+        let sizes: Vec<f64> =
+            inputs.iter().map(|input| std::fs::metadata(&input.path).map_or(1.0, |about| about.len().max(1) as f64)).collect();
         let all: f64 = sizes.iter().sum();
         let mut before = 0.0;
         self.inputs.clone_from(&inputs);
@@ -214,7 +215,10 @@ impl<'a> Import<'a> {
     fn refuse(&mut self, input: &Input, row: u64, reason: String) -> Result<(), DataError> {
         let refused = self.summary.refuse(&input.path, row, reason);
         if self.summary.refused_total > MAX_TASKS as u64 {
-            return Err(DataError::File { path: input.path.clone(), reason: format!("more than {MAX_TASKS} rows are no tasks; {}", refused.reason) });
+            return Err(DataError::File {
+                path: input.path.clone(),
+                reason: format!("more than {MAX_TASKS} rows are no tasks; {}", refused.reason),
+            });
         }
         self.draft.as_mut().map_or(Ok(()), |draft| draft.refuse(&refused))
     }

@@ -47,7 +47,8 @@ impl Prompt {
             let role = message.take("role").or_else(|| message.take("from"));
             let Some(Cell::Text(role)) = role else { return Err(format!("[{at}] has no role")) };
             let content = message.take("content").or_else(|| message.take("value"));
-            let text = content.map_or(Ok(String::new()), |content| text(content, &mut pictures)).map_err(|why| format!("[{at}].content {why}"))?;
+            let text =
+                content.map_or(Ok(String::new()), |content| text(content, &mut pictures)).map_err(|why| format!("[{at}].content {why}"))?;
             marks += text.matches(MARK).count();
             has_answers |= matches!(role.as_str(), "assistant" | "gpt");
             let mut kept = Metadata::from_iter([("role".to_owned(), role.clone().into()), ("content".to_owned(), text.clone().into())]);
@@ -92,7 +93,11 @@ fn text(content: Cell, pictures: &mut Vec<PictureCell>) -> Result<String, String
             (Some("image" | "image_url"), _) => {
                 whole.push_str(MARK);
                 let picture = PictureCell(part);
-                if picture.address().is_some() || ["bytes", "image", "image_url", "url", "path"].iter().any(|name| picture.0.get(name).is_some_and(|cell| !cell.is_null())) {
+                if picture.address().is_some()
+                    || ["bytes", "image", "image_url", "url", "path"]
+                        .iter()
+                        .any(|name| picture.0.get(name).is_some_and(|cell| !cell.is_null()))
+                {
                     pictures.push(picture);
                 }
             }

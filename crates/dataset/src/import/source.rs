@@ -157,7 +157,10 @@ mod tests {
         let within = |name: &str| folder.path().join(name);
         let want = ["a/train.parquet", "b/train.parquet", "test.jsonl.gz"].map(within);
         assert_eq!(found.iter().map(|input| input.path.clone()).collect::<Vec<_>>(), want);
-        assert_eq!(found.iter().map(|input| input.label.clone()).collect::<Vec<_>>(), [want[0].display().to_string(), want[1].display().to_string(), "test".into()]);
+        assert_eq!(
+            found.iter().map(|input| input.label.clone()).collect::<Vec<_>>(),
+            [want[0].display().to_string(), want[1].display().to_string(), "test".into()]
+        );
         assert!(found.iter().all(|input| input.to == Some(3)));
         std::fs::write(within(TASKS), "").expect("written");
         assert_eq!(inputs(&sources).expect("a set").len(), 1);

@@ -56,7 +56,8 @@ fn verl() {
 fn hypereyes() {
     let (summary, tasks) = set("hypereyes.parquet");
     assert_eq!((summary.format.as_str(), summary.rows, summary.tasks, summary.pictures), ("hypereyes", 5, 4, 2));
-    let references: Vec<_> = tasks.iter().map(|(task, _)| task.reference.map(|Reference { rounds, searches }| (rounds, searches))).collect();
+    let references: Vec<_> =
+        tasks.iter().map(|(task, _)| task.reference.map(|Reference { rounds, searches }| (rounds, searches))).collect();
     assert_eq!(references, [Some((1, 2)), Some((2, 3)), Some((3, 2)), None]);
     assert_eq!((summary.references, summary.warnings_total, summary.warnings[0].row), (3, 1, 3));
     assert_eq!(tasks[1].0.id.as_str(), "v-1");
@@ -69,7 +70,10 @@ fn hypereyes() {
 fn mmsearch_r1() {
     let (summary, tasks) = set("mmsearch-r1.parquet");
     assert_eq!((summary.format.as_str(), summary.tasks, summary.pictures), ("mmsearch-r1", 2, 2));
-    assert_eq!(said(&tasks[0].0), ("fvqa_1", "mmsearch_r1/fvqa_auto", "Whose flag?", &["Peru".to_owned(), "Republic of Peru".to_owned()][..]));
+    assert_eq!(
+        said(&tasks[0].0),
+        ("fvqa_1", "mmsearch_r1/fvqa_auto", "Whose flag?", &["Peru".to_owned(), "Republic of Peru".to_owned()][..])
+    );
     let kept = json!({"data_source": "mmsearch_r1/fvqa_manual", "image_urls": "https://example.org/ship.jpg", "data_id": "fvqa_2", "reward_model": {"style": "rule"}});
     assert_eq!(Value::Object(tasks[1].0.metadata.clone()), kept);
 }
@@ -125,7 +129,10 @@ fn several_files_are_one_set_and_what_is_in_two_is_taken_once() {
     let held = request(&[&files[0]]);
     let held = hypereyes_dataset::import::Request { held_out: Some(out.clone()), ..held };
     let summary = hypereyes_dataset::import::inspect(&held, &mut crate::quiet).expect("reads");
-    assert_eq!((summary.overlaps, summary.overlap[1].row, summary.overlap[1].held_out.as_str()), (Some(2), 1, &*tasks(&out)[1].0.id.to_string()));
+    assert_eq!(
+        (summary.overlaps, summary.overlap[1].row, summary.overlap[1].held_out.as_str()),
+        (Some(2), 1, &*tasks(&out)[1].0.id.to_string())
+    );
     // A set is a source as well, and the same again.
     let again = folder.path().join("again");
     let summary = imported(&[&out], &again).expect("reads");

@@ -16,8 +16,10 @@ fn file(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(folder).expect("is there").map(|entry| entry.expect("reads").file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("is there")
+        .map(|entry| entry.expect("reads").file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -91,7 +93,8 @@ fn rows_are_refused_by_themselves_each_with_its_number_and_reason() {
     let out = folder.path().join("set");
     let summary = imported(&[&path], &out).expect("reads");
     assert_eq!((summary.rows, summary.tasks, summary.duplicates), (13, 2, 1));
-    let wrong: Vec<(usize, &str)> = rows.iter().enumerate().filter(|(_, (_, says))| !says.is_empty()).map(|(at, (_, says))| (at, *says)).collect();
+    let wrong: Vec<(usize, &str)> =
+        rows.iter().enumerate().filter(|(_, (_, says))| !says.is_empty()).map(|(at, (_, says))| (at, *says)).collect();
     assert_eq!(summary.refused.len(), wrong.len(), "{:?}", summary.refused);
     for (refused, (at, says)) in summary.refused.iter().zip(wrong) {
         assert!(refused.row == at as u64 && refused.reason.contains(says), "{at}, {says}: {refused:?}");

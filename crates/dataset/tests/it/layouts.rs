@@ -50,7 +50,8 @@ impl Wanted {
     pub fn random(at: usize, pictures: usize, random: &mut StdRng) -> Self {
         let answers = (0..random.random_range(1..4)).map(|number| format!("{} {number}", words(random, 3))).collect();
         let shown = (0..random.random_range(0..4)).map(|_| random.random_range(0..pictures)).collect();
-        let reference = random.random_bool(0.5).then(|| Reference { rounds: random.random_range(1..6), searches: random.random_range(1..9) });
+        let reference =
+            random.random_bool(0.5).then(|| Reference { rounds: random.random_range(1..6), searches: random.random_range(1..9) });
         Self { at, question: format!("{} {at}", words(random, 12)), answers, pictures: shown, reference, note: words(random, 5) }
     }
 

@@ -100,7 +100,10 @@ fn rows_beyond_a_limit_are_passed_over_without_being_kept() {
     let array = file(folder.path(), "a.json", format!("[{}]", objects.join(",")).as_bytes());
     for path in [lines, array] {
         let rows = rows_within(&path, &limits).expect("reads");
-        assert_eq!(rows.iter().map(|row| (row.cells.is_ok(), row.too_large)).collect::<Vec<_>>(), [(true, false), (false, true), (false, true), (false, true), (true, false)]);
+        assert_eq!(
+            rows.iter().map(|row| (row.cells.is_ok(), row.too_large)).collect::<Vec<_>>(),
+            [(true, false), (false, true), (false, true), (false, true), (true, false)]
+        );
         assert!(rows[1].cells.as_ref().is_err_and(|why| why.contains("101 bytes, at most 100")), "{:?}", rows[1]);
         assert!(rows[2].cells.as_ref().is_err_and(|why| why.contains("more than 1000 bytes")), "{:?}", rows[2]);
     }

@@ -62,7 +62,9 @@ fn values_of_every_type_are_what_was_written() {
 
 #[test]
 fn files_say_what_they_are_and_what_columns_they_have() {
-    for (name, kind, declared) in [("types.parquet", "parquet", Some(2)), ("types.arrow", "arrow", None), ("types.stream.arrow", "arrow", None)] {
+    for (name, kind, declared) in
+        [("types.parquet", "parquet", Some(2)), ("types.arrow", "arrow", None), ("types.stream.arrow", "arrow", None)]
+    {
         let table = Table::open(&data(name), &Limits::default()).expect(name);
         assert_eq!((table.kind(), table.rows()), (kind, declared));
         let columns = table.columns().expect("said beforehand");

@@ -17,7 +17,9 @@ fn columns() -> Vec<(&'static str, Shape)> {
 
 fn row(at: i64) -> Cell {
     let text = |text: String| if at % 3 == 0 { Cell::Null } else { Cell::Text(text) };
-    let picture = |size: i64| Cell::Struct(vec![("bytes".into(), Cell::Bytes(vec![at as u8; size as usize])), ("path".into(), text(format!("{at}.png")))]);
+    let picture = |size: i64| {
+        Cell::Struct(vec![("bytes".into(), Cell::Bytes(vec![at as u8; size as usize])), ("path".into(), text(format!("{at}.png")))])
+    };
     let images = match at % 4 {
         0 => Cell::Null,
         1 => Cell::List(vec![]),

@@ -200,7 +200,9 @@ fn told(summary: &Summary, out: Option<&PathBuf>) {
     }
     match summary.overlaps {
         Some(0) => output::note("no task is held out as well"),
-        Some(count) => output::note(&format!("{count} of {} tasks are held out as well: what is measured on them is no measure", summary.tasks)),
+        Some(count) => {
+            output::note(&format!("{count} of {} tasks are held out as well: what is measured on them is no measure", summary.tasks))
+        }
         None => {}
     }
     if summary.rows > 0 && summary.tasks == 0 {
