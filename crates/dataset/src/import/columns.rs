@@ -95,9 +95,9 @@ impl Reader<'_> {
         let mut reward = object(&mut row, "reward_model", &mut beside)?;
         let mut extra = object(&mut row, "extra_info", &mut beside)?;
         let kept = kept(&mut extra)?;
-        let truth = reward.remove("ground_truth").ok_or("reward_model has no ground_truth")?;
+        let truth = reward.shift_remove("ground_truth").ok_or("reward_model has no ground_truth")?;
         let mut answers = answers_of("reward_model.ground_truth", truth)?;
-        answers.extend(candidates(reward.remove("candidate_answers"))?);
+        answers.extend(candidates(reward.shift_remove("candidate_answers"))?);
         let (question, prompt) = question(prompt, &mut extra)?;
         let reference = reference(&extra, &mut beside.warnings);
         let name = name(&mut row, &extra);
@@ -293,7 +293,7 @@ fn object(row: &mut Cell, name: &str, beside: &mut Beside) -> Result<Metadata, S
 
 /// What an export kept.
 fn kept(extra: &mut Metadata) -> Result<Option<Kept>, String> {
-    match extra.remove(KEPT) {
+    match extra.shift_remove(KEPT) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => {
             serde_json::from_str(&text).map(Some).map_err(|error| format!("extra_info.{KEPT} is none of ours: {error}"))
@@ -314,7 +314,7 @@ fn no_videos(row: &mut Cell) -> Result<(), String> {
 fn question(prompt: Prompt, extra: &mut Metadata) -> Result<(String, Prompt), String> {
     let beside = extra.get("question").and_then(Value::as_str).map(without_marks).filter(|text| !text.is_empty());
     if let Some(question) = beside {
-        extra.remove("question");
+        extra.shift_remove("question");
         return Ok((question, prompt));
     }
     if prompt.has_answers {
@@ -342,7 +342,7 @@ fn answers_of(name: &str, value: Value) -> Result<Vec<String>, String> {
             }
             answers
         }
-        Value::Object(mut map) => match map.remove("target") {
+        Value::Object(mut map) => match map.shift_remove("target") {
             Some(target) => answers_of(name, target)?,
             None => return Err(format!("{name} is an object without target, which is no answer")),
         },

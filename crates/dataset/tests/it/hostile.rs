@@ -72,6 +72,7 @@ fn rows_are_refused_by_themselves_each_with_its_number_and_reason() {
     // A header that claims 60,000 pixels a side.
     let mut bomb = red.clone();
     bomb[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    bomb[29..33].copy_from_slice(&0x0fb0_e215_u32.to_be_bytes());
     let row = |question: Value, answer: Value, images: Value| json!({"question": question, "answer": answer, "images": images}).to_string();
     let rows = [
         (row("good".into(), "a".into(), json!([red])), ""),

@@ -67,7 +67,7 @@ fn sets_that_chance_made_come_back_in_every_layout() {
                 let first = tasks(&set);
                 assert_eq!(first.len(), wanted.len(), "{what}, {name}");
                 for ((task, shown), wanted) in first.iter().zip(&wanted) {
-                    wanted.is_in(task, shown, &pictures, layout, &format!("{what}, {name}"));
+                    wanted.is_in(task, shown, &pictures, &layout, &format!("{what}, {name}"));
                 }
                 assert_eq!(tasks(&again(&set, &around)), first, "{what}, {name}");
             }
