@@ -88,8 +88,11 @@ async fn work(config: Config, shutdown: Shutdown) -> Result<()> {
     };
     let mut ledger = Ledger::open(&out.ledger()).context("cannot open groups.jsonl")?;
     let (mut step, mut version, mut before) = (0, PolicyVersion(0), 0.0);
-    let mut references: BTreeMap<TaskId, Reference> =
-        tasks.all().filter_map(|task| task.reference.map(|reference| (task.id.clone(), reference))).collect();
+    let mut references: BTreeMap<TaskId, Reference> = BTreeMap::new();
+    for task in tasks.all() {
+        let task = task.map_err(|error| BadInput::new(error.to_string()))?;
+        references.extend(task.reference.map(|reference| (task.id, reference)));
+    }
     let (mut cursor, mut restore, mut moments, mut candidates) = (None, None, Moments::default(), BTreeMap::new());
     let fresh = resumed.is_none();
     if let Some(state) = resumed {
@@ -480,8 +483,13 @@ impl Loop<'_> {
     /// Writes some trajectories of a step with their tasks, for people and for the report.
     fn record(&mut self, batch: &[DistilledGroup]) {
         for group in batch {
-            let Some(task) = self.shared.tasks.get(&group.scored.group.task) else { continue };
-            self.trajectories.append(&Recorded { step: self.step, task: Cow::Borrowed(task), group: Cow::Borrowed(group) });
+            match self.shared.tasks.get(&group.scored.group.task) {
+                Ok(Some(task)) => {
+                    self.trajectories.append(&Recorded { step: self.step, task: Cow::Owned(task), group: Cow::Borrowed(group) });
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "trajectories are not written"),
+            }
         }
     }
 

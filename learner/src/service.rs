@@ -135,8 +135,8 @@ impl Shared {
     fn look_at(&self, message: v1::TaughtGroup) -> Result<(DistilledGroup, Pins), Flaw> {
         let group = DistilledGroup::try_from(message).map_err(|invalid| Flaw::Refused(invalid.to_string()))?;
         self.admission.check(&group)?;
-        let prompt: BTreeSet<&PictureId> =
-            self.tasks.get(&group.scored.group.task).map_or_else(BTreeSet::new, |task| task.pictures.iter().collect());
+        let task = self.tasks.get(&group.scored.group.task).map_err(|error| Flaw::Away(error.to_string()))?;
+        let prompt: BTreeSet<&PictureId> = task.iter().flat_map(|task| &task.pictures).collect();
         let seen: BTreeSet<&PictureId> = group.scored.group.rollouts.iter().flat_map(|rollout| &rollout.pictures).collect();
         // Pictures come first: a group whose pictures are unknown could not be trained later.
         let beside: Vec<PictureId> = seen.difference(&prompt).map(|id| (*id).clone()).collect();
@@ -259,8 +259,9 @@ impl Learner for Service {
         let wait = |reason| Leased::Wait { after: RETRY, reason };
         let leased = match answer {
             Answer::Lease(grant) => {
-                let task = self.shared.tasks.get(&grant.task).cloned();
-                let task = task.ok_or_else(|| failure::to_status(Failure::Infrastructure, format!("task {} is gone", grant.task)))?;
+                let gone = |why: String| failure::to_status(Failure::Infrastructure, format!("task {} is gone: {why}", grant.task));
+                let task = self.shared.tasks.get(&grant.task).map_err(|error| gone(error.to_string()))?;
+                let task = task.ok_or_else(|| gone("the set has it not".into()))?;
                 let plan = self.shared.plan;
                 // A trace of its own, in which the actor goes on: the request for work is no part of it.
                 let span = tracing::info_span!(parent: None, "lease", group = %grant.group, task = %grant.task, %actor, version = grant.min_version.0);

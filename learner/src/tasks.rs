@@ -1,18 +1,18 @@
-//! The task set that a run trains on: `tasks.jsonl` and the bytes of its pictures.
+//! The task set that a run trains on: `tasks.jsonl` and the bytes of its pictures, each read when it is asked for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use hypereyes_chassis::BadInput;
-use hypereyes_dataset::{PICTURES, load_picture, load_tasks};
+use hypereyes_dataset::{DataError, PICTURES, load_picture};
 use hypereyes_domain::{PictureId, Task, TaskId};
 use hypereyes_pictures::{Limits, Picture};
 
 /// Tasks by id, and where their pictures lie.
 pub struct Tasks {
-    tasks: BTreeMap<TaskId, Task>,
+    tasks: hypereyes_dataset::Tasks,
     folder: PathBuf,
     /// Width and height of pictures that were read before.
     sizes: Mutex<HashMap<PictureId, (u32, u32)>>,
@@ -31,27 +31,29 @@ pub struct PictureFault {
 impl Tasks {
     /// Reads a data set folder.
     pub fn load(folder: &Path) -> Result<Self, BadInput> {
-        let tasks = load_tasks(folder).map_err(|error| BadInput::new(error.to_string()))?;
+        let tasks = hypereyes_dataset::Tasks::open(folder).map_err(|error| BadInput::new(error.to_string()))?;
         if tasks.is_empty() {
             return Err(BadInput::new(format!("{} holds no task", folder.display())));
         }
-        let tasks = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
         Ok(Self { tasks, folder: folder.to_owned(), sizes: Mutex::default() })
     }
 
     /// All ids in order.
     pub fn ids(&self) -> Vec<TaskId> {
-        self.tasks.keys().cloned().collect()
+        self.tasks.ids().cloned().collect()
     }
 
     /// One task.
-    pub fn get(&self, id: &TaskId) -> Option<&Task> {
-        self.tasks.get(id)
+    ///
+    /// # Errors
+    /// [`DataError`] where the set's file cannot be read any more.
+    pub fn get(&self, id: &TaskId) -> Result<Option<Task>, DataError> {
+        self.tasks.named(id)
     }
 
-    /// All tasks.
-    pub fn all(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.values()
+    /// All tasks, read one at a time.
+    pub fn all(&self) -> impl Iterator<Item = Result<Task, DataError>> + '_ {
+        self.tasks.iter()
     }
 
     /// A picture of the set; its bytes are checked against its name.

@@ -9,12 +9,12 @@ use serde::Serialize;
 
 use crate::error::{DataError, file};
 
-/// The most rows of one file; a set is held in memory.
+/// The most rows of one file.
 pub const MAX_TASKS: usize = 1_000_000;
 /// Longest line read, in bytes; a trajectory of 38,000 tokens has about 2 MB.
-const MAX_LINE: usize = 16 << 20;
+pub(crate) const MAX_LINE: usize = 16 << 20;
 /// A larger file is no task set; its lines are streamed.
-const MAX_FILE: u64 = 64 << 30;
+pub(crate) const MAX_FILE: u64 = 64 << 30;
 
 /// Writes a line per row.
 pub(crate) fn write_lines<T: Serialize>(out: &mut dyn Write, rows: &[T]) -> std::io::Result<()> {

@@ -9,7 +9,7 @@ use hypereyes_chassis::service_process::Sources;
 use hypereyes_chassis::{BadInput, exit};
 use hypereyes_offline::{generate, logprobs, loss, score};
 
-use crate::commands::{ask, bench, doctor, eval, index, prepare, report, search, service, sft, status, synth, teacher, up};
+use crate::commands::{ask, bench, data, doctor, eval, index, prepare, report, search, service, sft, status, synth, teacher, up};
 use crate::config::Config;
 use crate::parts;
 
@@ -41,6 +41,8 @@ pub enum Command {
     Up(up::UpArgs),
     /// Make tasks and cold-start demonstrations from a world pack.
     Synth(synth::SynthArgs),
+    /// Bring data sets in (parquet, Arrow, JSON lines), look at them, and write task sets as parquet.
+    Data(data::DataArgs),
     /// Train a policy on demonstrations (cold start).
     Sft(sft::SftArgs),
     /// Measure a policy: accuracy, rounds, searches, tokens, CAS, closed book.
@@ -151,6 +153,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Service(args) => service::run(&cli.sources(), args),
         Command::Up(args) => up::run(&cli.sources(), args, cli.json),
         Command::Synth(args) => synth::run(&cli.settings()?, args, cli.json),
+        Command::Data(args) => data::run(args, cli.json),
         Command::Sft(args) => sft::run(&cli.settings()?, args, cli.json),
         Command::Eval(args) => eval::run(&cli.settings()?, args, cli.json),
         Command::Ask(args) => ask::run(&cli.settings()?, args, cli.json),

@@ -123,6 +123,10 @@ impl Settings for Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpConfig {
+    /// Task set to train on: a folder, such as `hypereyes data import` makes. Empty: made from `synth`.
+    pub tasks: PathBuf,
+    /// Task set that is measured before and after. Empty: made from `synth`.
+    pub held_out: PathBuf,
     /// Actor processes. Default 2: while one waits for weights the other samples. Servers that sample are dealt out to actors, at most
     /// one actor to each.
     pub actors: usize,
@@ -165,6 +169,8 @@ impl UpConfig {
 impl Default for UpConfig {
     fn default() -> Self {
         Self {
+            tasks: PathBuf::new(),
+            held_out: PathBuf::new(),
             actors: 2,
             ranks: 1,
             distill: true,

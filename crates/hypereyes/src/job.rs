@@ -36,7 +36,7 @@ use crate::progress::Bar;
 use crate::services::{LEARNER, Services, absolute};
 use crate::shared_search::{self, SEARCH, SharedSearch};
 use crate::troubles::Troubles;
-use crate::{output, parts, ports, running};
+use crate::{output, parts, ports, running, task_sets};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -151,10 +151,17 @@ impl Job {
 
     /// Both task sets on disk; the held-out one in memory.
     async fn tasks(&self) -> Result<TaskSet> {
-        for (split, folder) in [(Split::Train, self.folder.train()), (Split::HeldOut, self.folder.held_out())] {
+        let named = &self.config.up;
+        let sets = [(Split::Train, &named.tasks, self.folder.train()), (Split::HeldOut, &named.held_out, self.folder.held_out())];
+        for (split, named, folder) in sets {
             // The tasks' file is written last, so a set that has it is whole.
-            if !folder.join(hypereyes_dataset::TASKS).exists() {
+            if folder.join(hypereyes_dataset::TASKS).exists() {
+                continue;
+            }
+            if named.as_os_str().is_empty() {
                 synth::make(&self.config, split).await?.write(&folder)?;
+            } else {
+                task_sets::link(named, &folder)?;
             }
         }
         held_out::load(&self.folder.held_out())

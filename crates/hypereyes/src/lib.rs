@@ -20,6 +20,7 @@ pub mod resume;
 pub mod running;
 pub mod services;
 pub mod shared_search;
+pub mod task_sets;
 pub mod troubles;
 
 pub use hypereyes_chassis::output;

@@ -69,7 +69,7 @@ const JUDGED_BY: &[&str] = &[
 /// Why a key cannot change any more, if it cannot; `model` is whether a model judges.
 fn settled(key: &str, done: Done, model: bool) -> Option<&'static str> {
     let of = |tables: &[&str]| tables.iter().any(|table| is_in(key, table));
-    if of(&["synth", "seed", "world"]) && done.tasks {
+    if of(&["synth", "seed", "world", "up.tasks", "up.held_out"]) && done.tasks {
         return Some("the tasks are made already");
     }
     if of(&["policy"]) && (done.measured || done.begun) {
@@ -133,7 +133,8 @@ mod tests {
         let all = Done { tasks: true, measured: true, begun: true, taught: true };
         let none = |keys: (Vec<String>, Vec<String>)| keys.0.is_empty() && keys.1.is_empty();
         assert!(none(told(|_| {}, all)));
-        let refused: [(&str, Change); 7] = [
+        let refused: [(&str, Change); 8] = [
+            ("up.tasks", |config| config.up.tasks = "other".into()),
             ("synth.tasks", |config| config.synth.tasks = 8),
             ("synth.held_out", |config| config.synth.held_out = 4),
             ("seed", |config| config.seed = 3),

@@ -18,6 +18,8 @@ pub struct Lines<R> {
     limit: usize,
     line: Vec<u8>,
     number: u64,
+    /// Bytes that were read or passed over.
+    at: u64,
 }
 
 /// One line.
@@ -25,6 +27,8 @@ pub struct Lines<R> {
 pub struct Line<'a> {
     /// Counted from 1.
     pub number: u64,
+    /// Bytes of the input before it.
+    pub at: u64,
     /// Its bytes without the end of the line; `None` when there are more than the limit.
     pub bytes: Option<&'a [u8]>,
     /// False for the last line where nothing ends it, as after a write that was cut short.
@@ -53,7 +57,7 @@ impl Lines<File> {
 impl<R: Read> Lines<R> {
     /// Lines of at most `limit` bytes.
     pub fn new(input: R, limit: usize) -> Self {
-        Self { input: BufReader::new(input), limit, line: Vec::new(), number: 0 }
+        Self { input: BufReader::new(input), limit, line: Vec::new(), number: 0, at: 0 }
     }
 
     /// The next line; `None` at the end.
@@ -64,9 +68,12 @@ impl<R: Read> Lines<R> {
         self.line.clear();
         // One more for the end of the line.
         let most = self.limit as u64 + 1;
-        if self.input.by_ref().take(most).read_until(b'\n', &mut self.line)? == 0 {
+        let read = self.input.by_ref().take(most).read_until(b'\n', &mut self.line)?;
+        if read == 0 {
             return Ok(None);
         }
+        let at = self.at;
+        self.at += read as u64;
         self.number += 1;
         let mut whole = self.line.last() == Some(&b'\n');
         if whole {
@@ -76,7 +83,7 @@ impl<R: Read> Lines<R> {
         if !short {
             whole = self.skip()?;
         }
-        Ok(Some(Line { number: self.number, bytes: short.then_some(&self.line), whole }))
+        Ok(Some(Line { number: self.number, at, bytes: short.then_some(&self.line), whole }))
     }
 
     /// Passes over the rest of a line; whether it was ended.
@@ -89,6 +96,7 @@ impl<R: Read> Lines<R> {
             let end = ahead.iter().position(|byte| *byte == b'\n');
             let passed = end.map_or(ahead.len(), |end| end + 1);
             self.input.consume(passed);
+            self.at += passed as u64;
             if end.is_some() {
                 return Ok(true);
             }
@@ -142,6 +150,17 @@ mod tests {
         assert_eq!(lines(&"y".repeat(100_000), 4), [(1, None, false)]);
         assert_eq!(lines(&format!("{}\n1", "y".repeat(100_000)), 4)[1], (2, Some("1".to_owned()), false));
         assert!(lines("", 4).is_empty());
+    }
+
+    #[test]
+    fn lines_know_where_they_begin() {
+        let text = format!("ab\n\n{}\nxy", "y".repeat(100_000));
+        let mut lines = Lines::new(text.as_bytes(), 4);
+        let mut all = Vec::new();
+        while let Some(line) = lines.next_line().expect("memory") {
+            all.push(line.at);
+        }
+        assert_eq!(all, [0, 3, 4, 100_005]);
     }
 
     #[test]

@@ -4,8 +4,7 @@
 //! In: a path; its ending says what it is. Out: rows, each a document or why it is none. A file that breaks off is an error: what comes
 //! behind it would be left out silently.
 
-mod jsonl;
-mod parquet;
+mod table;
 mod text;
 
 use std::path::Path;
@@ -43,10 +42,8 @@ const KINDS: &str = "documents are in .parquet, .jsonl (or .jsonl.gz), .txt and 
 pub(crate) fn open(path: &Path) -> Result<Box<dyn Rows>, String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
-    if ends(&[".parquet", ".pq"]) {
-        parquet::open(path)
-    } else if ends(&[".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"]) {
-        jsonl::open(path, name.ends_with(".gz"))
+    if ends(&[".parquet", ".pq", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"]) {
+        table::open(path)
     } else if ends(&[".txt", ".md"]) {
         text::open(path)
     } else {

@@ -43,6 +43,7 @@ pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
         found.under("teacher_service", teacher.findings());
     }
     found.extend(overwritten::findings(config));
+    found.extend(crate::task_sets::findings(config));
     found.extend(pairs::of_up(config));
     found.extend(pairs::of_search(config));
     found.extend(pairs::of_loop(&pairs::Loop {

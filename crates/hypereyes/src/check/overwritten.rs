@@ -41,7 +41,7 @@ pub const FILLED_IN: &[(&str, &str)] = &[
     ("learner.process.announce", "services are announced in the run folder"),
     ("learner.reward", "services are found by the ports in up.ports"),
     ("learner.policy", "training starts from `policy`: set it there"),
-    ("learner.tasks", "tasks are made from `synth` and `seed`; a learner in a process of its own reads a folder"),
+    ("learner.tasks", "set up.tasks to a folder, or leave it out: tasks are made from `synth` and `seed`"),
     ("learner.out", "everything is written below run_dir"),
     ("learner.seed", "set `seed`"),
     ("learner.sampling", "training samples with `sampling.train`: set it there"),

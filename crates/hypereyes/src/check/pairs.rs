@@ -217,7 +217,7 @@ pub fn of_up(config: &Config) -> Findings {
     if !up.distill && !config.teacher.as_os_str().is_empty() {
         found.warn("teacher", format!("is {}, but up.distill = false: nobody is taught", config.teacher.display()));
     }
-    if config.synth.tasks > 0 && config.synth.tasks < learner.groups_per_step {
+    if config.up.tasks.as_os_str().is_empty() && config.synth.tasks > 0 && config.synth.tasks < learner.groups_per_step {
         let message = format!(
             "is {}, but synth.tasks = {} tasks are all there are: every step trains that many",
             learner.groups_per_step, config.synth.tasks

@@ -24,7 +24,7 @@ use crate::job::{Job, cores, ports_asked};
 use crate::output::Console;
 use crate::resume::Done;
 use crate::services::absolute;
-use crate::{check, output, parts, ports, resume};
+use crate::{check, output, parts, ports, resume, task_sets};
 
 /// Arguments of `up`.
 #[derive(Args, Debug)]
@@ -112,6 +112,7 @@ fn resolve(sources: &Sources, args: &UpArgs) -> Result<(Config, RunFolder, Vec<C
     if !args.resume {
         // Kept with the run, which may be gone on with from elsewhere.
         config.search = config.search.absolute();
+        config = task_sets::placed(config)?;
         let folder = if config.run_dir.as_os_str().is_empty() { RunFolder::fresh(config.seed) } else { RunFolder::new(&config.run_dir) };
         folder.admit(false)?;
         config.run_dir = folder.root().to_owned();
@@ -132,7 +133,7 @@ fn resolve(sources: &Sources, args: &UpArgs) -> Result<(Config, RunFolder, Vec<C
     kept.search = kept.search.absolute();
     config = config::load(kept.clone().unplaced(), None, ENV_PREFIX, &sources.sets)?;
     config.check_places()?;
-    config = config.placed();
+    config = task_sets::placed(config.placed())?;
     config.search = config.search.absolute();
     config.run_dir = folder.root().to_owned();
     let (changes, found) = resume::compare(&kept, &config, Done::of(&folder));
@@ -191,14 +192,15 @@ fn dry_run(
     json: bool,
 ) -> Result<()> {
     let named = |path: &Path| if path.as_os_str().is_empty() { "shipped".to_owned() } else { path.display().to_string() };
+    let [train_tasks, held_out_tasks] = task_sets::counts(config);
     let intent = Intent {
         run_dir: folder.root().to_owned(),
         resume,
         policy: named(&config.policy),
         teacher: config.up.distill.then(|| named(&config.teacher)),
         world: format!("{} ({} entities)", world.name(), world.entities().len()),
-        train_tasks: config.synth.tasks,
-        held_out_tasks: config.synth.held_out,
+        train_tasks,
+        held_out_tasks,
         steps: config.learner.steps,
         groups_per_step: config.learner.groups_per_step,
         group_size: config.learner.group_size,
