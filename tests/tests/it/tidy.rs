@@ -23,11 +23,21 @@ const LAYERS: &[(u8, &[&str])] = &[
             "hypereyes-openai",
             "hypereyes-scoring",
             "hypereyes-objective",
-            "hypereyes-dataset",
             "hypereyes-run",
         ],
     ),
-    (4, &["hypereyes-engines", "hypereyes-judge", "hypereyes-rollout", "hypereyes-search", "hypereyes-trainer", "hypereyes-weights"]),
+    (
+        4,
+        &[
+            "hypereyes-dataset",
+            "hypereyes-engines",
+            "hypereyes-judge",
+            "hypereyes-rollout",
+            "hypereyes-search",
+            "hypereyes-trainer",
+            "hypereyes-weights",
+        ],
+    ),
     (
         5,
         &[

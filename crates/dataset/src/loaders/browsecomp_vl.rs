@@ -9,23 +9,29 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use hypereyes_domain::{Metadata, Task, TaskId, TaskKind};
+use hypereyes_domain::{Task, TaskId, TaskKind};
+use hypereyes_scoring::Metric;
 use serde::Deserialize;
 
 use super::gather::{Encoded, Gather, Row};
+use super::published::{More, Texts, answers};
 use super::{Loader, Opening};
 use crate::DataError;
 
 /// The benchmark.
 pub(super) const LOADER: Loader = Loader {
     name: NAME,
-    subsets: &["level1", "level2"],
+    subsets: LEVELS,
+    whole: LEVELS,
+    columns: &["question", "image_path", "answers", "domain"],
+    metric: Metric::Accuracy,
     folder: "the folder WebAgent/WebWatcher/browsecomp-vl of github.com/Alibaba-NLP/DeepResearch, with its two archives unpacked in images",
     read,
 };
 
 /// Of the benchmark, and of the folder that rows begin their pictures' paths with.
 const NAME: &str = "browsecomp-vl";
+const LEVELS: &[&str] = &["level1", "level2"];
 
 /// A row as it is published; further columns are kept.
 #[derive(Deserialize)]
@@ -33,30 +39,30 @@ struct Published {
     question: String,
     /// Such as `browsecomp-vl/images/level1/level1_1.jpg`.
     image_path: String,
-    answers: Vec<String>,
+    answers: Texts,
     domain: String,
     #[serde(flatten)]
-    more: Metadata,
+    more: More,
 }
 
 fn read(opening: &Opening<'_>, gather: &mut Gather) -> Result<(), DataError> {
     for level in opening.subsets() {
         let name = format!("bc_vl_{level}.jsonl");
-        gather.json_lines(&opening.file(&name)?, &name, |number, row: Published| of(opening.folder, level, number, row))?;
+        gather.table(&opening.file(&name)?, &name, LOADER.columns, |number, row| of(opening.folder, level, number, row))?;
     }
     Ok(())
 }
 
 fn of(folder: &Path, level: &str, number: u64, row: Published) -> Result<Row, String> {
     let picture = picture(folder, &row.image_path)?;
-    let mut metadata = row.more;
+    let mut metadata = row.more.0;
     metadata.insert("level".to_owned(), level.into());
     metadata.insert("image_path".to_owned(), row.image_path.into());
     let task = Task {
         id: TaskId::new(format!("{NAME}/{level}/{number}")),
         kind: TaskKind::new(row.domain),
         question: row.question,
-        answers: row.answers,
+        answers: answers("answers", row.answers.0, [])?,
         pictures: vec![],
         layer: None,
         metadata,

@@ -5,18 +5,18 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use hypereyes_domain::{PictureId, Task, TaskId};
-use hypereyes_outside::jsonl::Lines;
 use hypereyes_pictures::{Limits, Picture};
+use hypereyes_tables::Table;
 use serde::de::DeserializeOwned;
 
 use super::{Refused, Rows};
-use crate::error::{DataError, file};
+use crate::error::DataError;
 use crate::lines::MAX_TASKS;
 use crate::pictures::PictureFiles;
 use crate::tasks;
 
-/// Longest line, in bytes: a picture as large as is read, in base64, with room for the text beside it.
-const MAX_LINE: usize = 64 << 20;
+/// Columns of a file that a message names.
+const COLUMNS_SHOWN: usize = 20;
 
 /// A row that its loader could read.
 #[derive(Debug)]
@@ -83,24 +83,35 @@ impl Gather {
         Ok(())
     }
 
-    /// Takes every line of a file that has a JSON value on each; `make` is told the number of the row, from 0. `name` is what refusals
-    /// call the file.
+    /// Takes every row of a table; `make` is told the number of the row in the file, from 0, and may say that a row is not of the
+    /// subset that is read. `name` is what refusals call the file. Out: how many rows the file has.
     ///
     /// # Errors
-    /// As [`Gather::take`]; the file cannot be read.
-    pub fn json_lines<T: DeserializeOwned>(
+    /// As [`Gather::take`]; the file cannot be read, or lacks one of the columns that are `needed`. Files of JSON do not say beforehand
+    /// which columns they have: there a row that lacks one is refused.
+    pub fn table<T: DeserializeOwned, R: Into<Option<Row>>>(
         &mut self,
         path: &Path,
         name: &str,
-        make: impl Fn(u64, T) -> Result<Row, String>,
-    ) -> Result<(), DataError> {
-        let lines = Lines::open(path, MAX_LINE).map_err(|error| file(path, &error))?;
-        for line in lines.values::<T>() {
-            let line = line.map_err(|error| file(path, &error))?;
-            let number = line.number - 1;
-            self.take(name, number, line.value.and_then(|value| make(number, value)))?;
+        needed: &[&str],
+        make: impl Fn(u64, T) -> Result<R, String>,
+    ) -> Result<u64, DataError> {
+        let fault = |reason: String| DataError::File { path: path.to_owned(), reason };
+        let mut table = Table::open(path, &hypereyes_tables::Limits::default()).map_err(fault)?;
+        if let Some(reason) = table.columns().and_then(|columns| lacking(columns, needed)) {
+            return Err(fault(reason));
         }
-        Ok(())
+        let mut rows = 0;
+        while let Some(row) = table.next_row().map_err(fault)? {
+            let read = row.cells.and_then(|cells| T::deserialize(cells).map_err(|error| error.to_string()));
+            match read.and_then(|value| make(row.number, value)).map(Into::into) {
+                Ok(Some(made)) => self.take(name, row.number, Ok(made))?,
+                Ok(None) => {}
+                Err(reason) => self.take(name, row.number, Err(reason))?,
+            }
+            rows = row.number + 1;
+        }
+        Ok(rows)
     }
 
     fn task(&mut self, Row { mut task, pictures }: Row) -> Result<Task, Fault> {
@@ -125,6 +136,18 @@ impl Gather {
             }
         }
     }
+}
+
+/// What to say of a file that has not all columns that are needed.
+fn lacking(columns: &[String], needed: &[&str]) -> Option<String> {
+    let lacking: Vec<String> =
+        needed.iter().filter(|name| !columns.iter().any(|column| column == *name)).map(|name| format!("`{name}`")).collect();
+    if lacking.is_empty() {
+        return None;
+    }
+    let there: Vec<&str> = columns.iter().take(COLUMNS_SHOWN).map(String::as_str).collect();
+    let more = if columns.len() > COLUMNS_SHOWN { format!(" and {} more", columns.len() - COLUMNS_SHOWN) } else { String::new() };
+    Some(format!("there is no column {}; there are {}{more}", lacking.join(", "), there.join(", ")))
 }
 
 #[cfg(test)]
@@ -200,15 +223,32 @@ mod tests {
         assert_eq!(rows.pictures.load(&picture.id).expect("unpacked"), picture);
     }
 
+    #[derive(serde::Deserialize)]
+    struct Named {
+        id: String,
+    }
+
     #[test]
     fn lines_keep_their_numbers_whatever_stands_between_them() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("rows.jsonl");
-        std::fs::write(&path, "\"a\"\n\n7\n\"b\"\n{\n").expect("written");
+        std::fs::write(&path, "{\"id\":\"a\"}\n\n{\"id\":7}\n{\"id\":\"b\"}\n{\n{\"id\":\"passed over\"}\n").expect("written");
         let mut gather = Gather::new(&Limits::default());
-        gather.json_lines(&path, "rows.jsonl", |number, id: String| Ok(row(&format!("{id}{number}"), vec![]))).expect("reads");
+        let made = |number, Named { id }| Ok((id != "passed over").then(|| row(&format!("{id}{number}"), vec![])));
+        assert_eq!(gather.table(&path, "rows.jsonl", &["id"], made).expect("reads"), 6);
         let Rows { tasks, refused, .. } = gather.rows();
         assert_eq!(tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), ["a0", "b3"]);
         assert_eq!(refused.iter().map(|one| one.row).collect::<Vec<_>>(), [2, 4]);
+        assert!(refused[0].reason.starts_with("id: "), "{refused:?}");
+    }
+
+    #[test]
+    fn a_column_that_a_whole_file_lacks_is_named_beside_those_that_there_are() {
+        let names = |count: usize| (0..count).map(|at| format!("c{at}")).collect::<Vec<_>>();
+        assert_eq!(lacking(&names(3), &["c2", "c0"]), None);
+        assert_eq!(lacking(&names(2), &["c1", "c2"]).as_deref(), Some("there is no column `c2`; there are c0, c1"));
+        assert_eq!(lacking(&names(1), &["a", "b"]).as_deref(), Some("there is no column `a`, `b`; there are c0"));
+        let many = lacking(&names(1000), &["a"]).expect("none of them");
+        assert!(many.ends_with("c18, c19 and 980 more"), "{many}");
     }
 }

@@ -1,5 +1,8 @@
-//! Rows that others published, made into task sets and back.
+//! Rows that others published: made into task sets and back, and read as benchmarks.
 
+mod benchmark_counts;
+mod benchmark_files;
+mod benchmark_layouts;
 mod fixtures;
 mod hostile;
 mod layouts;

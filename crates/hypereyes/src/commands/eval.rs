@@ -35,9 +35,8 @@ pub struct EvalArgs {
     /// Task set folder. Default: held-out tasks made on the spot from the settings' world and seed.
     #[arg(long)]
     pub tasks: Option<PathBuf>,
-    /// A benchmark instead, or one subset of it (`NAME@SUBSET`), read from the files that its authors publish; docs/benchmarks.md lists
-    /// them.
-    #[arg(long, value_name = "NAME", requires = "data", conflicts_with = "tasks")]
+    /// A benchmark instead, or one subset of it, read from the files that its authors publish.
+    #[arg(long, value_name = "NAME", requires = "data", conflicts_with = "tasks", help = benchmark_help())]
     pub benchmark: Option<String>,
     /// The folder with the benchmark's files.
     #[arg(long, value_name = "DIR", requires = "benchmark")]
@@ -143,6 +142,13 @@ fn folder(config: &Config, args: &EvalArgs, scratch: &Path) -> Result<(PathBuf, 
             Ok((scratch.to_owned(), "shipped".to_owned()))
         }
     }
+}
+
+fn benchmark_help() -> String {
+    format!(
+        "A benchmark instead, or one subset of it (NAME@SUBSET), read from the files that its authors publish (docs/benchmarks.md): {}",
+        Benchmark::names()
+    )
 }
 
 /// The tasks of a benchmark, and the rows of it that are none, which are also said.

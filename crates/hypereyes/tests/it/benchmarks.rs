@@ -72,7 +72,11 @@ fn rows_that_are_no_tasks_are_told_with_their_number_and_the_others_measured() {
 fn names_and_folders_that_are_wrong_are_said_before_anything_is_measured() {
     let data = published();
     let data = data.to_str().unwrap();
-    refused(&["eval", "--benchmark", "bing", "--data", data], &["--benchmark", "\"bing\"", "browsecomp-vl"]);
+    let all = ["browsecomp-vl", "fvqa", "hle-vl", "imeb", "infoseek", "livevqa", "mmsearch", "mmsearch@171", "mmsearch-plus", "simplevqa"];
+    refused(&["eval", "--benchmark", "bing", "--data", data], &[&["--benchmark", "\"bing\""], &all[..]].concat());
+    let help = run(&["eval", "--help"]);
+    let help = String::from_utf8_lossy(&help.stdout);
+    assert!(all.iter().all(|name| help.contains(name)), "{help}");
     refused(&["eval", "--benchmark", "browsecomp-vl@level9", "--data", data], &["\"level9\"", "level1, level2"]);
     refused(&["eval", "--benchmark", "browsecomp-vl", "--data", "/nowhere"], &["/nowhere/bc_vl_level1.jsonl", "DeepResearch"]);
     refused(&["eval", "--benchmark", "browsecomp-vl", "--data", data, "--tasks", data], &["--benchmark", "--tasks"]);
