@@ -19,7 +19,7 @@ pub mod trace;
 
 pub use cas::cas;
 pub use group::{UNANSWERED, accuracy_of, score_group, score_tally};
-pub use interval::{Interval, mean_interval, wilson};
+pub use interval::{Interval, mean_interval, wilson, wilson_share};
 pub use judge::{AliasJudge, ContainsJudge, ExactJudge, Judge, JudgeKind, Verdict};
 pub use reference::{Candidate, Known, ReferenceMode, Tightened, candidate};
 pub use tally::{Few, Tally};
