@@ -137,6 +137,18 @@ impl Chat {
         self.renderer.vocabulary().size()
     }
 
+    /// The same for pictures of at most so many tokens: larger ones are scaled down, as the processor does with those beyond its own
+    /// bound. 0 bounds nothing more.
+    pub fn seeing_at_most(mut self, tokens: usize) -> Self {
+        let one = self.processor.factor() * self.processor.factor();
+        let most = tokens.saturating_mul(one);
+        if tokens > 0 && most < self.processor.max_pixels {
+            self.processor.max_pixels = most;
+            self.processor.min_pixels = self.processor.min_pixels.min(most);
+        }
+        self
+    }
+
     /// The picture processor that the model was made with.
     pub fn processor(&self) -> &Processor {
         &self.processor

@@ -95,7 +95,7 @@ async fn all<F: Future<Output = Result<Vec<Trajectory>, GenerateError>>>(
             Ok(played) => {
                 for (trajectory, accuracy) in &played {
                     let accuracy = *accuracy;
-                    counter!(ROLLOUTS, "verdict" => verdict(accuracy)).increment(1);
+                    counter!(ROLLOUTS, "verdict" => verdict_label(accuracy)).increment(1);
                     right += usize::from(accuracy == Accuracy::Correct);
                     judged += usize::from(!matches!(accuracy, Accuracy::Invalid(_)));
                     seen(task, trajectory, accuracy);
@@ -126,7 +126,8 @@ fn outcome(task: &Task, trajectory: &Trajectory, accuracy: Accuracy) -> Outcome 
     }
 }
 
-fn verdict(accuracy: Accuracy) -> &'static str {
+/// The label of counters.
+pub(crate) fn verdict_label(accuracy: Accuracy) -> &'static str {
     match accuracy {
         Accuracy::Correct => "correct",
         Accuracy::Wrong => "wrong",
@@ -137,7 +138,7 @@ fn verdict(accuracy: Accuracy) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use futures::future::BoxFuture;
@@ -154,9 +155,9 @@ mod tests {
 
     /// Searches once, then answers with the parity of its seed; cannot start when the prompt speaks of Peru.
     #[derive(Clone)]
-    struct Parity(Arc<Chat>);
+    pub(crate) struct Parity(pub(crate) Arc<Chat>);
 
-    struct Turns {
+    pub(crate) struct Turns {
         chat: Arc<Chat>,
         left: Vec<&'static str>,
     }
@@ -189,7 +190,7 @@ mod tests {
         }
     }
 
-    fn setup() -> Setup {
+    pub(crate) fn setup() -> Setup {
         let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
         let folder = tempfile::tempdir().expect("a temporary folder");
         let terms = ["Mexico".to_owned(), "peso".to_owned(), "euro".to_owned()];
@@ -199,7 +200,7 @@ mod tests {
         Setup { chat, search: Arc::new(EmbeddedSearch::new(world)), pictures, config: RolloutConfig::default() }
     }
 
-    fn task(number: usize, question: &str) -> Task {
+    pub(crate) fn task(number: usize, question: &str) -> Task {
         Task {
             id: format!("t{number}").as_str().into(),
             kind: if number.is_multiple_of(3) { TaskKind::TEXTUAL_CONSTRAINTS } else { TaskKind::VISUAL_SELECT },
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    fn nothing(_: &PictureId) -> Result<Arc<Picture>, String> {
+    pub(crate) fn nothing(_: &PictureId) -> Result<Arc<Picture>, String> {
         Err("there is none".into())
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use hypereyes_domain::TaskKind;
 
+use crate::aligned::aligned;
 use crate::report::{KindReport, Report};
 
 /// The columns, in the order of the JSON keys.
@@ -18,20 +19,11 @@ impl Report {
             lines.push(report.cells(name));
             lines.extend(report.by_kind.iter().map(KindReport::cells));
         }
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-        let render = |line: &Vec<String>| {
-            let cells = line.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            });
-            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-        };
         let unjudged = rows.iter().filter(|(_, report)| report.unjudged > 0);
         let without = unjudged.map(|(name, report)| {
             format!("{name}: the judge gave no verdict on {} answers, which are left out and not wrong\n", report.unjudged)
         });
-        lines.iter().map(render).chain(without).collect()
+        std::iter::once(aligned(&lines)).chain(without).collect()
     }
 
     fn cells(&self, name: &str) -> Vec<String> {

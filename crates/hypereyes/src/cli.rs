@@ -9,9 +9,9 @@ use hypereyes_chassis::service_process::Sources;
 use hypereyes_chassis::{BadInput, exit};
 use hypereyes_offline::{generate, logprobs, loss, score};
 
-use crate::commands::{ask, bench, data, doctor, eval, index, prepare, report, search, service, sft, status, synth, teacher, up};
+use crate::commands::{ask, bench, compare, data, doctor, eval, index, prepare, report, search, service, sft, status, synth, teacher, up};
 use crate::config::Config;
-use crate::parts;
+use crate::{parts, protocol};
 
 /// Train parallel multimodal search agents: search wider, not longer.
 #[derive(Parser, Debug)]
@@ -47,6 +47,8 @@ pub enum Command {
     Sft(sft::SftArgs),
     /// Measure a policy: accuracy, rounds, searches, tokens, CAS, closed book.
     Eval(eval::EvalArgs),
+    /// Compare two evaluations item by item, or put several into one table.
+    Compare(compare::CompareArgs),
     /// Ask a trained agent one question about a picture and see every round.
     Ask(ask::AskArgs),
     /// Search once, through the service, cache and budget of the settings; look at what is kept, share it.
@@ -102,7 +104,15 @@ impl Cli {
     /// # Errors
     /// A [`hypereyes_chassis::ConfigError`], which is bad input.
     pub fn settings(&self) -> Result<Config> {
-        Config::load(&self.sources())
+        match &self.command {
+            // Benchmarks have limits of their own, unless somebody says others.
+            Command::Eval(args) if args.benchmark.is_some() => {
+                let mut config = Config::load_over(protocol::published(), &self.sources())?;
+                protocol::make_room(&mut config);
+                Ok(config)
+            }
+            _ => Config::load(&self.sources()),
+        }
     }
 
     /// Where this command line takes its settings from.
@@ -156,6 +166,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Data(args) => data::run(args, cli.json),
         Command::Sft(args) => sft::run(&cli.settings()?, args, cli.json),
         Command::Eval(args) => eval::run(&cli.settings()?, args, cli.json),
+        Command::Compare(args) => compare::run(args, cli.json),
         Command::Ask(args) => ask::run(&cli.settings()?, args, cli.json),
         Command::Search(args) => search::run(&cli.settings()?, args, cli.json),
         Command::Index(args) => index::run(&cli.settings()?, args, cli.json),
@@ -221,6 +232,25 @@ mod tests {
         };
         assert_eq!(named(&["hypereyes", "synth", "--need-search", "--out", "d"]), Some(None));
         assert_eq!(named(&["hypereyes", "synth", "--need-search", "p", "--out", "d"]), Some(Some("p".into())));
+    }
+
+    #[test]
+    fn a_benchmark_has_the_published_limits_and_what_is_said_wins() {
+        let of = |words: &[&str]| {
+            let line = [&["hypereyes", "eval"], words].concat();
+            Cli::parse_from(line).settings().expect("sound")
+        };
+        let usual = of(&[]);
+        assert_eq!((usual.rollout.env.max_rounds, usual.rollout.max_context_tokens, usual.engine.max_context), (8, 768, 768));
+        let published = of(&["--benchmark", "browsecomp-vl", "--data", "d"]);
+        assert_eq!((published.rollout.env.max_rounds, published.rollout.env.max_turns), (18, 19));
+        assert_eq!((published.rollout.max_context_tokens, published.engine.max_context), (38_000, 38_000));
+        assert_eq!(published.eval.max_picture_tokens, 1200);
+        let said = ["--set", "rollout.env.max_rounds=4", "--set", "engine.max_context=9000", "--set", "rollout.max_context_tokens=9000"];
+        let said = of(&[&["--benchmark", "browsecomp-vl", "--data", "d"][..], &said].concat());
+        assert_eq!((said.rollout.env.max_rounds, said.rollout.env.max_turns, said.engine.max_context), (4, 19, 9000));
+        let endpoint = of(&["--benchmark", "browsecomp-vl", "--data", "d", "--engine", "openai", "--url", "http://a:1/v1"]);
+        assert!(endpoint.engine.check().is_ok() && endpoint.rollout.max_context_tokens == 38_000);
     }
 
     #[test]

@@ -241,7 +241,15 @@ impl Config {
     /// # Errors
     /// A [`hypereyes_chassis::ConfigError`], which is bad input.
     pub fn load(sources: &Sources) -> anyhow::Result<Self> {
-        let config = config::load(Self::default(), sources.file.as_deref(), ENV_PREFIX, &sources.sets)?;
+        Self::load_over(Self::default(), sources)
+    }
+
+    /// The same with other defaults.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_over(defaults: Self, sources: &Sources) -> anyhow::Result<Self> {
+        let config = config::load(defaults, sources.file.as_deref(), ENV_PREFIX, &sources.sets)?;
         config.check_places()?;
         Ok(config.placed())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use hypereyes_chassis::BadInput;
+use hypereyes_environment::Search;
 use hypereyes_openai::{Client, Endpoint};
 use hypereyes_rollout::{ChatPlayer, completions};
 use hypereyes_world::World;
@@ -38,6 +39,14 @@ pub fn needs_no_folder(config: &Config, flag: &str, folder: Option<&Path>) -> Re
 /// # Errors
 /// [`BadInput`] for a key that cannot be used, a server that cannot be reached or refuses the key, and a model that nobody named.
 pub async fn open(config: &Config, world: &Arc<World>) -> Result<Chosen> {
+    open_with(config, parts::search(config, world)?).await
+}
+
+/// The same, with searches that go there.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_with(config: &Config, search: Arc<dyn Search>) -> Result<Chosen> {
     let bad = |text: String| BadInput::new(format!("engine.{text}"));
     let engine = &config.engine;
     let url = engine.url.first().map(String::as_str).unwrap_or_default();
@@ -66,7 +75,7 @@ pub async fn open(config: &Config, world: &Arc<World>) -> Result<Chosen> {
         }
     };
     let name = format!("{} at {}", client.model(), client.url());
-    let search = parts::search(config, world)?;
+    let served = Some(client.model().to_owned());
     let player = ChatPlayer::new(client, search, config.rollout.clone(), engine.request_timeout());
-    Ok(Chosen { player: Arc::new(player), chat: None, name })
+    Ok(Chosen { player: Arc::new(player), chat: None, name, served })
 }

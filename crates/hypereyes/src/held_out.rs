@@ -16,7 +16,7 @@ use hypereyes_run::Played;
 use hypereyes_world::World;
 
 use crate::config::Config;
-use crate::parts;
+use crate::parts::{self, Particulars};
 use crate::progress::Bar;
 
 /// What a policy is worth.
@@ -56,7 +56,8 @@ pub fn of(set: DataSet) -> TaskSet {
 /// # Errors
 /// When the policy cannot be loaded, or [`BadInput`] when the judge's settings cannot be used.
 pub async fn measure(config: &Config, world: &Arc<World>, model: &Path, set: &TaskSet, name: &'static str) -> Result<Measured> {
-    let policy = parts::tokens(config, world, model, model.display().to_string()).await?;
+    let particulars = Particulars { max_picture_tokens: config.eval.max_picture_tokens, ..Particulars::default() };
+    let policy = parts::tokens_with(config, world, model, model.display().to_string(), particulars).await?;
     measure_loaded(config, &*policy.player, set, name).await
 }
 
@@ -79,7 +80,7 @@ pub async fn measure_loaded(config: &Config, player: &dyn Player, set: &TaskSet,
     };
     let mut played = Vec::new();
     let report = evaluate(player, &*judge, set, &config.eval, sampling, show, |task, trajectory, accuracy| {
-        played.push(Played { task: task.clone(), trajectory: trajectory.clone(), accuracy });
+        played.push(Played { task: task.clone(), sample: 0, trajectory: trajectory.clone(), accuracy });
     })
     .await;
     let without = |progress: Progress| bar.at(progress.done, progress.of, "without tools");

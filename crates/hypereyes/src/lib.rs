@@ -4,11 +4,13 @@
 //! service; it starts them and asks them, and does none of their work.
 
 pub mod attempts;
+pub mod billed;
 pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod endpoint;
+pub mod evaluation;
 pub mod held_out;
 pub mod job;
 pub mod kept;
@@ -16,6 +18,7 @@ pub mod metrics;
 pub mod parts;
 pub mod ports;
 pub mod progress;
+pub mod protocol;
 pub mod resume;
 pub mod running;
 pub mod services;

@@ -52,32 +52,45 @@ pub fn searcher(config: &Config, world: &Arc<World>) -> Result<Arc<Searcher>> {
 }
 
 /// What episodes of this process run with.
-///
-/// # Errors
-/// As [`search`].
-pub fn setup(config: &Config, world: &Arc<World>, chat: Arc<Chat>) -> Result<Setup> {
-    Ok(setup_with(config, search(config, world)?, chat))
-}
-
-/// The same, with searches that go there.
 pub fn setup_with(config: &Config, search: Arc<dyn Search>, chat: Arc<Chat>) -> Setup {
     let pictures = Arc::new(Store::new(config.actor.pictures_bytes, Limits::default()));
     Setup { chat, search, pictures, config: config.rollout.clone() }
 }
 
+/// In what a policy is opened otherwise than settings say.
+#[derive(Clone, Default)]
+pub struct Particulars {
+    /// Where its searches go; none is where `[search]` says.
+    pub search: Option<Arc<dyn Search>>,
+    /// Visual tokens of a picture at most; 0 is what its folder says.
+    pub max_picture_tokens: usize,
+}
+
 /// A policy that can be asked, in this process or at servers that hold it, and what its episodes run with.
 pub async fn engine(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
+    engine_with(config, world, model, version, Particulars::default()).await
+}
+
+async fn engine_with(
+    config: &Config,
+    world: &Arc<World>,
+    model: &Path,
+    version: PolicyVersion,
+    particulars: Particulars,
+) -> Result<(Setup, Engine)> {
     let (config, world, model) = (config.clone(), world.clone(), model.to_owned());
     // Models are gigabytes: not on the async threads.
-    let opened = tokio::task::spawn_blocking(move || opened(&config, &world, &model, version)).await;
+    let opened = tokio::task::spawn_blocking(move || opened(&config, &world, &model, version, particulars)).await;
     let (setup, engine) = opened.context("a policy could not be loaded")??;
     engine.ready().await.map_err(refusal)?;
     Ok((setup, engine))
 }
 
-fn opened(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion) -> Result<(Setup, Engine)> {
-    let chat = chat(model)?;
-    let setup = setup(config, world, chat)?;
+fn opened(config: &Config, world: &Arc<World>, model: &Path, version: PolicyVersion, particulars: Particulars) -> Result<(Setup, Engine)> {
+    let Particulars { search: given, max_picture_tokens } = particulars;
+    let chat = Chat::load(model).map_err(|error| BadInput::new(error.to_string()))?;
+    let search = given.map_or_else(|| search(config, world), Ok)?;
+    let setup = setup_with(config, search, Arc::new(chat.seeing_at_most(max_picture_tokens)));
     config.engine.device.admits_folder(model).map_err(refusal)?;
     let (shape, weights) = checkpoint::read(model).map_err(refusal)?;
     let policy = Policy {
@@ -100,6 +113,8 @@ pub struct Chosen {
     pub chat: Option<Arc<Chat>>,
     /// What it is called in results.
     pub name: String,
+    /// Its name at the server that has it; none where it is a folder.
+    pub served: Option<String>,
 }
 
 /// The policy of a folder, with whatever engine samples from it.
@@ -107,9 +122,17 @@ pub struct Chosen {
 /// # Errors
 /// As [`engine`].
 pub async fn tokens(config: &Config, world: &Arc<World>, model: &Path, name: String) -> Result<Chosen> {
-    let (setup, generator) = engine(config, world, model, PolicyVersion(0)).await?;
+    tokens_with(config, world, model, name, Particulars::default()).await
+}
+
+/// The same with particulars.
+///
+/// # Errors
+/// As [`engine`].
+pub async fn tokens_with(config: &Config, world: &Arc<World>, model: &Path, name: String, particulars: Particulars) -> Result<Chosen> {
+    let (setup, generator) = engine_with(config, world, model, PolicyVersion(0), particulars).await?;
     let chat = Some(setup.chat.clone());
-    Ok(Chosen { player: Arc::new(TokenPlayer { setup, generator }), chat, name })
+    Ok(Chosen { player: Arc::new(TokenPlayer { setup, generator }), chat, name, served: None })
 }
 
 /// Puts a model that is compiled in into `folder`, and says so where another one is there and stays.

@@ -10,7 +10,7 @@ use hypereyes_chassis::Findings;
 use hypereyes_dataset::Tasks;
 
 use crate::config::Config;
-use crate::rooms::absolute;
+use crate::services::absolute;
 
 /// The folders by their keys; one that is not named is empty.
 fn named(config: &Config) -> [(&'static str, &Path); 2] {

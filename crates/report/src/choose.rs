@@ -97,7 +97,7 @@ mod tests {
         };
         let rounds = vec![Round::counted(1, 0); rounds];
         let summary = RolloutSummary { rounds, ending: Ending::Answered, answer: Some("a".into()) };
-        (id.into(), Played { task, trajectory: summary.into(), accuracy })
+        (id.into(), Played { task, sample: 0, trajectory: summary.into(), accuracy })
     }
 
     #[test]

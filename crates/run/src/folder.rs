@@ -323,6 +323,14 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
 }
 
+/// The day of a moment in UTC, as `2025-11-22`; one before 1970 is the first of that year.
+pub fn day(moment: SystemTime) -> String {
+    let stamp = stamp(moment.duration_since(UNIX_EPOCH).unwrap_or_default());
+    let (date, _) = stamp.split_once('-').expect("a date and a time");
+    let (year, month_day) = date.split_at(date.len() - 4);
+    format!("{year}-{}-{}", &month_day[..2], &month_day[2..])
+}
+
 /// `20251122-094207` in UTC.
 fn stamp(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
@@ -410,6 +418,7 @@ mod tests {
         assert_eq!(stamp(Duration::ZERO), "19700101-000000");
         assert_eq!(stamp(Duration::from_secs(951_782_400)), "20000229-000000");
         assert_eq!(stamp(Duration::from_secs(1_763_804_527)), "20251122-094207");
+        assert_eq!(day(UNIX_EPOCH + Duration::from_secs(1_763_804_527)), "2025-11-22");
     }
 
     #[test]

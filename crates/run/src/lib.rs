@@ -14,12 +14,16 @@
 //! | `held_out_before.jsonl`, `held_out_after.jsonl` | [`Played`] | `up`, a line per rollout |
 //! | `attempts.jsonl` | [`Attempt`] | `up`, a line per start |
 //! | `progress.json`, `services/addresses.json` | [`Progress`], [`Addresses`] | `up` |
+//!
+//! An evaluation by itself has a folder of its own: [`evaluation`]. What must outlive a crash line by line is a [`journal`].
 
 pub mod attempts;
 pub mod audit;
+pub mod evaluation;
 pub mod folder;
 pub mod follow;
 pub mod format;
+pub mod journal;
 pub mod ledger;
 pub mod lines;
 pub mod metrics;
@@ -29,9 +33,11 @@ pub mod stalled;
 pub mod step;
 
 pub use attempts::{Attempt, Change};
-pub use folder::{Addresses, Held, LearnerFolder, Progress, RUNS, RunFolder, State, read_json, write_json};
+pub use evaluation::{EvaluationFolder, HeldEvaluation};
+pub use folder::{Addresses, Held, LearnerFolder, Progress, RUNS, RunFolder, State, day, read_json, write_json};
 pub use follow::Follower;
+pub use journal::Journal;
 pub use lines::Lines;
-pub use played::{Played, Recorded, read_played, write_played};
+pub use played::{Played, Recorded, read_played, settle_played, write_played};
 pub use saved::SavedPolicy;
 pub use step::{Step, TeacherMeans};

@@ -21,7 +21,11 @@ pub fn wilson(successes: u64, trials: u64) -> Interval {
         return Interval { low: 0.0, high: 1.0 };
     }
     let n = trials as f64;
-    let p = successes.min(trials) as f64 / n;
+    wilson_share(successes.min(trials) as f64 / n, n)
+}
+
+/// The same of a share `p` (0..=1) that as much is known of as from `n` trials, which may be a fraction; `n` is above 0.
+pub fn wilson_share(p: f64, n: f64) -> Interval {
     let scale = 1.0 + Z * Z / n;
     let centre = (p + Z * Z / (2.0 * n)) / scale;
     let half = Z / scale * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();

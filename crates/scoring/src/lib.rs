@@ -23,7 +23,7 @@ pub mod trace;
 
 pub use cas::cas;
 pub use group::{UNANSWERED, accuracy_of, score_group, score_tally};
-pub use interval::{Interval, mean_interval, wilson};
+pub use interval::{Interval, mean_interval, wilson, wilson_share};
 pub use judge::{AliasJudge, ContainsJudge, ExactJudge, Judge, JudgeKind, Verdict};
 pub use metric::Metric;
 pub use published::{EmJudge, OptionJudge, TOKEN_F1_RIGHT, TokenF1Judge};

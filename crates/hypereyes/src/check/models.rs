@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use hypereyes_chassis::{BadInput, Findings, exit};
 use hypereyes_miniature::shipped::Shipped;
+use hypereyes_pictures::Processor;
 use hypereyes_policy::config::ModelConfig;
 use hypereyes_run::RunFolder;
 use hypereyes_teacher_service::vocabulary::Vocabulary;
@@ -15,8 +16,8 @@ use hypereyes_world::World;
 
 use super::{pairs, world};
 use crate::config::Config;
-use crate::parts;
 use crate::services::{self, Services};
+use crate::{parts, protocol};
 
 /// The model folders of a run before it begins. Models that are compiled in are unpacked into a folder that goes with this value.
 pub struct Folders {
@@ -68,6 +69,8 @@ pub fn run(config: &Config, folder: &RunFolder, world: &World, folders: &Folders
             found.refuse("teacher", format!("has {teacher} tokens and the policy {policy}: a teacher must be of the policy's family"));
         }
     }
+    let processor = Processor::load_from(&folders.policy).map_err(|error| BadInput::new(error.to_string()))?.processor;
+    found.extend(protocol::of_pictures(config, &processor));
     found.extend(world::tasks(config, world));
     let context = config.rollout.max_context_tokens;
     found.extend(world::findings(config, world, &*parts::chat(&folders.policy)?, context));

@@ -67,7 +67,7 @@ pub fn run(config: &Config, args: &AskArgs, json: bool) -> Result<()> {
     let world = parts::world(config)?;
     let scratch = tempfile::tempdir()?;
     let runtime = parts::runtime()?;
-    let Chosen { player, chat, name } = if config.engine.speaks_text() {
+    let Chosen { player, chat, name, .. } = if config.engine.speaks_text() {
         runtime.block_on(endpoint::open(config, &world))?
     } else {
         let (model, name) = model(config, args, scratch.path())?;

@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod bench;
+pub mod compare;
 pub mod data;
 pub mod doctor;
 mod engine_args;

@@ -1,7 +1,7 @@
 //! A policy behind a chat endpoint, as users reach it: `eval`, `ask` and `synth --need-search` with `--engine openai`.
 
 #[path = "../../../openai/tests/support/mod.rs"]
-pub mod server;
+pub(crate) mod server;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +41,7 @@ fn refused(output: &Output, mentions: &[&str]) {
 }
 
 /// Whatever stands in the messages as text.
-fn told(asked: &Asked) -> String {
+pub(crate) fn told(asked: &Asked) -> String {
     let text = |message: &Value| match &message["content"] {
         Value::String(text) => text.clone(),
         Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
@@ -51,7 +51,7 @@ fn told(asked: &Asked) -> String {
 }
 
 /// A model that searches once and then says what `answers` has for the question; without tools it knows nothing.
-fn knowing(answers: BTreeMap<String, String>) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
+pub(crate) fn knowing(answers: BTreeMap<String, String>) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
     move |asked| match &asked.body {
         Value::Null => Reply::Json(json!({"object": "list", "data": [{"id": "the-model"}]})),
         body if body["tools"].is_null() => Reply::say("<answer>nobody knows</answer>"),
@@ -66,7 +66,7 @@ fn knowing(answers: BTreeMap<String, String>) -> impl Fn(&Asked) -> Reply + Send
     }
 }
 
-fn tasks(folder: &Path) -> BTreeMap<String, String> {
+pub(crate) fn tasks(folder: &Path) -> BTreeMap<String, String> {
     let pair = |task: Value| (task["question"].as_str().expect("a question").into(), task["answers"][0].as_str().expect("one").into());
     lines(&folder.join("tasks.jsonl")).into_iter().map(pair).collect()
 }

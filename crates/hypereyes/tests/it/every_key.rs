@@ -37,6 +37,7 @@ const ZERO: &[&str] = &[
     "actor.teacher_top_k",
     "actor.threads",
     "engine.patches_bytes",
+    "eval.max_picture_tokens",
     "eval.seed",
     "learner.lease_most_s",
     "learner.max_staleness",

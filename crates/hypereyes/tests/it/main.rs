@@ -13,6 +13,7 @@ mod cases_settings;
 mod cases_turns;
 mod chat_endpoint;
 mod command_line;
+mod evaluations;
 mod every_key;
 mod model_commands;
 mod own_corpus;
