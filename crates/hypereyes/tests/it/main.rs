@@ -12,6 +12,7 @@ mod cases_services;
 mod cases_settings;
 mod cases_turns;
 mod chat_endpoint;
+mod data;
 mod every_key;
 mod front_door;
 mod model_commands;
