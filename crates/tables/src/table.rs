@@ -174,9 +174,26 @@ fn begins(head: &[u8]) -> String {
     if head.is_empty() { "is empty".to_owned() } else { format!("begins with {:?}", String::from_utf8_lossy(head)) }
 }
 
+thread_local! {
+    /// Whether this thread's panics are caught and become errors: nobody needs to hear of them twice.
+    static IS_CAUGHT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// What `work` says, also where it panics: libraries that read pages and buffers give up loudly on some damaged ones.
 pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !IS_CAUGHT.get() {
+                before(panic);
+            }
+        }));
+    });
+    IS_CAUGHT.set(true);
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    IS_CAUGHT.set(false);
+    done.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(text.unwrap_or_else(|| "a part that cannot be read".into()))
