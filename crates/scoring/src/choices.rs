@@ -11,6 +11,11 @@ use crate::squad::{Words, is_word_of_its_own, words};
 /// Letters that are options where the question lists none.
 const UNLISTED: std::ops::RangeInclusive<char> = 'A'..='J';
 
+/// Places of a question that are looked at for options: runs are sought from each to all behind it.
+const MOST_MARKS: usize = 256;
+/// Letters in a row that are looked at: two that differ are too many already.
+const MOST_JOINED: usize = 16;
+
 /// Options of a question, in order; none where it lists none.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Choices(Vec<(char, Words)>);
@@ -21,7 +26,7 @@ impl Choices {
     pub(crate) fn of(question: &str) -> Self {
         let text = plain(question);
         let tokens = tokens(&text);
-        let marks: Vec<(usize, char, &str)> = (0..tokens.len()).filter_map(|at| mark(&tokens, at)).collect();
+        let marks: Vec<(usize, char, &str)> = (0..tokens.len()).filter_map(|at| mark(&tokens, at)).take(MOST_MARKS).collect();
         let mut best: Vec<usize> = vec![];
         for first in (0..marks.len()).filter(|at| matches!(marks[*at].1, 'A' | 'a')) {
             let mut run = vec![first];
@@ -127,7 +132,7 @@ impl Stated {
                 stated.end = signs.unwrap_or(&tokens[at]).end;
             }
             stated.letters.push(letter);
-            stated.letters.extend(joined(tokens, at).filter(|letter| is_option(*letter)));
+            stated.letters.extend(joined(tokens, at).take(MOST_JOINED).filter(|letter| is_option(*letter)));
         }
         stated
     }

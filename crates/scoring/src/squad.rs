@@ -62,8 +62,8 @@ fn without_articles(text: &str) -> String {
     out
 }
 
-/// At blanks; and where letters are words, at each of them. What then stands beside such letters and is no word (a quotation mark, a
-/// dash) goes.
+/// At blanks; and where letters are words, at each of them. Signs that then stand beside such letters or around the words between them
+/// (a quotation mark, a dash) go.
 fn split(text: &str) -> Words {
     let mut out = Words::new();
     for part in split_at_blanks(text) {
@@ -87,8 +87,9 @@ fn split(text: &str) -> Words {
 
 fn take(run: &mut String, out: &mut Words) {
     let run = std::mem::take(run);
-    if run.chars().any(char::is_alphanumeric) {
-        out.push(run);
+    let word = run.trim_matches(|letter: char| !letter.is_alphanumeric());
+    if !word.is_empty() {
+        out.push(word.to_owned());
     }
 }
 

@@ -12,12 +12,9 @@ mod cases_services;
 mod cases_settings;
 mod cases_turns;
 mod chat_endpoint;
-<<<<<<< HEAD
 mod command_line;
-mod evaluations;
-=======
 mod data;
->>>>>>> w-data
+mod evaluations;
 mod every_key;
 mod model_commands;
 mod own_corpus;

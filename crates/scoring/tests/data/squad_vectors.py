@@ -34,6 +34,11 @@ def is_east_asian_sign(letter):
     return wide or letter in "、。〃〈〉《》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〽゠・"
 
 
+def trimmed(piece):
+    inside = [at for at, letter in enumerate(piece) if letter.isalnum()]
+    return piece[inside[0] : inside[-1] + 1] if inside else ""
+
+
 def words(text):
     kept = [letter for letter in text.lower() if letter not in ASCII_PUNCTUATION and not is_east_asian_sign(letter)]
     # Articles are maximal runs of letters and digits.
@@ -52,7 +57,7 @@ def words(text):
             found.append(part)
             continue
         spaced = "".join(f" {letter} " if is_word_of_its_own(letter) else letter for letter in part)
-        found += [piece for piece in spaced.split() if any(letter.isalnum() for letter in piece)]
+        found += filter(None, map(trimmed, spaced.split()))
     return found
 
 
@@ -88,7 +93,7 @@ WRITTEN = [
     ("北京", ["北京"]), ("北京大学", ["北京"]), ("北京 大学。", ["北京大学"]), ("京北", ["北京"]), ("在北京", ["北京", "上海"]), ("“北京”", ["北京"]),
     ("《红楼梦》", ["红楼梦"]), ("红楼梦，曹雪芹著", ["曹雪芹"]), ("2008年8月8日", ["2008年 8月8日"]), ("iPhone 15 手机", ["iPhone15手机"]),
     ("東京タワー", ["東京タワー", "Tokyo Tower"]), ("ひらがな", ["ひらがた"]), ("佐々木", ["佐佐木"]), ("a北京", ["北京"]), ("the 北京", ["北京"]),
-    ("二〇二四", ["二〇二五"]), ("Beijing（北京）", ["北京"]), ("，。", ["北京"]),
+    ("二〇二四", ["二〇二五"]), ("Beijing（北京）", ["北京"]), ("，。", ["北京"]), ("“北京”（Beijing）", ["Beijing", "北京 beijing"]), ("他说“hello”", ["他 说 hello"]),
 ]
 
 
