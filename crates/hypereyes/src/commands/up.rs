@@ -111,7 +111,7 @@ fn resolve(sources: &Sources, args: &UpArgs) -> Result<(Config, RunFolder, Vec<C
     let mut config = Config::load(sources)?;
     if !args.resume {
         // Kept with the run, which may be gone on with from elsewhere.
-        config.search = config.search.absolute();
+        config = absolute_paths(config);
         config = task_sets::placed(config)?;
         let folder = if config.run_dir.as_os_str().is_empty() { RunFolder::fresh(config.seed) } else { RunFolder::new(&config.run_dir) };
         folder.admit(false)?;

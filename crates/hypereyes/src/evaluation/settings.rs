@@ -103,18 +103,7 @@ fn plain<T: Serialize>(value: &T) -> Value {
 
 /// Who judges: a rule by its name, a model with all that its verdicts depend on.
 pub fn judge(config: &Config) -> Value {
-    let (choice, model) = (config.reward_service.judge, &config.reward_service.judge_model);
-    let mut said = Map::from_iter([("judge".to_owned(), choice.label().into())]);
-    if choice.rule().is_none() {
-        let about = json!({
-            "model": model.model,
-            "prompt_version": hypereyes_judge::prompt::VERSION,
-            "temperature": model.temperature,
-            "max_tokens": model.max_tokens,
-        });
-        said.insert("model".to_owned(), about);
-    }
-    said.into()
+    plain(&config.reward_service.judge.about(&config.reward_service.judge_model))
 }
 
 /// Who answers searches, and how.
