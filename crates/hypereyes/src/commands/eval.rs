@@ -8,11 +8,13 @@ use anyhow::Result;
 use clap::Args;
 use hypereyes_chassis::{BadInput, Findings};
 use hypereyes_dataset::loaders::{Benchmark, Refused, Rows};
+use hypereyes_eval::itemised::Measure;
 use hypereyes_eval::summary::More;
 use hypereyes_eval::{About, Report, TaskSet};
 use hypereyes_miniature::shipped::Shipped;
 use hypereyes_pictures::{Limits, Processor};
 use hypereyes_run::{EvaluationFolder, HeldEvaluation, day};
+use hypereyes_scoring::Metric;
 use hypereyes_synth::Split;
 use hypereyes_world::World;
 use serde::Serialize;
@@ -114,6 +116,8 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
     }
     found.result()?;
     found.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
+    // The judge's verdict is the accuracy anyway.
+    let metric = benchmark.as_ref().map(|(benchmark, _)| benchmark.metric()).filter(|metric| *metric != Metric::Accuracy);
     let (given, refused) = match (&args.tasks, benchmark) {
         (_, Some((benchmark, data))) => read(&benchmark, data).map(|(set, refused)| (Some(set), Some(refused)))?,
         (Some(folder), None) => (Some(held_out::load(folder)?), None),
@@ -145,18 +149,19 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
                     Policy::Served { url, model: served.as_deref().unwrap_or_default() }
                 }
             };
-            Some(keep(config, args, &policy, &name, (&set, &*world), (out.as_path(), held))?)
+            Some(keep(config, (args, metric), &policy, &name, (&set, &*world), (out.as_path(), held))?)
         }
         _ => None,
     };
     let settings = kept.as_ref().map(|(store, _)| store.settings().clone());
     let spent = billed.clone();
     let halted = move || spent.spent().map(str::to_owned);
+    let measure = metric.map(|metric| move |question: &str, answer: &str, right: &[String]| metric.value(question, answer, right));
     let evaluation = Evaluation {
         config,
         player: &*player,
         set: &set,
-        metric: None,
+        metric: measure.as_ref().map(|measure| measure as &Measure),
         nothing: billed.nothing(),
         halted: &halted,
         rollouts: args.rollouts.as_deref(),
@@ -172,7 +177,14 @@ pub fn run(config: &Config, args: &EvalArgs, json: bool) -> Result<()> {
         config,
         args,
         json,
-        &Told { outcome: &outcome, name: &name, refused: refused.as_deref(), out: out.as_ref(), settings: settings.as_ref() },
+        &Told {
+            outcome: &outcome,
+            name: &name,
+            refused: refused.as_deref(),
+            metric: metric.map(Metric::label),
+            out: out.as_ref(),
+            settings: settings.as_ref(),
+        },
     )
 }
 
@@ -194,13 +206,13 @@ fn of_model(found: &mut Findings, config: &Config, args: &EvalArgs, world: &Arc<
 /// Begins in a folder, or goes on there.
 fn keep(
     config: &Config,
-    args: &EvalArgs,
+    (args, metric): (&EvalArgs, Option<Metric>),
     policy: &Policy<'_>,
     name: &str,
     (set, world): (&TaskSet, &World),
     (out, held): (&Path, HeldEvaluation),
 ) -> Result<(Store, EvaluationFolder)> {
-    let of = Tasks { benchmark: args.benchmark.as_deref(), metric: None, tasks: &set.tasks, world: world.digest() };
+    let of = Tasks { benchmark: args.benchmark.as_deref(), metric: metric.map(Metric::label), tasks: &set.tasks, world: world.digest() };
     let settings = settings::of(config, policy, &of)?;
     let noted = json!({
         "model": name,
@@ -226,6 +238,8 @@ struct Told<'a> {
     outcome: &'a Outcome,
     name: &'a str,
     refused: Option<&'a [Refused]>,
+    /// The benchmark's own, where it is not the accuracy.
+    metric: Option<&'a str>,
     out: Option<&'a EvaluationFolder>,
     settings: Option<&'a Map<String, Value>>,
 }
@@ -242,7 +256,7 @@ fn tell(config: &Config, args: &EvalArgs, json: bool, told: &Told<'_>) -> Result
         seed: config.eval.seed,
         benchmark: args.benchmark.as_deref(),
         refused: told.refused,
-        more: summary.more(None, *cost),
+        more: summary.more(told.metric, *cost),
         out: args.out.as_deref(),
         settings: told.settings,
     };
@@ -254,7 +268,7 @@ fn tell(config: &Config, args: &EvalArgs, json: bool, told: &Told<'_>) -> Result
             model: told.name,
             tasks: &tasks_of(args),
             judge,
-            metric: None,
+            metric: told.metric,
             search: &format!("{} and {} ({mode})", search.text.backend, search.image.backend),
             dates: &dates(folder, told.settings),
         };
