@@ -8,6 +8,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::normalise::{Form, normalise};
+use crate::published::{EmJudge, OptionJudge, TokenF1Judge};
 use crate::tally::Few;
 
 /// What a judge says of an answer.
@@ -21,7 +22,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    fn of(correct: bool) -> Self {
+    pub(crate) fn of(correct: bool) -> Self {
         if correct { Verdict::Correct } else { Verdict::Wrong }
     }
 }
@@ -112,34 +113,49 @@ pub enum JudgeKind {
     Alias,
     /// [`ContainsJudge`].
     Contains,
+    /// [`EmJudge`].
+    Em,
+    /// [`TokenF1Judge`].
+    TokenF1,
+    /// [`OptionJudge`].
+    Option,
 }
 
 impl JudgeKind {
-    /// The label used in metrics.
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Exact, Self::Alias, Self::Contains, Self::Em, Self::TokenF1, Self::Option];
+
+    /// The label used in metrics, and the name in settings.
     pub fn label(self) -> &'static str {
         match self {
             JudgeKind::Exact => "exact",
             JudgeKind::Alias => "alias",
             JudgeKind::Contains => "contains",
+            JudgeKind::Em => "em",
+            JudgeKind::TokenF1 => "token_f1",
+            JudgeKind::Option => "option",
+        }
+    }
+
+    fn rule(self) -> &'static dyn Judge {
+        match self {
+            JudgeKind::Exact => &ExactJudge,
+            JudgeKind::Alias => &AliasJudge,
+            JudgeKind::Contains => &ContainsJudge,
+            JudgeKind::Em => &EmJudge,
+            JudgeKind::TokenF1 => &TokenF1Judge,
+            JudgeKind::Option => &OptionJudge,
         }
     }
 }
 
 impl Judge for JudgeKind {
     fn judge(&self, question: &str, prediction: &str, answers: &[String]) -> Verdict {
-        match self {
-            JudgeKind::Exact => ExactJudge.judge(question, prediction, answers),
-            JudgeKind::Alias => AliasJudge.judge(question, prediction, answers),
-            JudgeKind::Contains => ContainsJudge.judge(question, prediction, answers),
-        }
+        self.rule().judge(question, prediction, answers)
     }
 
     fn judge_all(&self, question: &str, predictions: &[&str], answers: &[String]) -> Few<Verdict> {
-        match self {
-            JudgeKind::Exact => ExactJudge.judge_all(question, predictions, answers),
-            JudgeKind::Alias => AliasJudge.judge_all(question, predictions, answers),
-            JudgeKind::Contains => ContainsJudge.judge_all(question, predictions, answers),
-        }
+        self.rule().judge_all(question, predictions, answers)
     }
 }
 
@@ -173,7 +189,7 @@ mod tests {
 
     #[test]
     fn blank_answers_match_nothing() {
-        for judge in [JudgeKind::Exact, JudgeKind::Alias, JudgeKind::Contains] {
+        for judge in JudgeKind::ALL {
             let answers = ["Paris".to_owned(), "the City of Light".to_owned()];
             let predictions = ["Paris", "paris!", "city of light", "Rome", ""];
             let one_by_one: Few<Verdict> = predictions.iter().map(|prediction| judge.judge("?", prediction, &answers)).collect();
@@ -181,6 +197,13 @@ mod tests {
             assert!(!right(judge, "Paris", &["", "  "]));
             assert!(!right(judge, "", &["", "Paris"]));
             assert!(!right(judge, "Paris", &[]));
+        }
+    }
+
+    #[test]
+    fn names_in_settings_are_labels() {
+        for judge in JudgeKind::ALL {
+            assert_eq!(serde_json::to_value(judge).expect("a name"), judge.label());
         }
     }
 }

@@ -7,6 +7,7 @@
 //! randomness; the reward service gives it durability and a wire.
 
 pub mod cas;
+mod choices;
 pub mod compat;
 pub mod group;
 pub mod interval;
@@ -14,7 +15,9 @@ pub mod judge;
 pub mod load;
 pub mod metric;
 mod normalise;
+pub mod published;
 pub mod reference;
+mod squad;
 pub mod tally;
 pub mod trace;
 
@@ -23,6 +26,7 @@ pub use group::{UNANSWERED, accuracy_of, score_group, score_tally};
 pub use interval::{Interval, mean_interval, wilson};
 pub use judge::{AliasJudge, ContainsJudge, ExactJudge, Judge, JudgeKind, Verdict};
 pub use metric::Metric;
+pub use published::{EmJudge, OptionJudge, TOKEN_F1_RIGHT, TokenF1Judge};
 pub use reference::{Candidate, Known, ReferenceMode, Tightened, candidate};
 pub use tally::{Few, Tally};
 pub use trace::{InvalidTrace, TraceConfig, bonuses};

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::judge::{Judge, JudgeKind, Verdict};
+use crate::judge::{AliasJudge, Judge, Verdict};
+use crate::published::{EmJudge, OptionJudge};
+use crate::squad::{Words, f1, words};
 
 /// What the authors of a benchmark measure an answer by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -13,7 +15,7 @@ pub enum Metric {
     /// is that of the alias rule.
     #[default]
     Accuracy,
-    /// Overlap of words with the best right answer, as SQuAD's script and MMSearch's have it.
+    /// Overlap of words with the best right answer, as the scripts of SQuAD and MMSearch have it.
     TokenF1,
     /// The same words as some right answer after SQuAD's normalisation.
     Em,
@@ -34,10 +36,17 @@ impl Metric {
 
     /// What a prediction is worth, 0 to 1: the best over `answers`. A blank prediction is worth nothing, a blank answer matches nothing.
     pub fn value(self, question: &str, prediction: &str, answers: &[String]) -> f64 {
-        // Those that differ from it are to come.
-        let rule = match self {
-            Self::Accuracy | Self::TokenF1 | Self::Em | Self::Option => JudgeKind::Alias,
-        };
-        f64::from(u8::from(rule.judge(question, prediction, answers) == Verdict::Correct))
+        let share = |verdict: Verdict| f64::from(u8::from(verdict == Verdict::Correct));
+        match self {
+            Self::Accuracy => share(AliasJudge.judge(question, prediction, answers)),
+            Self::TokenF1 => best_f1(&words(prediction), &answers.iter().map(|answer| words(answer)).collect::<Vec<_>>()),
+            Self::Em => share(EmJudge.judge(question, prediction, answers)),
+            Self::Option => share(OptionJudge.judge(question, prediction, answers)),
+        }
     }
+}
+
+/// The best overlap of a prediction's words with some answer's.
+pub(crate) fn best_f1(prediction: &[String], answers: &[Words]) -> f64 {
+    answers.iter().map(|answer| f1(prediction, answer)).fold(0.0, f64::max)
 }

@@ -1,4 +1,5 @@
-//! Scores against golden vectors and the table of spellings.
+//! Scores against golden vectors, of rewards and of benchmarks, and the table of spellings.
 
 mod golden;
 mod spellings;
+mod squad;
