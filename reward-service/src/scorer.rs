@@ -149,6 +149,7 @@ fn count(scores: &[Score]) {
         let accuracy = match score.accuracy {
             Accuracy::Correct => "correct",
             Accuracy::Wrong => "wrong",
+            Accuracy::NotAttempted => "not_attempted",
             Accuracy::Unparsed => "unparsed",
             Accuracy::Invalid(failure) => {
                 counter!(names::MASKED, "reason" => failure.label()).increment(1);

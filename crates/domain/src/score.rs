@@ -12,6 +12,8 @@ pub enum Accuracy {
     Correct,
     /// The judge says it is wrong: 0.
     Wrong,
+    /// The judge says that the answer declines to answer: 0, as wrong, and counted apart. Rules never say so.
+    NotAttempted,
     /// No closed answer to judge: -0.5.
     Unparsed,
     /// No verdict, for a reason outside the policy. Out of every mean; the rollout is masked.
@@ -23,7 +25,7 @@ impl Accuracy {
     pub fn value(self) -> Option<f64> {
         match self {
             Accuracy::Correct => Some(1.0),
-            Accuracy::Wrong => Some(0.0),
+            Accuracy::Wrong | Accuracy::NotAttempted => Some(0.0),
             Accuracy::Unparsed => Some(-0.5),
             Accuracy::Invalid(_) => None,
         }

@@ -2,7 +2,7 @@
 
 use metrics::describe_counter;
 
-/// Evaluated rollouts by `verdict`: `correct`, `wrong`, `unparsed`, `invalid`.
+/// Evaluated rollouts by `verdict`: `correct`, `wrong`, `not_attempted`, `unparsed`, `invalid`.
 pub const ROLLOUTS: &str = "hypereyes_eval_rollouts_total";
 /// Tasks left out because nothing could be rolled out, by `reason` (see [`hypereyes_domain::Failure::label`]).
 pub const LEFT_OUT: &str = "hypereyes_eval_left_out_total";

@@ -130,6 +130,7 @@ fn verdict(accuracy: Accuracy) -> &'static str {
     match accuracy {
         Accuracy::Correct => "correct",
         Accuracy::Wrong => "wrong",
+        Accuracy::NotAttempted => "not_attempted",
         Accuracy::Unparsed => "unparsed",
         Accuracy::Invalid(_) => "invalid",
     }

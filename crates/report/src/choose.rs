@@ -70,7 +70,9 @@ fn choose(before: &BTreeMap<TaskId, Played>, after: &BTreeMap<TaskId, Played>, i
     for kind in [TaskKind::VISUAL_HOP, TaskKind::TEXTUAL_CONSTRAINTS] {
         chosen.extend(best(&|played| right(played) && played.task.kind == kind, &chosen));
     }
-    let failed = |played: &Played| matches!(played.accuracy, Accuracy::Wrong | Accuracy::Unparsed) && !played.task.shown.is_empty();
+    let failed = |played: &Played| {
+        matches!(played.accuracy, Accuracy::Wrong | Accuracy::NotAttempted | Accuracy::Unparsed) && !played.task.shown.is_empty()
+    };
     chosen.extend(best(&failed, &chosen));
     chosen
 }

@@ -232,6 +232,7 @@ fn verdict(accuracy: Accuracy) -> Verdict {
     let (class, text) = match accuracy {
         Accuracy::Correct => (Some("good"), "right"),
         Accuracy::Wrong => (Some("bad"), "wrong"),
+        Accuracy::NotAttempted => (Some("bad"), "declined"),
         Accuracy::Unparsed => (Some("bad"), "no answer"),
         Accuracy::Invalid(_) => (None, "no verdict"),
     };

@@ -39,7 +39,7 @@ pub const UNANSWERED: f64 = -0.5;
 fn score(accuracy: Accuracy, bonus: f64, branch: BonusBranch) -> Score {
     let kind = match accuracy {
         Accuracy::Correct => 0,
-        Accuracy::Wrong => 1,
+        Accuracy::Wrong | Accuracy::NotAttempted => 1,
         Accuracy::Unparsed => 2,
         Accuracy::Invalid(_) => 3,
     };
@@ -62,6 +62,7 @@ impl From<Verdict> for Accuracy {
         match verdict {
             Verdict::Correct => Self::Correct,
             Verdict::Wrong => Self::Wrong,
+            Verdict::NotAttempted => Self::NotAttempted,
         }
     }
 }
@@ -132,6 +133,23 @@ pub(crate) mod tests {
         let reference = Some(Reference { rounds: 1, searches: 3 });
         let scores = score_group(&TraceConfig::default(), &AliasJudge, &task(), &[wide, narrow], reference);
         assert_eq!([scores[0].branch, scores[1].branch], [BonusBranch::Bad, BonusBranch::Good]);
+    }
+
+    #[test]
+    fn who_declines_is_worth_what_who_is_wrong_is() {
+        let rollouts = [rollout(Some("I do not know"), &[]), rollout(Some("Rome"), &[]), rollout(Some("I do not know"), &[2, 2])];
+        let accuracies = [Verdict::NotAttempted, Verdict::Wrong, Verdict::NotAttempted].map(Accuracy::from);
+        let reference = Some(Reference { rounds: 2, searches: 4 });
+        let scores = score_tally(&TraceConfig::default(), &Tally::of(&rollouts), &accuracies, reference);
+        let got: Vec<_> = scores.iter().map(|score| (score.accuracy, score.reward, score.route, score.branch)).collect();
+        assert_eq!(
+            got,
+            [
+                (Accuracy::NotAttempted, -0.1, Route::Distill, BonusBranch::WrongOutside),
+                (Accuracy::Wrong, -0.1, Route::Distill, BonusBranch::WrongOutside),
+                (Accuracy::NotAttempted, 0.0, Route::Distill, BonusBranch::WrongInside),
+            ]
+        );
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Verdict {
     Correct,
     /// Not right.
     Wrong,
+    /// The prediction declines to answer: not right, and told apart from wrong. Rules never say so; some prompts of a model do.
+    NotAttempted,
 }
 
 impl Verdict {

@@ -93,7 +93,9 @@ pub fn bonuses(config: &TraceConfig, reference: Option<Reference>, rollouts: &[(
         let outside = (searched < reference.rounds) | (rounds > most_plausible);
         let (branch, alone) = match accuracy {
             Accuracy::Correct => (RIGHT[usize::from(within) + 2 * usize::from(rounds == 0)], 0.0),
-            Accuracy::Wrong => (WRONG[usize::from(outside)], [config.wrong_in_band_bonus, config.wrong_penalty][usize::from(outside)]),
+            Accuracy::Wrong | Accuracy::NotAttempted => {
+                (WRONG[usize::from(outside)], [config.wrong_in_band_bonus, config.wrong_penalty][usize::from(outside)])
+            }
             Accuracy::Unparsed | Accuracy::Invalid(_) => (BonusBranch::None, 0.0),
         };
         let member = (u64::from(rounds) << 32 | u64::from(searches), at);

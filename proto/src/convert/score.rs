@@ -13,6 +13,7 @@ impl From<Score> for v1::Score {
         let (accuracy, failure) = match score.accuracy {
             Accuracy::Correct => (v1::AccuracyKind::Correct, v1::FailureKind::Unspecified),
             Accuracy::Wrong => (v1::AccuracyKind::Wrong, v1::FailureKind::Unspecified),
+            Accuracy::NotAttempted => (v1::AccuracyKind::NotAttempted, v1::FailureKind::Unspecified),
             Accuracy::Unparsed => (v1::AccuracyKind::Unparsed, v1::FailureKind::Unspecified),
             Accuracy::Invalid(failure) => (v1::AccuracyKind::Invalid, failure.into()),
         };
@@ -48,6 +49,7 @@ impl TryFrom<v1::Score> for Score {
         let accuracy = match score.accuracy() {
             v1::AccuracyKind::Correct => Accuracy::Correct,
             v1::AccuracyKind::Wrong => Accuracy::Wrong,
+            v1::AccuracyKind::NotAttempted => Accuracy::NotAttempted,
             v1::AccuracyKind::Unparsed => Accuracy::Unparsed,
             v1::AccuracyKind::Invalid => Accuracy::Invalid(Failure::try_from(score.failure())?),
             v1::AccuracyKind::Unspecified => return Err(unknown("accuracy")),
@@ -132,6 +134,7 @@ mod tests {
         }
         let verdicts = [
             (Accuracy::Wrong, Route::Distill),
+            (Accuracy::NotAttempted, Route::Distill),
             (Accuracy::Unparsed, Route::Distill),
             (Accuracy::Invalid(Failure::Judge), Route::Skip),
             (Accuracy::Invalid(Failure::Timeout), Route::Skip),

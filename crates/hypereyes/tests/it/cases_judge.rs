@@ -307,6 +307,7 @@ async fn case_judge_says_not_correct() {
         let got = match got {
             Accuracy::Correct => "CORRECT",
             Accuracy::Wrong => "WRONG",
+            Accuracy::NotAttempted => "NOT_ATTEMPTED",
             Accuracy::Invalid(_) => "INVALID",
             Accuracy::Unparsed => "UNPARSED",
         };

@@ -116,7 +116,7 @@ fn accuracy(sample: &Sample, answer: &str, judge: &dyn Judge) -> f64 {
     let question = field(&sample.metadata, "question").map(plain).unwrap_or_default();
     match judge.judge(strip(&unpictured(&question)), &untagged(answer), &[untagged(&truth).into()]) {
         Verdict::Correct => 1.0,
-        Verdict::Wrong => 0.0,
+        Verdict::Wrong | Verdict::NotAttempted => 0.0,
     }
 }
 
