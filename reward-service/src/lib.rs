@@ -42,7 +42,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What every process has: metrics, health, certificates, logs, and a parent that is told.
     pub process: ProcessConfig,
-    /// Who judges answers: `exact`, `alias`, `contains` or `model`. Default `alias`: tasks carry aliases.
+    /// Who judges answers: `exact`, `alias`, `contains`, `em`, `token_f1`, `option` or `model` (docs/judges.md). Default `alias`: tasks
+    /// carry aliases.
     pub judge: JudgeChoice,
     /// The model that judges, if one does.
     pub judge_model: ModelConfig,

@@ -58,8 +58,13 @@ const PACE: &[&str] = &[
 ];
 
 /// What a model that judges says by.
-const JUDGED_BY: &[&str] =
-    &["reward_service.judge_model.model", "reward_service.judge_model.temperature", "reward_service.judge_model.max_tokens"];
+const JUDGED_BY: &[&str] = &[
+    "reward_service.judge_model.model",
+    "reward_service.judge_model.prompt",
+    "reward_service.judge_model.votes",
+    "reward_service.judge_model.temperature",
+    "reward_service.judge_model.max_tokens",
+];
 
 /// Why a key cannot change any more, if it cannot; `model` is whether a model judges.
 fn settled(key: &str, done: Done, model: bool) -> Option<&'static str> {
@@ -109,6 +114,8 @@ pub fn compare(was: &Config, is: &Config, done: Done) -> (Vec<Change>, Findings)
 
 #[cfg(test)]
 mod tests {
+    use hypereyes_judge::PromptKind;
+
     use super::*;
 
     type Change = fn(&mut Config);
@@ -139,14 +146,23 @@ mod tests {
             assert_eq!(told(change, all), (vec![], vec![key.to_owned()]));
             assert_eq!(told(change, Done::default()), (vec![key.to_owned()], vec![]), "nothing is done yet");
         }
-        let judged = |judge: JudgeChoice| {
-            let mut was = was.clone();
-            was.reward_service.judge = judge;
-            let mut is = was.clone();
-            is.reward_service.judge_model.model = "another".into();
-            compare(&was, &is, all).1.is_refused()
-        };
-        assert!(judged(JudgeChoice::Model) && !judged(JudgeChoice::Alias), "a model that judges nothing may change");
+        let by_model: [Change; 5] = [
+            |config| config.reward_service.judge_model.model = "another".into(),
+            |config| config.reward_service.judge_model.prompt = PromptKind::Hle,
+            |config| config.reward_service.judge_model.votes = 3,
+            |config| config.reward_service.judge_model.temperature = 0.5,
+            |config| config.reward_service.judge_model.max_tokens = Some(9),
+        ];
+        for change in by_model {
+            let judged = |judge: JudgeChoice| {
+                let mut was = was.clone();
+                was.reward_service.judge = judge;
+                let mut is = was.clone();
+                change(&mut is);
+                compare(&was, &is, all).1.is_refused()
+            };
+            assert!(judged(JudgeChoice::Model) && !judged(JudgeChoice::Alias), "a model that judges nothing may change");
+        }
         let effective: [(&str, Change); 4] = [
             ("learner.steps", |config| config.learner.steps = 9),
             ("learner.lr", |config| config.learner.lr = 1e-5),

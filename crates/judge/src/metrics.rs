@@ -5,14 +5,18 @@ use metrics::{Unit, describe_counter, describe_histogram};
 
 /// Time to a verdict of the model that judges, all attempts included.
 pub const JUDGE_SECONDS: &str = "hypereyes_reward_judge_seconds";
-/// Verdicts asked of the model that judges, by `outcome` (correct, wrong, remembered, failed; too_long: wrong without asking).
+/// Verdicts asked of the model that judges, by `outcome` (correct, wrong, not_attempted, remembered, failed; too_long: wrong without
+/// asking).
 pub const JUDGE_VERDICTS: &str = "hypereyes_reward_judge_verdicts_total";
-/// Attempts that gave no verdict, by `reason`.
+/// Votes of which a verdict is made where there are several, by `vote` (correct, wrong, not_attempted, missing).
+pub const JUDGE_VOTES: &str = "hypereyes_reward_judge_votes_total";
+/// Attempts that gave no verdict, by `reason`; votes of which no side has more than half are one of them (`split`).
 pub const JUDGE_MISSES: &str = "hypereyes_reward_judge_misses_total";
 
 /// Describes every metric to the installed recorder.
 pub fn describe() {
     describe_histogram!(JUDGE_SECONDS, Unit::Seconds, "time to a verdict of the model that judges");
     describe_counter!(JUDGE_VERDICTS, "verdicts asked of the model that judges, by outcome");
+    describe_counter!(JUDGE_VOTES, "votes of which verdicts of the model that judges are made, by what they say");
     describe_counter!(JUDGE_MISSES, "attempts of the model that judges without a verdict, by reason");
 }

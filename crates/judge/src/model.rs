@@ -1,86 +1,36 @@
 //! A language model as a judge, by the OpenAI chat-completions protocol that every server speaks.
 //!
-//! In: question, prediction, right answers. Out: a verdict, or none after the attempts or the time are used up. Verdicts
-//! are remembered by all that they depend on, the prompt's version included. [`crate::prompt`] is what it is asked,
-//! [`crate::reply`] how what it says is read.
+//! In: question, prediction, right answers. Out: a verdict, or none after the attempts or the time are used up. What it said is
+//! remembered by all that it depends on, the prompt's text included. [`crate::prompts`] is what it is asked, [`crate::reply`] how what it
+//! says is read, [`crate::votes`] what several replies come to.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
+use futures::stream::FuturesUnordered;
 use hypereyes_chassis::backoff::BackoffConfig;
-use hypereyes_chassis::{BadInput, Findings, Remembered};
+use hypereyes_chassis::{BadInput, Remembered};
 use hypereyes_openai::{Client, Endpoint, Miss, Patience, Request};
 use hypereyes_scoring::Verdict;
 use metrics::{counter, histogram};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::prompt::{self, prompt};
-use crate::{Verdicts, metrics as names, reply};
+use crate::config::ModelConfig;
+use crate::prompts::Prompt;
+use crate::votes::{MOST_VOTES, Outcome, Votes};
+use crate::{Verdicts, metrics as names, quote, reply};
 
 /// Longest reply that is read.
 const MAX_REPLY_BYTES: usize = 256 << 10;
 
-/// Settings of the model that judges.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelConfig {
-    /// Base of the API, such as `https://api.example.com/v1`; `/chat/completions` is added.
-    pub url: String,
-    /// Name of the model.
-    pub model: String,
-    /// Environment variable that holds the API key; empty sends none. The key itself is in no file and no log.
-    pub api_key_env: String,
-    /// Sampling temperature. Default 0, as released.
-    pub temperature: f64,
-    /// Tokens of a reply; one that needs more is no verdict. Default 30, as released: more for a model that thinks first.
-    pub max_tokens: u32,
-    /// Attempts per verdict. Default 3.
-    pub attempts: u32,
-    /// Longest wait for one attempt, in milliseconds. Default 20000.
-    pub attempt_timeout_ms: u64,
-    /// Longest wait for a verdict, all attempts and pauses included, in milliseconds. Default 25000: below the deadline of a
-    /// scoring call.
-    pub deadline_ms: u64,
-    /// Requests at the same moment; others wait. Default 32.
-    pub concurrency: usize,
-    /// Verdicts remembered. Default 100000, some ten MiB.
-    pub cache_entries: usize,
-}
-
-impl Default for ModelConfig {
-    fn default() -> Self {
-        Self {
-            url: String::new(),
-            model: String::new(),
-            api_key_env: String::new(),
-            temperature: 0.0,
-            max_tokens: 30,
-            attempts: 3,
-            attempt_timeout_ms: 20_000,
-            deadline_ms: 25_000,
-            concurrency: 32,
-            cache_entries: 100_000,
-        }
-    }
-}
-
-impl ModelConfig {
-    /// Which of the numbers nobody can mean.
-    pub fn findings(&self) -> Findings {
-        let mut found = Findings::default();
-        found.within("temperature", self.temperature, 0.0..=100.0);
-        found.at_least_one("max_tokens", self.max_tokens);
-        found.span("attempt_timeout_ms", self.attempt_timeout_ms.max(1), 1, 1000);
-        found.span("deadline_ms", self.deadline_ms.max(1), 1, 1000);
-        found
-    }
-}
-
 /// The judge.
 pub struct ModelJudge {
     config: ModelConfig,
+    prompt: &'static dyn Prompt,
+    /// A hash of the prompt and all other settings that what is said depends on.
+    base: blake3::Hash,
     client: Client,
     cache: Mutex<Remembered<blake3::Hash, Verdict>>,
 }
@@ -112,7 +62,19 @@ impl ModelJudge {
         if config.attempts == 0 || config.attempt_timeout_ms == 0 || config.deadline_ms == 0 || config.concurrency == 0 {
             return Err(bad("attempts, attempt_timeout_ms, deadline_ms and concurrency must be at least 1"));
         }
-        Ok(Self { client, cache: Mutex::new(Remembered::new(config.cache_entries)), config: config.clone() })
+        if config.votes % 2 == 0 || config.votes > MOST_VOTES {
+            return Err(bad(&format!(
+                "votes is {}: give an odd number of 1 to {MOST_VOTES}, so that one side has more than half",
+                config.votes
+            )));
+        }
+        let mut base = blake3::Hasher::new();
+        base.update(config.prompt.hash().as_bytes());
+        base.update(&config.temperature.to_le_bytes()).update(&config.reply_tokens().to_le_bytes());
+        put(&mut base, client.url());
+        put(&mut base, client.model());
+        let cache = Mutex::new(Remembered::new(config.cache_entries));
+        Ok(Self { client, cache, base: base.finalize(), prompt: config.prompt.prompt(), config: config.clone() })
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Remembered<blake3::Hash, Verdict>> {
@@ -120,68 +82,128 @@ impl ModelJudge {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A hash of all that a verdict depends on; parts carry their lengths, so that none runs into the next.
-    fn key_of(&self, question: &str, prediction: &str, answers: &[String]) -> blake3::Hash {
+    /// Seeds of the votes. One vote has none, as before there were several; of several each has its own, so that a server that caches
+    /// by request does not give one reply for all.
+    fn seeds(&self) -> impl Iterator<Item = Option<u64>> + use<> {
+        let several = self.config.votes > 1;
+        (0..u64::from(self.config.votes)).map(move |vote| several.then_some(vote))
+    }
+
+    /// A hash of all that a vote depends on.
+    fn key_of(&self, seed: Option<u64>, question: &str, prediction: &str, answers: &[String]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
-        let judge = [self.client.url(), self.client.model()];
-        let parts = judge.into_iter().chain([question, prediction]).chain(answers.iter().map(String::as_str));
-        hasher.update(&prompt::VERSION.to_le_bytes());
-        hasher.update(&self.config.temperature.to_le_bytes());
-        hasher.update(&self.config.max_tokens.to_le_bytes());
-        for part in parts {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
-        }
+        hasher.update(self.base.as_bytes());
+        hasher.update(&[u8::from(seed.is_some())]).update(&seed.unwrap_or_default().to_le_bytes());
+        [question, prediction].into_iter().chain(answers.iter().map(String::as_str)).for_each(|part| put(&mut hasher, part));
         hasher.finalize()
     }
 
-    async fn ask(&self, message: &str) -> Result<Verdict, Miss> {
+    async fn ask(&self, message: &str, seed: Option<u64>) -> Result<Verdict, Miss> {
         let messages = [json!({"role": "user", "content": message})];
-        let ModelConfig { max_tokens, temperature, attempts, .. } = self.config;
-        let request = Request { messages: &messages, tools: &[], max_tokens, temperature, top_p: None, seed: None };
+        let ModelConfig { temperature, attempts, .. } = self.config;
+        let request = Request { messages: &messages, tools: &[], max_tokens: self.config.reply_tokens(), temperature, top_p: None, seed };
         let patience = Patience {
             attempts,
             attempt: Duration::from_millis(self.config.attempt_timeout_ms),
             deadline: tokio::time::Instant::now() + Duration::from_millis(self.config.deadline_ms),
             backoff: BackoffConfig { first_ms: 200, max_ms: 4000, ..BackoffConfig::default() },
         };
-        let read = |completion| reply::of_completion(&completion).map_err(|why| Miss::again(why.label(), "its reply is no verdict"));
+        let read = |completion| {
+            let read = reply::of_completion(&completion, |said| self.prompt.read(said));
+            read.map_err(|why| Miss::again(why.label(), "its reply is no verdict"))
+        };
         self.client.ask(&request, &patience, read).await
     }
-}
 
-impl ModelJudge {
-    /// One verdict, remembered or asked for; nothing when the attempts or the time are used up.
+    /// One verdict, remembered or asked for; nothing when the attempts or the time are used up, or no side has more than half.
     async fn verdict(&self, question: &str, prediction: &str, answers: &[String]) -> Option<Verdict> {
-        if prompt::is_too_long(prediction, answers) {
+        if quote::is_too_long(prediction, answers) {
             counter!(names::JUDGE_VERDICTS, "outcome" => "too_long").increment(1);
             return Some(Verdict::Wrong);
         }
-        let key = self.key_of(question, prediction, answers);
-        if let Some(known) = self.cache().get(&key).copied() {
+        let keys: Vec<(Option<u64>, blake3::Hash)> =
+            self.seeds().map(|seed| (seed, self.key_of(seed, question, prediction, answers))).collect();
+        let mut votes = Votes::new(self.config.votes);
+        let mut missing = vec![];
+        {
+            let cache = self.cache();
+            for (seed, key) in &keys {
+                match cache.get(key) {
+                    Some(known) => votes.take(*known),
+                    None => missing.push((*seed, *key)),
+                }
+            }
+        }
+        if let Some(Outcome::Verdict(known)) = votes.outcome() {
             counter!(names::JUDGE_VERDICTS, "outcome" => "remembered").increment(1);
             return Some(known);
         }
+        if votes.outcome().is_some() {
+            // What is known leaves no side more than half: all are asked anew, like whatever else is no verdict.
+            missing = keys;
+            votes = Votes::new(self.config.votes);
+        }
         let began = Instant::now();
-        let asked = self.ask(&prompt(question, prediction, answers)).await;
+        let missed = self.collect(&mut votes, missing, &self.prompt.message(question, prediction, answers)).await;
         histogram!(names::JUDGE_SECONDS).record(began.elapsed().as_secs_f64());
-        match asked {
-            Ok(verdict) => {
-                counter!(names::JUDGE_VERDICTS, "outcome" => if verdict == Verdict::Correct { "correct" } else { "wrong" }).increment(1);
-                self.cache().insert(key, verdict);
-                Some(verdict)
-            }
-            Err(missed) => {
-                counter!(names::JUDGE_VERDICTS, "outcome" => "failed").increment(1);
-                tracing::warn!(
-                    reason = missed.label,
-                    message = missed.message,
-                    url = self.client.url(),
-                    "the judge gave no verdict; the rollout counts neither as right nor as wrong"
-                );
-                None
+        if let Some(Outcome::Verdict(verdict)) = votes.outcome() {
+            counter!(names::JUDGE_VERDICTS, "outcome" => label(verdict)).increment(1);
+            return Some(verdict);
+        }
+        let (reason, message) =
+            missed.map_or(("split", "no verdict has more than half of the votes".into()), |miss| (miss.label, miss.message));
+        if reason == "split" {
+            counter!(names::JUDGE_MISSES, "reason" => reason).increment(1);
+        }
+        counter!(names::JUDGE_VERDICTS, "outcome" => "failed").increment(1);
+        tracing::warn!(
+            reason,
+            message,
+            url = self.client.url(),
+            "the judge gave no verdict; the rollout counts neither as right nor as wrong"
+        );
+        None
+    }
+
+    /// Asks for the votes that are missing, at the same time, until it is known what they come to; the last miss, if there was one.
+    async fn collect(&self, votes: &mut Votes, missing: Vec<(Option<u64>, blake3::Hash)>, message: &str) -> Option<Miss> {
+        let ask = |(seed, key)| async move { (key, self.ask(message, seed).await) };
+        let mut asked: FuturesUnordered<_> = missing.into_iter().map(ask).collect();
+        let mut last = None;
+        while votes.outcome().is_none()
+            && let Some((key, said)) = asked.next().await
+        {
+            let vote = match said {
+                Ok(verdict) => {
+                    self.cache().insert(key, verdict);
+                    votes.take(verdict);
+                    label(verdict)
+                }
+                Err(miss) => {
+                    votes.miss();
+                    last = Some(miss);
+                    "missing"
+                }
+            };
+            if self.config.votes > 1 {
+                counter!(names::JUDGE_VOTES, "vote" => vote).increment(1);
             }
         }
+        last
+    }
+}
+
+/// A part of a hash; it carries its length, so that none runs into the next.
+fn put(hasher: &mut blake3::Hasher, part: &str) {
+    hasher.update(&(part.len() as u64).to_le_bytes());
+    hasher.update(part.as_bytes());
+}
+
+fn label(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Correct => "correct",
+        Verdict::Wrong => "wrong",
+        Verdict::NotAttempted => "not_attempted",
     }
 }
 
@@ -197,7 +219,10 @@ impl Verdicts for ModelJudge {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+    use crate::prompts::PromptKind;
 
     #[test]
     fn settings_that_cannot_work_are_named_and_the_key_stays_hidden() {
@@ -212,25 +237,41 @@ mod tests {
         refused(ModelConfig { url: "ftp://x".into(), ..sound.clone() }, "judge_model.url");
         refused(ModelConfig { model: String::new(), ..sound.clone() }, "judge_model.model");
         refused(ModelConfig { attempts: 0, ..sound.clone() }, "judge_model.attempts");
+        for votes in [0, 2, 100, 101] {
+            refused(ModelConfig { votes, ..sound.clone() }, "judge_model.votes");
+        }
         refused(ModelConfig { api_key_env: "NO_SUCH_VARIABLE_HERE".into(), ..sound }, "NO_SUCH_VARIABLE_HERE");
     }
 
     #[test]
     fn a_verdict_is_remembered_by_all_that_it_depends_on() {
         let config = ModelConfig { url: "http://127.0.0.1:1".into(), model: "m".into(), ..ModelConfig::default() };
-        let judge = ModelJudge::new(&config).expect("sound");
-        let other = ModelJudge::new(&ModelConfig { model: "n".into(), ..config }).expect("sound");
         let answers = |list: &[&str]| list.iter().map(|answer| (*answer).to_owned()).collect::<Vec<_>>();
-        let base = judge.key_of("q", "p", &answers(&["a", "b"]));
-        assert_eq!(base, judge.key_of("q", "p", &answers(&["a", "b"])));
-        for other in [
-            judge.key_of("q2", "p", &answers(&["a", "b"])),
-            judge.key_of("q", "p2", &answers(&["a", "b"])),
-            judge.key_of("q", "p", &answers(&["ab"])),
-            judge.key_of("qp", "", &answers(&["a", "b"])),
-            other.key_of("q", "p", &answers(&["a", "b"])),
-        ] {
-            assert_ne!(base, other);
+        let of = |config: &ModelConfig, seed: Option<u64>, question: &str, prediction: &str, right: &[&str]| {
+            ModelJudge::new(config).expect("sound").key_of(seed, question, prediction, &answers(right))
+        };
+        let base = of(&config, None, "q", "p", &["a", "b"]);
+        assert_eq!(base, of(&config, None, "q", "p", &["a", "b"]));
+        assert_eq!(base, of(&ModelConfig { max_tokens: Some(30), ..config.clone() }, None, "q", "p", &["a", "b"]), "the same, said");
+        let mut seen = HashSet::from([base]);
+        for (at, other) in [
+            of(&config, None, "q", "p", &["a"]),
+            of(&config, None, "q", "p", &["b", "a"]),
+            of(&config, None, "q", "p", &["ab"]),
+            of(&config, None, "qp", "", &["a", "b"]),
+            of(&config, Some(0), "q", "p", &["a", "b"]),
+            of(&config, Some(1), "q", "p", &["a", "b"]),
+            of(&ModelConfig { model: "n".into(), ..config.clone() }, None, "q", "p", &["a", "b"]),
+            of(&ModelConfig { url: "http://127.0.0.1:2".into(), ..config.clone() }, None, "q", "p", &["a", "b"]),
+            of(&ModelConfig { temperature: 0.5, ..config.clone() }, None, "q", "p", &["a", "b"]),
+            of(&ModelConfig { max_tokens: Some(31), ..config.clone() }, None, "q", "p", &["a", "b"]),
+            of(&ModelConfig { prompt: PromptKind::HyperEyes, ..config.clone() }, None, "q", "p", &["a", "b"]),
+            of(&ModelConfig { prompt: PromptKind::SimpleQa, ..config.clone() }, None, "q", "p", &["a", "b"]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert!(seen.insert(other), "{at} is like another");
         }
     }
 }

@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Verdicts;
-use crate::model::{ModelConfig, ModelJudge};
+use crate::config::ModelConfig;
+use crate::model::ModelJudge;
 
 /// What it is asked.
 const QUESTION: &str = "What is the capital of France?";

@@ -1,9 +1,9 @@
 //! What a model that judges replied. In: a chat completion. Out: a verdict, or why it is none.
 //!
-//! The verdict is asked for in one form ([`super::prompt`]) and read in that form alone: the last line is
-//! `VERDICT: CORRECT` or `VERDICT: INCORRECT`, or the whole reply is one of the two words, or `{"verdict": "CORRECT"}`.
-//! Letter case and markup around a line do not matter, and thoughts are no part of the reply. Whatever else is said is no
-//! verdict: a guess would be one in favour of the policy or against it.
+//! The verdict is asked for in one form ([`crate::prompts`]) and read in that form alone. Where it is a line, that is the last one,
+//! `VERDICT: CORRECT`, or the whole reply is one of the words, or `{"verdict": "CORRECT"}`. Letter case and markup around a line do not
+//! matter, and thoughts are no part of the reply. Whatever else is said is no verdict: a guess would be one in favour of the policy or
+//! against it.
 
 use hypereyes_openai::{Completion, Finish};
 use hypereyes_scoring::Verdict;
@@ -37,39 +37,60 @@ impl NoVerdict {
     }
 }
 
-/// Reads a chat completion.
-pub fn of_completion(completion: &Completion) -> Result<Verdict, NoVerdict> {
+/// Words for verdicts.
+pub type Words = &'static [(&'static str, Verdict)];
+/// Right or not.
+pub const TWO: Words = &[("correct", Verdict::Correct), ("incorrect", Verdict::Wrong)];
+/// The same, and declined.
+pub const THREE: Words = &[("correct", Verdict::Correct), ("incorrect", Verdict::Wrong), ("not_attempted", Verdict::NotAttempted)];
+
+/// Reads a chat completion; `read` reads what was said.
+///
+/// # Errors
+/// Why it is no verdict.
+pub fn of_completion(completion: &Completion, read: impl FnOnce(&str) -> Result<Verdict, NoVerdict>) -> Result<Verdict, NoVerdict> {
     match (completion.finish, &completion.refusal, &completion.text) {
         (Finish::Length, ..) => Err(NoVerdict::Truncated),
         (Finish::Withheld, ..) | (_, Some(_), _) => Err(NoVerdict::Withheld),
-        (Finish::Done, None, Some(said)) => of_text(said),
+        (Finish::Done, None, Some(said)) => read(said),
         (Finish::Done, None, None) => Err(NoVerdict::Malformed),
     }
 }
 
-/// Reads what was said.
-pub fn of_text(said: &str) -> Result<Verdict, NoVerdict> {
+/// Reads a verdict that is the whole reply.
+///
+/// # Errors
+/// Why it is none.
+pub fn in_word(said: &str, words: Words) -> Result<Verdict, NoVerdict> {
+    word(bare(without_thoughts(said)?), words).ok_or(NoVerdict::Other)
+}
+
+/// Reads a verdict on the last line of a reply, or in whole of it.
+///
+/// # Errors
+/// Why it is none.
+pub fn in_line(said: &str, words: Words) -> Result<Verdict, NoVerdict> {
     let said = without_thoughts(said)?.trim();
-    if let Some(verdict) = of_json(said) {
+    if let Some(verdict) = of_json(said, words) {
         return verdict;
     }
-    if let Some(verdict) = word(bare(said)) {
+    if let Some(verdict) = word(bare(said), words) {
         return Ok(verdict);
     }
     let (reasons, last) = said.rsplit_once('\n').unwrap_or(("", said));
-    let Some(verdict) = line(last) else { return Err(NoVerdict::Other) };
+    let Some(verdict) = line(last, words) else { return Err(NoVerdict::Other) };
     let reasons = reasons.to_lowercase();
     // What leads to a verdict must not give another one, nor deny that the answer is right and then say that it is.
     let other = match verdict {
         Verdict::Correct => denies(&reasons),
-        Verdict::Wrong => false,
+        Verdict::Wrong | Verdict::NotAttempted => false,
     };
     if reasons.contains("verdict") || other { Err(NoVerdict::Contradiction) } else { Ok(verdict) }
 }
 
 /// What follows the thoughts. They may begin in the prompt, so that only their end is in the reply; without an end all of it
 /// is thought.
-fn without_thoughts(said: &str) -> Result<&str, NoVerdict> {
+pub(crate) fn without_thoughts(said: &str) -> Result<&str, NoVerdict> {
     const THOUGHTS: [(&str, &str); 5] = [
         ("<think>", "</think>"),
         ("<thinking>", "</thinking>"),
@@ -89,31 +110,35 @@ fn without_thoughts(said: &str) -> Result<&str, NoVerdict> {
     Ok(rest)
 }
 
-/// `{"verdict": "CORRECT"}` and nothing else, in a fence or not; nothing when the text is no object.
-fn of_json(said: &str) -> Option<Result<Verdict, NoVerdict>> {
+/// What stands in a fence, where all of it does.
+pub(crate) fn without_fence(said: &str) -> &str {
+    let said = said.trim();
     let fenced = said.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
-    let json = fenced.map_or(said, |inner| inner.strip_prefix("json").unwrap_or(inner)).trim();
+    fenced.map_or(said, |inner| inner.strip_prefix("json").unwrap_or(inner)).trim()
+}
+
+/// `{"verdict": "CORRECT"}` and nothing else, in a fence or not; nothing when the text is no object.
+fn of_json(said: &str, words: Words) -> Option<Result<Verdict, NoVerdict>> {
+    let json = without_fence(said);
     let object = serde_json::from_str::<Value>(json).ok().filter(Value::is_object)?;
     // A key that comes twice may say both.
     let once = json.matches("verdict").count() == 1 && object.as_object().is_some_and(|object| object.len() == 1);
-    Some(object["verdict"].as_str().filter(|_| once).and_then(word).ok_or(NoVerdict::Other))
+    Some(object["verdict"].as_str().filter(|_| once).and_then(|said| word(said, words)).ok_or(NoVerdict::Other))
 }
 
 /// `VERDICT: CORRECT`, markup aside.
-fn line(text: &str) -> Option<Verdict> {
+fn line(text: &str, words: Words) -> Option<Verdict> {
     let (name, verdict) = bare(text).split_once([':', '：'])?;
     if !bare(name).eq_ignore_ascii_case("verdict") {
         return None;
     }
-    word(bare(verdict))
+    word(bare(verdict), words)
 }
 
-fn word(text: &str) -> Option<Verdict> {
-    match () {
-        () if text.eq_ignore_ascii_case("correct") => Some(Verdict::Correct),
-        () if text.eq_ignore_ascii_case("incorrect") => Some(Verdict::Wrong),
-        () => None,
-    }
+/// One of the words; where it is of two, any sign may join them.
+fn word(text: &str, words: Words) -> Option<Verdict> {
+    let joined = text.replace([' ', '-'], "_");
+    words.iter().find(|(word, _)| joined.eq_ignore_ascii_case(word)).map(|(_, verdict)| *verdict)
 }
 
 /// Without markup in front, and without markup and a full stop behind. A question mark, a stroke through the word or a sign
@@ -177,6 +202,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn of_text(said: &str) -> Result<Verdict, NoVerdict> {
+        in_line(said, TWO)
+    }
 
     #[test]
     fn one_word_or_one_line_is_a_verdict_whatever_markup_surrounds_it() {
@@ -256,7 +285,7 @@ mod tests {
     fn a_completion_is_read_with_how_it_ended() {
         let read = |choice: Value| {
             let body = json!({"choices": [choice]}).to_string();
-            of_completion(&Completion::read(body.as_bytes()).expect("a completion"))
+            of_completion(&Completion::read(body.as_bytes()).expect("a completion"), of_text)
         };
         let said = |content: Value, end: &str| json!({"message": {"content": content}, "finish_reason": end});
         assert_eq!(read(said(json!("Correct"), "stop")), Ok(Verdict::Correct));
@@ -267,6 +296,48 @@ mod tests {
         assert_eq!(read(json!({"message": {"content": "Correct", "refusal": "no"}})), Err(NoVerdict::Withheld));
         assert_eq!(read(json!({"message": {"content": null, "reasoning_content": "Correct"}})), Err(NoVerdict::Malformed));
         assert_eq!(read(json!({"message": {"content": "Incorrect", "reasoning_content": "Correct"}})), Ok(Verdict::Wrong));
+    }
+
+    #[test]
+    fn a_third_word_is_read_where_it_is_asked_for() {
+        for said in [
+            "NOT_ATTEMPTED",
+            "Not attempted.",
+            "**not-attempted**",
+            "He does not know.\nVERDICT: NOT_ATTEMPTED",
+            "{\"verdict\": \"not_attempted\"}",
+        ] {
+            assert_eq!((in_line(said, THREE), of_text(said)), (Ok(Verdict::NotAttempted), Err(NoVerdict::Other)), "{said}");
+        }
+        for (said, why) in [
+            ("VERDICT: NOT", NoVerdict::Other),
+            ("attempted", NoVerdict::Other),
+            ("VERDICT: NOT_ATTEMPTED or INCORRECT", NoVerdict::Other),
+            ("VERDICT: INCORRECT\nVERDICT: NOT_ATTEMPTED", NoVerdict::Contradiction),
+        ] {
+            assert_eq!(in_line(said, THREE), Err(why), "{said}");
+        }
+        assert_eq!(in_line("VERDICT: INCORRECT", THREE), Ok(Verdict::Wrong));
+    }
+
+    #[test]
+    fn a_word_alone_has_nothing_beside_it() {
+        for said in ["Correct", "**correct**.", "<think>Incorrect?</think>Correct"] {
+            assert_eq!(in_word(said, TWO), Ok(Verdict::Correct), "{said}");
+        }
+        assert_eq!(in_word("Incorrect", TWO), Ok(Verdict::Wrong));
+        for said in [
+            "VERDICT: CORRECT",
+            "It is correct",
+            "Correct\nIncorrect",
+            "Correct, incorrect",
+            "{\"verdict\": \"correct\"}",
+            "",
+            "Not attempted",
+        ] {
+            assert_eq!(in_word(said, TWO), Err(NoVerdict::Other), "{said}");
+        }
+        assert_eq!(in_word("<think>Correct", TWO), Err(NoVerdict::Truncated));
     }
 
     /// Texts that deny, mutated: no panic, and none of them is CORRECT. A mutation may only take what is denied, not the

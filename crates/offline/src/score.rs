@@ -39,18 +39,22 @@ pub struct ScoreArgs {
     /// best_rollout_baseline or group_normalisation. Implies --compat.
     #[arg(long)]
     pub family: Option<Family>,
-    /// Who judges answers: exact, alias or contains. Default: `reward_service.judge` of the settings; with --compat contains.
+    /// Who judges answers: exact, alias, contains, em, token_f1 or option. Default: `reward_service.judge` of the settings; with --compat contains.
     #[arg(long, value_parser = judge)]
     pub judge: Option<JudgeKind>,
 }
 
 /// A model is asked by the reward service only.
 pub fn offline() -> BadInput {
-    BadInput::new("reward_service.judge = \"model\" needs the reward service: choose exact, alias or contains here")
+    BadInput::new(format!("reward_service.judge = \"model\" needs the reward service: {} here", choices()))
 }
 
 fn judge(text: &str) -> Result<JudgeKind, String> {
-    serde_json::from_value(text.into()).map_err(|_| "choose exact, alias or contains".to_owned())
+    serde_json::from_value(text.into()).map_err(|_| choices())
+}
+
+fn choices() -> String {
+    format!("choose one of {}", JudgeKind::ALL.map(JudgeKind::label).join(", "))
 }
 
 /// What comes out for a group.

@@ -54,7 +54,7 @@ impl Judge for ExactJudge {
 /// Right when some alias is the same after normalisation: letter case, accents of Latin and Greek letters, vowels of Hebrew and
 /// Arabic, articles, punctuation, blanks, what cannot be seen, digit grouping ("1,000" is "1000") and the blank before a unit ("5km"
 /// is "5 km") do not count.
-/// Signs do where they tell answers apart: "-5", ".5", "10^6", "A+". `docs/trace.md` has the rule, `tests/data/spellings.jsonl`
+/// Signs do where they tell answers apart: "-5", ".5", "10^6", "A+". `docs/judges.md` has the rule, `tests/data/spellings.jsonl`
 /// the table.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AliasJudge;

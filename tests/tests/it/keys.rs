@@ -126,6 +126,7 @@ const OTHERS: &[&str] = &[
     "\"replay\"",
     "\"bf16\"",
     "\"exact\"",
+    "\"hle\"",
     "\"static\"",
     "\"nccl\"",
     "\"s3\"",

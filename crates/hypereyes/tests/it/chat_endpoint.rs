@@ -1,7 +1,7 @@
 //! A policy behind a chat endpoint, as users reach it: `eval`, `ask` and `synth --need-search` with `--engine openai`.
 
 #[path = "../../../openai/tests/support/mod.rs"]
-mod server;
+pub mod server;
 
 use std::collections::BTreeMap;
 use std::path::Path;

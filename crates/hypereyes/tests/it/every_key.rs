@@ -1,6 +1,6 @@
 //! Every key of every part, with values that nobody can mean: what a room would refuse at its start, the check before a run refuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use hypereyes::check;
 use hypereyes::check::leaves::leaves;
@@ -9,6 +9,8 @@ use hypereyes::config::Config;
 use hypereyes_chassis::config::load_from;
 use hypereyes_run::RunFolder;
 use hypereyes_synth::Split;
+
+use crate::chat_endpoint::server::{Reply, Server};
 
 /// Values that no key but those below can have.
 fn nonsense(value: &str) -> &'static [&'static str] {
@@ -254,4 +256,43 @@ async fn keys_of_making_tasks_make_other_tasks() {
         }
     }
     assert!(inert.is_empty(), "these make no difference: {inert:?}");
+}
+
+/// The same of the keys of a judge: who judges, what a model is asked and how often.
+#[tokio::test]
+async fn keys_of_a_judge_make_it_judge_otherwise() {
+    let server = Server::start(|_| Reply::say("Correct")).await;
+    let judged = async |sets: &[&str]| {
+        let url = format!("reward_service.judge_model.url={}", server.url);
+        let model = ["reward_service.judge=model", "reward_service.judge_model.model=m", "reward_service.judge_model.attempts=1", &url];
+        let sets: Vec<String> = model.iter().chain(sets).map(|set| (*set).to_owned()).collect();
+        let reward = load_from(Config::default(), None, "X", [], &sets).unwrap_or_else(|error| panic!("{sets:?}: {error}")).reward_service;
+        let judge = reward.judge.build(&reward.judge_model).unwrap_or_else(|error| panic!("{sets:?}: {error}"));
+        let before = server.count();
+        let predictions = ["New Rome", "new rome", "N-ew Rome", "New Rome city", "B"];
+        let verdicts = judge.verdicts("Which?\nA. Paris\nB. New Rome", &predictions, &["New Rome".to_owned()]).await;
+        let mut asked: Vec<String> = server.asked()[before..].iter().map(|asked| asked.body.to_string()).collect();
+        asked.sort();
+        format!("{verdicts:?} {asked:?}")
+    };
+    let usual = judged(&[]).await;
+    assert_eq!(usual, judged(&[]).await, "the same settings ask and say the same");
+    let mut seen = HashSet::from([usual]);
+    for set in [
+        "reward_service.judge=exact",
+        "reward_service.judge=alias",
+        "reward_service.judge=contains",
+        "reward_service.judge=em",
+        "reward_service.judge=token_f1",
+        "reward_service.judge=option",
+        "reward_service.judge_model.model=n",
+        "reward_service.judge_model.prompt=hypereyes",
+        "reward_service.judge_model.prompt=hle",
+        "reward_service.judge_model.prompt=simpleqa",
+        "reward_service.judge_model.max_tokens=9",
+        "reward_service.judge_model.temperature=0.5",
+        "reward_service.judge_model.votes=3",
+    ] {
+        assert!(seen.insert(judged(&[set]).await), "{set} makes no difference");
+    }
 }

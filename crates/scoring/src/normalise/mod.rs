@@ -1,6 +1,6 @@
 //! The form in which two spellings of one answer are equal. In: text. Out: lower-case words joined by single blanks.
 //!
-//! It knows spelling, not meaning: no synonyms, no unit conversion, no rounding. `docs/trace.md` says what counts;
+//! It knows spelling, not meaning: no synonyms, no unit conversion, no rounding. `docs/judges.md` says what counts;
 //! `tests/data/spellings.jsonl` is the table that holds it to that.
 //!
 //! [`fold`] makes letters comparable, [`number`] reads numbers, [`words`] puts the form together.

@@ -1,50 +1,14 @@
-//! The model that judges, against a real HTTP server that is slow, busy, broken or talks nonsense.
-
-#[path = "../../openai/tests/support/mod.rs"]
-mod support;
+//! Who is asked how often, and what of it is remembered.
 
 use std::time::{Duration, Instant};
 
-use hypereyes_domain::{Accuracy, Ending, Failure, RolloutSummary, Round, Task, TaskKind};
-use hypereyes_judge::{ModelConfig, ModelJudge, accuracies};
-use hypereyes_scoring::Tally;
-use support::{Reply, Server};
+use hypereyes_domain::{Accuracy, Task};
+use hypereyes_judge::{ModelConfig, ModelJudge, PromptKind, accuracies};
+use hypereyes_scoring::{Tally, Verdict};
+use serde_json::json;
 
-fn config(server: &Server) -> ModelConfig {
-    ModelConfig {
-        url: server.url.clone(),
-        model: "judge".into(),
-        attempt_timeout_ms: 10_000,
-        deadline_ms: 30_000,
-        ..ModelConfig::default()
-    }
-}
-
-fn task() -> Task {
-    Task {
-        id: "t".into(),
-        kind: TaskKind::VISUAL_SELECT,
-        question: "Which city?".into(),
-        answers: vec!["Paris".into()],
-        pictures: vec![],
-        layer: None,
-        metadata: Default::default(),
-        shown: vec![],
-        reference: None,
-    }
-}
-
-fn group(answers: &[&str]) -> Vec<RolloutSummary> {
-    let rounds = vec![Round::counted(1, 0)];
-    let summary = |answer: &&str| RolloutSummary { rounds: rounds.clone(), ending: Ending::Answered, answer: Some((*answer).to_owned()) };
-    answers.iter().map(summary).collect()
-}
-
-async fn judged(config: &ModelConfig, answers: &[&str]) -> Vec<Accuracy> {
-    accuracies(&ModelJudge::new(config).unwrap(), &task(), &Tally::of(&group(answers))).await.into_vec()
-}
-
-const FAILED: Accuracy = Accuracy::Invalid(Failure::Judge);
+use crate::rig::{FAILED, config, group, judged, says, task};
+use crate::support::{Reply, Server};
 
 #[tokio::test]
 async fn equal_answers_are_judged_once_and_verdicts_are_remembered() {
@@ -56,7 +20,7 @@ async fn equal_answers_are_judged_once_and_verdicts_are_remembered() {
         Reply::say(if body.contains("in the city of Paris") { "Correct" } else { "Incorrect." })
     })
     .await;
-    let judge = ModelJudge::new(&ModelConfig { temperature: 0.25, max_tokens: 7, ..config(&server) }).unwrap();
+    let judge = ModelJudge::new(&ModelConfig { temperature: 0.25, max_tokens: Some(7), ..config(&server) }).unwrap();
     let answers = ["in the city of Paris", "Rome", "in the city of Paris", "Rome", "Rome"];
     let want = [Accuracy::Correct, Accuracy::Wrong, Accuracy::Correct, Accuracy::Wrong, Accuracy::Wrong];
     assert_eq!(accuracies(&judge, &task(), &Tally::of(&group(&answers))).await[..], want);
@@ -113,4 +77,53 @@ async fn no_more_requests_are_open_than_allowed() {
     let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
     assert_eq!(judged(&config, &answers).await, vec![Accuracy::Wrong; 12]);
     assert_eq!((server.count(), server.at_once()), (12, 3));
+}
+
+/// What is asked names the question and the prediction in each of them, with the tokens that its reply takes, and the verdict comes back.
+#[tokio::test]
+async fn every_prompt_is_asked_and_its_verdicts_are_taken() {
+    for kind in PromptKind::ALL {
+        let server = Server::start(move |asked| {
+            let message = asked.body["messages"][0]["content"].as_str().expect("a text").to_owned();
+            assert!(message.contains("Which city?") && message.contains("Paris"), "{message}");
+            assert_eq!(asked.body["max_tokens"], if kind == PromptKind::Hle { 1024 } else { 30 });
+            assert!(asked.body.get("seed").is_none(), "one vote has no seed");
+            Reply::say(&says(kind, if message.contains("the city of Paris") { Verdict::Correct } else { Verdict::Wrong }))
+        })
+        .await;
+        let config = ModelConfig { prompt: kind, ..config(&server) };
+        assert_eq!(judged(&config, &["the city of Paris", "Rome"]).await, [Accuracy::Correct, Accuracy::Wrong], "{kind:?}");
+        assert_eq!(server.count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn who_declines_is_neither_wrong_nor_a_failure_where_the_prompt_knows_it() {
+    for kind in PromptKind::ALL {
+        let server = Server::script(vec![Reply::say("VERDICT: NOT_ATTEMPTED")]).await;
+        let want = if kind == PromptKind::SimpleQa { Accuracy::NotAttempted } else { FAILED };
+        assert_eq!(judged(&ModelConfig { prompt: kind, ..config(&server) }, &["I do not know"]).await, [want], "{kind:?}");
+    }
+}
+
+/// Prompts that compare with one truth are told the first right answer, the others all of them.
+#[tokio::test]
+async fn prompts_are_told_the_right_answers_that_their_rules_know() {
+    for kind in PromptKind::ALL {
+        let server = Server::script(vec![Reply::say(&says(kind, Verdict::Wrong))]).await;
+        let judge = ModelJudge::new(&ModelConfig { prompt: kind, ..config(&server) }).unwrap();
+        let two = Task { answers: vec!["Paris".into(), "Lutetia".into()], ..task() };
+        assert_eq!(accuracies(&judge, &two, &Tally::of(&group(&["Rome"]))).await[..], [Accuracy::Wrong]);
+        let message = server.asked()[0].body["messages"][0]["content"].to_string();
+        let all = matches!(kind, PromptKind::Plain | PromptKind::SimpleQa);
+        assert_eq!((message.contains("Paris"), message.contains("Lutetia")), (true, all), "{kind:?}");
+    }
+}
+
+/// What evaluations keep can be compared with what they keep elsewhere.
+#[test]
+fn what_is_kept_of_a_judge_holds_no_address() {
+    let config = ModelConfig { url: "http://10.0.0.1/v1".into(), model: "m".into(), api_key_env: "KEY".into(), ..ModelConfig::default() };
+    let kept = json!(config.about()).to_string();
+    assert!(!kept.contains("10.0.0.1") && !kept.contains("KEY"), "{kept}");
 }

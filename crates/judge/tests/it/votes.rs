@@ -1,0 +1,102 @@
+//! Several votes on one answer.
+
+use std::time::Duration;
+
+use hypereyes_domain::Accuracy;
+use hypereyes_judge::{ModelConfig, ModelJudge, PromptKind, accuracies};
+use hypereyes_scoring::{Tally, Verdict};
+
+use crate::rig::{FAILED, config, group, judged, says, task};
+use crate::support::{Reply, Server};
+
+/// A server that says to each seed what stands at its place: `c`, `w`, `n`, or `-` for a failure.
+async fn voters(kind: PromptKind, script: &'static str) -> Server {
+    Server::start(move |asked| {
+        let seed = asked.body["seed"].as_u64().expect("votes have seeds") as usize;
+        match script.as_bytes()[seed] {
+            b'c' => Reply::say(&says(kind, Verdict::Correct)),
+            b'w' => Reply::say(&says(kind, Verdict::Wrong)),
+            b'n' => Reply::say(&says(kind, Verdict::NotAttempted)),
+            _ => Reply::refuse(401, "no"),
+        }
+    })
+    .await
+}
+
+fn three(server: &Server, kind: PromptKind) -> ModelConfig {
+    ModelConfig { votes: 3, temperature: 0.7, prompt: kind, ..config(server) }
+}
+
+#[tokio::test]
+async fn more_than_half_of_the_votes_are_a_verdict_and_fewer_are_none() {
+    for kind in PromptKind::ALL {
+        for (script, want) in [
+            ("ccc", Accuracy::Correct),
+            ("cwc", Accuracy::Correct),
+            ("wcw", Accuracy::Wrong),
+            ("c-c", Accuracy::Correct),
+            ("-ww", Accuracy::Wrong),
+            ("cw-", FAILED),
+            ("c--", FAILED),
+            ("---", FAILED),
+        ] {
+            let server = voters(kind, script).await;
+            assert_eq!(judged(&three(&server, kind), &["Paris"]).await, [want], "{kind:?}: {script}");
+        }
+    }
+    for (script, want) in [("nnc", Accuracy::NotAttempted), ("cwn", FAILED)] {
+        let server = voters(PromptKind::SimpleQa, script).await;
+        assert_eq!(judged(&three(&server, PromptKind::SimpleQa), &["Paris"]).await, [want], "{script}");
+    }
+}
+
+/// A group that comes again pays for the votes that are missing, and for no other.
+#[tokio::test]
+async fn votes_are_remembered_one_by_one() {
+    let server = Server::start(|asked| match (asked.body["seed"].as_u64(), asked.number) {
+        (Some(0), _) => Reply::say("correct"),
+        (Some(1), _) => Reply::say("incorrect"),
+        (_, number) if number < 3 => Reply::refuse(401, "not yet"),
+        _ => Reply::say("correct"),
+    })
+    .await;
+    let judge = ModelJudge::new(&three(&server, PromptKind::Plain)).unwrap();
+    let (task, group) = (task(), group(&["Paris"]));
+    let tally = Tally::of(&group);
+    assert_eq!(accuracies(&judge, &task, &tally).await[..], [FAILED]);
+    assert_eq!(server.count(), 3);
+    assert_eq!(accuracies(&judge, &task, &tally).await[..], [Accuracy::Correct]);
+    assert_eq!(server.count(), 4, "the one that was missing");
+    assert_eq!(accuracies(&judge, &task, &tally).await[..], [Accuracy::Correct]);
+    assert_eq!(server.count(), 4);
+}
+
+/// Votes that are all there and leave no side more than half are asked for anew when the answer comes again.
+#[tokio::test]
+async fn a_split_is_not_remembered() {
+    let server = Server::start(|asked| match (asked.body["seed"].as_u64(), asked.number) {
+        (_, number) if number >= 3 => Reply::say("incorrect"),
+        (Some(0), _) => Reply::say("correct"),
+        (Some(1), _) => Reply::say("incorrect"),
+        _ => Reply::say("not attempted"),
+    })
+    .await;
+    let judge = ModelJudge::new(&three(&server, PromptKind::SimpleQa)).unwrap();
+    let (task, group) = (task(), group(&["Paris"]));
+    let tally = Tally::of(&group);
+    assert_eq!(accuracies(&judge, &task, &tally).await[..], [FAILED]);
+    assert_eq!(accuracies(&judge, &task, &tally).await[..], [Accuracy::Wrong]);
+}
+
+/// Two that agree are enough; nobody waits for a third that does not come.
+#[tokio::test]
+async fn a_vote_that_can_change_nothing_is_not_waited_for() {
+    let server = Server::start(|asked| match asked.body["seed"].as_u64() {
+        Some(2) => Reply::Slow(Duration::from_secs(25), Box::new(Reply::say("incorrect"))),
+        _ => Reply::say("correct"),
+    })
+    .await;
+    let began = std::time::Instant::now();
+    assert_eq!(judged(&three(&server, PromptKind::Plain), &["Paris"]).await, [Accuracy::Correct]);
+    assert!(began.elapsed() < Duration::from_secs(8), "the slow one takes 25 s");
+}
