@@ -1,5 +1,7 @@
 //! Settings of the model that judges. In: a table. Out: what cannot be meant in it, and what verdicts by it depend on. It asks nobody.
 
+use std::path::PathBuf;
+
 use hypereyes_chassis::Findings;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,9 @@ pub struct ModelConfig {
     pub concurrency: usize,
     /// Verdicts remembered, every vote by itself. Default 100000, some ten MiB.
     pub cache_entries: usize,
+    /// A file in which verdicts are kept from run to run, as many as are remembered read back: an answer that was judged before, by the
+    /// same model in the same way, is not paid for again. Several processes may share it. Default none.
+    pub cache_path: Option<PathBuf>,
 }
 
 impl Default for ModelConfig {
@@ -56,6 +61,7 @@ impl Default for ModelConfig {
             deadline_ms: 25_000,
             concurrency: 32,
             cache_entries: 100_000,
+            cache_path: None,
         }
     }
 }
@@ -64,6 +70,13 @@ impl ModelConfig {
     /// Tokens of a reply: those that are said, or the prompt's.
     pub fn reply_tokens(&self) -> u32 {
         self.max_tokens.unwrap_or_else(|| self.prompt.prompt().max_tokens())
+    }
+
+    /// The same, with a path that means the same in every process.
+    #[must_use]
+    pub fn absolute(mut self) -> Self {
+        self.cache_path = self.cache_path.map(|path| std::path::absolute(&path).unwrap_or(path));
+        self
     }
 
     /// What its verdicts depend on.
@@ -99,6 +112,14 @@ impl ModelConfig {
                 format!("is {} at temperature 0, where most servers say the same every time: raise temperature, or ask once", self.votes),
             );
         }
+        if let Some(path) = &self.cache_path {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if path.as_os_str().is_empty() || path.is_dir() {
+                found.refuse("cache_path", format!("is {:?}, which is no file: name one, or leave it out", path.display().to_string()));
+            } else if folder.is_some_and(|folder| !folder.is_dir()) {
+                found.refuse("cache_path", format!("is {}, whose folder is not there", path.display()));
+            }
+        }
         found.span("attempt_timeout_ms", self.attempt_timeout_ms.max(1), 1, 1000);
         found.span("deadline_ms", self.deadline_ms.max(1), 1, 1000);
         found
@@ -123,6 +144,15 @@ mod tests {
         let three = ModelConfig { votes: 3, ..ModelConfig::default() };
         assert!(warned(three.clone())[0].starts_with("votes is 3 at temperature 0, "));
         assert_eq!(warned(ModelConfig { temperature: 0.7, ..three }), Vec::<String>::new());
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let kept = |path: &str| {
+            let config = ModelConfig { cache_path: Some(folder.path().join(path)), ..ModelConfig::default() };
+            config.findings().refused().iter().map(|finding| finding.key.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (kept("verdicts.jsonl").len(), kept(""), kept("no/such")),
+            (0, vec!["cache_path".to_owned()], vec!["cache_path".to_owned()])
+        );
         let short = ModelConfig { prompt: PromptKind::Hle, max_tokens: Some(30), ..ModelConfig::default() };
         assert!(warned(short)[0].starts_with("max_tokens is 30, in which no whole reply to the prompt \"hle\" fits"));
     }

@@ -6,6 +6,7 @@
 
 pub mod about;
 pub mod config;
+pub mod kept;
 pub mod metrics;
 pub mod model;
 pub mod probe;

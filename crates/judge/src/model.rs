@@ -16,8 +16,10 @@ use hypereyes_openai::{Client, Endpoint, Miss, Patience, Request};
 use hypereyes_scoring::Verdict;
 use metrics::{counter, histogram};
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use crate::config::ModelConfig;
+use crate::kept::Kept;
 use crate::prompts::Prompt;
 use crate::votes::{MOST_VOTES, Outcome, Votes};
 use crate::{Verdicts, metrics as names, quote, reply};
@@ -33,6 +35,8 @@ pub struct ModelJudge {
     base: blake3::Hash,
     client: Client,
     cache: Mutex<Remembered<blake3::Hash, Verdict>>,
+    /// The file behind it, opened when the first verdict is asked for; nothing where there is none, or it cannot be used.
+    kept: OnceCell<Option<Kept>>,
 }
 
 impl std::fmt::Debug for ModelJudge {
@@ -74,12 +78,35 @@ impl ModelJudge {
         put(&mut base, client.url());
         put(&mut base, client.model());
         let cache = Mutex::new(Remembered::new(config.cache_entries));
-        Ok(Self { client, cache, base: base.finalize(), prompt: config.prompt.prompt(), config: config.clone() })
+        Ok(Self { client, cache, kept: OnceCell::new(), base: base.finalize(), prompt: config.prompt.prompt(), config: config.clone() })
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Remembered<blake3::Hash, Verdict>> {
         // The worst that a panic leaves is a forgotten verdict.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of verdicts, opened once and taken into memory. A judge whose file cannot be used judges without it.
+    async fn kept(&self) -> Option<&Kept> {
+        let path = self.config.cache_path.as_ref()?;
+        let open = async || {
+            let (file, most) = (path.clone(), self.config.cache_entries);
+            match tokio::task::spawn_blocking(move || Kept::open(&file, most)).await.unwrap_or_else(|error| Err(error.into())) {
+                Ok((kept, votes)) => {
+                    let mut cache = self.cache();
+                    for (key, verdict) in votes {
+                        cache.insert(key, verdict);
+                    }
+                    Some(kept)
+                }
+                Err(error) => {
+                    counter!(names::JUDGE_CACHE_ERRORS, "reason" => "open").increment(1);
+                    tracing::warn!(path = %path.display(), %error, "judge_model.cache_path cannot be used; verdicts are not kept");
+                    None
+                }
+            }
+        };
+        self.kept.get_or_init(open).await.as_ref()
     }
 
     /// Seeds of the votes. One vote has none, as before there were several; of several each has its own, so that a server that caches
@@ -121,16 +148,17 @@ impl ModelJudge {
             counter!(names::JUDGE_VERDICTS, "outcome" => "too_long").increment(1);
             return Some(Verdict::Wrong);
         }
-        let keys: Vec<(Option<u64>, blake3::Hash)> =
-            self.seeds().map(|seed| (seed, self.key_of(seed, question, prediction, answers))).collect();
+        let wanted = |seed| Wanted { seed, key: self.key_of(seed, question, prediction, answers) };
+        let all: Vec<Wanted> = self.seeds().map(wanted).collect();
+        let kept = self.kept().await;
         let mut votes = Votes::new(self.config.votes);
         let mut missing = vec![];
         {
             let cache = self.cache();
-            for (seed, key) in &keys {
-                match cache.get(key) {
+            for one in &all {
+                match cache.get(&one.key) {
                     Some(known) => votes.take(*known),
-                    None => missing.push((*seed, *key)),
+                    None => missing.push(*one),
                 }
             }
         }
@@ -140,11 +168,12 @@ impl ModelJudge {
         }
         if votes.outcome().is_some() {
             // What is known leaves no side more than half: all are asked anew, like whatever else is no verdict.
-            missing = keys;
+            missing = all;
             votes = Votes::new(self.config.votes);
         }
         let began = Instant::now();
-        let missed = self.collect(&mut votes, missing, &self.prompt.message(question, prediction, answers)).await;
+        let message = self.prompt.message(question, prediction, answers);
+        let missed = self.collect(&mut votes, missing, &message, kept).await;
         histogram!(names::JUDGE_SECONDS).record(began.elapsed().as_secs_f64());
         if let Some(Outcome::Verdict(verdict)) = votes.outcome() {
             counter!(names::JUDGE_VERDICTS, "outcome" => label(verdict)).increment(1);
@@ -166,8 +195,8 @@ impl ModelJudge {
     }
 
     /// Asks for the votes that are missing, at the same time, until it is known what they come to; the last miss, if there was one.
-    async fn collect(&self, votes: &mut Votes, missing: Vec<(Option<u64>, blake3::Hash)>, message: &str) -> Option<Miss> {
-        let ask = |(seed, key)| async move { (key, self.ask(message, seed).await) };
+    async fn collect(&self, votes: &mut Votes, missing: Vec<Wanted>, message: &str, kept: Option<&Kept>) -> Option<Miss> {
+        let ask = |Wanted { seed, key }| async move { (key, self.ask(message, seed).await) };
         let mut asked: FuturesUnordered<_> = missing.into_iter().map(ask).collect();
         let mut last = None;
         while votes.outcome().is_none()
@@ -176,6 +205,9 @@ impl ModelJudge {
             let vote = match said {
                 Ok(verdict) => {
                     self.cache().insert(key, verdict);
+                    if let Some(kept) = kept {
+                        kept.add(key, verdict);
+                    }
                     votes.take(verdict);
                     label(verdict)
                 }
@@ -191,6 +223,14 @@ impl ModelJudge {
         }
         last
     }
+}
+
+/// A vote that is to be had.
+#[derive(Clone, Copy)]
+struct Wanted {
+    seed: Option<u64>,
+    /// By which it is remembered.
+    key: blake3::Hash,
 }
 
 /// A part of a hash; it carries its length, so that none runs into the next.

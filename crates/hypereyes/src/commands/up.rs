@@ -111,7 +111,7 @@ fn resolve(sources: &Sources, args: &UpArgs) -> Result<(Config, RunFolder, Vec<C
     let mut config = Config::load(sources)?;
     if !args.resume {
         // Kept with the run, which may be gone on with from elsewhere.
-        config.search = config.search.absolute();
+        config = absolute_paths(config);
         let folder = if config.run_dir.as_os_str().is_empty() { RunFolder::fresh(config.seed) } else { RunFolder::new(&config.run_dir) };
         folder.admit(false)?;
         config.run_dir = folder.root().to_owned();
@@ -129,16 +129,23 @@ fn resolve(sources: &Sources, args: &UpArgs) -> Result<(Config, RunFolder, Vec<C
     }
     // Its own settings, and what is said now on top.
     let mut kept = kept(&folder)?;
-    kept.search = kept.search.absolute();
+    kept = absolute_paths(kept);
     config = config::load(kept.clone().unplaced(), None, ENV_PREFIX, &sources.sets)?;
     config.check_places()?;
     config = config.placed();
-    config.search = config.search.absolute();
+    config = absolute_paths(config);
     config.run_dir = folder.root().to_owned();
     let (changes, found) = resume::compare(&kept, &config, Done::of(&folder));
     found.result()?;
     found.warned().iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     Ok((config, RunFolder::new(absolute(folder.root())?), changes))
+}
+
+/// Settings whose paths mean the same wherever the run is gone on with.
+fn absolute_paths(mut config: Config) -> Config {
+    config.search = config.search.absolute();
+    config.reward_service.judge_model = config.reward_service.judge_model.absolute();
+    config
 }
 
 /// The settings that a run keeps.

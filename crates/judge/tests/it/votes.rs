@@ -100,3 +100,23 @@ async fn a_vote_that_can_change_nothing_is_not_waited_for() {
     assert_eq!(judged(&three(&server, PromptKind::Plain), &["Paris"]).await, [Accuracy::Correct]);
     assert!(began.elapsed() < Duration::from_secs(8), "the slow one takes 25 s");
 }
+
+/// The file outlives the process: another judge with the same settings asks only for what it does not hold.
+#[tokio::test]
+async fn votes_are_kept_from_run_to_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("verdicts.jsonl");
+    let server = Server::start(|_| Reply::say("correct")).await;
+    let config = ModelConfig { cache_path: Some(path.clone()), ..config(&server) };
+    assert_eq!(judged(&config, &["Paris", "Rome"]).await, [Accuracy::Correct; 2]);
+    assert_eq!(server.count(), 2);
+    assert_eq!(judged(&config, &["Rome", "Paris", "Oslo"]).await, [Accuracy::Correct; 3]);
+    assert_eq!(server.count(), 3, "Oslo alone is new");
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3);
+    judged(&ModelConfig { prompt: PromptKind::HyperEyes, ..config.clone() }, &["Oslo"]).await;
+    assert_eq!(server.count(), 4, "another prompt is another question");
+    // A file that cannot be used costs what it would have saved, and no verdict.
+    let none = ModelConfig { cache_path: Some(folder.path().join("no/such")), ..config };
+    assert_eq!(judged(&none, &["Oslo"]).await, [Accuracy::Correct]);
+    assert_eq!(server.count(), 5);
+}
