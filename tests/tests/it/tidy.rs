@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Every crate's layer; arrows point to lower numbers only.
 const LAYERS: &[(u8, &[&str])] = &[
     (1, &["hypereyes-domain", "hypereyes-outside"]),
-    (2, &["hypereyes-pictures", "hypereyes-chassis", "hypereyes-collective"]),
+    (2, &["hypereyes-pictures", "hypereyes-tables", "hypereyes-chassis", "hypereyes-collective"]),
     (
         3,
         &[
