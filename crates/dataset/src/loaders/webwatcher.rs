@@ -16,9 +16,6 @@ use super::gather::{Encoded, Gather, Row};
 use super::published::{More, Texts, answers};
 use crate::DataError;
 
-/// What every row has.
-pub(super) const COLUMNS: [&str; 3] = ["prompt", "file_path", "answers"];
-
 /// A row as it is published; further columns are kept.
 #[derive(Deserialize)]
 pub(super) struct Published {

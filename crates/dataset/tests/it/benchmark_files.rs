@@ -104,16 +104,15 @@ fn write_lines(path: &Path, rows: Vec<Cell>) {
 }
 
 fn write_parquet(path: &Path, rows: Vec<Cell>) {
-    let Some(Shape::Struct(columns)) = shape(rows.iter()) else { panic!("rows have columns") };
+    let Some(Shape::Struct(columns)) = shape(&rows.iter().collect::<Vec<_>>()) else { panic!("rows have columns") };
     let mut writer = Writer::create(path, &columns).expect("created");
     rows.into_iter().for_each(|row| writer.push(row).expect("of the shape"));
     writer.finish().expect("written");
 }
 
 /// The shape that values have together; none of nulls alone.
-fn shape<'a>(cells: impl Iterator<Item = &'a Cell> + Clone) -> Option<Shape> {
-    let known = cells.clone().find(|cell| !cell.is_null())?;
-    Some(match known {
+fn shape(cells: &[&Cell]) -> Option<Shape> {
+    Some(match cells.iter().find(|cell| !cell.is_null())? {
         Cell::Null => return None,
         Cell::Bool(_) => Shape::Bool,
         Cell::Int(_) | Cell::UInt(_) => Shape::Int,
@@ -121,22 +120,23 @@ fn shape<'a>(cells: impl Iterator<Item = &'a Cell> + Clone) -> Option<Shape> {
         Cell::Text(_) => Shape::Text,
         Cell::Bytes(_) => Shape::Bytes,
         Cell::List(_) => {
-            let items = cells.flat_map(|cell| match cell {
-                Cell::List(items) => items.as_slice(),
-                _ => &[],
-            });
-            Shape::List(Box::new(shape(items).unwrap_or(Shape::Text)))
+            let mut items = vec![];
+            for cell in cells {
+                let Cell::List(some) = cell else { continue };
+                items.extend(some);
+            }
+            Shape::List(Box::new(shape(&items).unwrap_or(Shape::Text)))
         }
         Cell::Struct(_) => {
             let mut names: Vec<&str> = vec![];
-            for cell in cells.clone() {
+            for cell in cells {
                 let Cell::Struct(fields) = cell else { continue };
                 names.extend(fields.iter().map(|(name, _)| name.as_str()).filter(|name| !names.contains(name)).collect::<Vec<_>>());
             }
             let field = |name: &str| {
-                let values = cells.clone().filter_map(|cell| cell.get(name));
+                let values: Vec<&Cell> = cells.iter().filter_map(|cell| cell.get(name)).collect();
                 // Names live as long as the tests do.
-                (&*name.to_owned().leak(), shape(values).unwrap_or(Shape::Text))
+                (&*name.to_owned().leak(), shape(&values).unwrap_or(Shape::Text))
             };
             Shape::Struct(names.into_iter().map(field).collect())
         }
