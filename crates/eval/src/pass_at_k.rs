@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use hypereyes_scoring::Interval;
+
 use crate::estimate::{Estimate, mean};
 
 /// The chance that at least one of `k` rollouts is right, of a task of whose `n` rollouts `right` are: the unbiased estimator
@@ -19,7 +21,13 @@ pub fn pass_at(k: u64, n: u64, right: u64) -> Option<f64> {
 /// Mean over tasks of the share of right rollouts: avg@k, where every task has k of them.
 pub fn average(tasks: &[(u64, u64)]) -> Option<Estimate> {
     let shares: Vec<(f64, f64)> = tasks.iter().filter(|(n, _)| *n > 0).map(|(n, right)| (*right as f64 / *n as f64, 1.0)).collect();
-    mean(&shares)
+    bounded(&shares)
+}
+
+/// The mean of shares; its interval stays among them.
+fn bounded(shares: &[(f64, f64)]) -> Option<Estimate> {
+    let Estimate { value, interval } = mean(shares)?;
+    Some(Estimate { value, interval: Interval { low: interval.low.max(0.0), high: interval.high.min(1.0) } })
 }
 
 /// pass@k for 1, 2, 4 .. and `samples`, each over the tasks that have so many rollouts. `tasks` are pairs of rollouts and right ones.
@@ -29,7 +37,7 @@ pub fn passes(tasks: &[(u64, u64)], samples: u64) -> BTreeMap<u64, Estimate> {
         .chain([samples])
         .filter_map(|k| {
             let values: Vec<(f64, f64)> = tasks.iter().filter_map(|(n, right)| Some((pass_at(k, *n, *right)?, 1.0))).collect();
-            Some((k, mean(&values)?))
+            Some((k, bounded(&values)?))
         })
         .collect()
 }
@@ -69,6 +77,7 @@ mod tests {
         assert_eq!(passes.keys().copied().collect::<Vec<_>>(), [1, 2, 4]);
         assert!((passes[&1].value - (0.25 + 1.0 + 0.0) / 3.0).abs() < 1e-15);
         assert_eq!(passes[&4].value, 1.0);
+        assert!(passes[&1].interval.low == 0.0 && passes[&1].interval.high == 1.0, "three tasks of any share: {passes:?}");
         assert!((average(&[(4, 1), (4, 4), (2, 0)]).expect("some").value - 1.25 / 3.0).abs() < 1e-15);
     }
 }

@@ -89,9 +89,10 @@ impl Summary {
         let report = &self.report;
         let mut text = format!("# {} on {}\n\n", plain(about.model), plain(about.tasks));
         text += &format!(
-            "{} tasks, {} rollouts each; judged by {}; searched through {}; {}; hypereyes {}.\n\n",
+            "{} tasks, {} rollout{} each; judged by {}; searched through {}; {}; hypereyes {}.\n\n",
             report.tasks,
             self.samples,
+            if self.samples == 1 { "" } else { "s" },
             plain(about.judge),
             plain(about.search),
             about.dates,
@@ -147,7 +148,7 @@ impl Cost {
         let mut parts = vec![format!("{:.1} thousand tokens", self.tokens as f64 / 1000.0), format!("{:.0} rollout seconds", self.seconds)];
         parts.extend(self.requests.map(|requests| format!("{requests} search requests")));
         parts.extend(self.usd.map(|usd| format!("${usd:.2} of searches")));
-        let again = if self.asked_again > 0 { format!("; {} rollouts were asked again", self.asked_again) } else { String::new() };
+        let again = if self.asked_again > 0 { format!("; {} asked again", self.asked_again) } else { String::new() };
         format!("All of it cost {}{again}.", parts.join(", "))
     }
 }
@@ -181,7 +182,7 @@ mod tests {
         let about = About { model: "m", tasks: "fvqa", judge: "alias", metric: None, search: "world, live", dates: "2026-11-30" };
         let text = summary.markdown(&about, &cost);
         assert!(
-            text.starts_with("# m on fvqa\n\n2 tasks, 1 rollouts each; judged by alias; searched through world, live; 2026-11-30;"),
+            text.starts_with("# m on fvqa\n\n2 tasks, 1 rollout each; judged by alias; searched through world, live; 2026-11-30;"),
             "{text}"
         );
         assert!(text.contains("| **all** | 2 | 50.0 [9.5, 90.5] | 2.00 [0.04, 3.96] |") && text.contains("| x\\|y | 1 | 100.0"), "{text}");
@@ -200,7 +201,7 @@ mod tests {
         let text = summary.markdown(&About { metric: Some("token_f1"), ..about }, &cost);
         assert!(text.contains("| $ | token_f1 % |") && text.contains("| 0.0100 | 25.0 [25.0, 25.0] |"), "{text}");
         assert!(text.contains("| avg@2 | 50.0") && text.contains("| pass@2 | 100.0") && text.contains("| without tools | 1 |"), "{text}");
-        assert!(text.contains("6 search requests, $0.03 of searches; 1 rollouts were asked again."), "{text}");
+        assert!(text.contains("6 search requests, $0.03 of searches; 1 asked again."), "{text}");
         assert!(summary.csv().lines().last().is_some_and(|line| line.starts_with("closed_book,without tools,1,1,")));
     }
 }

@@ -134,7 +134,7 @@ fn told(now: &SoFar) -> String {
     let cost = match (now.spent.requests, now.spent.usd) {
         (Some(requests), Some(usd)) => format!("{requests} requests, ${usd:.2}"),
         (Some(requests), None) => format!("{requests} requests"),
-        (None, _) => format!("{:.0} ktokens", now.tokens as f64 / 1000.0),
+        (None, _) => format!("{:.1} ktokens", now.tokens as f64 / 1000.0),
     };
     [before, right, Some(cost)].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn progress_says_what_is_known() {
         let now = SoFar { done: 5, of: 10, judged: 4, right: 1, tokens: 12_345, ..SoFar::default() };
-        assert_eq!(told(&now), "right 25 %, 12 ktokens");
+        assert_eq!(told(&now), "right 25 %, 12.3 ktokens");
         let paid = SoFar { before: 2, spent: Spent { requests: Some(7), usd: Some(0.036) }, ..now };
         assert_eq!(told(&paid), "2 of before, right 25 %, 7 requests, $0.04");
         let unpriced = SoFar { judged: 0, spent: Spent { requests: Some(7), usd: None }, ..now };

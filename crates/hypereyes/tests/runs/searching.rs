@@ -151,7 +151,7 @@ fn one_budget_stops_a_run_one_cache_serves_two_and_the_key_stands_nowhere() {
     // What was refused is not kept: only that is asked again.
     let second = up(&at("second"), &sets(&["search.budget.requests=100000"]));
     finished(&at("second"), &second);
-    let refused = |first: &String| first.len() % 5 == 0;
+    let refused = |first: &String| first.len().is_multiple_of(5);
     assert_eq!(service.asked()[asked.len()..].iter().filter(|first| !refused(first)).count(), 0, "the second run spends nothing");
 
     let export = at("shared.jsonl");
