@@ -33,10 +33,11 @@ use crate::config::Config;
 use crate::held_out::{self, Measured};
 use crate::output::Console;
 use crate::progress::Bar;
+use crate::services::service;
 use crate::services::{LEARNER, Services, absolute};
 use crate::shared_search::{self, SEARCH, SharedSearch};
 use crate::troubles::Troubles;
-use crate::{output, parts, ports, running, task_sets};
+use crate::{output, parts, ports, task_sets};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -317,7 +318,7 @@ impl Job {
                     }
                     if last.elapsed() > stall {
                         // What the file does not say, the learner does.
-                        match running::learner(address).await {
+                        match service::learner(address).await {
                             Ok(learner) if learner.step > furthest => (last, furthest) = (Instant::now(), learner.step),
                             _ => {
                                 let why = match stalled::why(&self.folder.ledger()) {

@@ -20,7 +20,6 @@ pub mod ports;
 pub mod progress;
 pub mod protocol;
 pub mod resume;
-pub mod running;
 pub mod services;
 pub mod shared_search;
 pub mod task_sets;

@@ -3,6 +3,8 @@
 //! In: settings, addresses, model folders, a run folder. Out: `services/<service>.toml` and plans for the supervisor. It knows
 //! every service's settings and no service's work.
 
+pub mod service;
+
 use hypereyes_miniature::shipped::Shipped;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

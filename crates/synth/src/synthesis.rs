@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_a_policy_knows_by_heart_is_dropped_and_impossible_wishes_say_why() {
+    async fn what_a_policy_knows_by_heart_is_dropped_and_impossible_orders_say_why() {
         let mut workshop = workshop(3, 0);
         workshop.config.max_attempts = 5;
         workshop.need_search = Some(Arc::new(|_, _| Box::pin(std::future::ready(false))));
