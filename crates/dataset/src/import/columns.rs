@@ -186,7 +186,7 @@ impl Reader<'_> {
         let free: Vec<_> = FREE_KEYS.iter().filter_map(|name| row.take(name).map(|cell| (*name, cell))).collect();
         let metadata = object(&mut row, "metadata", &mut beside)?;
         let Cell::Struct(fields) = row else { return Err("it is no object".into()) };
-        let says = |cell: &Cell| !cell.is_null() && !(self.sparse && is_nothing(cell));
+        let says = |cell: &Cell| !(cell.is_null() || self.sparse && is_nothing(cell));
         let said = Cell::Struct(fields.into_iter().filter(|(_, cell)| says(cell)).collect());
         let task = Task::deserialize(said).map_err(|error| error.to_string())?;
         let mut metadata = metadata;

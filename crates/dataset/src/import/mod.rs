@@ -197,7 +197,7 @@ impl<'a> Import<'a> {
                     self.refuse(input, row.number, reason)?;
                 }
             }
-            if summary.rows % EVERY == 0 {
+            if summary.rows.is_multiple_of(EVERY) {
                 tell(self.progress(input, table.share()));
             }
         }
