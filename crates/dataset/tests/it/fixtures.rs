@@ -3,9 +3,9 @@
 use hypereyes_domain::{Reference, Task};
 use serde_json::{Value, json};
 
-use crate::{data, imported, inspected, request, tasks};
+use crate::{Shown, data, imported, inspected, request, tasks};
 
-fn set(name: &str) -> (hypereyes_dataset::import::Summary, Vec<(Task, Vec<Vec<u8>>)>) {
+fn set(name: &str) -> (hypereyes_dataset::import::Summary, Vec<Shown>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("set");
     let summary = imported(&[&data(name)], &out).expect(name);

@@ -21,8 +21,11 @@ fn packed(text: &[u8]) -> Vec<u8> {
     out.finish().expect("packs")
 }
 
+/// A row's number, and what it says.
+type Numbered = (u64, Result<i64, String>);
+
 /// Numbers of rows, and what is in their column `a` or wrong with them.
-fn read(path: &Path) -> Result<Vec<(u64, Result<i64, String>)>, String> {
+fn read(path: &Path) -> Result<Vec<Numbered>, String> {
     let value = |cell: Cell| match cell.get("a") {
         Some(Cell::Int(value)) => Ok(*value),
         other => Err(format!("{other:?}")),
@@ -30,7 +33,7 @@ fn read(path: &Path) -> Result<Vec<(u64, Result<i64, String>)>, String> {
     Ok(rows(path)?.into_iter().map(|row| (row.number, row.cells.and_then(value))).collect())
 }
 
-fn good(pairs: &[(u64, i64)]) -> Vec<(u64, Result<i64, String>)> {
+fn good(pairs: &[(u64, i64)]) -> Vec<Numbered> {
     pairs.iter().map(|(row, value)| (*row, Ok(*value))).collect()
 }
 
