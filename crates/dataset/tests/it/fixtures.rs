@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{data, imported, inspected, request, tasks};
 
-fn set(name: &str) -> (hypereyes_dataset::import::Summary, Vec<(Task, Vec<Vec<u8>>)>) {
+fn set(name: &str) -> (hypereyes_dataset::import::Summary, crate::Shown) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().join("set");
     let summary = imported(&[&data(name)], &out).expect(name);

@@ -120,7 +120,7 @@ fn slime(wanted: &Wanted, pictures: Vec<Value>) -> Value {
 fn own(wanted: &Wanted, pictures: Vec<Value>) -> Value {
     json!({
         "id": format!("t-{}", wanted.at), "kind": "chance", "question": wanted.question, "answers": wanted.answers, "pictures": pictures,
-        "layer": if wanted.at % 3 == 0 { Value::Null } else { wanted.at.into() }, "reference": wanted.reference,
+        "layer": if wanted.at.is_multiple_of(3) { Value::Null } else { wanted.at.into() }, "reference": wanted.reference,
         "metadata": {"note": wanted.note},
     })
 }

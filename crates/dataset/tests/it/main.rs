@@ -34,8 +34,11 @@ fn inspected(path: &Path) -> Result<Summary, DataError> {
     inspect(&request(&[path]), &mut quiet)
 }
 
-/// The tasks of a set, and the bytes of each one's pictures.
-fn tasks(folder: &Path) -> Vec<(Task, Vec<Vec<u8>>)> {
+/// Tasks, and the bytes of each one's pictures.
+type Shown = Vec<(Task, Vec<Vec<u8>>)>;
+
+/// The tasks of a set.
+fn tasks(folder: &Path) -> Shown {
     let picture = |id: &hypereyes_domain::PictureId| std::fs::read(folder.join("pictures").join(format!("{id}.png"))).expect("a picture");
     let tasks = load_tasks(folder).expect("a sound set");
     tasks.into_iter().map(|task| (task.clone(), task.pictures.iter().map(picture).collect())).collect()
