@@ -66,7 +66,7 @@ impl ModelJudge {
         if config.attempts == 0 || config.attempt_timeout_ms == 0 || config.deadline_ms == 0 || config.concurrency == 0 {
             return Err(bad("attempts, attempt_timeout_ms, deadline_ms and concurrency must be at least 1"));
         }
-        if config.votes % 2 == 0 || config.votes > MOST_VOTES {
+        if config.votes.is_multiple_of(2) || config.votes > MOST_VOTES {
             return Err(bad(&format!(
                 "votes is {}: give an odd number of 1 to {MOST_VOTES}, so that one side has more than half",
                 config.votes
