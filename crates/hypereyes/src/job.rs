@@ -36,7 +36,7 @@ use crate::progress::Bar;
 use crate::services::{LEARNER, Services, absolute};
 use crate::shared_search::{self, SEARCH, SharedSearch};
 use crate::troubles::Troubles;
-use crate::{output, parts, ports, service};
+use crate::{output, parts, ports, running};
 
 /// How often the metrics file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
