@@ -2,10 +2,11 @@
 //!
 //! In: a policy, a judge, tasks with their pictures. Out: a report, as a table for people and as JSON for machines.
 //!
-//! It knows no training and no file. Episodes that failed for a reason outside the policy are counted and left out of
-//! every mean; they are never wrong answers. An answer on which the judge gave no verdict is one of them.
+//! It knows no training, and no file but the lines of [`curve`]. Episodes that failed for a reason outside the policy are counted and left
+//! out of every mean; they are never wrong answers. An answer on which the judge gave no verdict is one of them.
 
 pub mod config;
+pub mod curve;
 pub mod metrics;
 pub mod report;
 pub mod run;
@@ -13,6 +14,7 @@ pub mod set;
 pub mod table;
 
 pub use config::EvalConfig;
+pub use curve::{BestBy, Evaluation};
 pub use report::{KindReport, Outcome, Report};
 pub use run::{Progress, closed_book, evaluate};
 pub use set::TaskSet;
