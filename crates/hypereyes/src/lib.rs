@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod curve;
 pub mod endpoint;
 pub mod held_out;
 pub mod job;

@@ -10,6 +10,7 @@ mod cores;
 mod support;
 
 mod engines_outside;
+mod evaluated;
 mod kubernetes;
 mod learner_dies;
 mod searching;
