@@ -10,6 +10,7 @@
 mod about;
 mod demonstrations;
 mod error;
+mod growing;
 mod lines;
 pub mod loaders;
 mod pictures;
@@ -20,6 +21,7 @@ mod tasks;
 pub use about::{ABOUT, FORMAT};
 pub use demonstrations::{DEMONSTRATIONS, Demonstration, load_demonstrations};
 pub use error::DataError;
+pub use growing::Growing;
 pub use lines::MAX_TASKS;
 pub use pictures::{PICTURES, PictureFiles, load_picture};
 pub use set::DataSet;
