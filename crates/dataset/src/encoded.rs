@@ -55,13 +55,17 @@ impl PictureCell {
         }
     }
 
+    /// What a struct has of a picture: the first of its fields that may be one and is not null; none of anything else.
+    pub fn within(&self) -> Option<&Cell> {
+        within(&self.0)
+    }
+
     /// The address (`http://`, `https://`) at which it is, where the row has no more of it.
     pub fn address(&self) -> Option<&str> {
         fn of(cell: &Cell) -> Option<&str> {
             match cell {
                 Cell::Text(text) => is_address(text).then_some(text),
-                Cell::Struct(_) => WITHIN.iter().find_map(|name| cell.get(name).filter(|inner| !inner.is_null())).and_then(of),
-                _ => None,
+                cell => within(cell).and_then(of),
             }
         }
         of(&self.0)
@@ -91,6 +95,10 @@ impl PictureCell {
             other => Err(format!("is {}, which is no picture", other.kind())),
         }
     }
+}
+
+fn within(cell: &Cell) -> Option<&Cell> {
+    WITHIN.iter().find_map(|name| cell.get(name).filter(|inner| !inner.is_null()))
 }
 
 fn is_number(cell: &Cell) -> bool {

@@ -6,17 +6,20 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use hypereyes_domain::{Reference, Task};
+use hypereyes_domain::{PictureId, Reference, Task};
 use hypereyes_outside::{atomic, files};
 use hypereyes_pictures::{Limits, picture_id};
 use hypereyes_tables::{Cell, Shape, Writer};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::PICTURES;
 use crate::error::{DataError, file};
-use crate::import::{KEPT, Kept, MARK, without_marks};
+use crate::import::{KEPT, Kept, MARK, around, without_marks};
+use crate::pictures::path_of;
 use crate::tasks::Tasks;
+
+/// Rounds whose searches are listed one by one; a set may claim any number.
+const ROUNDS_LISTED: u32 = 1000;
 
 /// What else a row says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +28,11 @@ pub struct Options {
     pub split: String,
     /// A system message before what the user asks; of tasks that have their published prompt, that one is written.
     pub system: Option<String>,
-    /// Bytes of a picture at most.
-    pub picture_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { split: "train".into(), system: None, picture_bytes: Limits::default().max_bytes }
+        Self { split: "train".into(), system: None }
     }
 }
 
@@ -58,7 +59,7 @@ pub fn export(folder: &Path, out: &Path, options: &Options, tell: &mut dyn FnMut
     if std::fs::symlink_metadata(out).is_ok() {
         return Err(failed("is there already: name another, or remove it".into()));
     }
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = around(out);
     // As any new file: the process's mask decides.
     let permissions = Permissions::from_mode(0o666);
     let temporary = tempfile::Builder::new().prefix(".export-").permissions(permissions).tempfile_in(parent);
@@ -67,7 +68,7 @@ pub fn export(folder: &Path, out: &Path, options: &Options, tell: &mut dyn FnMut
     let mut writer = Writer::new(temporary, &columns()).map_err(failed)?;
     for at in 0..tasks.len() {
         let task = tasks.get(at)?;
-        let pictures = task.pictures.iter().map(|id| picture(folder, id, options)).collect::<Result<Vec<_>, _>>()?;
+        let pictures = task.pictures.iter().map(|id| picture(folder, id)).collect::<Result<Vec<_>, _>>()?;
         exported.pictures += pictures.len() as u64;
         exported.references += u64::from(task.reference.is_some());
         writer.push(row(&task, pictures, options)).map_err(failed)?;
@@ -195,7 +196,7 @@ fn searches(task: &Task, reference: Reference) -> String {
     if let Some(each) = published.filter(|each| sum(each) == u64::from(reference.searches)) {
         return serde_json::to_string(&each).expect("numbers");
     }
-    let (rounds, searches) = (reference.rounds, reference.searches);
+    let (rounds, searches) = (reference.rounds.min(ROUNDS_LISTED), reference.searches);
     // Rounds beyond the searches found nothing to search.
     let ones = (rounds - 1).min(searches - 1);
     let mut each = vec![searches - ones];
@@ -204,12 +205,35 @@ fn searches(task: &Task, reference: Reference) -> String {
 }
 
 /// A picture of the set, whose bytes are what its name says.
-fn picture(folder: &Path, id: &hypereyes_domain::PictureId, options: &Options) -> Result<Cell, DataError> {
-    let path = folder.join(PICTURES).join(format!("{id}.png"));
-    let bytes = files::read(&path, options.picture_bytes as u64).map_err(|error| file(&path, &error))?;
+fn picture(folder: &Path, id: &PictureId) -> Result<Cell, DataError> {
+    let path = path_of(folder, id);
+    let bytes = files::read(&path, Limits::default().max_bytes as u64).map_err(|error| file(&path, &error))?;
     if picture_id(&bytes) != *id {
         return Err(DataError::File { path, reason: format!("its content hashes to {}; the file is damaged", picture_id(&bytes)) });
     }
     let ending = if bytes.starts_with(b"\x89PNG") { "png" } else { "jpg" };
     Ok(object([("bytes", Cell::Bytes(bytes)), ("path", text(format!("{id}.{ending}")))]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn searches_of_rounds_add_up_and_are_as_published_where_they_still_do() {
+        let said = |rounds: u32, searched: u32, parallel: &str| -> Vec<u32> {
+            let row = format!(
+                r#"{{"id": "a", "kind": "k", "question": "q", "answers": ["a"], "reference": {{"rounds": {rounds}, "searches": {searched}}},
+                "metadata": {{"parallel": {parallel}}}}}"#
+            );
+            let task: Task = serde_json::from_str(&row).expect("a task");
+            serde_json::from_str(&searches(&task, task.reference.expect("said"))).expect("a list")
+        };
+        assert_eq!(said(2, 3, "[1, 2]"), [1, 2]);
+        assert_eq!(said(2, 4, "[1, 2]"), [3, 1], "another task by now");
+        assert_eq!(said(3, 2, "null"), [1, 1, 0]);
+        // Nobody's memory is what a set claims.
+        let many = said(u32::MAX, u32::MAX, "null");
+        assert_eq!((many.len(), many.iter().map(|one| u64::from(*one)).sum::<u64>()), (1000, u64::from(u32::MAX)));
+    }
 }

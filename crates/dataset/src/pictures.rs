@@ -101,7 +101,7 @@ pub fn load_picture(folder: &Path, id: &PictureId, limits: &Limits) -> Result<Pi
 }
 
 /// Where a folder has a picture.
-fn path_of(folder: &Path, id: &PictureId) -> PathBuf {
+pub(crate) fn path_of(folder: &Path, id: &PictureId) -> PathBuf {
     folder.join(PICTURES).join(format!("{id}.png"))
 }
 

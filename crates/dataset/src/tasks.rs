@@ -159,6 +159,17 @@ pub fn load_tasks(folder: &Path) -> Result<Vec<Task>, DataError> {
     Tasks::open(folder)?.iter().collect()
 }
 
+/// Whether a line is a task for whoever reads it, before it is written.
+///
+/// # Errors
+/// Why it is none: it is too long, or has a number that JSON has not.
+pub(crate) fn check_line(line: &[u8]) -> Result<(), String> {
+    if line.len() > MAX_LINE {
+        return Err(format!("would be a line of {} bytes, and at most {MAX_LINE} are read", line.len()));
+    }
+    task_of(line).map(|_| ()).map_err(|error| format!("cannot be written as JSON: {error}"))
+}
+
 /// What is wrong with the second task of an id.
 pub(crate) fn was_before(task: &Task) -> String {
     format!("task {} was there before", task.id)

@@ -105,7 +105,8 @@ impl Arrow {
             std::io::ErrorKind::UnexpectedEof => "it breaks off".to_owned(),
             _ => error.to_string(),
         })?;
-        self.left -= into.len() as u64;
+        // A file that grew meanwhile has more.
+        self.left = self.left.saturating_sub(into.len() as u64);
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! One value of a table, whatever file it came from. In: what a reader of files makes. Out: the same for everybody behind it: by name, as
-//! JSON, or as a type of serde's (`de.rs`). It knows no file.
+//! JSON, or as a type of serde's (`de.rs`, and back by `bounded.rs`). It knows no file.
 
 use serde_json::{Map, Number, Value};
 

@@ -11,7 +11,7 @@ use hypereyes_outside::jsonl::Lines;
 use serde::de::DeserializeSeed;
 
 use crate::Cell;
-use crate::de::{Bounded, TOO_LARGE};
+use crate::bounded::{Bounded, TOO_LARGE};
 use crate::table::{Fault, Limits, Row, Rows};
 
 /// How a file is packed.

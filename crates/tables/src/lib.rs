@@ -4,6 +4,7 @@
 //! breaks off or lies about itself is an error, whichever of its parts says so. It knows no column by name, no task and no picture.
 
 mod arrow;
+mod bounded;
 mod cell;
 mod convert;
 mod de;

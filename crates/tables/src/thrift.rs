@@ -1,8 +1,8 @@
 //! What a parquet file says of itself at its end, looked over before it is believed. In: the file. Out: whether its lists can be as long as
 //! they claim: the library that reads them sets memory aside for what they claim, and a file of some bytes could ask for all there is.
 //!
-//! It is Thrift's compact form: fields of structs, each with a type, and nothing that is not nested in them. No field is known by its
-//! meaning here.
+//! It is Thrift's compact form: fields of structs, each with a type, and nothing that is not nested in them. One field is known by its
+//! meaning: how many columns are within each column, because the library calls itself for each level of these.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -11,8 +11,12 @@ use crate::parquet::MAGIC;
 
 /// Bytes of what a file says of itself, at most: a million columns of row groups.
 const MOST_FOOTER: u64 = 512 << 20;
-/// How deep its structs are nested, at most; a real one has six levels.
+/// How deep its structs are nested, at most; a real one has six levels. The same for columns: a list of structs has three.
 const MOST_DEPTH: usize = 64;
+/// Where a file has its columns, in the order in which a tree is walked: the field, and how deep their structs stand then.
+const SCHEMA: (i16, usize) = (2, 2);
+/// Where a column says how many are within it.
+const WITHIN: i16 = 5;
 
 /// Looks over the end of a file, and leaves the file at its start.
 pub(crate) fn check_footer(file: &mut File) -> Result<(), String> {
@@ -43,11 +47,36 @@ pub(crate) fn check_footer(file: &mut File) -> Result<(), String> {
 
 /// Whether a struct, and everything in it, is within its bytes.
 fn check(bytes: &[u8]) -> Result<(), String> {
-    Walk { left: bytes }.structure(0)
+    let mut walk = Walk { left: bytes, field: 0, within: vec![] };
+    walk.structure(0)?;
+    match nesting(&walk.within) {
+        levels if levels > MOST_DEPTH => Err(format!("its columns are nested {levels} deep, at most {MOST_DEPTH} are read")),
+        _ => Ok(()),
+    }
+}
+
+/// How deep columns are nested; of each is said how many are within it, and these follow it.
+fn nesting(within: &[i32]) -> usize {
+    let (mut open, mut deepest) = (Vec::new(), 0);
+    for count in within {
+        while open.last().is_some_and(|left| *left <= 0) {
+            open.pop();
+        }
+        if let Some(left) = open.last_mut() {
+            *left -= 1;
+        }
+        open.push(*count);
+        deepest = deepest.max(open.len());
+    }
+    deepest
 }
 
 struct Walk<'a> {
     left: &'a [u8],
+    /// The field of the outermost struct that is walked.
+    field: i16,
+    /// Of each column, how many are within it.
+    within: Vec<i32>,
 }
 
 impl Walk<'_> {
@@ -76,23 +105,38 @@ impl Walk<'_> {
         Err("a number has no end".into())
     }
 
+    /// A number with a sign.
+    fn zigzag(&mut self) -> Result<i64, String> {
+        let value = self.varint()?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
     /// The fields of a struct, up to the one that ends it.
     fn structure(&mut self, depth: usize) -> Result<(), String> {
+        let is_column = (self.field, depth) == SCHEMA;
+        let (mut field, mut within) = (0i16, 0);
         loop {
             let head = self.byte()?;
             if head == 0 {
-                return Ok(());
+                break;
             }
-            // Its number, where that is not told by how far it is from the one before.
-            if head >> 4 == 0 {
-                self.varint()?;
+            // Its number, where that is not told by how far it is from the one before; cut to its type, as the library does.
+            field = if head >> 4 == 0 { self.zigzag()? as i16 } else { field.wrapping_add(i16::from(head >> 4)) };
+            if depth == 0 {
+                self.field = field;
             }
             match head & 0x0f {
                 // Yes and no have no content.
                 1 | 2 => {}
+                4..=6 if is_column && field == WITHIN => within = self.zigzag()? as i32,
                 kind => self.value(kind, depth)?,
             }
         }
+        if is_column {
+            // Those within it follow it; none stands in its struct.
+            self.within.push(within);
+        }
+        Ok(())
     }
 
     fn value(&mut self, kind: u8, depth: usize) -> Result<(), String> {
@@ -166,5 +210,19 @@ mod tests {
         }
         assert_eq!(said(&[0x1e, 0]), "there is no type 14");
         assert_eq!(said(&[0x16, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), "a number has no end");
+    }
+
+    #[test]
+    fn columns_that_are_nested_deeper_than_anybody_reads_are_refused() {
+        // Field 2, a list of 101 structs, each but the last with 1 in its field 5.
+        let chain = [&[0x29_u8, 0xfc, 101][..], &[0x55, 2, 0].repeat(100), &[0, 0]].concat();
+        assert_eq!(check(&chain), Err("its columns are nested 101 deep, at most 64 are read".into()));
+        // The first has all the others within it.
+        let flat = [&[0x29_u8, 0xfc, 101][..], &[0x55, 0xc8, 1, 0], &[0; 100], &[0]].concat();
+        assert_eq!(check(&flat), Ok(()));
+        // Elsewhere the same numbers mean something else.
+        let elsewhere = [&[0x39_u8, 0xfc, 101][..], &[0x55, 2, 0].repeat(100), &[0, 0]].concat();
+        assert_eq!(check(&elsewhere), Ok(()));
+        assert_eq!(nesting(&[2, 1, 0, 3, 0, 0, 0]), 3);
     }
 }

@@ -50,7 +50,11 @@ impl Format {
             let within = row.get(column);
             names.iter().any(|name| within.is_some_and(|within| within.get(name).is_some()))
         };
-        if any(&["prompt"]) && has("reward_model") {
+        // Whoever names a column means that it is read.
+        if [&keys.input, &keys.label, &keys.metadata].into_iter().any(said) {
+            return Some(Self::Slime);
+        }
+        if has("prompt") && has("reward_model") {
             let is_ours = has_within("extra_info", &["tool_call", "parallel", super::columns::KEPT]);
             let has_candidates = has_within("reward_model", &["candidate_answers"]);
             return Some(match (is_ours, has_candidates) {
@@ -62,7 +66,7 @@ impl Format {
         if has("question") && has("answers") && has("id") && has("kind") {
             return Some(Self::Tasks);
         }
-        if said(&keys.input) || any(&INPUTS) && (has("label") || said(&keys.label)) {
+        if any(&INPUTS) && has("label") {
             return Some(Self::Slime);
         }
         (any(&QUESTIONS) && any(&ANSWERS)).then_some(Self::Plain)
@@ -123,6 +127,9 @@ mod tests {
         assert_eq!(of(r#"{"text": "q"}"#), None);
         let keys = Keys { input: Some("text".into()), ..Keys::default() };
         assert_eq!(Format::of(&serde_json::from_str(r#"{"text": "q"}"#).expect("JSON"), &keys), Some(Format::Slime));
+        let gold = Keys { label: Some("gold".into()), ..Keys::default() };
+        let row = serde_json::from_str(r#"{"question": "q", "answer": "a", "gold": "b"}"#).expect("JSON");
+        assert_eq!(Format::of(&row, &gold), Some(Format::Slime), "the answer that was named, or none");
         for format in Format::ALL {
             assert_eq!(format.name().parse(), Ok(format));
             assert_eq!(serde_json::to_value(format).expect("a text"), format.name());

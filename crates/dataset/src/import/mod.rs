@@ -6,11 +6,13 @@
 
 mod columns;
 mod format;
+mod metadata;
 mod place;
 mod prompt;
 mod seen;
 mod source;
 mod summary;
+mod values;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,26 +24,29 @@ use hypereyes_tables::{Cell, Table};
 
 pub(crate) use columns::{KEPT, Kept};
 pub use format::{Format, Keys};
+pub(crate) use place::around;
 pub(crate) use prompt::{MARK, without_marks};
 pub use source::Source;
 pub use summary::{FileSummary, Overlap, Summary};
 
-use crate::PICTURES;
 use crate::encoded::{PictureCell, Places};
 use crate::error::DataError;
 use crate::lines::MAX_TASKS;
 use crate::loaders::gather::Encoded;
-use crate::pictures::is_hash;
-use crate::tasks::{Tasks, check, was_before};
-use columns::{Made, Name, Reader};
+use crate::pictures::{is_hash, path_of};
+use crate::tasks::{Tasks, check, check_line, was_before};
+use columns::{Made, Reader};
 use place::Draft;
 use seen::{Asked, Seen};
 use source::Input;
+use values::Name;
 
 /// Rows of all files together, at most: what nobody can have meant.
 const MAX_ROWS: u64 = 10_000_000;
 /// Bytes of a task's name at most.
 const MAX_NAME: usize = 512;
+/// Pictures of the largest size that a row may have, or as many bytes of smaller ones: they are held until the row is a task.
+const LARGEST_OF_ROW: usize = 16;
 /// Rows between two words of progress.
 const EVERY: u64 = 16;
 
@@ -141,12 +146,11 @@ impl<'a> Import<'a> {
     }
 
     fn run(mut self, tell: &mut dyn FnMut(Progress<'_>)) -> Result<Summary, DataError> {
-        let inputs = std::mem::take(&mut self.inputs);
+        let inputs = self.inputs.clone();
         let sizes: Vec<f64> =
             inputs.iter().map(|input| std::fs::metadata(&input.path).map_or(1.0, |about| about.len().max(1) as f64)).collect();
         let all: f64 = sizes.iter().sum();
         let mut before = 0.0;
-        self.inputs.clone_from(&inputs);
         for (at, input) in inputs.iter().enumerate() {
             let weight = sizes[at] / all;
             self.file(at, input, &mut |progress| tell(Progress { share: before + weight * progress.share, ..progress }))?;
@@ -251,9 +255,16 @@ impl<'a> Import<'a> {
         check(&task)?;
         let mut loaded = Vec::with_capacity(pictures.len());
         let several = pictures.len() > 1;
+        let most = self.request.limits.max_bytes.saturating_mul(LARGEST_OF_ROW);
+        let mut bytes = 0;
         for (number, cell) in pictures.into_iter().enumerate() {
             let which = if several { format!("picture {number} ") } else { "its picture ".to_owned() };
-            loaded.push(self.picture(input, cell).map_err(|why| format!("{which}{why}"))?);
+            let (id, content) = self.picture(input, cell).map_err(|why| format!("{which}{why}"))?;
+            bytes += content.len();
+            if bytes > most {
+                return Err(Fault::Row(format!("its pictures have more than {most} bytes together")));
+            }
+            loaded.push((id, content));
         }
         task.pictures = loaded.iter().map(|(id, _)| id.clone()).collect();
         let asked = Asked::of(&task.question, &task.pictures);
@@ -266,14 +277,16 @@ impl<'a> Import<'a> {
             return Err(Fault::Row(was_before(&task)));
         }
         if self.summary.tasks == MAX_TASKS as u64 {
-            let reason = format!("there are more than {MAX_TASKS} tasks");
+            let reason = format!("there are more than {MAX_TASKS} tasks: name a part of it, as FILE@[0:1000]");
             return Err(Fault::Disk(DataError::File { path: input.path.clone(), reason }));
         }
+        let line = serde_json::to_vec(&task).expect("its keys are texts");
+        check_line(&line).map_err(|why| format!("task {} {why}", task.id))?;
         if let Some(draft) = self.draft.as_mut() {
             for (id, bytes) in &loaded {
                 draft.picture(id, bytes).map_err(Fault::Disk)?;
             }
-            draft.task(&task).map_err(Fault::Disk)?;
+            draft.task(&line).map_err(Fault::Disk)?;
         }
         if let Some(held) = self.held_out.get(&asked) {
             self.summary.overlap(&input.path, row, &task.id, held);
@@ -315,10 +328,10 @@ impl<'a> Import<'a> {
 
     /// A picture of a row: its name and its bytes, which are some.
     fn picture(&self, input: &Input, cell: PictureCell) -> Result<(PictureId, Vec<u8>), String> {
-        let folder = input.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = around(&input.path);
         let named = cell.0.as_text().map(PictureId::new).filter(is_hash);
         let encoded = match (&named, self.request.fetch.zip(cell.address())) {
-            (Some(id), _) => Encoded::File(folder.join(PICTURES).join(format!("{id}.png"))),
+            (Some(id), _) => Encoded::File(path_of(folder, id)),
             (None, Some((fetch, address))) => Encoded::Bytes(fetch(address).map_err(|why| format!("cannot be fetched: {why}"))?),
             (None, None) => cell.resolve(Places { folder, anywhere: self.request.anywhere })?,
         };

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use hypereyes_domain::{PictureId, Task};
+use hypereyes_domain::PictureId;
 use hypereyes_outside::atomic;
 use tempfile::TempDir;
 
@@ -13,10 +13,16 @@ use crate::about::{ABOUT, About, FORMAT};
 use crate::error::{DataError, file};
 use crate::lines::write_lines;
 use crate::loaders::Refused;
+use crate::pictures::path_of;
 use crate::{PICTURES, TASKS};
 
 /// Lists every refused row, a JSON object on each line.
 pub(super) const REFUSED: &str = "refused.jsonl";
+
+/// The folder that a path lies in.
+pub(crate) fn around(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
 
 /// A set that is being filled, beside the place that it will have.
 pub(super) struct Draft {
@@ -42,7 +48,7 @@ impl Draft {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(file(out, &error)),
         }
-        let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = around(out);
         std::fs::create_dir_all(parent).map_err(|error| file(parent, &error))?;
         let prefix = format!(".{}.importing-", name.to_string_lossy());
         // As any new folder: the process's mask decides.
@@ -58,16 +64,17 @@ impl Draft {
 
     /// Writes a picture; one that is there is not written again.
     pub fn picture(&mut self, id: &PictureId, bytes: &[u8]) -> Result<(), DataError> {
-        let path = self.folder.path().join(PICTURES).join(format!("{id}.png"));
+        let path = path_of(self.folder.path(), id);
         if path.exists() {
             return Ok(());
         }
         std::fs::write(&path, bytes).map_err(|error| file(&path, &error))
     }
 
-    /// Writes a task, whose pictures are there.
-    pub fn task(&mut self, task: &Task) -> Result<(), DataError> {
-        write_lines(&mut self.tasks, std::slice::from_ref(task)).map_err(|error| file(&self.folder.path().join(TASKS), &error))
+    /// Writes a task's line, whose pictures are there.
+    pub fn task(&mut self, line: &[u8]) -> Result<(), DataError> {
+        let written = self.tasks.write_all(line).and_then(|()| self.tasks.write_all(b"\n"));
+        written.map_err(|error| file(&self.folder.path().join(TASKS), &error))
     }
 
     /// Writes down a row that is no task.
@@ -90,18 +97,20 @@ impl Draft {
             refused.flush().and_then(|()| refused.get_ref().sync_all()).map_err(|error| at(REFUSED, &error))?;
         }
         self.tasks.flush().and_then(|()| self.tasks.get_ref().sync_all()).map_err(|error| at(TASKS, &error))?;
-        atomic::sync(&folder.join(PICTURES)).and_then(|()| atomic::sync(&folder)).map_err(|error| at(PICTURES, &error))?;
-        // An empty folder is replaced; nobody else's is.
-        if self.out.exists() {
-            std::fs::remove_dir(&self.out).map_err(|error| file(&self.out, &error))?;
-        }
-        let kept = self.folder.keep();
-        std::fs::rename(&kept, &self.out).map_err(|error| {
-            // It is of no use where it is.
-            let _ = std::fs::remove_dir_all(&kept);
-            file(&self.out, &error)
-        })?;
-        let parent = self.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_all(&folder.join(PICTURES)).and_then(|()| atomic::sync(&folder)).map_err(|error| at(PICTURES, &error))?;
+        // An empty folder is replaced in the same step; one that is not, by nobody.
+        std::fs::rename(&folder, &self.out).map_err(|error| file(&self.out, &error))?;
+        // There is nothing to remove where it was.
+        let _ = self.folder.keep();
+        let parent = around(&self.out);
         atomic::sync(parent).map_err(|error| file(parent, &error))
     }
+}
+
+/// Puts a folder's files on disk, and then their names. Most are there by then: it costs little at the end.
+fn sync_all(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    atomic::sync(folder)
 }

@@ -93,11 +93,7 @@ fn text(content: Cell, pictures: &mut Vec<PictureCell>) -> Result<String, String
             (Some("image" | "image_url"), _) => {
                 whole.push_str(MARK);
                 let picture = PictureCell(part);
-                if picture.address().is_some()
-                    || ["bytes", "image", "image_url", "url", "path"]
-                        .iter()
-                        .any(|name| picture.0.get(name).is_some_and(|cell| !cell.is_null()))
-                {
+                if picture.within().is_some() {
                     pictures.push(picture);
                 }
             }

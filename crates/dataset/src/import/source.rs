@@ -39,7 +39,11 @@ impl FromStr for Source {
             text => text.parse().map(Some).map_err(|_| format!("@[{part} are no rows: say @[a:b] with numbers from 0, b is not read")),
         };
         let (from, to): (Option<u64>, Option<u64>) = (number(from)?, number(to)?);
-        Ok(Self { path: path.into(), from: from.unwrap_or(0), to })
+        let from = from.unwrap_or(0);
+        if to.is_some_and(|to| to <= from) {
+            return Err(format!("@[{part} has no row: say @[a:b] with b behind a"));
+        }
+        Ok(Self { path: path.into(), from, to })
     }
 }
 
@@ -61,12 +65,7 @@ pub(super) fn inputs(sources: &[Source]) -> Result<Vec<Input>, DataError> {
     for source in sources {
         let mut paths = Vec::new();
         if source.path.is_dir() {
-            let set = source.path.join(TASKS);
-            if set.is_file() {
-                paths.push(set);
-            } else {
-                gather(&source.path, 0, &mut paths)?;
-            }
+            gather(&source.path, 0, &mut paths)?;
             if paths.is_empty() {
                 let reason = format!("there is no file to read in it: {}", ENDINGS.join(", "));
                 return Err(DataError::File { path: source.path.clone(), reason });
@@ -100,6 +99,12 @@ fn gather(folder: &Path, depth: usize, into: &mut Vec<PathBuf>) -> Result<(), Da
     let refused = |reason: String| DataError::File { path: folder.to_owned(), reason };
     if depth > MOST_DEPTH {
         return Err(refused(format!("lies more than {MOST_DEPTH} folders deep")));
+    }
+    // What else a task set has beside its tasks is no rows.
+    let set = folder.join(TASKS);
+    if set.is_file() {
+        into.push(set);
+        return Ok(());
     }
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|error| file(folder, &error))? {
@@ -138,6 +143,9 @@ mod tests {
         assert_eq!(of("train.parquet@[5:]"), Ok(("train.parquet".into(), 5, None)));
         assert_eq!(of("odd@[name"), Ok(("odd@[name".into(), 0, None)));
         assert!(of("train.parquet@[-5:]").is_err_and(|why| why.contains("from 0")));
+        for none in ["train.parquet@[20:10]", "train.parquet@[7:7]", "train.parquet@[:0]"] {
+            assert!(of(none).is_err_and(|why| why.contains("has no row")), "{none}");
+        }
         let folder = tempfile::tempdir().expect("a temporary folder");
         let odd = folder.path().join("rows@[0:1]");
         std::fs::write(&odd, "").expect("written");
@@ -162,6 +170,12 @@ mod tests {
             [want[0].display().to_string(), want[1].display().to_string(), "test".into()]
         );
         assert!(found.iter().all(|input| input.to == Some(3)));
+        // A set is its tasks, wherever it lies.
+        for name in [TASKS, "about.json", "refused.jsonl"] {
+            std::fs::write(within("a").join(name), "").expect("written");
+        }
+        let paths: Vec<PathBuf> = inputs(&sources).expect("files").into_iter().map(|input| input.path).collect();
+        assert_eq!(paths, ["a/tasks.jsonl", "b/train.parquet", "test.jsonl.gz"].map(within));
         std::fs::write(within(TASKS), "").expect("written");
         assert_eq!(inputs(&sources).expect("a set").len(), 1);
         let empty = Source { path: within("none"), from: 0, to: None };

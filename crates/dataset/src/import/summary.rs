@@ -132,7 +132,7 @@ fn line(file: &Path, row: u64, mut reason: String) -> Refused {
         reason.truncate(end);
         reason.push('\u{2026}');
     }
-    // One line, whatever a row says.
-    let reason = reason.replace(['\n', '\r'], " ");
+    // One line that does nothing to whoever shows it, whatever a row says.
+    let reason = reason.replace(char::is_control, " ");
     Refused { file: file.display().to_string(), row, reason }
 }

@@ -9,7 +9,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use hypereyes_domain::{Task, TaskId, TaskKind};
+use hypereyes_domain::TaskKind;
 use hypereyes_scoring::Metric;
 use serde::Deserialize;
 
@@ -58,18 +58,9 @@ fn of(folder: &Path, level: &str, number: u64, row: Published) -> Result<Row, St
     let mut metadata = row.more.0;
     metadata.insert("level".to_owned(), level.into());
     metadata.insert("image_path".to_owned(), row.image_path.into());
-    let task = Task {
-        id: TaskId::new(format!("{NAME}/{level}/{number}")),
-        kind: TaskKind::new(row.domain),
-        question: row.question,
-        answers: answers("answers", row.answers.0, [])?,
-        pictures: vec![],
-        layer: None,
-        metadata,
-        shown: vec![],
-        reference: None,
-    };
-    Ok(Row { task, pictures: vec![Encoded::File(picture)] })
+    let right = answers("answers", row.answers.0, [])?;
+    let (id, kind) = (format!("{NAME}/{level}/{number}"), TaskKind::new(row.domain));
+    Ok(Row::new(id, kind, row.question, right, metadata, vec![Encoded::File(picture)]))
 }
 
 /// Where the folder, whatever it is called here, has a picture. A row names nothing outside of it.

@@ -10,7 +10,7 @@
 //! Columns and types are those of MMSearch-R1's five example rows, a real file, and of what the hub shows of this one (`data_id`,
 //! `category`); the files were not seen.
 
-use hypereyes_domain::{Task, TaskId, TaskKind};
+use hypereyes_domain::TaskKind;
 use hypereyes_scoring::Metric;
 use serde::Deserialize;
 
@@ -64,17 +64,9 @@ impl Published {
     pub(super) fn task(self, benchmark: &str, number: &str, places: Places<'_>) -> Result<Row, String> {
         let mut metadata = self.more.0;
         metadata.insert("data_source".to_owned(), self.data_source.clone().into());
-        let task = Task {
-            id: TaskId::new(format!("{benchmark}/{}", self.data_id.as_ref().map_or(number, |id| id.0.as_str()))),
-            kind: TaskKind::new(self.category.unwrap_or(self.data_source)),
-            question: question(&self.prompt)?,
-            answers: right(self.reward_model, &mut metadata)?,
-            pictures: vec![],
-            layer: None,
-            metadata,
-            shown: vec![],
-            reference: None,
-        };
-        Ok(Row { task, pictures: pictures(self.images, places)? })
+        let id = format!("{benchmark}/{}", self.data_id.as_ref().map_or(number, |id| id.0.as_str()));
+        let kind = TaskKind::new(self.category.unwrap_or(self.data_source));
+        let (question, right) = (question(&self.prompt)?, right(self.reward_model, &mut metadata)?);
+        Ok(Row::new(id, kind, question, right, metadata, pictures(self.images, places)?))
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use hypereyes_domain::{PictureId, Task, TaskId};
+use hypereyes_domain::{Metadata, PictureId, Task, TaskId, TaskKind};
 use hypereyes_pictures::{Limits, Picture};
 use hypereyes_tables::Table;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,15 @@ pub struct Row {
     pub task: Task,
     /// These, in order.
     pub pictures: Vec<Encoded>,
+}
+
+impl Row {
+    /// A row as it is published, of which nobody knows who is shown or what a success costs.
+    pub fn new(id: String, kind: TaskKind, question: String, answers: Vec<String>, metadata: Metadata, pictures: Vec<Encoded>) -> Self {
+        let id = TaskId::new(id);
+        let task = Task { id, kind, question, answers, pictures: vec![], layer: None, metadata, shown: vec![], reference: None };
+        Self { task, pictures }
+    }
 }
 
 /// A picture as it is published.
@@ -152,24 +161,12 @@ fn lacking(columns: &[String], needed: &[&str]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use hypereyes_domain::TaskKind;
     use hypereyes_pictures::RgbImage;
 
     use super::*;
 
     fn row(id: &str, pictures: Vec<Encoded>) -> Row {
-        let task = Task {
-            id: id.into(),
-            kind: TaskKind::new("news"),
-            question: "Who is it?".into(),
-            answers: vec!["Ada".into()],
-            pictures: vec![],
-            layer: None,
-            metadata: Default::default(),
-            shown: vec![],
-            reference: None,
-        };
-        Row { task, pictures }
+        Row::new(id.to_owned(), TaskKind::new("news"), "Who is it?".to_owned(), vec!["Ada".to_owned()], Metadata::new(), pictures)
     }
 
     #[test]

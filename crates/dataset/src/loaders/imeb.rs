@@ -9,7 +9,7 @@
 //! prompt. The prompt's own description of tools is left out: a policy has that of the tools that it has here. The domain of a question,
 //! by which the paper splits its figures, is no column that the code reads; whatever else there is stays beside the task.
 
-use hypereyes_domain::{Reference, Task, TaskId, TaskKind};
+use hypereyes_domain::{Reference, TaskKind};
 use hypereyes_scoring::Metric;
 use serde::Deserialize;
 use serde_json::Value;
@@ -89,18 +89,11 @@ fn of(number: u64, row: Published, places: Places<'_>) -> Result<Row, String> {
             metadata.insert("extra_info".to_owned(), extra.more.0.into());
         }
     }
-    let task = Task {
-        id: TaskId::new(format!("{NAME}/{id}")),
-        kind: TaskKind::new(row.data_source.unwrap_or_else(|| NAME.to_owned())),
-        question: asked.map_or_else(|| question(&row.prompt), Ok)?,
-        answers: right(row.reward_model, &mut metadata)?,
-        pictures: vec![],
-        layer: None,
-        metadata,
-        shown: vec![],
-        reference,
-    };
-    Ok(Row { task, pictures: pictures(row.images, places)? })
+    let kind = TaskKind::new(row.data_source.unwrap_or_else(|| NAME.to_owned()));
+    let (asked, right) = (asked.map_or_else(|| question(&row.prompt), Ok)?, right(row.reward_model, &mut metadata)?);
+    let mut row = Row::new(format!("{NAME}/{id}"), kind, asked, right, metadata, pictures(row.images, places)?);
+    row.task.reference = reference;
+    Ok(row)
 }
 
 /// What a success has cost; nothing where a row does not say, or says that it searched nothing: that is nobody's measure.

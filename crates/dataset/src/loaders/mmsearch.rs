@@ -9,7 +9,7 @@
 //!
 //! Columns and types are those that the card of the published data declares; the file was not seen.
 
-use hypereyes_domain::{Task, TaskId, TaskKind};
+use hypereyes_domain::TaskKind;
 use hypereyes_scoring::Metric;
 use serde::Deserialize;
 
@@ -66,16 +66,7 @@ fn read(opening: &Opening<'_>, gather: &mut Gather) -> Result<(), DataError> {
 fn of(places: Places<'_>, row: Published) -> Result<Row, String> {
     let picture = row.query_image.filter(|cell| !cell.is_empty());
     let pictures = picture.map(|cell| cell.resolve(places).map_err(|why| format!("query_image {why}"))).transpose()?;
-    let task = Task {
-        id: TaskId::new(format!("{NAME}/{}", row.sample_id.0)),
-        kind: TaskKind::new(row.area),
-        question: row.query,
-        answers: answers("gt_answer", vec![row.gt_answer], row.alternative_gt_answers.0)?,
-        pictures: vec![],
-        layer: None,
-        metadata: row.more.0,
-        shown: vec![],
-        reference: None,
-    };
-    Ok(Row { task, pictures: pictures.into_iter().collect() })
+    let right = answers("gt_answer", vec![row.gt_answer], row.alternative_gt_answers.0)?;
+    let (id, kind) = (format!("{NAME}/{}", row.sample_id.0), TaskKind::new(row.area));
+    Ok(Row::new(id, kind, row.query, right, row.more.0, pictures.into_iter().collect()))
 }

@@ -12,7 +12,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hypereyes_domain::{Task, TaskId, TaskKind};
+use hypereyes_domain::TaskKind;
 use hypereyes_scoring::Metric;
 use serde::Deserialize;
 
@@ -119,19 +119,9 @@ fn of(number: u64, row: Published, places: Places<'_>) -> Result<Row, String> {
         }
     }
     let right: Vec<String> = row.answer.0.iter().map(|hidden| reveal("answer", hidden)).collect::<Result<_, _>>()?;
-    let task = Task {
-        id: TaskId::new(format!("{NAME}/{number}")),
-        kind: TaskKind::new(row.category),
-        question: reveal("question", &row.question)?,
-        answers: answers("answer", right, [])?,
-        pictures: vec![],
-        layer: None,
-        metadata,
-        shown: vec![],
-        reference: None,
-    };
-    let cells = [row.img_1, row.img_2, row.img_3, row.img_4, row.img_5];
-    Ok(Row { task, pictures: pictures(row.num_images, cells, places)? })
+    let (question, right) = (reveal("question", &row.question)?, answers("answer", right, [])?);
+    let pictures = pictures(row.num_images, [row.img_1, row.img_2, row.img_3, row.img_4, row.img_5], places)?;
+    Ok(Row::new(format!("{NAME}/{number}"), TaskKind::new(row.category), question, right, metadata, pictures))
 }
 
 /// The first `count` pictures, which are all that there are.

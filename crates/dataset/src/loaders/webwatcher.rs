@@ -2,13 +2,12 @@
 //! the places of their pictures. It knows no benchmark.
 //!
 //! The lines lie in `infer/vl_search_r1/eval_data`, or by themselves in the folder; pictures in `infer/scripts_eval/images/NAME`, in `images`,
-//! or in the folder as well. A row names its picture by a path below the folder,
-//! or by an address. Nothing is fetched: of an address only the last part counts, as the authors' `download_image.py` writes it
+//! or in the folder as well. A row names its picture by a path below the folder, or by an address. Nothing is fetched: of an address only the last part counts, as the authors' `download_image.py` writes it
 //! (`zhili.zl%2Fqwenvl_rft%2Fimage%2Fa.jpeg`) or without what is written as a folder there (`a.jpeg`).
 
 use std::path::{Component, Path, PathBuf};
 
-use hypereyes_domain::{Task, TaskId, TaskKind};
+use hypereyes_domain::TaskKind;
 use serde::Deserialize;
 
 use super::Opening;
@@ -41,18 +40,9 @@ pub(super) fn read(
         let (name, kind) = name(number, &mut row)?;
         let mut metadata = row.more.0;
         metadata.insert("file_path".to_owned(), row.file_path.into());
-        let task = Task {
-            id: TaskId::new(format!("{}/{name}", opening.loader.name)),
-            kind,
-            question: row.prompt,
-            answers: answers("answers", row.answers.0, [])?,
-            pictures: vec![],
-            layer: None,
-            metadata,
-            shown: vec![],
-            reference: None,
-        };
-        Ok(Row { task, pictures: vec![Encoded::File(picture)] })
+        let right = answers("answers", row.answers.0, [])?;
+        let id = format!("{}/{name}", opening.loader.name);
+        Ok(Row::new(id, kind, row.prompt, right, metadata, vec![Encoded::File(picture)]))
     };
     gather.table(&path, &lines, opening.loader.columns, make).map(drop)
 }

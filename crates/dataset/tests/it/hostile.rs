@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use hypereyes_dataset::export::{Options, export};
 use hypereyes_dataset::import::{Format, Request, Source, import};
 use hypereyes_dataset::load_tasks;
+use hypereyes_pictures::Limits;
+use hypereyes_tables::{Cell, Shape, Writer};
 use serde_json::{Value, json};
 
 use crate::{data, imported, inspected, quiet, request, tasks};
@@ -105,6 +107,59 @@ fn rows_are_refused_by_themselves_each_with_its_number_and_reason() {
     assert_eq!((names(&out.join("pictures")).len(), tasks(&out)[1].0.id.as_str()), (1, "rows/12"));
     let listed = std::fs::read_to_string(out.join("refused.jsonl")).expect("listed");
     assert_eq!(listed.lines().count(), 11);
+}
+
+#[test]
+fn what_could_not_be_read_again_is_refused_and_the_set_is_sound() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let good = r#"{"question": "q", "answer": "a"}"#;
+    let long = json!({"question": "x".repeat(17 << 20), "answer": "a"});
+    let lines = file(folder.path(), "rows.jsonl", format!("{long}\n{good}"));
+    // An area without a number, which JSON cannot say.
+    let text = |text: &str| Cell::Text(text.into());
+    let shown = Shape::Struct(vec![("entity", Shape::Text), ("area", Shape::List(Box::new(Shape::Float)))]);
+    let columns = [
+        ("id", Shape::Text),
+        ("kind", Shape::Text),
+        ("question", Shape::Text),
+        ("answers", Shape::List(Box::new(Shape::Text))),
+        ("shown", Shape::List(Box::new(shown))),
+    ];
+    let path = folder.path().join("rows.parquet");
+    let mut writer = Writer::create(&path, &columns).expect("begins");
+    for (id, left) in [("a", f64::NAN), ("b", 0.0)] {
+        let area = Cell::List([left, 0.0, 1.0, 1.0].map(Cell::Float).to_vec());
+        let shown = Cell::Struct(vec![("entity".into(), text("pe")), ("area".into(), area)]);
+        let row = [
+            ("id", text(id)),
+            ("kind", text("k")),
+            ("question", text(id)),
+            ("answers", Cell::List(vec![text("1")])),
+            ("shown", Cell::List(vec![shown])),
+        ];
+        writer.push(Cell::Struct(row.map(|(name, cell)| (name.to_owned(), cell)).to_vec())).expect("writes");
+    }
+    writer.finish().expect("ends");
+    let out = folder.path().join("set");
+    let summary = imported(&[&lines, &path], &out).expect("reads");
+    let said: Vec<(u64, &str)> = summary.refused.iter().map(|refused| (refused.row, refused.reason.as_str())).collect();
+    assert!(said[0].0 == 0 && said[0].1.contains("/0 would be a line of "), "{}", said[0].1);
+    assert!(said[1].0 == 0 && said[1].1.starts_with("task a cannot be written as JSON"), "{}", said[1].1);
+    assert_eq!((said.len(), load_tasks(&out).expect("sound").len()), (2, 2));
+}
+
+#[test]
+fn a_row_has_no_more_pictures_than_memory_should_hold() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let red = std::fs::read(data("red.png")).expect("reads");
+    file(folder.path(), "red.png", &red);
+    let row = |count: usize| json!({"question": count.to_string(), "answer": "a", "images": vec!["red.png"; count]}).to_string();
+    // Sixteen pictures of the largest size.
+    let limits = Limits { max_bytes: red.len(), ..Limits::default() };
+    let path = file(folder.path(), "rows.jsonl", format!("{}\n{}", row(16), row(17)));
+    let summary = hypereyes_dataset::import::inspect(&Request { limits, ..request(&[&path]) }, &mut quiet).expect("reads");
+    assert_eq!((summary.tasks, summary.refused_total, summary.refused[0].row), (1, 1, 1));
+    assert!(summary.refused[0].reason.contains("its pictures have more than"), "{:?}", summary.refused);
 }
 
 #[test]

@@ -76,12 +76,35 @@ fn what_cannot_be_read_or_written_is_wrong_input_in_one_line() {
         (vec!["import", rows, "--out", &at("set"), "--held-out", &at("none")], "there is no such task set"),
         (vec!["import", &format!("{rows}@[a:b]"), "--out", &at("set")], "are no rows"),
         (vec!["export", &at("none"), "--out", &at("x.parquet")], "there is no such task set"),
+        (vec!["inspect", rows, "--format", "plain", "--label-key", "gold"], "--label-key is read with --format slime, not with plain"),
+        (vec!["inspect", &format!("{rows}@[7:7]")], "has no row"),
         (vec!["inspect"], "<FILE>..."),
     ] {
         let (code, _, errors) = said(&[&["data"], &arguments[..]].concat());
         assert!(code == Some(2) && errors.contains(says), "{arguments:?}: {code:?} {errors}");
     }
     assert!(!Path::new(&at("set")).exists());
+}
+
+#[test]
+fn columns_are_called_as_flags_say_and_paths_lead_out_only_where_that_is_asked_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::create_dir(scratch.path().join("rows")).unwrap();
+    std::fs::copy(fixture("red.png"), scratch.path().join("red.png")).unwrap();
+    let file = scratch.path().join("rows/rows.jsonl");
+    let row =
+        json!({"ask": "<image>Which?", "gold": "red", "about": {"index": "r-1"}, "shot": "../red.png", "label": "blue", "images": []});
+    std::fs::write(&file, row.to_string()).unwrap();
+    let (file, set) = (file.to_str().unwrap(), scratch.path().join("set"));
+    let flags = ["--input-key", "ask", "--label-key", "gold", "--metadata-key", "about", "--images-key", "shot"];
+    let (code, told, errors) = said(&[&["data", "inspect", file, "--json"], &flags[..]].concat());
+    assert_eq!((code, &told["tasks"], &told["format"]), (Some(0), &json!(0), &json!("slime")), "{errors}");
+    assert!(told["refused"][0]["reason"].as_str().unwrap().contains("not below the folder"), "{told}");
+    let (code, told, errors) =
+        said(&[&["data", "import", file, "--any-path", "--out", set.to_str().unwrap(), "--json"], &flags[..]].concat());
+    assert_eq!((code, &told["tasks"], &told["pictures"]), (Some(0), &json!(1), &json!(1)), "{errors}");
+    let task: Value = serde_json::from_str(&std::fs::read_to_string(set.join("tasks.jsonl")).unwrap()).unwrap();
+    assert_eq!((&task["id"], &task["question"], &task["answers"]), (&json!("r-1"), &json!("Which?"), &json!(["red"])));
 }
 
 #[test]
@@ -95,9 +118,12 @@ fn pictures_are_fetched_from_public_addresses_and_those_that_are_named() {
             let mut stream = stream.unwrap();
             let mut asked = [0; 1024];
             let read = stream.read(&mut asked).unwrap();
-            let head = if asked[..read].starts_with(b"GET /moved") {
+            let asked = String::from_utf8_lossy(&asked[..read]).to_lowercase();
+            let head = if !asked.contains("user-agent: hypereyes/") {
+                "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned()
+            } else if asked.starts_with("get /moved") {
                 "HTTP/1.1 302 Found\r\nLocation: /red.png\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned()
-            } else if asked[..read].starts_with(b"GET /red.png") {
+            } else if asked.starts_with("get /red.png") {
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", red.len())
             } else {
                 "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned()

@@ -44,7 +44,7 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let system = args.system.as_ref().map(|path| {
         files::read_to_string(path, MOST_SYSTEM).map_err(|error| BadInput::new(format!("--system: {}: {error}", path.display())))
     });
-    let options = Options { split: args.split.clone(), system: system.transpose()?, ..Options::default() };
+    let options = Options { split: args.split.clone(), system: system.transpose()? };
     let bar = Bar::new("export", "tasks");
     let exported = export(&args.tasks, &args.out, &options, &mut |done, of| bar.at(done, of, ""));
     bar.done();

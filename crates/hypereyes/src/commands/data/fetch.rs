@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(10);
 /// Times that one is sent on at most.
 const REDIRECTS: usize = 5;
+/// What sites are told of who asks; some have nothing for who does not say.
+const AGENT: &str = concat!("hypereyes/", env!("CARGO_PKG_VERSION"));
 /// Times that a picture is asked for.
 const TRIES: u32 = 3;
 
@@ -94,8 +96,8 @@ impl Fetcher {
         };
         let found = self.reach.resolve(host.trim_matches(['[', ']']), port).await;
         let found = found.map_err(|error| Miss { passing: error.kind() == std::io::ErrorKind::TimedOut, why: error.to_string() })?;
-        let client = Client::builder().no_proxy().redirect(Policy::none()).connect_timeout(CONNECT).resolve_to_addrs(host, &found).build();
-        let client = client.map_err(|error| Miss::lasting(error.to_string()))?;
+        let client = Client::builder().no_proxy().redirect(Policy::none()).connect_timeout(CONNECT).user_agent(AGENT);
+        let client = client.resolve_to_addrs(host, &found).build().map_err(|error| Miss::lasting(error.to_string()))?;
         client.get(url.clone()).send().await.map_err(|error| Miss { why: error.without_url().to_string(), passing: true })
     }
 }

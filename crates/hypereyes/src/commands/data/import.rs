@@ -142,6 +142,12 @@ pub fn inspect(args: &InspectArgs, json: bool) -> Result<()> {
 type Tell<'a> = dyn FnMut(Progress<'_>) + 'a;
 
 fn read(args: &ReadArgs, work: impl FnOnce(&Request<'_>, &mut Tell<'_>) -> Result<Summary, DataError>) -> Result<Summary> {
+    if let Some(format) = args.format.filter(|format| *format != Format::Slime) {
+        let keys = [("--input-key", &args.input_key), ("--label-key", &args.label_key), ("--metadata-key", &args.metadata_key)];
+        if let Some((flag, _)) = keys.into_iter().find(|(_, key)| key.is_some()) {
+            return Err(BadInput::new(format!("{flag} is read with --format slime, not with {format}: leave one of them out")).into());
+        }
+    }
     let fetcher = args.fetch_pictures.then(|| Fetcher::new(&args.fetch_host)).transpose()?;
     let fetch = fetcher.as_ref().map(|fetcher| |address: &str| fetcher.get(address, Limits::default().max_bytes));
     let request = Request {
