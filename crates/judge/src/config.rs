@@ -118,6 +118,8 @@ impl ModelConfig {
                 found.refuse("cache_path", format!("is {:?}, which is no file: name one, or leave it out", path.display().to_string()));
             } else if folder.is_some_and(|folder| !folder.is_dir()) {
                 found.refuse("cache_path", format!("is {}, whose folder is not there", path.display()));
+            } else if self.cache_entries == 0 {
+                found.refuse("cache_path", "has no effect with cache_entries = 0, where nothing is read back: raise that, or leave it out");
             }
         }
         found.span("attempt_timeout_ms", self.attempt_timeout_ms.max(1), 1, 1000);
@@ -153,6 +155,8 @@ mod tests {
             (kept("verdicts.jsonl").len(), kept(""), kept("no/such")),
             (0, vec!["cache_path".to_owned()], vec!["cache_path".to_owned()])
         );
+        let unread = ModelConfig { cache_path: Some(folder.path().join("verdicts.jsonl")), cache_entries: 0, ..ModelConfig::default() };
+        assert_eq!(unread.findings().refused().iter().map(|finding| finding.key.as_str()).collect::<Vec<_>>(), ["cache_path"]);
         let short = ModelConfig { prompt: PromptKind::Hle, max_tokens: Some(30), ..ModelConfig::default() };
         assert!(warned(short)[0].starts_with("max_tokens is 30, in which no whole reply to the prompt \"hle\" fits"));
     }

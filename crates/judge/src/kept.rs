@@ -1,14 +1,16 @@
 //! What a model said, kept in a file from run to run. In: a path, votes by the hash of all that they depend on. Out: the votes of before.
 //!
 //! A line of JSON per vote, behind those that are there, in one write: any number of processes may write to one file, and one that is
-//! killed leaves at most half a line behind. What is no such line is passed over and counted. Whoever reads the file sees what was in it
-//! then. It knows no prompt and no server.
+//! killed leaves at most half a line behind, which is ended and not cut off: another may be writing. What is no such line is passed over
+//! and counted. Whoever reads the file sees what was in it then. Nothing is taken out of it; its end alone is read. It knows no prompt and
+//! no server.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use hypereyes_outside::jsonl::Lines;
 use hypereyes_scoring::Verdict;
 use metrics::counter;
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::metrics::JUDGE_CACHE_ERRORS;
 
 /// Longer than any line that is written.
-const MOST_LINE_BYTES: u64 = 128;
+const MOST_LINE_BYTES: usize = 128;
 
 /// A line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,24 +40,25 @@ impl Kept {
     pub fn open(path: &Path, most: usize) -> io::Result<(Self, Vec<(blake3::Hash, Verdict)>)> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let length = file.seek(SeekFrom::End(0))?;
-        let from = length.saturating_sub(MOST_LINE_BYTES.saturating_mul(most as u64));
+        let from = length.saturating_sub(MOST_LINE_BYTES.saturating_mul(most) as u64);
         // The byte before tells whether a line begins there.
-        file.seek(SeekFrom::Start(from.saturating_sub(1)))?;
-        let mut reader = BufReader::new(&mut file);
+        let before = from.saturating_sub(1);
+        file.seek(SeekFrom::Start(before))?;
+        // What others write meanwhile is theirs, and a device without an end has no length.
+        let mut lines = Lines::new(Read::take(&file, length - before), MOST_LINE_BYTES);
         if from > 0 {
-            reader.skip_until(b'\n')?;
+            lines.next_line()?;
         }
         let (mut found, mut damaged, mut ends_a_line) = (vec![], 0_u64, true);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            if reader.by_ref().take(MOST_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
-                break;
-            }
-            ends_a_line = line.ends_with(b"\n");
-            match read(&line) {
-                Some(vote) => found.push(vote),
-                None => damaged += 1,
+        while let Some(line) = lines.next_line()? {
+            ends_a_line = line.whole;
+            match line.bytes {
+                // Two processes ended the same half of a line.
+                Some([]) => {}
+                bytes => match bytes.and_then(read) {
+                    Some(vote) => found.push(vote),
+                    None => damaged += 1,
+                },
             }
         }
         if damaged > 0 {
@@ -89,6 +92,10 @@ fn read(line: &[u8]) -> Option<(blake3::Hash, Verdict)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
     use super::*;
 
     fn key(number: u32) -> blake3::Hash {
@@ -126,10 +133,32 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_or_written_is_counted_and_a_device_without_an_end_is_not_read() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("verdicts.jsonl");
+        std::fs::write(&path, format!("{{}}\n\n{}\n", "x".repeat(1000))).expect("written");
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            assert_eq!(opened(&path, 100), []);
+            // Zeros to whoever reads, and no room for whoever writes.
+            let (full, none) = Kept::open(Path::new("/dev/full"), 100).expect("a device");
+            full.add(key(1), Verdict::Correct);
+            assert_eq!(none, []);
+        });
+        let counts = snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| match value {
+            DebugValue::Counter(count) => Some((key.key().labels().next()?.value().to_owned(), count)),
+            _ => None,
+        });
+        let counts: BTreeMap<String, u64> = counts.collect();
+        assert_eq!(counts, BTreeMap::from([("damaged".to_owned(), 2), ("write".to_owned(), 1)]));
+    }
+
+    #[test]
     fn every_line_is_shorter_than_is_read() {
         for verdict in [Verdict::Correct, Verdict::Wrong, Verdict::NotAttempted] {
             let line = serde_json::to_vec(&Line { vote: key(0).to_hex().to_string(), verdict }).expect("JSON");
-            assert!((line.len() as u64) < MOST_LINE_BYTES);
+            assert!(line.len() < MOST_LINE_BYTES);
         }
     }
 

@@ -24,7 +24,8 @@ const ANSWER: &str = "Paris";
 pub async fn probe(config: &ModelConfig, limit: Duration) -> Result<bool, String> {
     let until = Instant::now() + limit;
     let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    let once = ModelConfig { attempts: 1, attempt_timeout_ms: milliseconds, deadline_ms: milliseconds, ..config.clone() };
+    // A verdict of another run says nothing of who answers now.
+    let once = ModelConfig { attempts: 1, attempt_timeout_ms: milliseconds, deadline_ms: milliseconds, cache_path: None, ..config.clone() };
     let judge = ModelJudge::new(&once).map_err(|error| error.to_string())?;
     let late = |what: &str| format!("{what} within {} s", limit.as_secs());
     timeout_at(until, reach(&config.url)).await.map_err(|_| late("nobody takes a connection there"))??;

@@ -51,7 +51,9 @@ fn is_small_tag(rest: &[char]) -> bool {
 }
 
 fn hidden(letter: char) -> bool {
-    matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
+    matches!(letter,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 fn escape(letter: char, out: &mut String) {
@@ -63,6 +65,27 @@ fn escape(letter: char, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_or_turns_the_writing_is_escaped() {
+        for letter in [
+            '\u{ad}',
+            '\u{61c}',
+            '\u{180e}',
+            '\u{200f}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{fff9}',
+            '\u{e0041}',
+        ] {
+            let text = quoted(&format!("a{letter}b"));
+            assert!(text.is_ascii() && text.starts_with("\"a\\u") && text.ends_with("b\""), "{text}");
+            assert_eq!(serde_json::from_str::<String>(&text).expect("JSON"), format!("a{letter}b"));
+        }
+    }
 
     #[test]
     fn a_prediction_is_as_long_as_an_answer_can_be() {

@@ -47,11 +47,10 @@ impl Votes {
         let sides = [Verdict::Correct, Verdict::Wrong, Verdict::NotAttempted].map(|verdict| (count(verdict), verdict));
         let (most, verdict) = sides.into_iter().max_by_key(|(count, _)| *count)?;
         let out = self.of.saturating_sub(self.missing + self.said.len() as u32);
-        match () {
-            () if 2 * most > self.of => Some(Outcome::Verdict(verdict)),
-            () if 2 * (most + out) <= self.of => Some(Outcome::None),
-            () => None,
+        if 2 * most > self.of {
+            return Some(Outcome::Verdict(verdict));
         }
+        (2 * (most + out) <= self.of).then_some(Outcome::None)
     }
 }
 

@@ -21,22 +21,29 @@ const MOST_JOINED: usize = 16;
 pub(crate) struct Choices(Vec<(char, Words)>);
 
 impl Choices {
-    /// The longest run `A.`, `B.`, `C.` .. of a question, of two options at least; of several the last. `A)`, `(A)`, `A:` and `A、` do
-    /// as well, each option on a line or one after the other.
+    /// The longest run `A.`, `B.`, `C.` .. of a question, of two options at least; of several that of which most begin a line, which
+    /// initials within an option do not (`A. Stephen A. Smith`), then the last. `A)`, `(A)`, `A:` and `A、` do as well, each option on a
+    /// line or one after the other.
     pub(crate) fn of(question: &str) -> Self {
         let text = plain(question);
         let tokens = tokens(&text);
         let marks: Vec<(usize, char, &str)> = (0..tokens.len()).filter_map(|at| mark(&tokens, at)).take(MOST_MARKS).collect();
-        let mut best: Vec<usize> = vec![];
+        let begins_line = |at: usize| tokens[marks[at].0].begins_line;
+        let (mut best, mut best_rank): (Vec<usize>, _) = (vec![], (2, 0));
         for first in (0..marks.len()).filter(|at| matches!(marks[*at].1, 'A' | 'a')) {
-            let mut run = vec![first];
-            for next in first + 1..marks.len() {
-                let (before, this) = (&marks[run[run.len() - 1]], &marks[next]);
-                if this.1 as u32 == before.1 as u32 + 1 && this.2 == before.2 {
-                    run.push(next);
+            for anywhere in [true, false] {
+                let mut run = vec![first];
+                for next in (first + 1..marks.len()).filter(|next| anywhere || begins_line(*next)) {
+                    let (before, this) = (&marks[run[run.len() - 1]], &marks[next]);
+                    if this.1 as u32 == before.1 as u32 + 1 && this.2 == before.2 {
+                        run.push(next);
+                    }
+                }
+                let rank = (run.len(), run.iter().filter(|at| begins_line(**at)).count());
+                if rank >= best_rank {
+                    (best, best_rank) = (run, rank);
                 }
             }
-            best = if run.len() > 1 && run.len() >= best.len() { run } else { best };
         }
         let option = |(at, mark): (usize, &usize)| {
             let from = tokens[marks[*mark].0 + 1].end;
@@ -76,6 +83,11 @@ impl Choices {
         if !self.0.is_empty() { self.named(text) } else { self.alone(&plain(text)) }
     }
 
+    /// The one option in which these words stand, one behind the other.
+    pub(crate) fn holding(&self, said: &[String]) -> Option<char> {
+        self.only(|words| !said.is_empty() && words.windows(said.len()).any(|some| some == said))
+    }
+
     /// A letter that is the whole text, signs around it aside.
     fn alone(&self, text: &str) -> Option<char> {
         let bare = text.trim_matches(|letter: char| !letter.is_alphanumeric());
@@ -88,9 +100,14 @@ impl Choices {
 
     /// The one option with these words.
     fn of_words(&self, said: &Words) -> Option<char> {
-        let mut alike = self.0.iter().filter(|(_, words)| !words.is_empty() && words == said);
-        let first = alike.next()?;
-        alike.next().is_none().then_some(first.0)
+        self.only(|words| !words.is_empty() && words == said)
+    }
+
+    /// The option that alone is such a one.
+    fn only(&self, is_one: impl Fn(&Words) -> bool) -> Option<char> {
+        let mut such = self.0.iter().filter(|(_, words)| is_one(words));
+        let first = such.next()?;
+        such.next().is_none().then_some(first.0)
     }
 }
 
@@ -312,6 +329,8 @@ mod tests {
         assert_eq!(of("哪个？Ａ．北京 Ｂ．上海"), ["A 北 京", "B 上 海"]);
         assert_eq!(of("a) red\nb) green"), ["A red", "B green"]);
         assert_eq!(of("See A. x B. y above.\nA. Paris\nB. Rome\nC. Oslo"), ["A paris", "B rome", "C oslo"]);
+        let initials = "Who?\nA. Stephen A. Smith\nB. Rome\nC. D. B. Cooper\nD. K. Roe";
+        assert_eq!(of(initials), ["A stephen smith", "B rome", "C d b cooper", "D k roe"]);
         for none in ["Who is J.K. Rowling?", "Is it A or B?", "Vitamin A: what is it?", "", "B. x C. y"] {
             assert_eq!(of(none), Vec::<String>::new(), "{none}");
         }

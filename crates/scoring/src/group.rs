@@ -71,20 +71,11 @@ impl From<Verdict> for Accuracy {
 pub(crate) mod tests {
     use super::*;
     use crate::judge::AliasJudge;
-    use hypereyes_domain::{Ending, Failure, Round, TaskKind};
+    use hypereyes_domain::{Ending, Failure, Round};
 
     pub(crate) fn task() -> Task {
-        Task {
-            id: "t".into(),
-            kind: TaskKind::VISUAL_SELECT,
-            question: "Which city?".into(),
-            answers: vec!["Paris".into()],
-            pictures: vec![],
-            layer: None,
-            metadata: Default::default(),
-            shown: vec![],
-            reference: None,
-        }
+        let row = serde_json::json!({"id": "t", "kind": "visual_select", "question": "Which city?", "answers": ["Paris"]});
+        serde_json::from_value(row).expect("a task")
     }
 
     /// A rollout with one entry of `searches` per round.

@@ -162,10 +162,10 @@ impl Judge for JudgeKind {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn right(judge: JudgeKind, prediction: &str, answers: &[&str]) -> bool {
+    pub(crate) fn right(judge: JudgeKind, prediction: &str, answers: &[&str]) -> bool {
         let answers: Vec<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();
         judge.judge("Which?", prediction, &answers) == Verdict::Correct
     }

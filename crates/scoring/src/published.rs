@@ -33,6 +33,8 @@ impl Judge for EmJudge {
 /// average the overlap itself. At this one every word of an answer of up to four words has to be there, and one word more may be said
 /// beside an answer of two words or more; of an answer of five words or more, one may be another.
 pub const TOKEN_F1_RIGHT: f64 = 0.8;
+/// What rounding may take from an overlap: six words of seven and of eight are 0.8, and are computed as 0.7999999999999999.
+const ROUNDING: f64 = 1e-12;
 
 /// Right when the overlap of words with some answer is at least [`TOKEN_F1_RIGHT`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +47,7 @@ impl Judge for TokenF1Judge {
 
     fn judge_all(&self, _question: &str, predictions: &[&str], answers: &[String]) -> Few<Verdict> {
         let known = words_of(answers);
-        predictions.iter().map(|prediction| Verdict::of(best_f1(&words(prediction), &known) >= TOKEN_F1_RIGHT)).collect()
+        predictions.iter().map(|prediction| Verdict::of(best_f1(&words(prediction), &known) >= TOKEN_F1_RIGHT - ROUNDING)).collect()
     }
 }
 
@@ -55,7 +57,7 @@ fn words_of(answers: &[String]) -> Vec<Words> {
 
 /// Right when the prediction names the option that an answer names: `B`, `(B)`, `B) text`, `option B`, `the answer is B`, or the option's
 /// text as the question has it (`docs/judges.md` has the forms). Two different letters are no answer. An answer that names no option is
-/// compared as [`EmJudge`] does.
+/// compared as [`EmJudge`] does; where its words stand in one option alone, that option is right as well.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OptionJudge;
 
@@ -70,7 +72,11 @@ impl Judge for OptionJudge {
         for answer in answers {
             match choices.answer(answer) {
                 Some(letter) => letters.push(letter),
-                None => texts.push(words(answer)),
+                None => {
+                    let said = words(answer);
+                    letters.extend(choices.holding(&said));
+                    texts.push(said);
+                }
             }
         }
         let right = |prediction: &&str| {
@@ -86,11 +92,7 @@ impl Judge for OptionJudge {
 mod tests {
     use super::*;
     use crate::judge::JudgeKind;
-
-    fn right(judge: JudgeKind, prediction: &str, answers: &[&str]) -> bool {
-        let answers: Vec<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();
-        judge.judge("Which?", prediction, &answers) == Verdict::Correct
-    }
+    use crate::judge::tests::right;
 
     #[test]
     fn the_same_words_are_right_whatever_stands_between_them() {
@@ -117,6 +119,8 @@ mod tests {
         assert!(!right(JudgeKind::TokenF1, "Paris France", &["Paris"]), "one word more beside one: 2/3");
         assert!(!right(JudgeKind::TokenF1, "Louis XV of France", &["Louis XIV of France"]), "another of four: 3/4");
         assert!(right(JudgeKind::TokenF1, "b c d e f", &["b c d e g"]), "another of five: 4/5");
+        assert!(right(JudgeKind::TokenF1, "b c d e f g h", &["b c d e f g i j"]), "six of seven and of eight: 0.8, whatever rounding says");
+        assert!(!right(JudgeKind::TokenF1, "b c d e f g h", &["b c d e f g i j k"]), "six of seven and of nine: 3/4");
     }
 
     #[test]
@@ -132,6 +136,21 @@ mod tests {
         }
         assert!(right("C", &["B", "Rome"]), "any of several");
         assert!(right("the Thames", &["Thames"]) && !right("B", &["Thames"]), "an answer that is no option");
+    }
+
+    /// As in four rows of LiveVQA, whose answers are shorter than the option that they mean.
+    #[test]
+    fn an_answer_that_stands_in_one_option_alone_means_it() {
+        let question = "When?\nA. April 27, 2024 at 9:30 AM\nB. March 2024 at 7:00 AM\nC. To win in April\nD. 2024";
+        let right =
+            |prediction: &str, answer: &str| JudgeKind::Option.judge(question, prediction, &[answer.to_owned()]) == Verdict::Correct;
+        for said in ["B", "March 2024 at 7:00 AM", "March 2024", "in March 2024"] {
+            assert_eq!(right(said, "March 2024"), said != "in March 2024", "{said}");
+        }
+        assert!(right("C", "win in April") && !right("A", "win in April"));
+        assert!(!right("A", "April") && !right("C", "April") && right("April", "April"), "it stands in two");
+        assert!(!right("B", "March 7"), "its words stand apart");
+        assert!(right("D", "2024") && !right("B", "2024"), "the option that it is goes before those that it stands in");
     }
 
     #[test]

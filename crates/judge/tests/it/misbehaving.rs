@@ -6,24 +6,11 @@ use std::time::Duration;
 
 use hypereyes_judge::{ModelConfig, PromptKind, metrics as names};
 use hypereyes_scoring::Verdict;
-use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use metrics_util::debugging::DebuggingRecorder;
 use serde_json::{Value, json};
 
-use crate::rig::{FAILED, config, judged, says};
+use crate::rig::{FAILED, config, counted, judged, says};
 use crate::support::{Reply, Server};
-
-/// Counters of one name since the last look, by the value of their label.
-fn counted(snapshotter: &Snapshotter, name: &str) -> BTreeMap<String, u64> {
-    let mut found = BTreeMap::new();
-    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-        if let (true, DebugValue::Counter(count)) = (key.key().name() == name, value) {
-            let label = key.key().labels().next().map(|label| label.value().to_owned()).unwrap_or_default();
-            *found.entry(label).or_default() += count;
-        }
-    }
-    found.retain(|_, count| *count > 0);
-    found
-}
 
 /// What it may reply, and the reason under which each of its attempts is counted.
 fn misbehaviour(kind: PromptKind) -> Vec<(&'static str, Reply, &'static str)> {

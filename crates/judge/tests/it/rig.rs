@@ -1,8 +1,11 @@
 //! A task, answers to it, and what a model says of them in the form of each prompt.
 
-use hypereyes_domain::{Accuracy, Ending, Failure, RolloutSummary, Round, Task, TaskKind};
+use std::collections::BTreeMap;
+
+use hypereyes_domain::{Accuracy, Ending, Failure, RolloutSummary, Round, Task};
 use hypereyes_judge::{ModelConfig, ModelJudge, PromptKind, accuracies};
 use hypereyes_scoring::{Tally, Verdict};
+use metrics_util::debugging::{DebugValue, Snapshotter};
 use serde_json::json;
 
 use crate::support::Server;
@@ -21,17 +24,8 @@ pub fn config(server: &Server) -> ModelConfig {
 }
 
 pub fn task() -> Task {
-    Task {
-        id: "t".into(),
-        kind: TaskKind::VISUAL_SELECT,
-        question: "Which city?".into(),
-        answers: vec!["Paris".into()],
-        pictures: vec![],
-        layer: None,
-        metadata: Default::default(),
-        shown: vec![],
-        reference: None,
-    }
+    let row = json!({"id": "t", "kind": "visual_select", "question": "Which city?", "answers": ["Paris"]});
+    serde_json::from_value(row).expect("a task")
 }
 
 pub fn group(answers: &[&str]) -> Vec<RolloutSummary> {
@@ -42,6 +36,19 @@ pub fn group(answers: &[&str]) -> Vec<RolloutSummary> {
 
 pub async fn judged(config: &ModelConfig, answers: &[&str]) -> Vec<Accuracy> {
     accuracies(&ModelJudge::new(config).unwrap(), &task(), &Tally::of(&group(answers))).await.into_vec()
+}
+
+/// Counters of one name since the last look, by the value of their label.
+pub fn counted(snapshotter: &Snapshotter, name: &str) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        if let (true, DebugValue::Counter(count)) = (key.key().name() == name, value) {
+            let label = key.key().labels().next().map(|label| label.value().to_owned()).unwrap_or_default();
+            *found.entry(label).or_default() += count;
+        }
+    }
+    found.retain(|_, count| *count > 0);
+    found
 }
 
 /// A reply in the form that a prompt asks for.

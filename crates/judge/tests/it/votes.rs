@@ -1,12 +1,14 @@
 //! Several votes on one answer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hypereyes_domain::Accuracy;
-use hypereyes_judge::{ModelConfig, ModelJudge, PromptKind, accuracies};
+use hypereyes_judge::{ModelConfig, ModelJudge, PromptKind, accuracies, metrics as names, probe};
 use hypereyes_scoring::{Tally, Verdict};
+use metrics_util::debugging::DebuggingRecorder;
 
-use crate::rig::{FAILED, config, group, judged, says, task};
+use crate::rig::{FAILED, config, counted, group, judged, says, task};
 use crate::support::{Reply, Server};
 
 /// A server that says to each seed what stands at its place: `c`, `w`, `n`, or `-` for a failure.
@@ -88,6 +90,33 @@ async fn a_split_is_not_remembered() {
     assert_eq!(accuracies(&judge, &task, &tally).await[..], [Accuracy::Wrong]);
 }
 
+#[tokio::test]
+async fn votes_and_what_they_come_to_are_counted() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let counts = |name: &str| counted(&snapshotter, name);
+    let want = |all: &[(&str, u64)]| all.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect::<BTreeMap<_, _>>();
+    for (name, all) in [
+        (names::JUDGE_VOTES, want(&[("correct", 1), ("wrong", 1), ("not_attempted", 1)])),
+        (names::JUDGE_MISSES, want(&[("split", 1)])),
+        (names::JUDGE_VERDICTS, want(&[("failed", 1)])),
+    ] {
+        let server = voters(PromptKind::SimpleQa, "cwn").await;
+        assert_eq!(judged(&three(&server, PromptKind::SimpleQa), &["Paris"]).await, [FAILED]);
+        assert_eq!(counts(name), all, "{name}");
+    }
+    let server = voters(PromptKind::Plain, "ccc").await;
+    let judge = ModelJudge::new(&three(&server, PromptKind::Plain)).unwrap();
+    for label in ["correct", "remembered"] {
+        assert_eq!(accuracies(&judge, &task(), &Tally::of(&group(&["Paris"]))).await[..], [Accuracy::Correct]);
+        assert_eq!(counts(names::JUDGE_VERDICTS), want(&[(label, 1)]));
+    }
+    let none = ModelConfig { cache_path: Some("/no/such/folder/verdicts.jsonl".into()), ..three(&server, PromptKind::Plain) };
+    assert_eq!(judged(&none, &["Paris"]).await, [Accuracy::Correct]);
+    assert_eq!(counts(names::JUDGE_CACHE_ERRORS), want(&[("open", 1)]));
+}
+
 /// Two that agree are enough; nobody waits for a third that does not come.
 #[tokio::test]
 async fn a_vote_that_can_change_nothing_is_not_waited_for() {
@@ -119,4 +148,15 @@ async fn votes_are_kept_from_run_to_run() {
     let none = ModelConfig { cache_path: Some(folder.path().join("no/such")), ..config };
     assert_eq!(judged(&none, &["Oslo"]).await, [Accuracy::Correct]);
     assert_eq!(server.count(), 5);
+}
+
+/// Whether a server answers is not known from what it said in another run.
+#[tokio::test]
+async fn a_probe_asks_the_server_and_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| Reply::say("correct")).await;
+    let config = ModelConfig { cache_path: Some(folder.path().join("verdicts.jsonl")), ..config(&server) };
+    for count in [1, 2] {
+        assert_eq!((probe(&config, Duration::from_secs(20)).await, server.count()), (Ok(true), count));
+    }
 }
