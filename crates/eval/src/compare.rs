@@ -123,7 +123,8 @@ pub fn compare(first: &[Item], second: &[Item]) -> Comparison {
     let (gained_ids, lost_ids) = (became(true), became(false));
     let tasks = sums_of(&pairs);
     let all = differences(&tasks, DRAWS, SEED);
-    let (p, test) = if has_samples {
+    // McNemar's pairs are independent: one of each task.
+    let (p, test) = if tasks.len() < pairs.len() {
         let gains: Vec<f64> = tasks.iter().map(|Both(a, b)| b.right - a.right).collect();
         (sign_flips(&gains, DRAWS, SEED), "sign_flip_by_task")
     } else {
@@ -252,6 +253,11 @@ mod tests {
         assert_eq!((compared.test.as_str(), compared.flipped.gained_ids[0].as_str()), ("sign_flip_by_task", "t0#2"));
         // All ten tasks gain the same: two of 1024 ways of signs are as far from 0.
         assert!((compared.p - 2.0 / 1024.0).abs() < 0.0015, "{}", compared.p);
+        // Of whom one side has a single rollout each, there is one pair each, and the exact test holds.
+        let first: Vec<Item> = samples(|_| WRONG).into_iter().filter(|item| item.sample == 0).collect();
+        let compared = compare(&first, &samples(|_| RIGHT));
+        assert_eq!((compared.items, compared.test.as_str(), compared.p), (10, "mcnemar_exact", 2.0 / 1024.0));
+        assert_eq!((compared.flipped.gained_ids[0].as_str(), compared.only_second.len()), ("t0#0", 30));
     }
 
     /// Two policies on tasks of any difficulty: of what the first gets wrong, the second gets 15 in 100 right, and it takes half the

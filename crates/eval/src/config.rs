@@ -8,6 +8,9 @@ const MOST_PICTURE_TOKENS: usize = 1 << 20;
 /// Rollouts of a task beyond which an interval gets no narrower that anybody could tell.
 const MOST_SAMPLES: usize = 10_000;
 
+/// Rollouts under way, unless more tasks than that are to be: each holds the pictures of its task.
+const MOST_AT_ONCE: usize = 1024;
+
 /// Settings of an evaluation.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -51,10 +54,28 @@ impl EvalConfig {
         Ok(())
     }
 
+    /// Rollouts under way at the same time, where each begins by itself.
+    pub(crate) fn at_once(&self) -> usize {
+        let tasks = self.concurrency.max(1);
+        tasks.saturating_mul(self.samples.max(1)).min(tasks.max(MOST_AT_ONCE))
+    }
+
     /// Seeds of one task's rollouts; each rollout of an evaluation has its own.
     pub(crate) fn seeds(&self, task: usize) -> Vec<u64> {
         let first = (task as u64).wrapping_mul(self.samples.max(1) as u64);
         // A large odd factor keeps the seeds of neighbouring evaluations apart.
         (0..self.samples.max(1) as u64).map(|sample| self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(first + sample)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rollouts_under_way_are_those_of_some_tasks_and_never_too_many() {
+        let at_once = |concurrency, samples| EvalConfig { concurrency, samples, ..EvalConfig::default() }.at_once();
+        assert_eq!((at_once(16, 1), at_once(16, 4), at_once(16, 10_000)), (16, 64, 1024));
+        assert_eq!((at_once(5000, 2), at_once(usize::MAX, 2)), (5000, usize::MAX), "so many were asked for");
     }
 }

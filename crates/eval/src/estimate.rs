@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Two-sided 95 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
+/// Variance between tasks that is none, as a part of that of independent rollouts: it is what rounding leaves.
+const NONE: f64 = 1e-12;
+
 /// A mean and its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
@@ -36,7 +39,7 @@ pub fn share(clusters: &[(f64, f64)]) -> Option<Estimate> {
     // worst is assumed.
     let worth = if rollouts <= tasks {
         rollouts
-    } else if variance <= 0.0 || independent <= 0.0 {
+    } else if variance <= NONE * independent {
         tasks
     } else {
         (rollouts * independent / variance).clamp(1.0, rollouts)
@@ -90,6 +93,9 @@ mod tests {
         assert!(spread.interval.low > alike.interval.low && spread.interval.high < alike.interval.high);
         // All right: the interval is that of six tasks, not of 24 rollouts.
         assert_eq!(share(&[(4.0, 4.0); 6]).expect("some").interval, wilson(6, 6));
+        // 49 times 1/49 is not 1 in these numbers: what rounding leaves is no spread either.
+        let rounded = share(&[(1.0, 49.0); 6]).expect("some");
+        assert_eq!(rounded.interval, wilson_share(rounded.value, 6.0));
     }
 
     #[test]

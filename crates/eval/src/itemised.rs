@@ -90,7 +90,7 @@ impl Itemised<'_> {
         let mut left = Vec::new();
         for place in 0..of {
             let (task, sample) = (&self.set.tasks[place / samples], place % samples);
-            let key = Key { task: task.id.clone(), sample: u32::try_from(sample).unwrap_or(u32::MAX), closed_book };
+            let key = Key { task: task.id.clone(), sample: u32::try_from(sample).expect("a few thousand at most"), closed_book };
             match self.items.known(&key) {
                 Some(item) if item.is_finished() => {
                     so_far.count(&item);
@@ -116,8 +116,7 @@ impl Itemised<'_> {
             Ok::<_, String>((place, item, is_new))
         };
         // A judge may be slow: its task waits for it while others are rolled out.
-        let at_once = self.config.concurrency.max(1).saturating_mul(samples);
-        let mut played = stream::iter(left).map(play).buffer_unordered(at_once);
+        let mut played = stream::iter(left).map(play).buffer_unordered(self.config.at_once());
         while let Some(ended) = played.next().await {
             let (place, item, is_new) = ended?;
             counter!(ROLLOUTS, "verdict" => verdict_label(item.verdict)).increment(1);

@@ -13,7 +13,6 @@ use crate::item::Item;
 use crate::pass_at_k;
 use crate::report::{Outcome, Report};
 use crate::rows::Row;
-use crate::run::verdict_label;
 use crate::sums::by_task;
 
 /// How intervals are made, with one rollout per task.
@@ -21,9 +20,6 @@ pub const METHOD: &str = "95 %: Wilson for accuracy, normal for means, percentil
 /// The same with several.
 pub const CLUSTERED: &str = "95 %, clustered by task: Wilson at the effective number of rollouts for accuracy, normal with the deviation \
                              of tasks for means, percentile bootstrap over tasks for CAS";
-
-/// The verdict on an answer that declines to answer, as some judges have it.
-const DECLINED: &str = "not_attempted";
 
 /// What an evaluation came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,7 +159,7 @@ impl Summary {
             .map(|task| (task.len() as u64, task.iter().filter(|item| item.verdict == Accuracy::Correct).count() as u64))
             .collect();
         let several = samples > 1;
-        let declined = with_tools.iter().filter(|item| verdict_label(item.verdict) == DECLINED).count();
+        let declined = with_tools.iter().filter(|item| item.verdict == Accuracy::NotAttempted).count();
         Self {
             report,
             all,
@@ -260,6 +256,8 @@ mod tests {
         assert_eq!(several.method(), CLUSTERED);
         let names: Vec<&str> = several.per_category.iter().map(|(kind, _)| kind.as_str()).collect();
         assert_eq!(names, ["x", "y"]);
+        let declined = Item { verdict: Accuracy::NotAttempted, ..items()[0].clone() };
+        assert_eq!((several.not_attempted, Summary::new(1, 1, &[declined], &[], 7).not_attempted), (None, Some(1)));
     }
 
     #[test]

@@ -16,14 +16,14 @@ const SHOWN: [(&str, &str, f64, usize); 5] = [
 ];
 
 impl Comparison {
-    /// The table, what flipped, and who wins where.
+    /// The table, in which a line that differs by more than chance is marked, and what flipped.
     pub fn told(&self, first: &str, second: &str) -> String {
         let row = |name: &str, n: usize, one: &Difference, factor: f64, decimals: usize| {
             let shown = |value: f64| format!("{:.decimals$}", value * factor);
             let apart = |value: f64| format!("{:+.decimals$}", value * factor);
             let [low, high] = one.interval;
             let difference = format!("{} [{}, {}]", apart(one.difference), apart(low), apart(high));
-            vec![name.to_owned(), n.to_string(), shown(one.first), shown(one.second), difference, winner(one)]
+            vec![name.to_owned(), n.to_string(), shown(one.first), shown(one.second), difference, mark(one)]
         };
         let head = ["", "n", first, second, "difference", ""].map(str::to_owned).to_vec();
         let numbers = SHOWN
@@ -44,8 +44,8 @@ impl Comparison {
     }
 }
 
-/// Whether an interval leaves 0 out.
-fn winner(one: &Difference) -> String {
+/// Says so where an interval leaves 0 out.
+fn mark(one: &Difference) -> String {
     let [low, high] = one.interval;
     if low > 0.0 || high < 0.0 { "differs".to_owned() } else { String::new() }
 }

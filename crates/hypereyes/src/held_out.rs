@@ -100,5 +100,45 @@ pub async fn measure_loaded(config: &Config, player: &dyn Player, set: &TaskSet,
     // Rollouts end in any order; files must not depend on it.
     let order: BTreeMap<&TaskId, usize> = set.tasks.iter().enumerate().map(|(at, task)| (&task.id, at)).collect();
     played.sort_by_key(|one| order.get(&one.task.id).copied());
+    number(&mut played);
     Ok(Measured { report, closed_book_accuracy, played })
+}
+
+/// Says of every rollout which of its task's it is: they stand together, in the order of their seeds.
+fn number(played: &mut [Played]) {
+    for of_task in played.chunk_by_mut(|one, next| one.task.id == next.task.id) {
+        for (sample, one) in (0..).zip(of_task) {
+            one.sample = sample;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hypereyes_domain::{Accuracy, Ending, RolloutSummary, TaskKind, Trajectory};
+
+    use super::*;
+
+    #[test]
+    fn rollouts_of_a_task_are_numbered() {
+        let played = |id: &str| Played {
+            task: Task {
+                id: id.into(),
+                kind: TaskKind::VISUAL_HOP,
+                question: "Who?".into(),
+                answers: vec!["Ada".into()],
+                pictures: vec![],
+                layer: None,
+                metadata: Default::default(),
+                shown: vec![],
+                reference: None,
+            },
+            sample: 0,
+            trajectory: Trajectory::from(RolloutSummary { rounds: vec![], ending: Ending::NoAction, answer: None }),
+            accuracy: Accuracy::Unparsed,
+        };
+        let mut all = ["a", "a", "b", "b", "b"].map(played);
+        number(&mut all);
+        assert_eq!(all.map(|one| one.sample), [0, 1, 0, 1, 2]);
+    }
 }

@@ -76,6 +76,7 @@ pub fn of_shipped() -> String {
     let keys = [
         ("max_context_tokens", rollout.max_context_tokens.to_string()),
         ("max_turn_tokens", rollout.max_turn_tokens.to_string()),
+        ("max_closed_book_tokens", rollout.max_closed_book_tokens.to_string()),
         ("env.max_rounds", rollout.env.max_rounds.to_string()),
         ("env.max_turns", rollout.env.max_turns.to_string()),
         ("env.image_hits", rollout.env.image_hits.to_string()),
@@ -109,6 +110,13 @@ mod tests {
         make_room(&mut endpoint);
         assert!(endpoint.engine.check().is_ok(), "the endpoint's size is its own");
         assert!(of_shipped().contains("--set rollout.max_context_tokens=768 ") && of_shipped().contains("--set rollout.env.max_turns=9"));
+    }
+
+    #[test]
+    fn what_is_said_of_the_shipped_policy_is_all_that_differs() {
+        let sets: Vec<String> = of_shipped().split(" --set ").skip(1).map(str::to_owned).collect();
+        let said = hypereyes_chassis::config::load_from(published(), None, "X", [], &sets).expect("there are such keys");
+        assert_eq!(said.rollout, Config::default().rollout);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::format;
 
 /// Folder that holds run folders when none is named.
 pub const RUNS: &str = "runs";
+/// What an `up` of a release before the folder `services` holds.
+const FORMER_LOCK: &str = "rooms/lock";
 /// Larger JSON files than this are none of ours.
 const MAX_JSON_BYTES: u64 = 64 << 20;
 
@@ -282,27 +284,33 @@ impl RunFolder {
         let path = self.services().join("lock");
         let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         match lock.try_lock() {
+            Ok(()) if is_locked(&self.root.join(FORMER_LOCK)) => Err(self.held_by_another()),
             Ok(()) => {
                 format::mark(&self.root).with_context(|| format!("cannot write into {}", self.root.display()))?;
                 Ok(Held { lock })
             }
-            Err(TryLockError::WouldBlock) => {
-                let message =
-                    format!("another `hypereyes up` is running in {}: stop it first, or choose another run_dir", self.root.display());
-                Err(BadInput::new(message).into())
-            }
+            Err(TryLockError::WouldBlock) => Err(self.held_by_another()),
             Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
     }
 
+    fn held_by_another(&self) -> anyhow::Error {
+        let root = self.root.display();
+        BadInput::new(format!("another `hypereyes up` is running in {root}: stop it first, or choose another run_dir")).into()
+    }
+
     /// Whether some process holds the right to write here.
     pub fn is_held(&self) -> bool {
-        let lock = File::open(self.services().join("lock"));
-        lock.is_ok_and(|lock| match lock.try_lock_shared() {
-            Ok(()) => lock.unlock().is_err(),
-            Err(error) => matches!(error, TryLockError::WouldBlock),
-        })
+        is_locked(&self.services().join("lock")) || is_locked(&self.root.join(FORMER_LOCK))
     }
+}
+
+/// Whether some process has locked a file; none has one that is not there.
+fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|lock| match lock.try_lock_shared() {
+        Ok(()) => lock.unlock().is_err(),
+        Err(error) => matches!(error, TryLockError::WouldBlock),
+    })
 }
 
 /// Writes a value as JSON, whole.
@@ -390,6 +398,13 @@ mod tests {
         drop(held);
         assert!(!folder.is_held());
         folder.hold().expect("free again");
+        // A process of the release before holds it where that one looked.
+        let path = parent.path().join(FORMER_LOCK);
+        fs::create_dir(path.parent().expect("it is in a folder")).expect("made");
+        let former = File::create(path).expect("made");
+        folder.hold().expect("nobody has it");
+        former.try_lock().expect("free");
+        assert!(folder.is_held() && folder.hold().is_err());
     }
 
     #[test]

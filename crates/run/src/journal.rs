@@ -87,19 +87,24 @@ fn whole(file: &mut File, bytes: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Hands on the values of a journal in their order, each of at most `limit` bytes; none where there is no such file.
+/// Hands on the values of a journal in their order, each of at most `limit` bytes; none where there is no such file. A last line that
+/// nothing ends is none yet: whoever writes it is at it, or was killed.
 ///
 /// # Errors
-/// The file cannot be read; [`BadInput`] that names the line which is no such value: only the last can be cut short by a crash.
+/// The file cannot be read; [`BadInput`] that names a line which is no such value: no crash can have made it.
 pub fn read<T: DeserializeOwned>(path: &Path, limit: usize, mut take: impl FnMut(T)) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
     let cannot = || format!("cannot read {}", path.display());
-    for row in Lines::open(path, limit).with_context(cannot)?.values::<T>() {
-        let row = row.with_context(cannot)?;
-        let damaged = |error| BadInput::new(format!("{}, line {}, is damaged: {error}", path.display(), row.number));
-        take(row.value.map_err(damaged)?);
+    let mut lines = Lines::open(path, limit).with_context(cannot)?;
+    while let Some(line) = lines.next_line().with_context(cannot)?.filter(|line| line.whole) {
+        let number = line.number;
+        let damaged = |why: String| {
+            BadInput::new(format!("{}, line {number}, is damaged: {why}; take that line out to go on without it", path.display()))
+        };
+        let bytes = line.bytes.ok_or_else(|| damaged(format!("it is longer than {limit} bytes")))?;
+        take(serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?);
     }
     Ok(())
 }
@@ -125,6 +130,7 @@ mod tests {
         assert_eq!((cut, all(&path)), (0, vec![1, 2, 3]));
         for (torn, bytes) in [("4", 1), ("{\"half", 6), ("\0\0\0", 3)] {
             std::fs::OpenOptions::new().append(true).open(&path).expect("opens").write_all(torn.as_bytes()).expect("written");
+            assert_eq!(all(&path), [1, 2, 3], "{torn:?} is no line yet, for who reads while somebody writes");
             let (_, cut) = Journal::open(&path).expect("opens");
             assert_eq!((cut, all(&path)), (bytes, vec![1, 2, 3]), "{torn:?}");
         }
@@ -153,6 +159,10 @@ mod tests {
         std::fs::write(&path, "1\nx\n3\n").expect("written");
         let error = read::<u32>(&path, 100, |_| ()).expect_err("damaged");
         assert!(error.is::<BadInput>() && error.to_string().contains("lines.jsonl, line 2, is damaged"), "{error}");
+        assert!(error.to_string().contains("take that line out"), "{error}");
+        std::fs::write(&path, "1\n123456\n").expect("written");
+        let error = read::<u32>(&path, 5, |_| ()).expect_err("too long").to_string();
+        assert!(error.contains("line 2, is damaged: it is longer than 5 bytes"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -89,7 +89,7 @@ struct HeadOfTask {
 }
 
 /// Puts a file of rollouts in order, replacing it whole: of each of `wanted` its newest line, with that verdict. What is not there stays
-/// away; what is not wanted goes. One rollout at a time is in memory.
+/// away; what is not wanted goes, and so does a line that is too long to be read again. One rollout at a time is in memory.
 ///
 /// # Errors
 /// Those of the file system; a line that is no rollout.
@@ -99,19 +99,14 @@ pub fn settle_played(path: &Path, wanted: &[(TaskId, u32, Accuracy)]) -> Result<
 
 fn settled(path: &Path, wanted: &[(TaskId, u32, Accuracy)]) -> io::Result<()> {
     let mut places: HashMap<(TaskId, u32), (u64, u64)> = HashMap::new();
-    let mut lines = BufReader::new(File::open(path)?);
-    let (mut from, mut line) = (0, Vec::new());
-    loop {
-        line.clear();
-        let bytes = lines.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line)? as u64;
-        if bytes == 0 {
-            break;
-        }
-        let Head { task, sample } = serde_json::from_slice(&line)?;
-        places.insert((task.id, sample), (from, bytes));
-        from += bytes;
+    let mut lines = Lines::open(path, MAX_LINE)?;
+    while let Some(line) = lines.next_line()? {
+        // Nobody who reads these files would take a longer one.
+        let Some(bytes) = line.bytes else { continue };
+        let Head { task, sample } = serde_json::from_slice(bytes)?;
+        places.insert((task.id, sample), (line.at, bytes.len() as u64));
     }
-    let mut file = lines.into_inner();
+    let (mut file, mut line) = (File::open(path)?, Vec::new());
     atomic::replace(path, |out| {
         for (task, sample, accuracy) in wanted {
             let Some((from, bytes)) = places.get(&(task.clone(), *sample)) else { continue };
@@ -158,6 +153,7 @@ mod tests {
             played("a", 1, "Ada", judge),
             played("x", 0, "nobody wants it", Accuracy::Wrong),
             played("b", 0, "second", Accuracy::Correct),
+            played("a", 0, &"x".repeat(MAX_LINE), Accuracy::Wrong),
         ];
         write_played(&path, &all).expect("written");
         let wanted = [("a", 0, Accuracy::Wrong), ("a", 1, Accuracy::Correct), ("b", 0, Accuracy::Correct)];

@@ -24,7 +24,9 @@ use crate::output;
     after_help = "Examples:\n  hypereyes compare evals/cold evals/trained               the second less the first, with intervals\n  \
     hypereyes compare evals/cold evals/trained --json\n  \
     hypereyes compare --table evals/cold-bcvl evals/trained-bcvl evals/trained-imeb > table.md\n  \
-    hypereyes compare --table Cold=evals/cold-bcvl \"Our 8B\"=evals/trained-bcvl --csv"
+    hypereyes compare --table Cold=evals/cold-bcvl \"Our 8B\"=evals/trained-bcvl --csv\n\n\
+    Of two, rollouts are paired by task and sample; brackets are 95 % intervals of the differences, and p is McNemar's test on the answers \
+    that flipped. Evaluations of other tasks are refused. docs/evaluation.md says what can be compared with what."
 )]
 pub struct CompareArgs {
     /// Folders of `eval --out`: two of the same tasks; with --table any number, each as DIR or NAME=DIR.
@@ -193,7 +195,7 @@ fn apart(loaded: &[Loaded], measured: &[Measured]) -> Vec<String> {
         let before = (0..at).find(|before| measured[*before].benchmark == measured[at].benchmark);
         let Some(before) = before.map(|before| &loaded[before]) else { continue };
         let differs = differences(&before.settings, &one.settings);
-        for table in ["tasks", "judge", "rollout", "search"] {
+        for table in ["tasks", "judge", "rollout", "max_picture_tokens", "search"] {
             if let Some(other) = differs.iter().find(|other| other.key.split('.').next() == Some(table)) {
                 warnings.push(format!(
                     "{} and {} differ in {}: {} and {}",

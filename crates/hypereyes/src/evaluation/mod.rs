@@ -7,6 +7,8 @@ pub mod loaded;
 pub mod settings;
 pub mod store;
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -79,7 +81,7 @@ impl Evaluation<'_> {
         let cost = store.cost();
         store.settle(&with_tools)?;
         if let Some(path) = self.rollouts {
-            let copied = std::fs::read(folder.rollouts()).and_then(|bytes| atomic::write(path, &bytes));
+            let copied = File::open(folder.rollouts()).and_then(|mut all| atomic::replace(path, |out| io::copy(&mut all, out).map(drop)));
             copied.with_context(|| format!("cannot write {}", path.display()))?;
         }
         self.outcome(&with_tools, &without, cost)

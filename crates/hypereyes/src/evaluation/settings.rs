@@ -9,7 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use hypereyes_domain::Task;
 use hypereyes_policy::checkpoint;
-use hypereyes_search::{BackEndConfig, SearchConfig};
+use hypereyes_rollout::RolloutConfig;
+use hypereyes_search::{BackEndConfig, Mode, SearchConfig};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -82,7 +83,7 @@ pub fn of(config: &Config, policy: &Policy<'_>, of: &Tasks<'_>) -> Result<Map<St
         "judge": judge(config),
         "metric": of.metric,
         "sampling": plain(&config.sampling.eval),
-        "rollout": plain(&config.rollout),
+        "rollout": rollout(&config.rollout),
         "max_picture_tokens": config.eval.max_picture_tokens,
         "seed": config.eval.seed,
         "samples": config.eval.samples,
@@ -106,14 +107,23 @@ pub fn judge(config: &Config) -> Value {
     plain(&config.reward_service.judge.about(&config.reward_service.judge_model))
 }
 
-/// Who answers searches, and how.
+/// Limits and wording of episodes. A turn that takes too long fails, and its rollout is asked again: that bound may be raised.
+fn rollout(config: &RolloutConfig) -> Value {
+    let mut limits = plain(config);
+    limits.as_object_mut().expect("a table").remove("turn_timeout_s");
+    limits
+}
+
+/// Who answers searches, and how; in a replay that is the recording.
 fn search(config: &SearchConfig) -> Value {
     fn of_side(side: &BackEndConfig) -> Value {
         let fallbacks: Vec<Value> = side.fallbacks.iter().map(of_side).collect();
         json!({"backend": side.backend, "url": side.url, "parameters": side.parameters, "hits": side.hits, "fallbacks": fallbacks})
     }
+    let recording = config.cache.path.as_ref().filter(|_| config.mode == Mode::Replay);
     json!({
         "mode": plain(&config.mode),
+        "recording": recording.map(|path| path.display().to_string()),
         "text": of_side(&config.text),
         "image": of_side(&config.image),
         "page": of_side(&config.page),
@@ -212,8 +222,13 @@ mod tests {
             config.search.text.usd_per_request = 0.1;
             config.eval.concurrency = 3;
             config.engine.max_sequences = 7;
+            config.rollout.turn_timeout_s = 9;
+            config.search.cache.path = Some("kept".into());
         };
         assert_eq!(differing(changes), [""; 0]);
+        let replayed = |path: &str| made(|config| (config.search.mode, config.search.cache.path) = (Mode::Replay, Some(path.into())));
+        let found = differences(&replayed("a"), &replayed("b"));
+        assert_eq!(found.iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), ["search.recording"], "it is what answers");
         assert_eq!(made(|_| {})["sampling"]["temperature"].to_string(), "0.8", "not 0.800000011920929");
     }
 

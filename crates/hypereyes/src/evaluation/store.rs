@@ -96,7 +96,9 @@ impl Store {
     /// # Errors
     /// Those of the file system.
     pub fn settle(self, items: &[Item]) -> Result<()> {
-        let wanted: Vec<(TaskId, u32, Accuracy)> = items.iter().map(|item| (item.task.clone(), item.sample, item.verdict)).collect();
+        // What never was has no rollout, even where one of an earlier attempt is there.
+        let rolled = items.iter().filter(|item| item.failure.is_none());
+        let wanted: Vec<(TaskId, u32, Accuracy)> = rolled.map(|item| (item.task.clone(), item.sample, item.verdict)).collect();
         settle_played(&self.folder.rollouts(), &wanted)
     }
 }
@@ -201,7 +203,11 @@ mod tests {
         let store = open(&folder, 1).expect("goes on");
         store.keep(Kept { rollout: None, ..kept("b", Accuracy::Wrong) }).await.expect("written");
         assert_eq!(store.cost(), cost);
-        let items = [kept("b", Accuracy::Wrong).item, kept("a", Accuracy::Correct).item];
+        // The third was asked again and could not even begin.
+        store.keep(kept("c", Accuracy::Invalid(Failure::Tool))).await.expect("written");
+        let failed = Item { failure: Some("no engine".into()), ..kept("c", Accuracy::Invalid(Failure::Infrastructure)).item };
+        let items = [kept("b", Accuracy::Wrong).item, failed, kept("a", Accuracy::Correct).item];
+        let cost = store.cost();
         store.settle(&items).expect("settled");
         let text = std::fs::read_to_string(folder.rollouts()).expect("there");
         let verdicts: Vec<Value> =

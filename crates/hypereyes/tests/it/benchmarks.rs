@@ -46,6 +46,26 @@ fn a_benchmark_is_measured_by_domain_with_what_was_published_beside_each_rollout
 }
 
 #[test]
+fn pictures_are_seen_with_as_many_tokens_as_are_allowed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (data, played) = (published(), scratch.path().join("rollouts.jsonl"));
+    let (data, played_path) = (data.to_str().unwrap(), played.to_str().unwrap());
+    let prompts = |most: &str| -> Vec<usize> {
+        let set = format!("eval.max_picture_tokens={most}");
+        let words = ["--benchmark", "browsecomp-vl@level1", "--data", data, "--rollouts", played_path, "--set", &set];
+        // What it says does not matter here.
+        let short = ["--set", "rollout.max_turn_tokens=8", "--set", "rollout.max_closed_book_tokens=4"];
+        let output = run(&[&["eval", "--json"][..], &words, &short].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        lines(&played).iter().map(|one| one["trajectory"]["prompt"].as_array().unwrap().len()).collect()
+    };
+    let (usual, small) = (prompts("1200"), prompts("1"));
+    // Of 64 x 48 and 80 x 48 pixels there are two tokens a side, each of 32 pixels.
+    assert_eq!(small.len(), 2);
+    assert_eq!(small.iter().map(|tokens| tokens + 3).collect::<Vec<_>>(), usual);
+}
+
+#[test]
 fn rows_that_are_no_tasks_are_told_with_their_number_and_the_others_measured() {
     let scratch = tempfile::tempdir().unwrap();
     let images = scratch.path().join("images/level1");

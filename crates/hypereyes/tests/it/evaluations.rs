@@ -102,7 +102,7 @@ async fn an_evaluation_that_is_killed_goes_on_and_asks_nothing_twice() {
         [&words[..], &LARGE, more].concat().into_iter().map(str::to_owned).collect()
     };
     let asked = |words: Vec<String>| async move { run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await };
-    let whole = json_of(&asked(command(&at("whole"), &[])).await);
+    let whole = json_of(&asked(command(&at("whole"), &["--rollouts", &at("copy.jsonl")])).await);
     assert_eq!((&whole["tasks"], &whole["accuracy"], &whole["closed_book_accuracy"]), (&json!(TASKS), &json!(1.0), &json!(0.0)));
 
     let out = at("killed");
@@ -134,6 +134,7 @@ async fn an_evaluation_that_is_killed_goes_on_and_asks_nothing_twice() {
     assert_eq!(items(Path::new(&out)).len(), 2 * TASKS, "one line for each rollout");
     let rollouts = |folder: &str| std::fs::read_to_string(Path::new(folder).join("rollouts.jsonl")).expect("there");
     assert_eq!(rollouts(&out), rollouts(&at("whole")));
+    assert_eq!(std::fs::read_to_string(at("copy.jsonl")).expect("there"), rollouts(&out), "--rollouts writes the same beside --out");
     for name in ["settings.json", "report.json", "report.md", "report.csv"] {
         assert!(Path::new(&out).join(name).exists(), "{name}");
     }
@@ -220,6 +221,14 @@ async fn evaluations_are_compared_item_by_item_and_stand_in_one_table() {
     let table = run(&["compare", "--table", &format!("Half={}", at("half")), &format!("Whole={}", at("whole"))]).await;
     let text = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(text.contains("| Half | 50.0 / 1.0 |") && text.contains("| Whole, without tools | 0.0 |"), "{text}");
+    let plain = run(&["compare", "--table", "--csv", &format!("Half={}", at("half")), &format!("Whole={}", at("whole"))]).await;
+    let text = String::from_utf8_lossy(&plain.stdout).into_owned();
+    assert!(text.contains("\nHalf,50.0 / 1.0\n") && text.contains("\n\"Whole, without tools\",0.0\n"), "{text}");
+    refused(&run(&["compare", "--csv", &at("half"), &at("whole")]).await, &[]);
+    // A line that is being written, or that a kill cut short, is none: what is there is compared.
+    let mut torn = std::fs::OpenOptions::new().append(true).open(Path::new(&at("half")).join("items.jsonl")).expect("opens");
+    std::io::Write::write_all(&mut torn, b"{\"task\":\"t").expect("written");
+    assert_eq!(json_of(&run(&["compare", &at("half"), &at("whole"), "--json"]).await), compared);
     let machine = json_of(&run(&["compare", "--table", &at("half"), "--json"]).await);
     assert_eq!(machine["systems"].as_array().map(Vec::len), Some(2));
     refused(&run(&["compare", &at("half")]).await, &["give two to compare", "--table"]);
