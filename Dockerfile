@@ -1,11 +1,11 @@
-# One image for every process of the house.
+# One image for every process of hypereyes.
 #   docker build -t hypereyes:0.1.0 .
 #   docker build -t hypereyes:0.1.0-cuda --build-arg FEATURES=cuda --target cuda .
 FROM docker.io/library/rust:1.92-bookworm AS build
 ARG FEATURES=""
-WORKDIR /house
+WORKDIR /workspace
 COPY . .
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/house/target \
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/workspace/target \
     cargo build --release --locked -p hypereyes --features "$FEATURES" && cp target/release/hypereyes /hypereyes
 
 # What a GPU needs beside the driver, which the node brings: the compiler of kernels with its headers, and NCCL.

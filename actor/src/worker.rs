@@ -1,4 +1,4 @@
-//! One group's life: version, pictures, rollouts, scores, the teacher's word, the learner's receipt.
+//! One group's life: version, pictures, rollouts, scores, the teacher's log-probs, the learner's receipt.
 //!
 //! In: a lease. Out: a receipt, or the lease given back, always counted. Until the group is handed in, a lost lease ends it at
 //! once; from then on the learner's receipt decides. A peer that is away is waited for; a verdict that does not come is never

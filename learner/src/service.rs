@@ -58,7 +58,7 @@ pub struct GroupPlan {
     pub temperature: f32,
     /// Nucleus.
     pub top_p: f32,
-    /// Life of a lease without heartbeat.
+    /// How long a lease lasts without a heartbeat.
     pub lease: Duration,
 }
 
@@ -261,7 +261,7 @@ impl Learner for Service {
             Answer::Lease(grant) => {
                 let gone = |why: String| failure::to_status(Failure::Infrastructure, format!("task {} is gone: {why}", grant.task));
                 let task = self.shared.tasks.get(&grant.task).map_err(|error| gone(error.to_string()))?;
-                let task = task.ok_or_else(|| gone("the set has it not".into()))?;
+                let task = task.ok_or_else(|| gone("the set does not have it".into()))?;
                 let plan = self.shared.plan;
                 // A trace of its own, in which the actor goes on: the request for work is no part of it.
                 let span = tracing::info_span!(parent: None, "lease", group = %grant.group, task = %grant.task, %actor, version = grant.min_version.0);

@@ -6,8 +6,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use hypereyes_domain::{Ending, Reference, RolloutGroup, RolloutSummary, Round, Task, TaskKind};
+use hypereyes_domain::{Ending, RolloutGroup, RolloutSummary, Round, Task};
 use hypereyes_proto::{client, convert, v1};
+use serde_json::json;
 
 /// A rollout that answered, with so many searches in each of its rounds.
 fn answered(answer: &str, searches: &[u32]) -> RolloutSummary {
@@ -21,17 +22,10 @@ fn answered(answer: &str, searches: &[u32]) -> RolloutSummary {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7001".to_owned());
-    let task = Task {
-        id: "t".into(),
-        kind: TaskKind::VISUAL_SELECT,
-        question: "Which city?".into(),
-        answers: vec!["Paris".into()],
-        pictures: vec![],
-        layer: None,
-        metadata: Default::default(),
-        shown: vec![],
-        reference: Some(Reference { rounds: 2, searches: 4 }),
-    };
+    // As a line of `tasks.jsonl` has it.
+    let reference = json!({"rounds": 2, "searches": 4});
+    let line = json!({"id": "t", "kind": "visual_select", "question": "Which city?", "answers": ["Paris"], "reference": reference});
+    let task: Task = serde_json::from_value(line)?;
     // Answers and costs are enough; tokens may stay where they are.
     let rollouts = vec![answered("the paris", &[3, 1]).into(), answered("Rome", &[1]).into()];
     let group = RolloutGroup { id: "t@1".into(), task: task.id.clone(), actor: "example".into(), rollouts };

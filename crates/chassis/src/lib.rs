@@ -1,7 +1,7 @@
 //! What every process of hypereyes needs around its work: configuration, logs and metrics, orderly ends, a gRPC server,
 //! and names that peers prove.
 //!
-//! In: a config type and services of the room that uses it. Out: a process that says clearly what is wrong with its
+//! In: a config type and gRPC services of whoever uses it. Out: a process that says clearly what is wrong with its
 //! settings, can be watched, and stops when it is told to.
 //!
 //! This crate knows no domain type and no message of hypereyes; any gRPC project could use it.

@@ -54,7 +54,7 @@ pub struct ServiceProgram {
 }
 
 impl ServiceProgram {
-    /// That of a service.
+    /// The program of the service `R`; `version` is what `--version` says.
     pub const fn of<R: ServiceProcess>(version: &'static str) -> Self {
         Self { name: R::NAME, about: R::ABOUT, env: R::ENV, version, begin: begin::<R> }
     }

@@ -33,8 +33,7 @@ use crate::config::Config;
 use crate::held_out::{self, Measured};
 use crate::output::Console;
 use crate::progress::Bar;
-use crate::services::service;
-use crate::services::{LEARNER, Services, absolute};
+use crate::services::{LEARNER, Services, absolute, ask_learner};
 use crate::shared_search::{self, SEARCH, SharedSearch};
 use crate::troubles::Troubles;
 use crate::{output, parts, ports, task_sets};
@@ -318,7 +317,7 @@ impl Job {
                     }
                     if last.elapsed() > stall {
                         // What the file does not say, the learner does.
-                        match service::learner(address).await {
+                        match ask_learner(address).await {
                             Ok(learner) if learner.step > furthest => (last, furthest) = (Instant::now(), learner.step),
                             _ => {
                                 let why = match stalled::why(&self.folder.ledger()) {

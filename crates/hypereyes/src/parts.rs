@@ -165,6 +165,7 @@ pub fn telemetry() -> Result<()> {
     crate::metrics::describe();
     hypereyes_judge::metrics::describe();
     hypereyes_engines::metrics::describe();
+    hypereyes_eval::metrics::describe();
     Ok(())
 }
 

@@ -3,9 +3,8 @@
 //! In: settings, addresses, model folders, a run folder. Out: `services/<service>.toml` and plans for the supervisor. It knows
 //! every service's settings and no service's work.
 
-pub mod service;
+mod service;
 
-use hypereyes_miniature::shipped::Shipped;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +13,11 @@ use anyhow::{Context, Result};
 use hypereyes_chassis::supervise::{MakeCommand, OnExit, Plan};
 use hypereyes_chassis::{ProcessConfig, config, ready};
 use hypereyes_engines::EngineConfig;
+use hypereyes_miniature::shipped::Shipped;
 use hypereyes_run::{Addresses, RunFolder};
 use tokio::process::Command;
+
+pub use service::{LearnerState, ask_learner};
 
 use crate::config::Config;
 

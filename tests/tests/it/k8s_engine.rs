@@ -281,7 +281,7 @@ fn versions_of_the_policy_pass_through_memory_that_is_there() {
 }
 
 /// What keeps a group of its learner out of an engine, at the longest that its episodes get: the rollouts must have places at once,
-/// and their keys and values service on the card. A server pages them, so it would start and then recompute one for another.
+/// and their keys and values space on the card. A server pages them, so it would start and then recompute one for another.
 fn too_small(render: &Render, workload: &Workload, engine: &Value) -> Vec<String> {
     let own = |key: &str| setting(render, workload, key).parse::<f64>().expect("a number");
     let (context, sequences) = (own("engine.max_context"), own("engine.max_sequences"));

@@ -19,7 +19,7 @@ use hypereyes_chassis::Findings;
 use hypereyes_run::RunFolder;
 
 use crate::config::Config;
-use crate::services::{self as processes, Services};
+use crate::services::{Services, actor as actor_name};
 
 /// What is wrong with the settings of a run of `up` in `folder`, as far as they alone can tell: only certificates and a backup that is
 /// to be taken in are read, and nobody is called.
@@ -30,7 +30,7 @@ pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
     let mut found = config.findings();
     let planned = Services::planned(config, folder)?;
     let (learner, reward) = (planned.learner_settings(0), planned.reward_settings());
-    let (actor, teacher) = (planned.actor_settings(&processes::actor(0))?, planned.teacher_settings());
+    let (actor, teacher) = (planned.actor_settings(&actor_name(0))?, planned.teacher_settings());
     // `up` fills this in; what is wrong with it is said under its own name.
     let (sampling, learner_itself) = apart(learner.findings(), "sampling");
     found.under("sampling.train", sampling);

@@ -49,6 +49,11 @@ impl Folders {
     }
 }
 
+/// Whether a task set of the run is made of its world; those that `up.tasks` and `up.held_out` name are not.
+fn makes_tasks(config: &Config) -> bool {
+    [&config.up.tasks, &config.up.held_out].iter().any(|set| set.as_os_str().is_empty())
+}
+
 /// Findings about the models of a run in `folder`.
 ///
 /// # Errors
@@ -71,7 +76,9 @@ pub fn run(config: &Config, folder: &RunFolder, world: &World, folders: &Folders
     }
     let processor = Processor::load_from(&folders.policy).map_err(|error| BadInput::new(error.to_string()))?.processor;
     found.extend(protocol::of_pictures(config, &processor));
-    found.extend(world::tasks(config, world));
+    if makes_tasks(config) {
+        found.extend(world::tasks(config, world));
+    }
     let context = config.rollout.max_context_tokens;
     found.extend(world::findings(config, world, &*parts::chat(&folders.policy)?, context));
     if found.is_refused() {

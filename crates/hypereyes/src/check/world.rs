@@ -144,7 +144,7 @@ pub fn findings(config: &Config, world: &World, chat: &Chat, context: usize) -> 
         found.refuse("rollout.max_context_tokens", message);
     } else if names.mean > SPELT {
         let message = format!(
-            "is {:?}, and in the policy's tokens {names}, where an episode has {context}: the tokenizer spells this world's names in pieces, which takes service and is hard for a small \
+            "is {:?}, and in the policy's tokens {names}, where an episode has {context}: the tokenizer spells this world's names in pieces, which takes space and is hard for a small \
              policy; one that was trained on this world (`hypereyes sft`) has it easier",
             world.name()
         );

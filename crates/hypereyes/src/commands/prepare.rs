@@ -110,6 +110,12 @@ fn check(config: &Config, parts: &[Part]) -> Findings {
             found.at_least_one(key, count as u64);
         }
     }
+    for (part, key, folder) in [(Part::Train, "up.tasks", &config.up.tasks), (Part::HeldOut, "up.held_out", &config.up.held_out)] {
+        if parts.contains(&part) && !folder.as_os_str().is_empty() {
+            let folder = folder.display();
+            found.refuse(key, format!("is {folder}, but `prepare` makes tasks from `synth`: leave it out, or give services your folder"));
+        }
+    }
     if parts.iter().any(|part| matches!(part, Part::Train | Part::HeldOut)) {
         found.extend(crate::check::tasks(config));
     }

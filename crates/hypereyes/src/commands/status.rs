@@ -9,7 +9,7 @@ use hypereyes_run::{Addresses, RUNS, RunFolder, State, audit, follow, read_json}
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::services::service::{self, LearnerState};
+use crate::services::{LearnerState, ask_learner};
 use crate::{output, parts};
 
 /// Arguments of `status`.
@@ -151,7 +151,7 @@ fn look(folder: &RunFolder) -> Result<Status> {
     status.state = "running";
     // Before training and after it nobody listens, which is no trouble: there are no addresses then.
     let Ok(addresses) = read_json::<Addresses>(&folder.addresses()) else { return Ok(status) };
-    match parts::runtime()?.block_on(service::learner(addresses.learner)) {
+    match parts::runtime()?.block_on(ask_learner(addresses.learner)) {
         Ok(learner) => status.learner = Some(learner),
         Err(trouble) => (status.state, status.trouble) = ("broken", Some(trouble)),
     }

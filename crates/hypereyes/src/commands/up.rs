@@ -231,7 +231,7 @@ fn dry_run(
     output::say(&format!("training    {} steps of {shape}: {rollouts} rollouts", intent.steps));
     let trace = if intent.trace { "on" } else { "off" };
     output::say(&format!(
-        "services       reward (TRACE {trace}), {}learner, {} actors on {} cores",
+        "services    reward (TRACE {trace}), {}learner, {} actors on {} cores",
         if intent.teacher.is_some() { "teacher, " } else { "" },
         intent.actors,
         intent.cores
@@ -287,6 +287,21 @@ mod tests {
         let run_dir = format!("run_dir={}", root.path().join("run").display());
         let (config, ..) = resolved(&["--set", &run_dir, "--set", "search.cache.path=search.redb"]).expect("fresh");
         assert_eq!(config.search.cache.path, Some(std::env::current_dir().expect("a folder").join("search.redb")));
+    }
+
+    #[test]
+    fn where_both_sets_are_named_the_world_needs_none_of_what_tasks_are_made_of() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let row = r#"{"id": "a", "kind": "k", "question": "q", "answers": ["1"]}"#;
+        std::fs::write(root.path().join(hypereyes_dataset::TASKS), row).expect("written");
+        let mut config = Config::default();
+        config.synth.relations = vec!["favourite colour".into()];
+        let folder = RunFolder::new(root.path().join("run"));
+        config.up.tasks = root.path().to_owned();
+        let Err(error) = check(&config, &folder) else { panic!("held-out tasks are made") };
+        assert!(error.to_string().contains("favourite colour"), "{error}");
+        config.up.held_out = root.path().to_owned();
+        assert!(check(&config, &folder).is_ok());
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct LearnerState {
 ///
 /// # Errors
 /// When it does not answer in time.
-pub async fn learner(address: SocketAddr) -> Result<LearnerState, String> {
+pub async fn ask_learner(address: SocketAddr) -> Result<LearnerState, String> {
     let mut client = client::learner(&address.to_string()).map_err(|error| error.to_string())?;
     let reply = tokio::time::timeout(PATIENCE, client.status(v1::StatusRequest {})).await;
     let status = reply.map_err(|_| format!("no answer from {address}"))?.map_err(|status| status.message().to_owned())?.into_inner();

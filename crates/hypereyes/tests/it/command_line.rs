@@ -167,6 +167,8 @@ fn wrong_input_is_one_clear_line_and_leaves_nothing_behind() {
     refused(&["up", "--set", &run_dir, "--set", "learner.stesp=3"], &["learner.stesp", "steps"]);
     refused(&["up", "--set", &run_dir, "--set", &format!("world={}", path("nowhere"))], &["nowhere"]);
     refused(&["eval", "--model", &path("no-model")], &["no-model"]);
+    refused(&["prepare", "--out", &path("prepared"), "--set", "up.tasks=/a"], &["up.tasks", "leave it out"]);
+    refused(&["prepare", "--out", &path("prepared"), "--only", "held-out", "--set", "up.held_out=/a"], &["up.held_out", "leave it out"]);
     // With these nothing would ever happen, or something nobody wants.
     for (setting, says) in [
         ("sampling.train.top_p=nan", "sampling.train.top_p is NaN"),

@@ -41,7 +41,7 @@ pub fn desired(target: &Value, reading: Reading, replicas: u32) -> Option<u32> {
     Some(if (ratio - 1.0).abs() <= TOLERANCE { replicas } else { desired as u32 })
 }
 
-/// Replicas from the desired of all metrics (`None`: it could not be read), the past and the object's `behavior`.
+/// Replicas from what every metric asks for (`None`: it could not be read), the past and the object's `behavior`.
 /// `pace` is how much faster than Kubernetes' time runs.
 pub fn decide(spec: &Value, replicas: u32, desired: &[Option<u32>], memory: &mut Memory, now: Instant, pace: f64) -> u32 {
     let known = desired.iter().flatten().max().copied();
