@@ -21,14 +21,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypereyes_chassis::{BadInput, Health, ServiceProcess, ServiceProgram, Shutdown, Work};
-use hypereyes_chat::Chat;
-use hypereyes_domain::PolicyVersion;
-use hypereyes_engines::{Engine, Policy};
+use hypereyes_engines::{Engine, OpenError, Opened, open_folder};
 use hypereyes_pictures::{Limits, Store};
-use hypereyes_policy::checkpoint::{self, Snapshot};
-use hypereyes_policy::config::ModelConfig;
+use hypereyes_policy::checkpoint::Snapshot;
 use hypereyes_rollout::{RolloutConfig, Setup};
-use hypereyes_weights::{Published, Shapes};
+use hypereyes_weights::{Announcements, Held};
 use hypereyes_world::World;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -85,9 +82,9 @@ async fn work(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let peers = peers.with_teacher_top(config.teacher_top_k);
     let loading = config.clone();
     let loaded = tokio::task::spawn_blocking(move || Loaded::new(&loading)).await;
-    let Loaded { setup, engine, shapes, held, base } = loaded.expect("loading does not panic")?;
+    let Loaded { setup, engine, base } = loaded.expect("loading does not panic")?;
     match shutdown.race(engine.ready()).await {
-        Some(ready) => ready.map_err(|error| of_engine("", error))?,
+        Some(ready) => ready.map_err(OpenError::from)?,
         None => return Ok(()),
     }
     watched.announce(None)?;
@@ -99,13 +96,8 @@ async fn work(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let leases = Leases::default();
     let (installed, installed_now) = watch::channel(None);
     let follower = Follower {
-        learner: peers.learner(),
-        engine: engine.clone(),
-        shapes,
-        held,
-        base: Some(base),
-        patience: Duration::from_millis(config.fetch_ms),
-        backoff: config.backoff.clone(),
+        announcements: Announcements::new(peers.learner(), &config.backoff),
+        held: Held::new(peers.learner(), engine.clone(), base, Duration::from_millis(config.fetch_ms)),
         installed,
     };
     let worker = Arc::new(Worker {
@@ -128,43 +120,15 @@ async fn work(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The policy to begin with. Servers are given what they had last: most of what the learner has by now is in it, or all. Otherwise it is
-/// that of the folder, which a learner that starts from the same files publishes, in its type.
-fn begin(config: &Config) -> Result<(ModelConfig, Snapshot), hypereyes_policy::Error> {
-    if let Some(kept) = hypereyes_engines::kept(&config.engine, &config.policy) {
-        return Ok((ModelConfig::load(&config.policy)?, kept));
-    }
-    let (model, weights) = checkpoint::read(&config.policy)?;
-    Ok((model, Snapshot::exact(weights, PolicyVersion(0))))
-}
-
-/// What keeps an engine from being there: a device that fails and servers that are away may pass, all else is bad input.
-fn of_engine(what: &str, error: hypereyes_policy::Error) -> anyhow::Error {
-    match error {
-        hypereyes_policy::Error::Device(_) => error.into(),
-        error => BadInput::new(format!("{what}{error}")).into(),
-    }
-}
-
 /// What is read from disk before the first lease.
 struct Loaded {
     setup: Setup,
     engine: Engine,
-    shapes: Shapes,
-    held: Published,
     base: Snapshot,
 }
 
 impl Loaded {
     fn new(config: &Config) -> anyhow::Result<Self> {
-        let bad = |what: &str, error: &dyn std::fmt::Display| BadInput::new(format!("{what}: {error}"));
-        config.engine.device.admits_folder(&config.policy).map_err(|error| bad("engine", &error))?;
-        let chat = Chat::load(&config.policy).map_err(|error| bad("policy", &error))?;
-        let (model, base) = begin(config).map_err(|error| bad("policy", &error))?;
-        if chat.vocab_size() > model.text.vocab_size || chat.image_pad() != model.image_token_id {
-            let folder = config.policy.display();
-            return Err(BadInput::new(format!("policy: tokenizer and config.json of {folder} do not belong together")).into());
-        }
         let world = || {
             match &config.world {
                 Some(folder) => World::load(folder),
@@ -172,36 +136,23 @@ impl Loaded {
             }
             .map(Arc::new)
         };
-        let search = hypereyes_search::open(&config.search, world).map_err(|error| bad(error.key(), &error))?;
-        let (shapes, held) = (Shapes::of(&base), Published::of(&base, 0));
+        let search = hypereyes_search::open(&config.search, world);
+        let search = search.map_err(|error| BadInput::new(format!("{}: {error}", error.key())))?;
         let pictures = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
+        let Opened { chat, engine, base } = open_folder(&config.engine, &config.policy, &pictures)?;
         let context = config.rollout.max_context_tokens.min(config.engine.max_context);
-        let policy = Policy {
-            model,
-            snapshot: base.clone(),
-            end_tokens: vec![chat.end_token()],
-            processor: chat.processor().clone(),
-            pictures: pictures.clone(),
-            folder: &config.policy,
-        };
-        let what = if config.engine.is_remote() { "engine" } else { "policy" };
-        let engine = hypereyes_engines::open(&config.engine, policy).map_err(|error| of_engine(&format!("{what}: "), error))?;
-        let setup = Setup {
-            chat: Arc::new(chat),
-            search,
-            pictures,
-            // An episode that knows of the engine's limit ends as `context_full`; one that runs into it would be masked.
-            config: RolloutConfig { max_context_tokens: context, ..config.rollout.clone() },
-        };
-        Ok(Self { setup, engine, shapes, held, base })
+        // An episode that knows of the engine's limit ends as `context_full`; one that runs into it would be masked.
+        let rollout = RolloutConfig { max_context_tokens: context, ..config.rollout.clone() };
+        Ok(Self { setup: Setup { chat, search, pictures, config: rollout }, engine, base })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hypereyes_domain::PolicyVersion;
     use hypereyes_engines::EngineConfig;
     use hypereyes_miniature::shipped::Shipped;
-    use hypereyes_policy::checkpoint::{PolicyFolder, StoredDtype};
+    use hypereyes_policy::checkpoint::{self, PolicyFolder, StoredDtype};
 
     use super::*;
 
@@ -224,11 +175,7 @@ mod tests {
             ..EngineConfig::default()
         };
         let config = Config { policy: start.clone(), engine, ..Config::default() };
-        let begun = |config: &Config| {
-            let loaded = Loaded::new(config).expect("loads");
-            assert_eq!(loaded.held, Published::of(&loaded.base, 0));
-            loaded.base
-        };
+        let begun = |config: &Config| Loaded::new(config).expect("loads").base;
         let (_, weights) = checkpoint::read(&start).expect("sound");
         let first = Snapshot::exact(weights, PolicyVersion(0));
         assert_eq!(begun(&config), first);

@@ -5,20 +5,26 @@
 //! stream that breaks off is gone on with where it broke. What arrives is checked against its header, the header against
 //! the policy that the receiver knows, and the whole against its digest, before anybody sees a value.
 //!
-//! It knows no optimizer and no engine. Protobuf types are in [`grpc`] only.
+//! [`Announcements`] and [`Held`] are how whoever samples follows a learner for as long as there is one.
+//!
+//! It knows no optimizer, and of an engine only that it takes weights. Protobuf types are in [`grpc`] only.
 
+pub mod announcements;
 pub mod assembly;
 mod delta;
 mod difference;
 pub mod error;
 pub mod grpc;
+pub mod held;
 pub mod metrics;
 pub mod publisher;
 
+pub use announcements::Announcements;
 pub use assembly::{Fetched, Shapes};
 pub use blake3::Hash as Digest;
 pub use error::WeightsError;
 pub use grpc::{Versions, fetch, newest, watch};
+pub use held::{Held, HoldError};
 pub use publisher::{Published, Publisher};
 
 /// Payload bytes of one chunk.

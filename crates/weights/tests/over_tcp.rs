@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hypereyes_domain::PolicyVersion;
+use hypereyes_chassis::BackoffConfig;
+use hypereyes_domain::{Chunk, Failure, Generate, GenerateError, PolicyVersion, Sampled, Sampling, Sequence, SetWeights, SetWeightsError};
 use hypereyes_policy::checkpoint::{self, Generation, HostTensor, HostWeights, PolicyFolder, Snapshot, StoredDtype};
 use hypereyes_policy::config::SmallShape;
 use hypereyes_policy::init;
@@ -14,7 +15,7 @@ use hypereyes_proto::v1::learner_server::Learner;
 use hypereyes_proto::v1::weights_part::Part;
 use hypereyes_proto::{client, server, v1};
 use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
-use hypereyes_weights::{CHUNK_BYTES, Published, Publisher, Shapes, WeightsError, fetch, newest, watch};
+use hypereyes_weights::{Announcements, CHUNK_BYTES, Held, Published, Publisher, Shapes, WeightsError, fetch, newest, watch};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tonic::transport::server::TcpIncoming;
@@ -343,4 +344,109 @@ async fn a_transfer_cut_at_any_chunk_leaves_the_generation_before_or_becomes_the
             }
         }
     }
+}
+
+/// An engine that samples nothing, and takes weights or does not.
+#[derive(Clone, Default)]
+struct Holder(Arc<Mutex<(Vec<u64>, bool)>>);
+
+enum Never {}
+
+impl Sequence for Never {
+    async fn advance(&mut self, _: Chunk, _: usize) -> Result<Sampled, GenerateError> {
+        match *self {}
+    }
+}
+
+impl Generate for Holder {
+    type Sequence = Never;
+
+    async fn start(&self, _: Chunk, _: Vec<u64>, _: Sampling) -> Result<Vec<Never>, GenerateError> {
+        Ok(vec![])
+    }
+}
+
+impl SetWeights<Snapshot> for Holder {
+    async fn set_weights(&self, snapshot: Snapshot, version: PolicyVersion) -> Result<(), SetWeightsError> {
+        assert_eq!(snapshot.version, version);
+        let mut own = self.0.lock().expect("no test panics with it");
+        if own.1 {
+            return Err(SetWeightsError { failure: Failure::Infrastructure, message: "as scripted".into() });
+        }
+        own.0.push(version.0);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_engine_holds_what_is_asked_for_and_keeps_it_when_that_fails() {
+    let Start { client, publisher, .. } = start().await;
+    let engine = Holder::default();
+    let installed = || engine.0.lock().expect("no test panics with it").0.clone();
+    let base = Snapshot::new(&weights(0), PolicyVersion(0));
+    let mut held = Held::new(client.clone(), engine.clone(), base, Duration::from_secs(20));
+    let mut announcements = Announcements::new(client, &BackoffConfig::default());
+    let first = announcements.next().await.expect("it is there");
+    held.hold(first).await.expect("it is held");
+    assert_eq!((held.now(), installed()), (first, vec![]), "it began with these weights");
+    for version in 1..=2 {
+        publisher.publish(Snapshot::new(&weights(version), PolicyVersion(version.into())));
+    }
+    let newest = Published::of(publisher.newest().as_ref(), 5);
+    held.hold_older(PolicyVersion(1), newest).await.expect("two are published");
+    assert_eq!((held.now().version, held.now().incarnation, installed()), (PolicyVersion(1), 5, vec![1]));
+    assert_eq!(held.weights().map(|snapshot| snapshot.digest), Some(Snapshot::new(&weights(1), PolicyVersion(1)).digest));
+    let gone = held.hold_older(PolicyVersion(0), Published { version: PolicyVersion(2), ..newest });
+    gone.await.expect("0 asks for the newest");
+    assert_eq!(installed(), [1, 2]);
+    publisher.publish(Snapshot::new(&weights(3), PolicyVersion(3)));
+    let newest = Published::of(publisher.newest().as_ref(), 5);
+    let gone = held.hold_older(PolicyVersion(1), newest).await.expect_err("two are published");
+    assert!(gone.is_final().is_none() && gone.label() == "fetch", "{gone}");
+    engine.0.lock().expect("no test panics with it").1 = true;
+    let refused = held.hold(newest).await.expect_err("as scripted");
+    assert!(refused.is_final().is_none() && refused.label() == "swap" && refused.to_string().contains("as scripted"), "{refused}");
+    assert_eq!((held.now().version, installed()), (PolicyVersion(2), vec![1, 2]));
+    engine.0.lock().expect("no test panics with it").1 = false;
+    held.hold(newest).await.expect("it takes them now");
+    assert_eq!((held.now(), installed()), (newest, vec![1, 2, 3]));
+    publisher.publish(Snapshot::new(&HostWeights::from([("other".to_owned(), weights(0)["norm"].clone())]), PolicyVersion(4)));
+    let misfit = held.hold(Published::of(publisher.newest().as_ref(), 5)).await.expect_err("another policy");
+    assert!(misfit.is_final().is_some_and(|reason| reason.starts_with("policy: the learner trains another model")), "{misfit}");
+}
+
+#[tokio::test]
+async fn announcements_go_on_with_the_next_learner_at_the_same_address() {
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let address = incoming.local_addr().expect("it is bound");
+    let serve = |incoming: TcpIncoming, incarnation: u32| {
+        let publisher = Publisher::new(Snapshot::new(&weights(0), PolicyVersion(0)), 2, incarnation);
+        let serving = Serving { publisher, saboteur: Arc::default() };
+        tokio::spawn(tonic::transport::Server::builder().add_service(server::learner(serving)).serve_with_incoming(incoming))
+    };
+    let (served, client) = (serve(incoming, 5), client::learner(&address.to_string()).expect("a good address"));
+    let mut announcements = Announcements::new(client, &BackoffConfig::default());
+    assert_eq!(announcements.next().await.expect("it is there").incarnation, 5);
+    announcements.again();
+    assert_eq!(announcements.next().await.expect("begun anew").incarnation, 5);
+    let next = async {
+        loop {
+            if let Ok(published) = announcements.next().await {
+                announcements.served();
+                return published.incarnation;
+            }
+        }
+    };
+    let another = async {
+        served.abort();
+        // The listener of a task that was aborted goes with it; its port is free a moment later.
+        loop {
+            match TcpIncoming::bind(address) {
+                Ok(incoming) => return drop(serve(incoming, 6)),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let (heard, ()) = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(next, another) }).await.expect("in time");
+    assert_eq!(heard, 6);
 }
