@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::curve::BestBy;
+
 /// Visual tokens of a picture above this are a slip.
 const MOST_PICTURE_TOKENS: usize = 1 << 20;
 
@@ -25,11 +27,19 @@ pub struct EvalConfig {
     /// `--benchmark` 1200, as published. Servers read that folder themselves, so that it must say no more than this; a chat endpoint makes
     /// of pictures what it likes.
     pub max_picture_tokens: usize,
+    /// Under `up`: the policy is measured on held-out tasks every so many optimiser steps while it is trained, by a process of its own for
+    /// which the learner does not wait. Default 0: only before and after training.
+    pub every: u64,
+    /// Held-out tasks that such a measurement is made on, the first of them; 0 takes all. Default 0: an interval of fewer is wider.
+    pub every_tasks: usize,
+    /// Which version is kept in `best/`: that with the highest `accuracy`, or `cas`. Default `accuracy`; of equals the other number decides,
+    /// then the earlier one stays.
+    pub best: BestBy,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { samples: 1, concurrency: 16, seed: 0, max_picture_tokens: 0 }
+        Self { samples: 1, concurrency: 16, seed: 0, max_picture_tokens: 0, every: 0, every_tasks: 0, best: BestBy::default() }
     }
 }
 

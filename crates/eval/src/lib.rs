@@ -5,7 +5,7 @@
 //! Rollouts are kept one by one ([`itemised`]), so that an evaluation that was cut goes on; two evaluations are compared rollout by
 //! rollout ([`mod@compare`]), several stand in one table ([`systems`]).
 //!
-//! It knows no training and no file. Episodes that failed for a reason outside the policy are counted and left out of
+//! It knows no training, and no file but the lines of [`curve`]. Episodes that failed for a reason outside the policy are counted and left out of
 //! every mean; they are never wrong answers. An answer on which the judge gave no verdict is one of them.
 
 pub mod aligned;
@@ -18,6 +18,7 @@ pub mod flips;
 pub mod item;
 pub mod itemised;
 pub mod items;
+pub mod curve;
 pub mod metrics;
 pub mod pass_at_k;
 pub mod report;
@@ -38,6 +39,7 @@ pub use estimate::Estimate;
 pub use item::{Item, Key};
 pub use itemised::{Itemised, SoFar};
 pub use items::{InMemory, Items, Kept};
+pub use curve::{BestBy, Evaluation};
 pub use report::{KindReport, Outcome, Report};
 pub use rows::Row;
 pub use run::{Progress, closed_book, evaluate};

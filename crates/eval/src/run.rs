@@ -116,7 +116,8 @@ async fn all<F: Future<Output = Result<Vec<Trajectory>, GenerateError>>>(
     (outcomes.into_iter().map(|(_, outcome)| outcome).collect(), left_out)
 }
 
-fn outcome(task: &Task, trajectory: &Trajectory, accuracy: Accuracy) -> Outcome {
+/// What counts of a rollout.
+pub fn outcome(task: &Task, trajectory: &Trajectory, accuracy: Accuracy) -> Outcome {
     Outcome {
         kind: task.kind.clone(),
         accuracy,

@@ -176,6 +176,12 @@ impl RunFolder {
         held_out_before = "held_out_before.jsonl";
         /// Trajectories of the trained policy.
         held_out_after = "held_out_after.jsonl";
+        /// One line per version that was measured while it was trained.
+        evaluations = "evaluations.jsonl";
+        /// The best of those, as a model folder.
+        best = "best";
+        /// What it was measured to be.
+        best_json = "best.json";
         /// Time and restarts so far.
         progress = "progress.json";
         /// Where the services listen.

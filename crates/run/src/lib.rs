@@ -12,6 +12,7 @@
 //! | `learner/trajectories.jsonl` | [`Recorded`] | the learner, some steps |
 //! | `learner/policy.json` | [`SavedPolicy`] | the learner, with every saved policy |
 //! | `held_out_before.jsonl`, `held_out_after.jsonl` | [`Played`] | `up`, a line per rollout |
+//! | `evaluations.jsonl`, `best.json` | `hypereyes_eval::Evaluation` | the evaluator and `up`, a line per version that was measured |
 //! | `attempts.jsonl` | [`Attempt`] | `up`, a line per start |
 //! | `progress.json`, `services/addresses.json` | [`Progress`], [`Addresses`] | `up` |
 //!

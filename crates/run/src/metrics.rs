@@ -2,7 +2,7 @@
 
 use metrics::{describe_counter, describe_gauge};
 
-/// Tries to append lines that failed, by `file` (`groups`, `metrics`, `trajectories`); they are tried again.
+/// Tries to append lines that failed, by `file` (`groups`, `metrics`, `trajectories`, `evaluations`); they are tried again.
 pub const LINES_FAILED: &str = "hypereyes_learner_lines_failed_total";
 /// Lines that were given up, by `file`: too many waited.
 pub const LINES_LOST: &str = "hypereyes_learner_lines_lost_total";

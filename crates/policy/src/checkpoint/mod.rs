@@ -18,7 +18,7 @@ pub use self::files::parse;
 pub(crate) use self::generation::metrics::describe;
 pub use self::generation::{Generation, PolicyFolder};
 pub use self::reading::{load, read, read_tower, read_with_remarks};
-pub use self::save::{Saver, digest, save, serialise};
+pub use self::save::{Saver, digest, digest_of, save, serialise};
 pub use self::snapshot::{Snapshot, TensorPlace};
 use crate::Error;
 use crate::aligned::Aligned;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub use self::paths::keep_apart;
 pub use self::place::Place;
 pub(crate) use self::place::interrupted;
-pub use self::tensors::{digest, serialise};
+pub use self::tensors::{digest, digest_of, serialise};
 
 pub(super) use self::extras::{Extras, MAX_BYTES};
 pub(super) use self::paths::{check_free, remove};

@@ -249,6 +249,14 @@ fn head(hasher: &mut blake3::Hasher, name: &str, dtype: Dtype, shape: &[usize]) 
     hasher.update(format!("{}\n{name}\n{dtype:?}\n{shape:?}\n", name.len()).as_bytes());
 }
 
+/// What [`digest`] finds of the folder in which these weights are saved.
+///
+/// # Errors
+/// [`Error`] where they are not those of the config.
+pub fn digest_of(config: &ModelConfig, weights: &HostWeights, dtype: StoredDtype) -> Result<String, Error> {
+    Ok(Written::new(config, weights, dtype, SHARD_BYTES)?.digest())
+}
+
 /// One name for all tensors of a folder: BLAKE3, hex.
 ///
 /// # Errors
