@@ -15,6 +15,8 @@ pub enum Role {
     Learner,
     /// Scores, and keeps references.
     Reward,
+    /// Measures versions while they are trained.
+    Evaluator,
     /// Gives log-probs; one that stands in front of others calls them.
     Teacher,
     /// A person, or what acts for one.
@@ -23,7 +25,7 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Actor, Self::Learner, Self::Reward, Self::Teacher, Self::Operator];
+    pub const ALL: [Self; 6] = [Self::Actor, Self::Learner, Self::Reward, Self::Evaluator, Self::Teacher, Self::Operator];
 
     /// Its name in certificates.
     pub const fn name(self) -> &'static str {
@@ -31,13 +33,14 @@ impl Role {
             Self::Actor => "actor",
             Self::Learner => "learner",
             Self::Reward => "reward",
+            Self::Evaluator => "evaluator",
             Self::Teacher => "teacher",
             Self::Operator => "operator",
         }
     }
 }
 
-use Role::{Actor, Learner, Operator, Teacher};
+use Role::{Actor, Evaluator, Learner, Operator, Teacher};
 
 /// Every RPC, and who may call it.
 pub const TABLE: &[(&str, &[Role])] = &[
@@ -45,12 +48,12 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/hypereyes.v1.Learner/Submit", &[Actor]),
     ("/hypereyes.v1.Learner/Heartbeat", &[Actor]),
     ("/hypereyes.v1.Learner/Abandon", &[Actor]),
-    ("/hypereyes.v1.Learner/GetPolicyVersion", &[Actor, Operator]),
-    ("/hypereyes.v1.Learner/WatchPolicyVersions", &[Actor, Operator]),
-    ("/hypereyes.v1.Learner/FetchWeights", &[Actor]),
+    ("/hypereyes.v1.Learner/GetPolicyVersion", &[Actor, Evaluator, Operator]),
+    ("/hypereyes.v1.Learner/WatchPolicyVersions", &[Actor, Evaluator, Operator]),
+    ("/hypereyes.v1.Learner/FetchWeights", &[Actor, Evaluator]),
     ("/hypereyes.v1.Learner/GetPictures", &[Actor]),
     ("/hypereyes.v1.Learner/PutPictures", &[Actor]),
-    ("/hypereyes.v1.Learner/Status", &[Actor, Operator]),
+    ("/hypereyes.v1.Learner/Status", &[Actor, Evaluator, Operator]),
     // Ends the run for everybody.
     ("/hypereyes.v1.Learner/Stop", &[Operator]),
     // The other ranks.

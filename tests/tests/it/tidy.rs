@@ -51,7 +51,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "hypereyes-miniature",
         ],
     ),
-    (6, &["hypereyes-bench", "hypereyes-offline", "hypereyes-report"]),
+    (6, &["hypereyes-bench", "hypereyes-evaluator", "hypereyes-offline", "hypereyes-report"]),
     (7, &["hypereyes"]),
     (8, &["hypereyes-tests", "hypereyes-kubesim", "hypereyes-standin"]),
 ];
