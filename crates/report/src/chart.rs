@@ -1,5 +1,5 @@
-//! Curves as inline SVG. In: one or two series over steps. Out: an SVG with axes, a smoothed line over the faint raw one,
-//! and a title with the numbers under every step. It knows no metric.
+//! Curves as inline SVG. In: one or two series over steps. Out: an SVG with axes, a smoothed line over the faint raw one, or, where each
+//! value has its interval, the values in a band, and a title with the numbers under every step. It knows no metric.
 
 use std::fmt::Write as _;
 
@@ -20,6 +20,33 @@ pub struct Series {
     pub name: String,
     /// One value per step.
     pub values: Vec<Option<f64>>,
+    /// Within what each value lies, one per step, as far as it is known; none for a series that is to be smoothed instead.
+    pub band: Option<Vec<Option<[f64; 2]>>>,
+}
+
+/// A series as it is drawn.
+struct Line<'a> {
+    name: &'a str,
+    raw: Vec<Option<f64>>,
+    /// What the eye is to follow.
+    drawn: Vec<Option<f64>>,
+    /// The lower and the upper end of the band; none where a series is smoothed.
+    band: Option<[Vec<Option<f64>>; 2]>,
+}
+
+impl<'a> Line<'a> {
+    fn of(series: &'a Series) -> Self {
+        let raw = thin(&series.values);
+        let end = |band: &[Option<[f64; 2]>], at: usize| thin(&band.iter().map(|band| band.map(|band| band[at])).collect::<Vec<_>>());
+        let band = series.band.as_deref().map(|band| [end(band, 0), end(band, 1)]);
+        let drawn = if band.is_none() { smooth(&raw) } else { raw.clone() };
+        Self { name: series.name.as_str(), raw, drawn, band }
+    }
+
+    /// Everything that the axis must enclose.
+    fn values(&self) -> impl Iterator<Item = f64> {
+        self.raw.iter().chain(self.band.iter().flatten().flatten()).flatten().copied()
+    }
 }
 
 /// What a chart shows.
@@ -40,13 +67,11 @@ impl Chart {
     /// The chart as a `<figure>`; empty when no series has two values.
     pub fn figure(&self, steps: &[u64]) -> String {
         let steps = thin(&steps.iter().map(|step| Some(*step as f64)).collect::<Vec<_>>());
-        let lines: Vec<(&str, Vec<Option<f64>>)> = self.series.iter().map(|series| (series.name.as_str(), thin(&series.values))).collect();
-        let lines: Vec<_> = lines.into_iter().filter(|(_, values)| values.iter().flatten().count() >= 2).collect();
+        let lines: Vec<Line<'_>> = self.series.iter().map(Line::of).filter(|line| line.raw.iter().flatten().count() >= 2).collect();
         if lines.is_empty() {
             return String::new();
         }
-        let smoothed: Vec<Vec<Option<f64>>> = lines.iter().map(|(_, values)| smooth(values)).collect();
-        let ticks = self.ticks(lines.iter().flat_map(|(_, values)| values.iter().flatten().copied()));
+        let ticks = self.ticks(lines.iter().flat_map(Line::values));
         let (low, high) = (ticks[0], ticks[ticks.len() - 1]);
         let first = steps.iter().flatten().next().copied().unwrap_or(0.0);
         let last = steps.iter().flatten().next_back().copied().unwrap_or(1.0).max(first + 1.0);
@@ -67,17 +92,33 @@ impl Chart {
             let (at, bottom) = (x(step), HEIGHT - 7.0);
             put(&mut svg, format_args!("<text class=\"tick\" x=\"{at:.1}\" y=\"{bottom}\" text-anchor=\"{anchor}\">{step:.0}</text>"));
         }
-        for (number, ((_, raw), smoothed)) in lines.iter().zip(&smoothed).enumerate() {
-            put(&mut svg, format_args!("<path class=\"raw s{number}\" d=\"{}\"/>", path(&steps, raw, &x, &y)));
-            put(&mut svg, format_args!("<path class=\"line s{number}\" d=\"{}\"/>", path(&steps, smoothed, &x, &y)));
+        for (number, line) in lines.iter().enumerate() {
+            if let Some(band) = &line.band {
+                if band[0].iter().any(Option::is_some) {
+                    put(&mut svg, format_args!("<path class=\"band s{number}\" d=\"{}\"/>", area(&steps, band, &x, &y)));
+                }
+                for (step, value) in steps.iter().zip(&line.raw).filter_map(|(step, value)| Some(((*step)?, (*value)?))) {
+                    put(&mut svg, format_args!("<circle class=\"dot s{number}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>", x(step), y(value)));
+                }
+            } else {
+                put(&mut svg, format_args!("<path class=\"raw s{number}\" d=\"{}\"/>", path(&steps, &line.raw, &x, &y)));
+            }
+            put(&mut svg, format_args!("<path class=\"line s{number}\" d=\"{}\"/>", path(&steps, &line.drawn, &x, &y)));
         }
         let width = (WIDTH - LEFT - RIGHT) / steps.len() as f64;
         for (at, step) in steps.iter().enumerate() {
             let Some(step) = step else { continue };
             let mut title = format!("step {step:.0}");
-            for ((name, raw), smoothed) in lines.iter().zip(&smoothed) {
-                let (raw, smoothed) = (number(raw[at], self.decimals), number(smoothed[at], self.decimals));
-                put(&mut title, format_args!("\n{name} {raw} (smoothed {smoothed})"));
+            for line in &lines {
+                let shown = |values: &[Option<f64>]| number(values[at], self.decimals);
+                let (name, raw) = (line.name, shown(&line.raw));
+                match &line.band {
+                    None => put(&mut title, format_args!("\n{name} {raw} (smoothed {})", shown(&line.drawn))),
+                    Some([low, high]) if low[at].is_some() => {
+                        put(&mut title, format_args!("\n{name} {raw} ({} to {})", shown(low), shown(high)));
+                    }
+                    Some(_) => put(&mut title, format_args!("\n{name} {raw}")),
+                }
             }
             let (left, height) = (x(*step) - width / 2.0, HEIGHT - TOP - BOTTOM);
             put(
@@ -89,9 +130,9 @@ impl Chart {
             );
         }
         svg.push_str("</svg>");
-        let key = |(number, (name, raw)): (usize, &(&str, Vec<Option<f64>>))| {
-            let end = number_of_end(&smoothed[number], raw);
-            format!("<span class=\"key s{number}\">{}<b>{}</b></span>", escape(name), self::number(end, self.decimals))
+        let key = |(number, line): (usize, &Line<'_>)| {
+            let end = line.drawn.iter().rev().flatten().next().copied();
+            format!("<span class=\"key s{number}\">{}<b>{}</b></span>", escape(line.name), self::number(end, self.decimals))
         };
         let keys: String = lines.iter().enumerate().map(key).collect();
         format!(
@@ -125,9 +166,12 @@ fn tick_decimals(ticks: &[f64]) -> usize {
         as usize
 }
 
-/// The last smoothed value.
-fn number_of_end(smoothed: &[Option<f64>], raw: &[Option<f64>]) -> Option<f64> {
-    smoothed.iter().rev().flatten().next().or(raw.iter().rev().flatten().next()).copied()
+/// The outline of a band: along its upper end, and back along the lower one.
+fn area(steps: &[Option<f64>], [low, high]: &[Vec<Option<f64>>; 2], x: &dyn Fn(f64) -> f64, y: &dyn Fn(f64) -> f64) -> String {
+    let there = path(steps, high, x, y);
+    let reversed = |values: &[Option<f64>]| values.iter().rev().copied().collect::<Vec<_>>();
+    let back = path(&reversed(steps), &reversed(low), x, y);
+    format!("{there}{}Z", back.replacen('M', "L", 1))
 }
 
 fn path(steps: &[Option<f64>], values: &[Option<f64>], x: &dyn Fn(f64) -> f64, y: &dyn Fn(f64) -> f64) -> String {
@@ -182,7 +226,7 @@ mod tests {
             note: "fewer <is> better",
             decimals: 2,
             from_zero: true,
-            series: vec![Series { name: "rounds".into(), values }],
+            series: vec![Series { name: "rounds".into(), values, band: None }],
         }
     }
 
@@ -210,6 +254,18 @@ mod tests {
         assert!(figure.contains("step 8\nrounds – (smoothed –)"));
         assert!(figure.contains("fewer &lt;is&gt; better"));
         assert!(!figure.contains("NaN") && !figure.contains("inf"));
+    }
+
+    #[test]
+    fn values_with_intervals_stand_in_a_band_and_are_not_smoothed() {
+        let values = vec![Some(1.0), Some(3.0), Some(2.0)];
+        let band = Some(values.iter().map(|value| value.map(|value| [value - 0.5, value + 0.5])).collect());
+        let chart = Chart { series: vec![Series { name: "rounds".into(), values, band }], ..chart(vec![]) };
+        let figure = chart.figure(&[0, 10, 20]);
+        assert!(figure.contains("step 10\nrounds 3.00 (2.50 to 3.50)") && figure.contains("<b>2.00</b>"), "{figure}");
+        assert_eq!((figure.matches("<circle").count(), figure.matches("class=\"raw").count()), (3, 0));
+        let band = figure.split("class=\"band s0\" d=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a band");
+        assert_eq!((band.matches('M').count(), band.matches('L').count(), band.ends_with('Z')), (1, 5, true), "{band}");
     }
 
     #[test]

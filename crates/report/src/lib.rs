@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use hypereyes_chat::Chat;
 use hypereyes_dataset::load_picture;
 use hypereyes_domain::Task;
+use hypereyes_eval::{Evaluation, curve};
 use hypereyes_outside::atomic;
 use hypereyes_pictures::{Limits, RgbImage};
 use hypereyes_run::{RunFolder, Step, follow, read_json, read_played};
@@ -36,6 +37,8 @@ pub struct Material {
     pub settings: String,
     /// Optimiser steps.
     pub steps: Vec<Step>,
+    /// Versions that were measured on held-out tasks.
+    pub evaluations: Vec<Evaluation>,
     /// Chosen tasks.
     pub examples: Vec<Example>,
 }
@@ -73,10 +76,11 @@ pub fn gather(folder: &RunFolder) -> Result<Material> {
         .and_then(|file| file.take(MAX_SETTINGS).read_to_string(&mut settings))
         .context("cannot read the run's settings")?;
     let steps = follow::read_all(&folder.metrics()).context("cannot read the run's metrics")?;
+    let evaluations = curve::read(&folder.evaluations()).context("cannot read the run's evaluations")?;
     let chat = Chat::load(&outcome.details.policy).context("cannot read the trained policy's tokenizer")?;
     let (before, after) = (read_played(&folder.held_out_before())?, read_played(&folder.held_out_after())?);
     let examples = choose::examples(&before, &after, &chat, |task| pictures(folder, task));
-    Ok(Material { outcome, settings, steps, examples })
+    Ok(Material { outcome, settings, steps, evaluations, examples })
 }
 
 /// A held-out task's pictures; a missing one leaves the task without.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hypereyes_eval::Report;
+use hypereyes_eval::{Evaluation, Report};
 use hypereyes_run::audit::LedgerSummary;
+use hypereyes_scoring::Interval;
 use serde::{Deserialize, Serialize};
 
 /// One policy on the held-out tasks. Field order is the order of the JSON keys.
@@ -59,6 +60,36 @@ pub struct Summary {
     /// Why nothing was learned, in words; only there when it was so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned_nothing: Option<String>,
+    /// The best version; only there where the policy was measured while it was trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
+}
+
+/// The version of a run that did best on held-out tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Optimiser steps that it has behind it.
+    pub step: u64,
+    /// Its number.
+    pub version: u64,
+    /// BLAKE3 of its tensors, as [`hypereyes_eval::Evaluation`] has it.
+    pub digest: String,
+    /// Its numbers.
+    #[serde(flatten)]
+    pub numbers: Numbers,
+    /// 95 % interval of the accuracy. That of the best of many is better than it is.
+    pub accuracy_interval: Interval,
+    /// Where it is kept.
+    pub policy: PathBuf,
+}
+
+impl Best {
+    /// What was measured, kept in this folder.
+    pub fn new(evaluation: &Evaluation, policy: PathBuf) -> Self {
+        let Evaluation { step, version, ref digest, ref report, .. } = *evaluation;
+        let (digest, accuracy_interval) = (digest.clone(), report.accuracy_interval);
+        Self { step, version, digest, numbers: report.into(), accuracy_interval, policy }
+    }
 }
 
 /// The evaluation before a run, kept so that a resumed run need not repeat it.
@@ -143,6 +174,7 @@ pub(crate) mod tests {
                 wall_seconds: 12.5,
                 seed: 7,
                 learned_nothing: None,
+                best: None,
             },
             details: Details {
                 before,
@@ -171,6 +203,13 @@ pub(crate) mod tests {
         }
         let nothing = Summary { learned_nothing: Some("nothing was learned".into()), ..outcome().summary };
         assert_eq!(serde_json::to_value(nothing).expect("plain")["learned_nothing"], "nothing was learned");
+        let report = outcome().details.after;
+        let evaluation = Evaluation { step: 20, version: 20, due: 20, digest: "ab".into(), seconds: None, time: 1, report };
+        let best = Summary { best: Some(Best::new(&evaluation, "best".into())), ..outcome().summary };
+        let best = serde_json::to_value(best).expect("plain")["best"].clone();
+        let want =
+            ["step", "version", "digest", "tasks", "accuracy", "rounds", "searches", "kilotokens", "cas", "accuracy_interval", "policy"];
+        assert_eq!(keys(&best), want);
     }
 
     #[test]

@@ -4,12 +4,15 @@
 
 use std::collections::BTreeSet;
 
+use hypereyes_eval::{Evaluation, Report};
 use hypereyes_run::{Step, TeacherMeans};
+use hypereyes_scoring::Interval;
 use minijinja::{Value, context};
 use serde::Serialize;
 
 use super::chart::{Chart, Series};
 use super::html::{number, templates};
+use super::outcome::Best;
 use super::{Material, episode};
 
 const STYLE: &str = include_str!("style.css");
@@ -27,6 +30,7 @@ pub fn render(material: &Material) -> String {
         stats => stats(material),
         charts => Value::from_safe_string(charts),
         more_charts => Value::from_safe_string(more_charts),
+        held_out => Value::from_safe_string(held_out(&material.evaluations)),
         examples => cards.collect::<Vec<_>>(),
         dealt => material.examples.iter().any(|example| example.task.layer.is_some()),
         facts => facts(material),
@@ -72,7 +76,11 @@ fn stats(material: &Material) -> Vec<Stat> {
 
 /// Curves as figures: the main ones, and more of them.
 fn curves(steps: &[Step]) -> (String, String) {
-    let series = |name: &str, value: &dyn Fn(&Step) -> Option<f64>| Series { name: name.into(), values: steps.iter().map(value).collect() };
+    let series = |name: &str, value: &dyn Fn(&Step) -> Option<f64>| Series {
+        name: name.into(),
+        values: steps.iter().map(value).collect(),
+        band: None,
+    };
     // One line per teacher version: a swap is a line that ends and another that begins.
     let versions: BTreeSet<&String> = steps.iter().flat_map(|step| step.teachers.keys()).collect();
     let by_teacher = |value: &dyn Fn(&TeacherMeans) -> Option<f64>| -> Vec<Series> {
@@ -163,6 +171,42 @@ fn curves(steps: &[Step]) -> (String, String) {
     (figures(&main), figures(&more))
 }
 
+/// The policy on held-out tasks while it was trained, with 95 % intervals; empty where it was not measured then.
+fn held_out(evaluations: &[Evaluation]) -> String {
+    let series = |name: &str, value: &dyn Fn(&Report) -> f64, band: Option<&dyn Fn(&Report) -> Interval>| {
+        let of = |one: &Evaluation| band.map(|band| band(&one.report)).map(|band| [band.low, band.high]);
+        let values = evaluations.iter().map(|one| Some(value(&one.report))).collect();
+        vec![Series { name: name.into(), values, band: Some(evaluations.iter().map(of).collect()) }]
+    };
+    let percent = |interval: Interval| Interval { low: interval.low * 100.0, high: interval.high * 100.0 };
+    let note = "On the same held-out tasks with the same seeds each time; the band is the 95 % interval of a point.";
+    let charts = [
+        Chart {
+            title: "Held-out accuracy, %",
+            note,
+            decimals: 1,
+            from_zero: false,
+            series: series("held out", &|report| report.accuracy * 100.0, Some(&|report| percent(report.accuracy_interval))),
+        },
+        Chart {
+            title: "Held-out tool rounds",
+            note,
+            decimals: 2,
+            from_zero: true,
+            series: series("held out", &|report| report.rounds, Some(&|report| report.rounds_interval)),
+        },
+        Chart {
+            title: "Held-out cost-aware score",
+            note: "Of the same measurements.",
+            decimals: 2,
+            from_zero: false,
+            series: series("CAS", &|report| report.cas, None),
+        },
+    ];
+    let steps: Vec<u64> = evaluations.iter().map(|one| one.step).collect();
+    charts.iter().map(|chart| chart.figure(&steps)).collect()
+}
+
 /// What else is to be said of the run.
 fn facts(material: &Material) -> Vec<(&'static str, String)> {
     let (summary, details) = (&material.outcome.summary, &material.outcome.details);
@@ -198,8 +242,22 @@ fn facts(material: &Material) -> Vec<(&'static str, String)> {
             format!("{} rollouts before, {} after, for reasons outside the policy", details.before.invalid, details.after.invalid),
         ),
         ("policy", details.policy.display().to_string()),
+        ("best version", best(summary.best.as_ref(), material.evaluations.len())),
         ("other settings", if details.told.is_empty() { "none on the way".to_owned() } else { details.told.join("; ") }),
     ]
+}
+
+fn best(best: Option<&Best>, measured: usize) -> String {
+    let Some(best) = best else { return "not looked for on the way".to_owned() };
+    let numbers = &best.numbers;
+    format!(
+        "step {} of {measured} that were measured: {} % right in {} rounds, CAS {}; {}",
+        best.step,
+        number(Some(numbers.accuracy * 100.0), 1),
+        number(Some(numbers.rounds), 2),
+        number(Some(numbers.cas), 2),
+        best.policy.display()
+    )
 }
 
 fn attempts(count: u32) -> String {
@@ -251,7 +309,13 @@ mod tests {
             ..Step::default()
         };
         let example = Example { task, picture: Some(mosaic()), after: told(Accuracy::Correct), before: Some(told(Accuracy::Wrong)) };
-        Material { outcome: outcome(), settings: "run_dir = \"<x>\"".into(), steps: (1..=60).map(step).collect(), examples: vec![example] }
+        Material {
+            outcome: outcome(),
+            settings: "run_dir = \"<x>\"".into(),
+            steps: (1..=60).map(step).collect(),
+            evaluations: vec![],
+            examples: vec![example],
+        }
     }
 
     #[test]
@@ -277,6 +341,19 @@ mod tests {
             let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "<{tag}> is not balanced");
         }
+    }
+
+    #[test]
+    fn a_run_that_was_measured_on_the_way_shows_it_with_its_band_and_names_the_best() {
+        let plain = material();
+        assert!(!render(&plain).contains("Held-out accuracy") && render(&plain).contains("not looked for on the way"));
+        let report = plain.outcome.details.after.clone();
+        let one = |step| Evaluation { step, version: step, due: step, digest: "ab".into(), seconds: None, time: 1, report: report.clone() };
+        let mut measured = Material { evaluations: [0, 20, 40, 60].map(one).to_vec(), ..plain };
+        measured.outcome.summary.best = Some(Best::new(&one(40), "runs/a/best".into()));
+        let page = render(&measured);
+        assert_eq!(page.matches("class=\"band s0\"").count(), 2);
+        assert!(page.contains("Held-out accuracy, %") && page.contains("step 40 of 4 that were measured: 50.0 % right"), "{page}");
     }
 
     #[test]
