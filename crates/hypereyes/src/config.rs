@@ -75,6 +75,10 @@ pub struct Config {
     pub learner: hypereyes_learner::Config,
     /// The actors of `up`. Addresses, paths, the id, `rollout`, `search` and where `engine` is are set by `up`.
     pub actor: hypereyes_actor::Config,
+    /// The evaluator of `up`, with `eval.every`. It measures as `up` does before and after training, with the engine of `engine`, whose
+    /// policy is its own: servers that sample for it are `evaluator.engine.url`. All else but `threads`, `fetch_ms`, `pictures_bytes`,
+    /// `backoff` and `process` is set by `up`.
+    pub evaluator: hypereyes_evaluator::Config,
     /// The reward service of `up`. Addresses and paths in it are set by `up`; `judge` and `judge_model` also judge what `eval` and `up`
     /// measure, and `judge` and `trace` serve `score`.
     pub reward_service: hypereyes_reward_service::Config,
@@ -113,6 +117,7 @@ impl Settings for Config {
         }
         moved.extend(Moved::under("learner", hypereyes_learner::Config::moved()));
         moved.extend(Moved::under("actor", hypereyes_actor::Config::moved()));
+        moved.extend(Moved::under("evaluator", hypereyes_evaluator::Config::moved()));
         moved.extend(Moved::under("reward_service", hypereyes_reward_service::Config::moved()));
         moved.extend(Moved::under("teacher_service", hypereyes_teacher_service::Config::moved()));
         moved
@@ -229,6 +234,7 @@ impl Default for Config {
                 ..hypereyes_learner::Config::default()
             },
             actor: hypereyes_actor::Config { threads: 1, teacher_top_k: 8, ..hypereyes_actor::Config::default() },
+            evaluator: hypereyes_evaluator::Config { threads: 1, ..hypereyes_evaluator::Config::default() },
             reward_service: hypereyes_reward_service::Config::default(),
             teacher_service: hypereyes_teacher_service::Config { threads: 1, ..hypereyes_teacher_service::Config::default() },
         }

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use hypereyes_chassis::supervise::{Event, Supervisor};
 use hypereyes_chassis::{BadInput, Shutdown, config, ready};
-use hypereyes_eval::{Report, TaskSet};
+use hypereyes_eval::{Evaluation, Report, TaskSet};
 use hypereyes_policy::checkpoint;
 use hypereyes_report::{
-    outcome::{Before, Details, Numbers, Outcome, Summary},
+    outcome::{Before, Best, Details, Numbers, Outcome, Summary},
     page::duration,
 };
 use hypereyes_run::{
@@ -30,10 +30,11 @@ use tokio::sync::mpsc;
 
 use crate::commands::synth;
 use crate::config::Config;
+use crate::curve::{self, End};
 use crate::held_out::{self, Measured};
 use crate::output::Console;
 use crate::progress::Bar;
-use crate::services::{LEARNER, Services, absolute, ask_learner};
+use crate::services::{EVALUATOR, LEARNER, Services, absolute, ask_learner};
 use crate::shared_search::{self, SEARCH, SharedSearch};
 use crate::troubles::Troubles;
 use crate::{output, parts, ports, task_sets};
@@ -63,6 +64,8 @@ pub struct Job {
     /// Restarts of the search server that are not in `progress` yet.
     search_restarts: Arc<AtomicU32>,
     began: Instant,
+    /// The evaluator measures no more.
+    evaluator_ended: bool,
     /// Nobody else writes into the folder meanwhile.
     _held: Held,
 }
@@ -86,7 +89,18 @@ impl Job {
         for change in changes {
             console.say(&format!("from step {step} on: {change}"));
         }
-        Ok(Self { config, folder, world, console, progress, troubles, search_restarts: Arc::default(), began: Instant::now(), _held: held })
+        Ok(Self {
+            config,
+            folder,
+            world,
+            console,
+            progress,
+            troubles,
+            search_restarts: Arc::default(),
+            began: Instant::now(),
+            evaluator_ended: false,
+            _held: held,
+        })
     }
 
     /// Everything, with one search server for all of it where the settings want one. It is stopped last, whatever happens.
@@ -125,14 +139,30 @@ impl Job {
         let (policy, teacher) = self.models()?;
         let held_out = shutdown.race(self.tasks()).await.ok_or_else(stopped)??;
         let before = shutdown.race(self.before(&policy, &held_out)).await.ok_or_else(stopped)??;
-        self.train(policy, teacher, shutdown).await?;
+        self.note_on_curve(
+            &policy,
+            &held_out,
+            &End { step: 0, policy: &policy, report: &before.report, played: &self.folder.held_out_before() },
+        );
+        self.train(policy.clone(), teacher, shutdown).await?;
         let stopped = || anyhow!("stopped while the trained policy was measured");
         let (learner, trained) = (self.folder.learner(), self.folder.policy());
         let saved = SavedPolicy::read(&learner).with_context(|| format!("{} is not what the learner saved", trained.display()))?;
         saved.check(&learner, &checkpoint::digest(&trained)?).map_err(anyhow::Error::msg)?;
         let after =
             shutdown.race(held_out::measure(&self.config, &self.world, &trained, &held_out, "after")).await.ok_or_else(stopped)??;
+        write_played(&self.folder.held_out_after(), &after.played)?;
+        let played = self.folder.held_out_after();
+        self.note_on_curve(&policy, &held_out, &End { step: saved.step, policy: &trained, report: &after.report, played: &played });
         self.finish(before, after)
+    }
+
+    /// Puts a measurement beside those of the evaluator, if there is one. Like every file for people, it ends nothing.
+    fn note_on_curve(&mut self, start: &Path, set: &TaskSet, end: &End<'_>) {
+        if self.config.eval.every > 0 {
+            let noted = curve::note(&self.config.eval, &self.folder, start, set, end).context("cannot note an evaluation");
+            self.troubles.pass("evaluations", noted, output::note);
+        }
     }
 
     /// Policy and teacher as folders.
@@ -199,7 +229,8 @@ impl Job {
         let bar = Bar::new("train", "steps");
         let trained = async {
             self.start(&services, &mut supervisor, &mut events, shutdown).await?;
-            self.follow(learner, &mut events, &bar, shutdown).await
+            self.follow(learner, &mut events, &bar, shutdown).await?;
+            self.await_evaluator(&services, &mut events, &bar, shutdown).await
         };
         let trained = trained.await;
         bar.done();
@@ -262,7 +293,7 @@ impl Job {
         for name in services.names() {
             supervisor.start(services.plan(&name))?;
         }
-        for name in services.names().into_iter().filter(|name| !services.followers().contains(name)) {
+        for name in services.names().into_iter().filter(|name| !services.followers().contains(name) && name != EVALUATOR) {
             let path = self.folder.announcement(&name);
             let up = ready::await_announcement(&path, deadline);
             tokio::pin!(up);
@@ -338,6 +369,35 @@ impl Job {
         }
     }
 
+    /// Lets an evaluator that is at a last version come to its end. One that is only starting has none.
+    async fn await_evaluator(
+        &mut self,
+        services: &Services,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+        bar: &Bar,
+        shutdown: &Shutdown,
+    ) -> Result<()> {
+        let is_up = services.evaluator().is_some() && self.folder.announcement(EVALUATOR).exists();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(self.config.up.stall_timeout_s);
+        while is_up && !self.evaluator_ended {
+            tokio::select! {
+                event = events.recv() => {
+                    let event = event.context("the supervisor is gone")?;
+                    // There is nobody left to get a version from.
+                    self.evaluator_ended |= matches!(&event, Event::Died { name, .. } if name == EVALUATOR);
+                    self.heard(event, Some(bar))?;
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    let log = self.folder.log(EVALUATOR);
+                    bar.note(&format!("the evaluator is not done yet and is stopped (up.stall_timeout_s); its log is {}", log.display()));
+                    return Ok(());
+                }
+                () = shutdown.cancelled() => bail!("stopped while the evaluator measured a last version"),
+            }
+        }
+        Ok(())
+    }
+
     /// Counts and says what happened to a service; an error when the run cannot go on.
     fn heard(&mut self, event: Event, bar: Option<&Bar>) -> Result<()> {
         let say = |text: &str| match bar {
@@ -351,6 +411,13 @@ impl Job {
                 say(&format!("{name} died ({how}); starting it again in {:.1} s", pause.as_secs_f64()));
             }
             Event::Started { name, pid, restart } if restart > 0 => say(&format!("{name} is back (process {pid}, restart {restart})")),
+            // Training goes on without it.
+            Event::GaveUp { name, reason, .. } if name == EVALUATOR => {
+                self.evaluator_ended = true;
+                let log = self.folder.log(&name);
+                say(&format!("{name} cannot run: {reason}; the run goes on and is not measured any more; its log is {}", log.display()));
+            }
+            Event::Done { name } if name == EVALUATOR => self.evaluator_ended = true,
             Event::GaveUp { name, reason, bad_input } => {
                 let text = format!("{name} cannot run: {reason}; its log is {}", self.folder.log(&name).display());
                 return Err(if bad_input { BadInput::new(text).into() } else { anyhow!(text) });
@@ -370,11 +437,11 @@ impl Job {
     /// Result, report, table.
     fn finish(&mut self, before: Before, after: Measured) -> Result<Outcome> {
         self.note_search_restarts();
-        write_played(&self.folder.held_out_after(), &after.played)?;
         let steps = self.steps();
         let (learner_idle_share, groups_per_second) = pace(&steps);
         let learned_nothing = step::learned_nothing(&steps);
         let last = steps.into_iter().next_back().unwrap_or_default();
+        let best = self.best();
         let ledger = audit::audit(&self.folder.ledger()).context("cannot read the ledger")?.summary;
         let summary = Summary {
             before: Numbers::from(&before.report),
@@ -386,6 +453,7 @@ impl Job {
             wall_seconds: self.wall_seconds(),
             seed: self.config.seed,
             learned_nothing,
+            best: best.as_ref().map(|best| Best::new(best, self.folder.best())),
         };
         let details = Details {
             before: before.report,
@@ -409,13 +477,20 @@ impl Job {
                 self.folder.root().display()
             ));
         }
-        self.tell(&outcome);
+        self.tell(&outcome, best.as_ref());
         Ok(outcome)
     }
 
-    fn tell(&self, outcome: &Outcome) {
+    /// The best version of a run that was measured while it was trained.
+    fn best(&self) -> Option<Evaluation> {
+        (self.config.eval.every > 0).then(|| read_json(&self.folder.best_json()).ok()).flatten()
+    }
+
+    fn tell(&self, outcome: &Outcome, best: Option<&Evaluation>) {
         let (summary, details) = (&outcome.summary, &outcome.details);
-        self.console.say(Report::table(&[("before", &details.before), ("after", &details.after)]).trim_end());
+        let name = best.map(|best| format!("best, step {}", best.step)).unwrap_or_default();
+        let rows = [Some(("before", &details.before)), Some(("after", &details.after)), best.map(|best| (name.as_str(), &best.report))];
+        self.console.say(Report::table(&rows.into_iter().flatten().collect::<Vec<_>>()).trim_end());
         let (before, after) = (&summary.before, &summary.after);
         let share = |was: f64, is: f64| if was.abs() > 1e-12 { (is - was) / was * 100.0 } else { 0.0 };
         self.console.say(&format!(
@@ -448,6 +523,10 @@ impl Job {
         }
         self.console.say(&format!("report  {}", self.folder.report().display()));
         self.console.say(&format!("policy  {}", self.folder.policy().display()));
+        if let Some(best) = best {
+            let (by, folder) = (self.config.eval.best.label(), self.folder.best());
+            self.console.say(&format!("best    {}, of step {} by {by} on held-out tasks", folder.display(), best.step));
+        }
     }
 
     fn wall_seconds(&self) -> f64 {
@@ -526,6 +605,9 @@ mod tests {
             assert_eq!(error.is::<BadInput>(), bad_input);
             assert!(error.to_string().contains("learner.log"), "{error}");
         }
+        let event = Event::GaveUp { name: EVALUATOR.into(), reason: "it ended with exit code 42".into(), bad_input: true };
+        job.heard(event, None).expect("training goes on without it");
+        assert!(job.evaluator_ended);
         job.keep_progress().expect("written");
         let kept: Progress = read_json(&job.folder.progress()).expect("written");
         assert_eq!((kept.attempts, kept.restarts["reward"]), (1, 2));

@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod curve;
 pub mod endpoint;
 pub mod evaluation;
 pub mod held_out;

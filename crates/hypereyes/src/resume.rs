@@ -55,6 +55,8 @@ const PACE: &[&str] = &[
     "engine.start_timeout_s",
     "engine.health_interval_s",
     "eval.concurrency",
+    "eval.every",
+    "eval.best",
 ];
 
 /// What a model that judges says by.

@@ -27,6 +27,8 @@ pub const LEARNER: &str = "learner";
 pub const REWARD: &str = "reward";
 /// The teacher service's name.
 pub const TEACHER: &str = "teacher";
+/// The evaluator's name.
+pub const EVALUATOR: &str = "evaluator";
 
 /// The name of a rank of the learner; rank 0 is [`LEARNER`].
 pub fn rank(number: usize) -> String {
@@ -86,7 +88,13 @@ impl Services {
     /// Names in the order in which they are started. They are stopped in the order of the flow: [`Services::stop_order`].
     pub fn names(&self) -> Vec<String> {
         let services = [Some(REWARD), self.teacher.as_ref().map(|_| TEACHER), Some(LEARNER)];
-        services.into_iter().flatten().map(str::to_owned).chain(self.followers()).chain(self.actors()).collect()
+        let services = services.into_iter().flatten().map(str::to_owned);
+        services.chain(self.followers()).chain(self.actors()).chain(self.evaluator()).collect()
+    }
+
+    /// Whoever measures while the policy is trained, if anybody does. Nothing waits for it.
+    pub fn evaluator(&self) -> Option<String> {
+        (self.config.eval.every > 0).then(|| EVALUATOR.to_owned())
     }
 
     /// The learner's other ranks; they serve nobody and announce nothing.
@@ -96,7 +104,8 @@ impl Services {
 
     /// Who stops first: what sends stops before what it sends to, so that nothing is sent into the void.
     pub fn stop_order(&self) -> Vec<Vec<String>> {
-        vec![self.actors(), vec![REWARD.into()], vec![TEACHER.into()], vec![LEARNER.into()], self.followers()]
+        let of_the_flow = vec![self.actors(), vec![REWARD.into()], vec![TEACHER.into()], vec![LEARNER.into()], self.followers()];
+        self.evaluator().map(|name| vec![name]).into_iter().chain(of_the_flow).collect()
     }
 
     fn actors(&self) -> Vec<String> {
@@ -153,6 +162,11 @@ impl Services {
                 learner.process = announced(learner.process);
                 config::dump(&learner, &path)?;
             }
+            EVALUATOR => {
+                let mut evaluator = self.evaluator_settings()?;
+                evaluator.process = announced(evaluator.process);
+                config::dump(&evaluator, &path)?;
+            }
             name if self.followers().iter().any(|follower| follower == name) => {
                 // It serves nobody, and nobody waits for it to.
                 let number = name.trim_start_matches("rank-").parse().context("ranks are numbered")?;
@@ -201,6 +215,33 @@ impl Services {
             search: self.config.search.clone(),
             engine: self.engine_settings(name)?,
             ..self.config.actor.clone()
+        })
+    }
+
+    /// The settings of the evaluator: it measures as `up` does before and after training, on an engine of its own.
+    ///
+    /// # Errors
+    /// When the current folder is gone.
+    pub fn evaluator_settings(&self) -> Result<hypereyes_evaluator::Config> {
+        let (config, base) = (&self.config, self.config.evaluator.clone());
+        let (url, own) = (base.engine.url.clone(), &config.engine.policy_folder);
+        let policy_folder = if own.as_os_str().is_empty() { own.clone() } else { absolute(own)?.join(EVALUATOR) };
+        let log = if config.engine.command.is_empty() { config.engine.log.clone() } else { self.folder.log("evaluator-engine") };
+        Ok(hypereyes_evaluator::Config {
+            learner: self.addresses.learner.to_string(),
+            policy: self.policy.clone(),
+            world: if config.world.as_os_str().is_empty() { None } else { Some(absolute(&config.world)?) },
+            tasks: self.folder.held_out(),
+            out: self.folder.root().to_owned(),
+            last: Some(config.learner.steps),
+            eval: config.eval.clone(),
+            sampling: config.sampling.eval,
+            judge: config.reward_service.judge,
+            judge_model: config.reward_service.judge_model.clone(),
+            rollout: config.rollout.clone(),
+            engine: EngineConfig { url, policy_folder, log, ..config.engine.clone() },
+            search: config.search.clone(),
+            ..base
         })
     }
 
@@ -255,7 +296,7 @@ pub fn range_of(trace: &hypereyes_scoring::TraceConfig, [least, most]: [f64; 2])
 /// The word of the `service` command for a service.
 fn kind(name: &str) -> &str {
     match name {
-        REWARD | TEACHER | LEARNER => name,
+        REWARD | TEACHER | LEARNER | EVALUATOR => name,
         name if name.starts_with("rank-") => LEARNER,
         _ => "actor",
     }
@@ -324,6 +365,28 @@ mod tests {
         assert_eq!((first.kind.as_str(), first.model.as_str(), first.reload_timeout_s, first.max_context), ("vllm", "policy", 7, 4096));
         services.config.engine.url.truncate(1);
         assert_eq!(services.actors(), ["actor-0"], "an actor drives its servers alone");
+    }
+
+    #[test]
+    fn an_evaluator_measures_as_before_and_after_on_a_server_of_its_own() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let mut services = services(root.path());
+        assert_eq!(services.evaluator(), None);
+        (services.config.eval.every, services.config.eval.samples, services.config.learner.steps) = (5, 3, 40);
+        services.config.sampling.eval.temperature = 0.0;
+        services.config.engine.kind = "vllm".into();
+        services.config.engine.url = vec!["http://a:1".to_owned()];
+        services.config.engine.policy_folder = "/shared".into();
+        services.config.evaluator.engine.url = vec!["http://b:1".to_owned()];
+        services.write(EVALUATOR).expect("written");
+        let read = std::fs::read_to_string(services.folder.service_config(EVALUATOR)).expect("written");
+        let evaluator: hypereyes_evaluator::Config = toml::from_str(&read).expect("an evaluator reads it");
+        assert_eq!((evaluator.learner.as_str(), evaluator.last, evaluator.threads), ("127.0.0.1:1", Some(40), 1));
+        assert_eq!((evaluator.eval.every, evaluator.eval.samples, evaluator.sampling.temperature), (5, 3, 0.0));
+        assert_eq!((&evaluator.tasks, evaluator.out.as_path()), (&services.folder.held_out(), services.folder.root()));
+        assert_eq!((evaluator.engine.url, evaluator.engine.policy_folder), (vec!["http://b:1".into()], "/shared/evaluator".into()));
+        assert_eq!(services.names().last().map(String::as_str), Some(EVALUATOR));
+        assert_eq!(services.stop_order()[0], [EVALUATOR], "it only reads");
     }
 
     #[test]

@@ -131,6 +131,8 @@ const OTHERS: &[&str] = &[
     "\"nccl\"",
     "\"s3\"",
     "\"cuda\"",
+    "\"cas\"",
+    "\"model\"",
     "\"thousandths\"",
     "\"scattered\"",
     "\"127.0.0.1:9\"",
@@ -176,6 +178,7 @@ fn what_is_said_of_a_service_arrives_or_is_refused_by_name() {
     let services = [
         ("learner", services::LEARNER.to_owned()),
         ("actor", services::actor(0)),
+        ("evaluator", services::EVALUATOR.to_owned()),
         ("reward_service", services::REWARD.to_owned()),
         ("teacher_service", services::TEACHER.to_owned()),
     ];

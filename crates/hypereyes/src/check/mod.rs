@@ -42,10 +42,15 @@ pub fn run(config: &Config, folder: &RunFolder) -> Result<Findings> {
     if let Some(teacher) = &teacher {
         found.under("teacher_service", teacher.findings());
     }
+    // Likewise; who samples for it is looked at in pairs.
+    let filled_in = ["rollout", "search", "eval", "sampling", "judge_model", "engine"];
+    let of_evaluator = filled_in.into_iter().fold(planned.evaluator_settings()?.findings(), |found, table| apart(found, table).1);
+    found.under("evaluator", of_evaluator);
     found.extend(overwritten::findings(config));
     found.extend(crate::task_sets::findings(config));
     found.extend(pairs::of_up(config));
     found.extend(pairs::of_search(config));
+    found.extend(pairs::of_evaluator(config));
     found.extend(pairs::of_loop(&pairs::Loop {
         learner: &learner,
         actor: &actor,

@@ -13,6 +13,9 @@ const SEARCH: &str = "searches of every part are set in `search`: set it there";
 /// Where who samples is set.
 const ENGINE: &str = "who samples is set in `engine`, for actors too: set it there; sizes stay here";
 
+/// Where the engine of the evaluator is set.
+const SAME: &str = "the evaluator samples as `engine` says: set it there; only `url` is its own";
+
 /// Keys and tables that `up` fills in, and where their values come from.
 pub const FILLED_IN: &[(&str, &str)] = &[
     ("actor.rollout", "episodes of training are those of `rollout`: set it there"),
@@ -36,6 +39,36 @@ pub const FILLED_IN: &[(&str, &str)] = &[
     ("actor.world", "actors search `world`: set it there"),
     ("actor.process.metrics_listen", "every service serves its metrics at a free port; services/*.json of the run says where"),
     ("actor.process.announce", "services are announced in the run folder"),
+    ("evaluator.engine.kind", SAME),
+    ("evaluator.engine.command", SAME),
+    ("evaluator.engine.log", SAME),
+    ("evaluator.engine.model", SAME),
+    ("evaluator.engine.policy_folder", SAME),
+    ("evaluator.engine.api_key_env", SAME),
+    ("evaluator.engine.request_timeout_s", SAME),
+    ("evaluator.engine.reload_timeout_s", SAME),
+    ("evaluator.engine.start_timeout_s", SAME),
+    ("evaluator.engine.health_interval_s", SAME),
+    ("evaluator.engine.max_sequences", SAME),
+    ("evaluator.engine.max_context", SAME),
+    ("evaluator.engine.cache_bytes", SAME),
+    ("evaluator.engine.device", SAME),
+    ("evaluator.engine.max_rows", SAME),
+    ("evaluator.engine.patches_bytes", SAME),
+    ("evaluator.eval", "how much and how often is set in `eval`: set it there"),
+    ("evaluator.sampling", "evaluation samples with `sampling.eval`: set it there"),
+    ("evaluator.judge", "the judge is reward_service.judge: set it there"),
+    ("evaluator.judge_model", "the judge is reward_service.judge_model: set it there"),
+    ("evaluator.rollout", "episodes of evaluation are those of `rollout`: set it there"),
+    ("evaluator.search", SEARCH),
+    ("evaluator.learner", "services are found by the ports in up.ports"),
+    ("evaluator.policy", "training starts from `policy`: set it there"),
+    ("evaluator.world", "the evaluator searches `world`: set it there"),
+    ("evaluator.tasks", "held-out tasks are made from `synth` and `seed`"),
+    ("evaluator.out", "everything is written below run_dir"),
+    ("evaluator.last", "the last policy is measured once it is trained"),
+    ("evaluator.process.metrics_listen", "every service serves its metrics at a free port; services/*.json of the run says where"),
+    ("evaluator.process.announce", "services are announced in the run folder"),
     ("learner.listen", "set up.ports.learner"),
     ("learner.process.metrics_listen", "every service serves its metrics at a free port; services/*.json of the run says where"),
     ("learner.process.announce", "services are announced in the run folder"),

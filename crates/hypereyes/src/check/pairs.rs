@@ -2,6 +2,7 @@
 //! keys and the number that would do. The services of a cluster are looked at with the same functions.
 
 use hypereyes_chassis::Findings;
+use hypereyes_engines::EngineConfig;
 use hypereyes_environment::VISIT;
 use hypereyes_policy::config::ModelConfig;
 
@@ -165,6 +166,44 @@ pub fn of_engine(config: &Config, model: Option<&ModelConfig>) -> Findings {
     found
 }
 
+/// Whoever measures while the policy is trained: it needs servers of its own where servers sample, since actors put other versions into
+/// theirs.
+pub fn of_evaluator(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    let (every, engine, own) = (config.eval.every, &config.engine, &config.evaluator.engine.url);
+    let key = "evaluator.engine.url";
+    if !own.is_empty() && !engine.is_remote() {
+        found.refuse(key, format!("is set, but engine.kind is {:?}: the evaluator samples in its own process; leave it out", engine.kind));
+        return found;
+    }
+    if let Some(shared) = own.iter().find(|own| engine.url.iter().any(|url| url.trim_end_matches('/') == own.trim_end_matches('/'))) {
+        found.refuse(key, format!("is {shared}, which engine.url gives to an actor: the evaluator needs a server of its own"));
+    }
+    if every == 0 {
+        return found;
+    }
+    if engine.is_remote() && !engine.speaks_text() && engine.command.is_empty() {
+        if own.is_empty() {
+            let message = format!(
+                "is {every}, but the servers in engine.url are the actors': name another one in {key}, or set eval.every = 0 and measure what \
+                 was saved with `hypereyes eval`"
+            );
+            found.refuse("eval.every", message);
+        } else {
+            let alone = EngineConfig { url: own.clone(), ..engine.clone() };
+            found.told("evaluator.engine", alone.check());
+        }
+    }
+    if !engine.command.is_empty() && !own.is_empty() {
+        found.refuse(key, "is set, but engine.command starts a server for the evaluator as for every actor: leave it out");
+    }
+    let steps = config.learner.steps;
+    if every >= steps && steps > 0 {
+        found.warn("eval.every", format!("is {every}, but learner.steps = {steps}: nothing is measured on the way"));
+    }
+    found
+}
+
 /// What only `up` knows: how it starts services and how long it waits for them.
 pub fn of_up(config: &Config) -> Findings {
     let mut found = Findings::default();
@@ -228,12 +267,13 @@ pub fn of_up(config: &Config) -> Findings {
         found.warn("learner.objective.opd_coef", "is 0: a teacher is started and its word counts nothing; up.distill = false spares it");
     }
     let speak = [
-        ("learner.process.tls", learner.process.tls.is_some()),
-        ("actor.process.tls", actor.process.tls.is_some()),
-        ("reward_service.process.tls", config.reward_service.process.tls.is_some()),
-        ("teacher_service.process.tls", config.teacher_service.process.tls.is_some()),
+        ("learner.process.tls", true, learner.process.tls.is_some()),
+        ("actor.process.tls", true, actor.process.tls.is_some()),
+        ("reward_service.process.tls", true, config.reward_service.process.tls.is_some()),
+        ("teacher_service.process.tls", up.distill, config.teacher_service.process.tls.is_some()),
+        ("evaluator.process.tls", config.eval.every > 0, config.evaluator.process.tls.is_some()),
     ];
-    let speak = if up.distill { &speak[..] } else { &speak[..3] };
+    let speak: Vec<(&str, bool)> = speak.into_iter().filter(|it| it.1).map(|(key, _, with)| (key, with)).collect();
     if let (Some((with, _)), Some((without, _))) = (speak.iter().find(|it| it.1), speak.iter().find(|it| !it.1)) {
         found.refuse(*with, format!("is set and {without} is not: services that speak differently never meet; set all or none"));
     }
@@ -248,6 +288,7 @@ pub fn of_up(config: &Config) -> Findings {
         ("reward_service.process.health_listen", config.reward_service.process.health_listen),
         ("teacher_service.process.health_listen", config.teacher_service.process.health_listen),
         ("actor.process.health_listen", actor.process.health_listen),
+        ("evaluator.process.health_listen", config.evaluator.process.health_listen),
     ]);
     for (key, address, copies, of) in [
         ("actor.process.health_listen", actor.process.health_listen, actors, "up.actors"),
@@ -353,6 +394,42 @@ mod tests {
         let slow = warned(of_services(|_, actor, _| (actor.engine.kind, actor.engine.reload_timeout_s) = ("vllm".into(), 900)));
         assert!(slow.len() == 1 && slow[0].contains("turn_timeout_s = 600 s"), "{slow:?}");
         assert_eq!(warned(of_services(|_, actor, _| actor.engine.kind = "vllm".into())), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_evaluator_never_takes_a_server_of_an_actor() {
+        let of = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            config.engine.kind = "vllm".into();
+            (config.engine.url, config.engine.policy_folder) = (vec!["http://a:1".into(), "http://b:1".into()], "/shared".into());
+            config.eval.every = 10;
+            change(&mut config);
+            let found = of_evaluator(&config);
+            found.refused().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let named = |found: Vec<String>, parts: [&str; 2]| {
+            let [line] = &found[..] else { panic!("{found:?}") };
+            assert!(line.starts_with(parts[0]) && line.contains(parts[1]), "{line}");
+        };
+        named(of(|_| {}), ["eval.every is 10", "evaluator.engine.url"]);
+        named(of(|config| config.evaluator.engine.url = vec!["http://b:1/".into()]), ["evaluator.engine.url is http://b:1/", "engine.url"]);
+        named(of(|config| config.evaluator.engine.url = vec!["c:1".into()]), ["evaluator.engine.url is no address", "http://"]);
+        assert!(of(|config| config.evaluator.engine.url = vec!["http://c:1".into()]).is_empty());
+        assert!(of(|config| config.eval.every = 0).is_empty());
+        let command = |config: &mut Config| {
+            config.engine.url.clear();
+            config.engine.command = ["vllm", "serve", "{model}", "--port", "{port}"].map(str::to_owned).to_vec();
+        };
+        let mut started = Config::default();
+        (started.engine.kind, started.engine.policy_folder, started.eval.every) = ("vllm".into(), "/shared".into(), 10);
+        command(&mut started);
+        assert!(!of_evaluator(&started).is_refused(), "it starts one for itself");
+        let mut here = Config::default();
+        here.evaluator.engine.url = vec!["http://c:1".into()];
+        assert!(of_evaluator(&here).result().expect_err("nobody is called").to_string().starts_with("evaluator.engine.url is set"));
+        here.evaluator.engine.url.clear();
+        (here.eval.every, here.learner.steps) = (80, 80);
+        assert!(of_evaluator(&here).warned()[0].to_string().contains("nothing is measured on the way"));
     }
 
     #[test]

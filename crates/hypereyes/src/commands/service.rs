@@ -34,6 +34,8 @@ pub enum Kind {
     Teacher,
     /// Searches, for all who ask.
     Search,
+    /// Measures what is trained.
+    Evaluator,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             Self::Reward => &hypereyes_reward_service::PROGRAM,
             Self::Teacher => &hypereyes_teacher_service::PROGRAM,
             Self::Search => &hypereyes_search::service::PROGRAM,
+            Self::Evaluator => &hypereyes_evaluator::PROGRAM,
         }
     }
 }

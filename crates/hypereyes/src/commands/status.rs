@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use hypereyes_chassis::{Announcement, BadInput};
+use hypereyes_eval::{Evaluation, curve};
 use hypereyes_run::{Addresses, RUNS, RunFolder, State, audit, follow, read_json};
 use serde::Serialize;
 
@@ -44,6 +45,9 @@ struct Status {
     learner: Option<LearnerState>,
     trouble: Option<String>,
     services: Vec<Service>,
+    /// The version that was measured last while the policy was trained, and the best so far.
+    evaluation: Option<Evaluation>,
+    best: Option<Evaluation>,
 }
 
 /// Checks what became of every group.
@@ -110,6 +114,12 @@ pub fn run(config: &Config, args: &StatusArgs, json: bool) -> Result<()> {
             output::say(&format!("tasks set aside because they failed again and again: {count}; why is in {}", ledger.display()));
         }
     }
+    if let Some(last) = &status.evaluation {
+        output::say(&format!("held out: {}", told(last)));
+    }
+    if let Some(best) = &status.best {
+        output::say(&format!("best:     {}; {}", told(best), folder.best().display()));
+    }
     for service in &status.services {
         let metrics = service.metrics.as_ref().map(|at| format!(", metrics at http://{at}/metrics")).unwrap_or_default();
         output::say(&format!("{}: {} (process {}){metrics}", service.name, service.addr, service.pid));
@@ -132,6 +142,13 @@ pub fn run(config: &Config, args: &StatusArgs, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// A measurement on one line.
+fn told(evaluation: &Evaluation) -> String {
+    let Evaluation { step, report, .. } = evaluation;
+    let [accuracy, low, high] = [report.accuracy, report.accuracy_interval.low, report.accuracy_interval.high].map(|share| share * 100.0);
+    format!("step {step}, {accuracy:.1} % right [{low:.1}, {high:.1}] in {:.2} rounds, CAS {:.2}", report.rounds, report.cas)
+}
+
 fn look(folder: &RunFolder) -> Result<Status> {
     let last = follow::read_all(&folder.metrics()).unwrap_or_default().pop().unwrap_or_default();
     let held = folder.is_held();
@@ -144,6 +161,8 @@ fn look(folder: &RunFolder) -> Result<Status> {
         learner: None,
         trouble: None,
         services: Vec::new(),
+        evaluation: curve::read(&folder.evaluations()).unwrap_or_default().pop(),
+        best: read_json(&folder.best_json()).ok(),
     };
     if !held {
         return Ok(status);

@@ -57,6 +57,8 @@ struct Intent {
     groups_per_step: usize,
     group_size: u32,
     actors: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evaluated_every: Option<u64>,
     trace: bool,
     seed: u64,
     cores: usize,
@@ -169,9 +171,10 @@ fn kept(folder: &RunFolder) -> Result<Config> {
 
 /// What is trained from and with must not lie where the trained policy will: it replaces its folder as a whole.
 fn check_places(config: &Config, folder: &RunFolder) -> Result<()> {
+    let best = (config.eval.every > 0).then(|| folder.best());
     for (key, path) in [("policy", &config.policy), ("teacher", &config.teacher), ("world", &config.world)] {
-        if !path.as_os_str().is_empty() {
-            keep_apart(&folder.policy(), key, path).map_err(|error| BadInput::new(error.to_string()))?;
+        for target in [Some(folder.policy()), best.clone()].into_iter().flatten().filter(|_| !path.as_os_str().is_empty()) {
+            keep_apart(&target, key, path).map_err(|error| BadInput::new(error.to_string()))?;
         }
     }
     Ok(())
@@ -212,6 +215,7 @@ fn dry_run(
         groups_per_step: config.learner.groups_per_step,
         group_size: config.learner.group_size,
         actors: config.actors(),
+        evaluated_every: Some(config.eval.every).filter(|every| *every > 0),
         trace: config.reward_service.trace.enabled,
         seed: config.seed,
         cores: cores(),
@@ -229,6 +233,9 @@ fn dry_run(
     output::say(&format!("tasks       {} to train on, {} held out", intent.train_tasks, intent.held_out_tasks));
     let shape = format!("{} groups of {}", intent.groups_per_step, intent.group_size);
     output::say(&format!("training    {} steps of {shape}: {rollouts} rollouts", intent.steps));
+    if let Some(every) = intent.evaluated_every {
+        output::say(&format!("measured    every {every} steps on held-out tasks; the best version is kept in best/"));
+    }
     let trace = if intent.trace { "on" } else { "off" };
     output::say(&format!(
         "services    reward (TRACE {trace}), {}learner, {} actors on {} cores",

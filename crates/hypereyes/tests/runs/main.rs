@@ -11,6 +11,7 @@ mod support;
 
 mod engines_outside;
 mod evaluating;
+mod evaluated;
 mod kubernetes;
 mod learner_dies;
 mod searching;
