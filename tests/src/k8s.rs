@@ -121,7 +121,7 @@ impl Workload {
         labels(&self.spec, "template.metadata.labels")
     }
 
-    /// What the pods are, by their label: `actor`, `learner`, `reward`, `search`, `teacher` or `teacher-model`.
+    /// What the pods are, by their label: `actor`, `evaluator`, `learner`, `reward`, `search`, `teacher` or `teacher-model`.
     pub fn role(&self) -> String {
         self.labels()["app.kubernetes.io/name"].clone()
     }

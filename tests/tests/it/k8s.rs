@@ -19,6 +19,9 @@ const CALLS: &[(&str, &str, u64)] = &[
 /// The same where one search server is there.
 const SEARCHES: (&str, &str, u64) = ("actor", "search", 8090);
 
+/// The same where somebody measures what is trained.
+const FOLLOWS: (&str, &str, u64) = ("evaluator", "learner", 7000);
+
 /// Seconds that an actor takes to give leases back once its grace is over, and every service to end.
 const LAST: u64 = 5;
 
@@ -98,7 +101,7 @@ fn every_service_is_probed_where_it_answers() {
             list(container, "ports").map(|port| (text(port, "name"), port["containerPort"].as_u64().expect("a number"))).collect();
         let mut wanted = BTreeMap::from([("metrics", "process.metrics_listen"), ("health", "process.health_listen")]);
         match workload.role().as_str() {
-            "actor" => {}
+            "actor" | "evaluator" => {}
             "search" => drop(wanted.insert("http", "listen")),
             _ => drop(wanted.insert("grpc", "listen")),
         }
@@ -121,6 +124,8 @@ fn pods_get_longer_than_they_need_to_end() {
         let drain = match workload.role().as_str() {
             "actor" => seconds("grace_ms").map(|grace| grace.div_ceil(1000)),
             "search" => Some(hypereyes_search::serve::GRACE.as_secs()),
+            // What it measures is cut off.
+            "evaluator" => Some(0),
             _ => seconds("server.grace_secs"),
         };
         let drain = drain.unwrap_or_else(|| panic!("{}: {} does not say how long it drains", render.name, workload.name));
@@ -229,7 +234,7 @@ fn a_pod_makes_what_its_service_reads_and_no_more() {
         let Some(prepare) = list(workload.pod(), "initContainers").find(|one| one["name"] == "prepare") else { return };
         let args: Vec<&str> = list(prepare, "args").filter_map(Value::as_str).collect();
         let ["prepare", "--out", out, "--only", only] = args[..] else { panic!("{whose}: {args:?}") };
-        let made: BTreeSet<String> = only.split(',').map(|part| format!("{out}/{part}")).collect();
+        let made: BTreeSet<String> = only.split(',').map(|part| format!("{out}/{}", part.replace('-', "_"))).collect();
         let read = ["policy", "model", "tasks"].iter().filter_map(|key| workload.setting(render, key));
         let read: BTreeSet<String> = read.filter_map(|value| value.as_str().map(str::to_owned)).collect();
         assert_eq!(made, read, "{whose}");
@@ -243,6 +248,7 @@ fn addresses(role: &str) -> &'static [(&'static str, &'static str)] {
     match role {
         "actor" => &[("learner", "learner"), ("reward", "reward"), ("teacher", "teacher")],
         "learner" => &[("reward", "reward"), ("ranks.leader", "learner")],
+        "evaluator" => &[("learner", "learner")],
         "teacher" => &[("model", "teacher-model")],
         _ => &[],
     }
@@ -299,7 +305,8 @@ fn network_policies_are_the_call_graph() {
             }
         }
         let searches = render.get("StatefulSet", "search").map(|_| &SEARCHES);
-        let calls = CALLS.iter().chain(searches).map(|(from, to, port)| ((*from).to_owned(), (*to).to_owned(), *port));
+        let follows = render.get("StatefulSet", "evaluator").map(|_| &FOLLOWS);
+        let calls = CALLS.iter().chain(searches).chain(follows).map(|(from, to, port)| ((*from).to_owned(), (*to).to_owned(), *port));
         let ranks = [7000, 7001, 7002, 8086, 8090, 9090, 20_000].map(|port| ("learner".to_owned(), "learner".to_owned(), port));
         assert_eq!(allowed, calls.chain(ranks).collect(), "{}", render.name);
 

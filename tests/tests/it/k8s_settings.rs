@@ -5,6 +5,7 @@ use hypereyes::check::pairs::{Loop, of_loop};
 use hypereyes::config::{Config, ENV_PREFIX};
 use hypereyes_actor::Actor;
 use hypereyes_chassis::{Findings, ServiceProcess, config};
+use hypereyes_evaluator::Evaluator;
 use hypereyes_learner::Learner;
 use hypereyes_miniature::TinyConfig;
 use hypereyes_policy::config::ModelConfig;
@@ -36,6 +37,14 @@ fn every_service_reads_its_settings() {
                     (config.process.tls, config.device) = (None, Device::Cpu);
                     config.check().expect("settings that can be meant");
                 }
+                "evaluator" => {
+                    let mut config = load::<Evaluator>(&render, &workload);
+                    config.process.tls = None;
+                    config.check().expect("settings that can be meant");
+                    // Numbers of other episodes than the actors' would be numbers of something else.
+                    let actors = render.workloads().into_iter().find(|one| one.kind_of_service() == "actor").expect("one at least");
+                    assert_eq!(config.rollout, actor(&render, &actors).rollout, "{}", render.name);
+                }
                 "search" => {
                     let found = load::<SearchService>(&render, &workload).findings();
                     assert!(!found.is_refused(), "{}: {found:?}", render.name);
@@ -52,6 +61,7 @@ fn every_service_reads_its_settings() {
 #[test]
 fn every_default_address_leads_to_a_default_port_and_the_cluster_has_the_same() {
     let (learner, actor) = (hypereyes_learner::Config::default(), hypereyes_actor::Config::default());
+    let evaluator = hypereyes_evaluator::Config::default();
     let (reward, teacher) = (hypereyes_reward_service::Config::default(), hypereyes_teacher_service::Config::default());
     let served = [("learner", learner.listen), ("reward", reward.listen), ("teacher", teacher.listen)];
     assert!(served.iter().all(|(_, listen)| listen.port() != 0 && listen.ip().is_loopback()), "{served:?}");
@@ -59,6 +69,7 @@ fn every_default_address_leads_to_a_default_port_and_the_cluster_has_the_same() 
     for (caller, address, service) in [
         ("actor.learner", &actor.learner, "learner"),
         ("actor.reward", &actor.reward, "reward"),
+        ("evaluator.learner", &evaluator.learner, "learner"),
         ("learner.reward", &learner.reward, "reward"),
         ("learner.ranks.leader", &learner.ranks.leader, "learner"),
     ] {
@@ -80,6 +91,7 @@ fn every_default_address_leads_to_a_default_port_and_the_cluster_has_the_same() 
                     assert_eq!(port(address), Some(at(service).port()), "{whose} dials {address}");
                 }
             }
+            "evaluator" => assert_eq!(port(&load::<Evaluator>(render, &workload).learner), Some(at("learner").port()), "{whose}"),
             "learner" => assert_eq!(load::<Learner>(render, &workload).listen.port(), at(kind).port(), "{whose}"),
             "search" => assert_eq!(load::<SearchService>(render, &workload).listen.port(), hypereyes_search::service::PORT, "{whose}"),
             "reward" => assert_eq!(load::<RewardService>(render, &workload).listen.port(), at(kind).port(), "{whose}"),
