@@ -36,7 +36,7 @@ const SEED_BITS: u64 = (1 << 53) - 1;
 
 /// A model behind a chat endpoint, and what its episodes run with.
 pub struct ChatPlayer {
-    client: Client,
+    client: Arc<Client>,
     search: Arc<dyn Search>,
     config: RolloutConfig,
     /// Longest wait for one attempt.
@@ -44,14 +44,21 @@ pub struct ChatPlayer {
     /// Tools that are offered; none where the policy knows them.
     tools: Vec<Value>,
     /// Whether the server takes no `tools` and they are in the system text.
-    tools_as_text: AtomicBool,
+    tools_as_text: Arc<AtomicBool>,
 }
 
 impl ChatPlayer {
     /// Episodes with the model of `client`, which counts its attempts with [`counted`].
-    pub fn new(client: Client, search: Arc<dyn Search>, config: RolloutConfig, attempt: Duration) -> Self {
+    pub fn new(client: impl Into<Arc<Client>>, search: Arc<dyn Search>, config: RolloutConfig, attempt: Duration) -> Self {
         let tools = config.offered();
-        Self { client, search, config, attempt, tools, tools_as_text: AtomicBool::new(false) }
+        Self { client: client.into(), search, config, attempt, tools, tools_as_text: Arc::default() }
+    }
+
+    /// The same model, whose episodes search there and run with these limits. What was learned of the server is known to both.
+    #[must_use]
+    pub fn with(&self, search: Arc<dyn Search>, config: RolloutConfig) -> Self {
+        let (client, tools_as_text) = (self.client.clone(), self.tools_as_text.clone());
+        Self { client, tools: config.offered(), search, config, attempt: self.attempt, tools_as_text }
     }
 
     /// The message that shows a task, if it can be asked.
