@@ -6,6 +6,8 @@
 //! of one that was not cut.
 
 pub mod checkpoint;
+#[cfg(test)]
+mod packed;
 
 use std::sync::Arc;
 
@@ -130,6 +132,10 @@ pub struct SftStep {
     pub lr: f64,
     /// Tokens in the step.
     pub tokens: usize,
+    /// Sequences in the step.
+    pub sequences: usize,
+    /// Passes that they were packed into.
+    pub passes: usize,
     /// What the source says of the step, for people; empty where there is nothing to say.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub note: &'static str,
@@ -360,8 +366,17 @@ pub fn train(
         let grad_norm = trainer.step(lr)?;
         (cursor.step, cursor.tokens) = (step + 1, cursor.tokens + tokens as u64);
         cursor.keep(&random);
-        let measured =
-            SftStep { step: step + 1, loss, likely: likely as f64 / own.max(1) as f64, grad_norm, lr, tokens, note: source.note(step) };
+        let measured = SftStep {
+            step: step + 1,
+            loss,
+            likely: likely as f64 / own.max(1) as f64,
+            grad_norm,
+            lr,
+            tokens,
+            sequences: samples.len(),
+            passes: trainer.passes(&samples).len(),
+            note: source.note(step),
+        };
         if !report(trainer, cursor, measured) {
             break;
         }

@@ -139,6 +139,14 @@ impl Trainer {
         self.backend.moments(&mut *self.ranks, self.tried)
     }
 
+    /// Which samples share a pass: as many as `micro_tokens` allows of one lane, laid end to end. A pass computes a row per token and none
+    /// beside them; samples see nothing of each other, and each has positions of its own.
+    pub fn passes(&self, samples: &[Sample]) -> Vec<Range<usize>> {
+        let lanes = self.runner().lanes();
+        let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
+        score::even_runs(&lengths, self.micro_tokens / lanes, lanes)
+    }
+
     /// Passes over this rank's samples and adds up gradients. `objective(run, log-probs)` is called per micro-batch with the
     /// run of samples and the log-probs of what they ask, at `temperature`, and answers with the coefficients.
     ///
@@ -151,8 +159,7 @@ impl Trainer {
         mut objective: impl FnMut(Range<usize>, &[Vec<f32>]) -> Coefficients,
     ) -> Result<(), TrainError> {
         let lanes = self.runner().lanes();
-        let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
-        for wave in score::even_runs(&lengths, self.micro_tokens / lanes, lanes).chunks(lanes) {
+        for wave in self.passes(samples).chunks(lanes) {
             if self.is_to_break_off() {
                 self.backend.forget();
                 return Err(TrainError::BrokenOff);
@@ -174,9 +181,8 @@ impl Trainer {
     /// [`TrainError::Model`] when a sample does not fit the model, [`TrainError::BrokenOff`].
     pub fn logprobs(&self, samples: &[Sample], temperature: f64) -> Result<Vec<Vec<f32>>, TrainError> {
         let lanes = self.runner().lanes();
-        let lengths: Vec<usize> = samples.iter().map(|sample| sample.tokens.len()).collect();
         let mut logprobs = vec![];
-        for wave in score::even_runs(&lengths, self.micro_tokens / lanes, lanes).chunks(lanes) {
+        for wave in self.passes(samples).chunks(lanes) {
             if self.is_to_break_off() {
                 return Err(TrainError::BrokenOff);
             }
