@@ -34,19 +34,11 @@ pub fn needs_no_folder(config: &Config, flag: &str, folder: Option<&Path>) -> Re
     }
 }
 
-/// The player behind `engine.url`.
+/// The model behind `engine.url`.
 ///
 /// # Errors
 /// [`BadInput`] for a key that cannot be used, a server that cannot be reached or refuses the key, and a model that nobody named.
-pub async fn open(config: &Config, world: &Arc<World>) -> Result<Chosen> {
-    open_with(config, parts::search(config, world)?).await
-}
-
-/// The same, with searches that go there.
-///
-/// # Errors
-/// As [`open`].
-pub async fn open_with(config: &Config, search: Arc<dyn Search>) -> Result<Chosen> {
+pub async fn client(config: &Config) -> Result<Client> {
     let bad = |text: String| BadInput::new(format!("engine.{text}"));
     let engine = &config.engine;
     let url = engine.url.first().map(String::as_str).unwrap_or_default();
@@ -61,21 +53,41 @@ pub async fn open_with(config: &Config, search: Arc<dyn Search>) -> Result<Chose
     if !engine.model.is_empty() && !listed.is_empty() && !listed.contains(&engine.model) {
         crate::output::note(&format!("warning: engine.model is {}, which {url} does not list", engine.model));
     }
-    let client = match &listed[..] {
-        _ if !engine.model.is_empty() => client,
-        [only] => client.of(only.clone()),
+    match &listed[..] {
+        _ if !engine.model.is_empty() => Ok(client),
+        [only] => Ok(client.of(only.clone())),
         [] => {
             let message =
                 format!("model is empty, and {url} lists none: name the model, or give the address with its path, such as {url}/v1");
-            return Err(bad(message).into());
+            Err(bad(message).into())
         }
         several => {
             let named = several.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(bad(format!("model is empty, and {url} serves {}: name one, such as {named}", several.len())).into());
+            Err(bad(format!("model is empty, and {url} serves {}: name one, such as {named}", several.len())).into())
         }
-    };
-    let name = format!("{} at {}", client.model(), client.url());
-    let served = Some(client.model().to_owned());
-    let player = ChatPlayer::new(client, search, config.rollout.clone(), engine.request_timeout());
+    }
+}
+
+/// The player behind `engine.url`.
+///
+/// # Errors
+/// As [`client`], and a search service that cannot be opened.
+pub async fn open(config: &Config, world: &Arc<World>) -> Result<Chosen> {
+    open_with(config, parts::search(config, world)?).await
+}
+
+/// The same, with searches that go there.
+///
+/// # Errors
+/// As [`client`].
+pub async fn open_with(config: &Config, search: Arc<dyn Search>) -> Result<Chosen> {
+    let client = client(config).await?;
+    let (name, served) = (name_of(&client), Some(client.model().to_owned()));
+    let player = ChatPlayer::new(client, search, config.rollout.clone(), config.engine.request_timeout());
     Ok(Chosen { player: Arc::new(player), chat: None, name, served })
+}
+
+/// What a model is called in results.
+pub fn name_of(client: &Client) -> String {
+    format!("{} at {}", client.model(), client.url())
 }

@@ -8,6 +8,8 @@ use crate::compose::{Level, MAX_PICTURES, MIN_PICTURES};
 
 /// Shares above this are slips: sums of them must stay numbers.
 const MOST_SHARE: f64 = 1e9;
+/// Prices of a million tokens above this are slips.
+const MOST_USD: f64 = 1e6;
 /// Budgets above this are slips.
 const MOST_BUDGET: u64 = 1 << 24;
 
@@ -43,8 +45,15 @@ pub struct SynthConfig {
     pub samples: usize,
     /// Draws after which a task is given up. Default 1000: some layers have few pairs of values that one entity alone has.
     pub max_attempts: usize,
-    /// Seconds after which one task is given up. Default 120: a task takes milliseconds unless a search backend hangs.
+    /// Seconds after which one task is given up that a scripted explorer solves. Default 120: a task takes milliseconds unless a search
+    /// backend hangs.
     pub task_timeout_s: u64,
+    /// Rejection sampling with a model that is served as explorer.
+    pub served: ServedConfig,
+    /// Textual tasks from a file of triples.
+    pub graph: GraphConfig,
+    /// Visual tasks from a folder of named pictures, written by a model.
+    pub entities: EntitiesConfig,
 }
 
 impl Default for SynthConfig {
@@ -65,7 +74,86 @@ impl Default for SynthConfig {
             samples: 4,
             max_attempts: 1000,
             task_timeout_s: 120,
+            served: ServedConfig::default(),
+            graph: GraphConfig::default(),
+            entities: EntitiesConfig::default(),
         }
+    }
+}
+
+/// A served explorer (`synth --engine`, docs/synthesis.md).
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServedConfig {
+    /// Tasks that are explored at the same time, at least 1. Default 16; `engine.max_sequences` bounds requests.
+    pub concurrency: usize,
+    /// How often a try is made again at once that failed for a reason outside, such as a server that is busy. Default 2; with 0 it is made
+    /// again when the same command is started again.
+    pub again: u32,
+    /// Dollars for a million tokens that are sent to the model. Default 0: what is spent is told in tokens.
+    pub prompt_usd: f64,
+    /// Dollars for a million tokens that the model says. Default 0.
+    pub completion_usd: f64,
+}
+
+impl Default for ServedConfig {
+    fn default() -> Self {
+        Self { concurrency: 16, again: 2, prompt_usd: 0.0, completion_usd: 0.0 }
+    }
+}
+
+impl ServedConfig {
+    /// Dollars for a million tokens that are sent and that are said.
+    pub fn prices(&self) -> [f64; 2] {
+        [self.prompt_usd, self.completion_usd]
+    }
+}
+
+/// Questions from triples (`synth --triples`, docs/synthesis.md).
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct GraphConfig {
+    /// Fewest and most steps of a walk that is asked for as a whole, within 2..=6. Default [2, 3].
+    pub hops: [usize; 2],
+    /// Fewest and most constraints that hold together, within 2..=6. Default [2, 3].
+    pub constraints: [usize; 2],
+    /// Most steps of one constraint, within 1..=3. Default 1: facts of the entity itself; 2 are facts of who it is related to.
+    pub reach: usize,
+    /// Share of questions that are walks; the others are constraints. Default 0.5.
+    pub walks: f64,
+    /// Entities that one constraint may leave. Default 10000: what is true of more says nothing.
+    pub most_solutions: usize,
+    /// Relation whose objects are other spellings of its subject: they are accepted as answers and never walked. Default `alias`.
+    pub alias: String,
+}
+
+impl Default for GraphConfig {
+    fn default() -> Self {
+        Self { hops: [2, 3], constraints: [2, 3], reach: 1, walks: 0.5, most_solutions: 10_000, alias: "alias".into() }
+    }
+}
+
+/// Questions that a model writes (`synth --entities`, docs/synthesis.md).
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct EntitiesConfig {
+    /// Fewest and most constraints of a question, within 1..=6. Default [2, 3].
+    pub constraints: [usize; 2],
+    /// Share of questions that ask for an attribute of the entity and not for the entity itself. Default 0.5.
+    pub attributes: f64,
+    /// Characters of what is known of an entity that are shown to the model. Default 4000; what is longer is cut at a line.
+    pub document_chars: usize,
+    /// Replies that a question may take: one that is not of the form that was asked for is asked for again. Default 3.
+    pub replies: u32,
+    /// Tokens of a reply. Default 1024: more for a model that thinks first.
+    pub max_tokens: u32,
+    /// How often the model may try to answer by a shortcut; one right answer drops the question. Default 1.
+    pub shortcut_tries: u32,
+}
+
+impl Default for EntitiesConfig {
+    fn default() -> Self {
+        Self { constraints: [2, 3], attributes: 0.5, document_chars: 4000, replies: 3, max_tokens: 1024, shortcut_tries: 1 }
     }
 }
 
@@ -171,6 +259,7 @@ impl SynthConfig {
         if let Some((key, budget)) = budgets.iter().find(|(_, budget)| !(1..=MOST_BUDGET).contains(budget)) {
             return refuse(key, format!("{budget} is not within 1..={MOST_BUDGET}"));
         }
+        self.check_made()?;
         let explorer = &self.explorer;
         let chances = [
             ("explorer.wide", explorer.wide),
@@ -192,6 +281,49 @@ impl SynthConfig {
             if shares.iter().map(|(_, share)| share).sum::<f64>() <= 0.0 {
                 return refuse(table, format!("{shares:?} are no shares: one must be positive"));
             }
+        }
+        Ok(())
+    }
+}
+
+impl SynthConfig {
+    /// The tables of tasks that are made of files, and of served models.
+    fn check_made(&self) -> Result<(), SynthError> {
+        let refuse = |key: &'static str, reason: String| Err(SynthError::Config { key, reason });
+        let Self { served, graph, entities, .. } = self;
+        let counts = [
+            ("served.concurrency", served.concurrency as u64, 1..=4096),
+            ("served.again", u64::from(served.again), 0..=1000),
+            ("graph.reach", graph.reach as u64, 1..=3),
+            ("graph.most_solutions", graph.most_solutions as u64, 2..=MOST_BUDGET),
+            ("entities.document_chars", entities.document_chars as u64, 1..=1_000_000),
+            ("entities.replies", u64::from(entities.replies), 1..=100),
+            ("entities.max_tokens", u64::from(entities.max_tokens), 1..=1_000_000),
+            ("entities.shortcut_tries", u64::from(entities.shortcut_tries), 1..=100),
+        ];
+        if let Some((key, count, range)) = counts.into_iter().find(|(_, count, range)| !range.contains(count)) {
+            return refuse(key, format!("{count} is not within {}..={}", range.start(), range.end()));
+        }
+        let ranges = [
+            ("graph.hops", graph.hops, 2..=6),
+            ("graph.constraints", graph.constraints, 2..=6),
+            ("entities.constraints", entities.constraints, 1..=6),
+        ];
+        for (key, [fewest, most], range) in ranges {
+            if fewest > most || !range.contains(&fewest) || !range.contains(&most) {
+                return refuse(key, format!("[{fewest}, {most}] is no range within {}..={}", range.start(), range.end()));
+            }
+        }
+        let shares = [("graph.walks", graph.walks), ("entities.attributes", entities.attributes)];
+        if let Some((key, share)) = shares.into_iter().find(|(_, share)| !(0.0..=1.0).contains(share)) {
+            return refuse(key, format!("{share} is no share within 0..=1"));
+        }
+        let prices = [("served.prompt_usd", served.prompt_usd), ("served.completion_usd", served.completion_usd)];
+        if let Some((key, usd)) = prices.into_iter().find(|(_, usd)| !(0.0..=MOST_USD).contains(usd)) {
+            return refuse(key, format!("{usd} is no price of a million tokens: give dollars within 0..={MOST_USD}"));
+        }
+        if graph.alias.trim().is_empty() {
+            return refuse("graph.alias", "is empty: name a relation, such as alias; one that the file does not have does no harm".into());
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! What can go wrong while a data set is made.
 
+use std::path::PathBuf;
+
 use hypereyes_domain::GenerateError;
 use thiserror::Error;
 
@@ -38,6 +40,17 @@ pub enum SynthError {
     /// An explorer could not be rolled out.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// A file cannot be read or written.
+    #[error("{path}: {reason}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What was made cannot be kept.
+    #[error("{0}")]
+    Kept(String),
     /// Work was abandoned because the runtime is shutting down.
     #[error("making task {index} was interrupted: {reason}")]
     Interrupted {

@@ -105,6 +105,48 @@ pub async fn synthesise(workshop: &Workshop, seed: u64, split: Split, mut progre
     Ok(set)
 }
 
+/// Draws the tasks of the training or the held-out set without solving any: whoever explores them is not asked which are easy to make.
+/// `keep` is given each task with its picture, in order. How many draws were passed over, by reason.
+///
+/// # Errors
+/// As [`synthesise`], and those of `keep`.
+pub fn draw(
+    world: &World,
+    config: &SynthConfig,
+    seed: u64,
+    split: Split,
+    mut keep: impl FnMut(Task, Option<Picture>) -> Result<(), SynthError>,
+) -> Result<BTreeMap<&'static str, usize>, SynthError> {
+    config.check()?;
+    let drawer = Drawer::new(world, config, split)?;
+    let of = match split {
+        Split::Train => config.tasks,
+        Split::HeldOut => config.held_out,
+    };
+    let mut passed_over: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for index in 0..of {
+        let mut random = source(seed, split, index);
+        let kind = drawer.kind(&mut random);
+        let (id, layer) = (TaskId::new(format!("{}-{index:06}", split.label())), drawer.layer(index, of));
+        let mut reasons: BTreeMap<Dropped, usize> = BTreeMap::new();
+        let drawn = (0..config.max_attempts).find_map(|_| match drawer.draw(id.clone(), &kind, layer, &mut random) {
+            Ok(draft) => Some(draft),
+            Err(dropped) => {
+                counter!(DROPPED, "reason" => dropped.label()).increment(1);
+                *reasons.entry(dropped).or_default() += 1;
+                None
+            }
+        });
+        let Some(Draft { task, picture, .. }) = drawn else {
+            let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{} {count}", reason.label())).collect();
+            return Err(SynthError::GivenUp { index, attempts: config.max_attempts, reasons: reasons.join(", ") });
+        };
+        reasons.into_iter().for_each(|(reason, count)| *passed_over.entry(reason.label()).or_default() += count);
+        keep(task, picture)?;
+    }
+    Ok(passed_over)
+}
+
 /// Draws until a task passes every filter.
 async fn make(workshop: &Workshop, seed: u64, split: Split, index: usize, of: usize) -> Result<Made, SynthError> {
     let config = &workshop.config;

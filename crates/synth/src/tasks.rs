@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compose::compose;
 use crate::config::SynthConfig;
+use crate::seeds::mixed;
 
 /// Which of the two disjoint sets is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -258,13 +259,6 @@ fn names(layer: &Layer, entity: &EntityId) -> Vec<String> {
 pub fn is_held_out(entities: &[EntityId], share: f64) -> bool {
     let mut ids: Vec<&str> = entities.iter().map(EntityId::as_str).collect();
     ids.sort_unstable();
-    // FNV-1a over the sorted ids, then a finaliser that spreads it over all bits.
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in ids.iter().flat_map(|id| id.bytes().chain([b','])) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^= hash >> 31;
+    let hash = mixed(ids.iter().flat_map(|id| id.bytes().chain([b','])));
     ((hash >> 11) as f64) / ((1u64 << 53) as f64) < share
 }

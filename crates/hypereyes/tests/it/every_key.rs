@@ -73,6 +73,7 @@ const ZERO: &[&str] = &[
     "sft.warmup",
     "sft_optim.lora.rank",
     "synth.layers.first",
+    "synth.served.again",
     "teacher_service.keep_groups_s",
     "teacher_service.model_bytes",
     "teacher_service.patches_bytes",

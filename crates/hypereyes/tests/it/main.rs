@@ -20,3 +20,4 @@ mod model_commands;
 mod own_corpus;
 mod score_contract;
 mod search;
+mod synthesis;

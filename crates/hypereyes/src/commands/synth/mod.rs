@@ -1,50 +1,119 @@
-//! `hypereyes synth`: tasks and cold-start demonstrations from a world pack.
+//! `hypereyes synth`: tasks and cold-start demonstrations. In: a world pack, tasks that are there, triples, or named pictures; who
+//! explores. Out: a task folder, with a demonstration of every task that somebody solved.
+
+mod entities;
+mod served;
+mod triples;
+mod world;
+mod writer;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hypereyes_chassis::BadInput;
-use hypereyes_dataset::DataSet;
-use hypereyes_miniature::tokenizer;
-use hypereyes_scoring::AliasJudge;
-use hypereyes_search::EmbeddedSearch;
-use hypereyes_synth::{Split, Workshop, need_search, synthesise};
-use hypereyes_teacher_service::vocabulary::Vocabulary;
+use hypereyes_synth::Split;
 
+pub use self::world::make;
+use self::world::{Knows, make_with};
 use crate::commands::EngineArgs;
 use crate::config::Config;
-use crate::progress::Bar;
 use crate::{check, endpoint, parts};
 
 /// Arguments of `synth`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  hypereyes synth --out data/train\n  hypereyes synth --out data/held_out --held-out --set synth.held_out=500\n  \
-    hypereyes synth --out data/wide --set synth.explorer.serial=0 --set synth.explorer.pairs=0 --set synth.explorer.parallel=1"
+    hypereyes synth --out data/wide --set synth.explorer.serial=0 --set synth.explorer.pairs=0 --set synth.explorer.parallel=1\n\n\
+    A served model explores (progressive rejection sampling); the same command goes on after a kill:\n  \
+    hypereyes synth --tasks data/own --model Qwen3-VL-8B-Instruct --engine openai --url http://127.0.0.1:8000/v1 --out data/cold\n  \
+    hypereyes synth --tasks data/own --model policies/teacher --engine vllm --url http://127.0.0.1:8000 --set engine.policy_folder=/shared/p --out data/cold\n\n\
+    Tasks of one's own, which are then explored:\n  \
+    hypereyes synth --triples facts.tsv --out data/walks\n  \
+    hypereyes synth --entities photos --engine openai --url http://127.0.0.1:8000/v1 --set 'synth.canvas=[1024, 768]' --out data/mosaics\n\n\
+    docs/synthesis.md has the forms of files, and what is written."
 )]
 pub struct SynthArgs {
-    /// Folder to write: tasks.jsonl, demonstrations.jsonl, pictures/.
+    /// Folder to write: tasks.jsonl, demonstrations.jsonl, pictures/; with a served explorer also attempts.jsonl and written.jsonl.
     #[arg(long)]
     pub out: PathBuf,
     /// Make the held-out set (other layers, other combinations of entities) instead of the training set.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["tasks", "triples", "entities"])]
     pub held_out: bool,
+    /// Task folder whose tasks are explored, such as one of `data import`. Default: tasks of the world, made on the spot.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["triples", "entities"])]
+    pub tasks: Option<PathBuf>,
+    /// Make textual tasks from a file of triples: subject, relation and object apart by tabs, or JSON lines.
+    #[arg(long, value_name = "FILE", conflicts_with = "entities")]
+    pub triples: Option<PathBuf>,
+    /// Make visual tasks from a folder of named pictures (NAME.jpg) with what is known of each (NAME.txt or facts.jsonl); the model of
+    /// `--engine openai` writes the questions.
+    #[arg(long, value_name = "DIR")]
+    pub entities: Option<PathBuf>,
+    /// Folder of the policy that is to learn: demonstrations are written in its tokenizer and chat template. With `--engine openai` its
+    /// weights are not read; with every other kind it is also who explores.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["triples", "entities"])]
+    pub model: Option<PathBuf>,
+    /// Who solves tasks. Default: `engine` for tasks that are given and where `--engine` is said without `--need-search`, else `scripted`.
+    #[arg(long, value_enum, conflicts_with_all = ["triples", "entities"])]
+    pub explorer: Option<Who>,
     /// Leave out tasks that this policy answers without tools (need-search filter). On counterfactual layers hardly any is. With
-    /// `--engine openai` the policy is the server's, and no folder is given.
-    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    /// `--engine openai` the policy is the server's, and no folder is given; where the engine explores, it is asked itself.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with_all = ["triples", "entities"])]
     pub need_search: Option<Option<PathBuf>>,
-    /// Who samples for `--need-search`.
+    /// Have the model of `--engine openai` word the questions of `--triples`.
+    #[arg(long, requires = "triples")]
+    pub reword: bool,
+    /// Who explores, or samples for `--need-search`, or writes.
     #[command(flatten)]
     pub engine: EngineArgs,
 }
 
+/// Who solves tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Who {
+    /// Scripts that know what questions of the world mean.
+    Scripted,
+    /// Whoever the settings' `engine` is.
+    Engine,
+}
+
+impl SynthArgs {
+    fn who(&self) -> Who {
+        let said = self.engine != EngineArgs::default() && self.need_search.is_none();
+        self.explorer.unwrap_or(if said || self.tasks.is_some() || self.model.is_some() { Who::Engine } else { Who::Scripted })
+    }
+}
+
 /// Closed-book tries per task of the need-search filter; one right answer in them may be luck, two are knowledge.
-const CLOSED_BOOK_TRIES: u64 = 4;
+const CLOSED_BOOK_TRIES: u32 = 4;
 
 /// Makes the set, writes it and says what it holds.
+///
+/// # Errors
+/// [`BadInput`] for arguments and settings that do not go together, and whatever the parts say.
 pub fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
+    if let Some(file) = &args.triples {
+        return triples::run(config, args, file, json);
+    }
+    if let Some(folder) = &args.entities {
+        return entities::run(config, args, folder, json);
+    }
+    match args.who() {
+        Who::Engine => served::run(config, args, json),
+        Who::Scripted if args.tasks.is_some() => {
+            Err(BadInput::new("--tasks are solved by --explorer engine: scripts know what questions of a world mean, and no others").into())
+        }
+        Who::Scripted if args.model.is_some() => {
+            Err(BadInput::new("--model has no effect with --explorer scripted: demonstrations of a world are in the words of that world")
+                .into())
+        }
+        Who::Scripted => scripted(config, args, json),
+    }
+}
+
+/// Tasks of the world, solved by scripts.
+fn scripted(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
     let mut found = check::tasks(config);
     let knows = match &args.need_search {
         None if args.engine != EngineArgs::default() => {
@@ -62,8 +131,7 @@ pub fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
         }
     };
     found.result()?;
-    let split = if args.held_out { Split::HeldOut } else { Split::Train };
-    let set = parts::runtime()?.block_on(make_with(config, split, &knows))?;
+    let set = parts::runtime()?.block_on(make_with(config, split(args), &knows))?;
     set.write(&args.out).map_err(|error| BadInput::new(error.to_string()))?;
     let stats = set.stats();
     if json {
@@ -87,37 +155,6 @@ pub fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes a set in memory. Demonstrations are tokenised with the tokenizer of the world's own words.
-pub async fn make(config: &Config, split: Split) -> Result<DataSet> {
-    make_with(config, split, &Knows::Nobody).await
-}
-
-/// Whom the need-search filter asks.
-enum Knows {
-    Nobody,
-    Policy(PathBuf),
-    Endpoint,
-}
-
-async fn make_with(config: &Config, split: Split, knows: &Knows) -> Result<DataSet> {
-    let world = parts::world(config)?;
-    let folder = tempfile::tempdir()?;
-    let words = tokenizer::of_world(&world, folder.path()).map_err(|error| BadInput::new(error.to_string()))?;
-    // Tasks are of the world, and so is what solves them: no service is asked, or paid, for what is known here.
-    let search = Arc::new(EmbeddedSearch::new(world.clone()));
-    let setup = parts::setup_with(config, search, parts::chat(folder.path())?);
-    let asked = match knows {
-        Knows::Nobody => None,
-        Knows::Policy(model) => Some(parts::tokens(config, &world, model, model.display().to_string()).await?),
-        Knows::Endpoint => Some(endpoint::open(config, &world).await?),
-    };
-    let sampling = config.sampling.train.sampling();
-    let need_search = asked.map(|asked| need_search(asked.player, Arc::new(AliasJudge), sampling, CLOSED_BOOK_TRIES, 1));
-    let workshop = Workshop { world, setup, config: config.synth.clone(), need_search };
-    let bar = Bar::new("synth", "tasks");
-    let made = synthesise(&workshop, config.seed, split, |progress| bar.at(progress.done, progress.of, "")).await;
-    bar.done();
-    let mut made = made.map_err(|error| BadInput::new(error.to_string()))?;
-    made.tokenizer = Some(Vocabulary::load(folder.path(), words.image).map_err(BadInput::new)?.digest());
-    Ok(made)
+fn split(args: &SynthArgs) -> Split {
+    if args.held_out { Split::HeldOut } else { Split::Train }
 }
