@@ -15,8 +15,8 @@ use serde::Serialize;
 use crate::about::{ABOUT, About, FORMAT};
 use crate::demonstrations::{DEMONSTRATIONS, Demonstration};
 use crate::error::{DataError, file};
-use crate::pictures::PICTURES;
-use crate::tasks::TASKS;
+use crate::PICTURES;
+use crate::TASKS;
 
 /// A folder that becomes a set.
 #[derive(Debug)]
