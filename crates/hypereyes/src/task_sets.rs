@@ -56,14 +56,17 @@ pub fn counts(config: &Config) -> [usize; 2] {
     [of(0), of(1)]
 }
 
-/// Puts a set that is named into its place in a run, as a link to it.
+/// Puts a set that is named into its place in a run, as a link to it. A link that is there, of a run that was cut here, is replaced.
 ///
 /// # Errors
-/// What the file system says.
+/// What the file system says, and a set of its own in that place.
 pub fn link(set: &Path, place: &Path) -> Result<()> {
     let told = || format!("cannot link {} to {}", place.display(), set.display());
     if let Some(around) = place.parent() {
         std::fs::create_dir_all(around).with_context(told)?;
+    }
+    if place.is_symlink() {
+        std::fs::remove_file(place).with_context(told)?;
     }
     std::os::unix::fs::symlink(set, place).with_context(told)
 }
@@ -87,6 +90,10 @@ mod tests {
         assert!(error.contains("up.tasks") && error.contains("data import"), "{error}");
         let place = folder.path().join("run/tasks/held_out");
         link(folder.path(), &place).expect("linked");
+        link(folder.path(), &place).expect("linked again");
         assert_eq!(Tasks::open(&place).expect("the same").len(), 1);
+        let made = folder.path().join("run/tasks/train");
+        std::fs::create_dir(&made).expect("a folder");
+        assert!(link(folder.path(), &made).is_err_and(|error| error.to_string().contains("run/tasks/train")), "nobody's set is replaced");
     }
 }

@@ -132,7 +132,7 @@ impl Query {
         if several && (0..solutions.len()).any(|at| common(without(at)).len() == 1) {
             return Err(Unfair::Subset);
         }
-        for (at, constraint) in self.constraints.iter().enumerate() {
+        for constraint in &self.constraints {
             let Constraint { path, end } = constraint;
             if path.len() > 1 {
                 if graph.are_linked(*end, self.target) {

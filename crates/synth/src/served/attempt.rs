@@ -44,7 +44,7 @@ impl Came {
         let cost = Reference { rounds: summary.round_count(), searches: summary.searches() };
         match accuracy {
             Accuracy::Invalid(_) => Self::Failed,
-            Accuracy::Unparsed => Self::NoAnswer,
+            Accuracy::Unparsed | Accuracy::NotAttempted => Self::NoAnswer,
             Accuracy::Wrong => Self::Wrong,
             // What was cut off after its answer was closed is right, and teaches to be cut off.
             Accuracy::Correct if summary.ending != Ending::Answered || cost.rounds > budget => Self::NoAnswer,
