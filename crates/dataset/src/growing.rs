@@ -12,11 +12,11 @@ use hypereyes_outside::atomic;
 use hypereyes_pictures::Picture;
 use serde::Serialize;
 
+use crate::PICTURES;
+use crate::TASKS;
 use crate::about::{ABOUT, About, FORMAT};
 use crate::demonstrations::{DEMONSTRATIONS, Demonstration};
 use crate::error::{DataError, file};
-use crate::PICTURES;
-use crate::TASKS;
 
 /// A folder that becomes a set.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ mod cores;
 mod support;
 
 mod engines_outside;
-mod evaluating;
 mod evaluated;
+mod evaluating;
 mod kubernetes;
 mod learner_dies;
 mod searching;
