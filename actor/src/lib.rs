@@ -139,7 +139,7 @@ impl Loaded {
         let search = hypereyes_search::open(&config.search, world);
         let search = search.map_err(|error| BadInput::new(format!("{}: {error}", error.key())))?;
         let pictures = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
-        let Opened { chat, engine, base } = open_folder(&config.engine, &config.policy, &pictures)?;
+        let Opened { chat, engine, base } = open_folder(&config.engine, &config.policy, 0, &pictures)?;
         let context = config.rollout.max_context_tokens.min(config.engine.max_context);
         // An episode that knows of the engine's limit ends as `context_full`; one that runs into it would be masked.
         let rollout = RolloutConfig { max_context_tokens: context, ..config.rollout.clone() };

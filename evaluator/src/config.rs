@@ -112,6 +112,9 @@ impl Config {
         found.extend(self.judge.findings(&self.judge_model));
         found.told("rollout", self.rollout.check());
         found.told("engine", self.engine.check());
+        if let Err(message) = self.engine.holds_group("engine", self.eval.samples, None) {
+            found.refuse("eval.samples", message);
+        }
         if self.engine.speaks_text() {
             found.refuse("engine.kind", "is openai, whose model is its own: a learner's versions are measured with local, vllm or sglang");
         }

@@ -30,6 +30,7 @@ use hypereyes_rollout::{RolloutConfig, Setup, TokenPlayer};
 use hypereyes_weights::{Announcements, Held};
 use hypereyes_world::World;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 pub use crate::config::Config;
 use crate::following::{Said, follow};
@@ -99,6 +100,7 @@ async fn work(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tracing::info!(learner = config.learner, every, tasks, next, "evaluator up");
 
     let (said, heard) = watch::channel(Said::default());
+    let said = Arc::new(said);
     let mut measuring = Measuring {
         held: Held::new(learner.clone(), engine.clone(), base, config.fetch_time()),
         measure: Measure {
@@ -114,9 +116,16 @@ async fn work(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         fresh: true,
     };
     let announcements = Announcements::new(learner.clone(), &config.backoff);
+    let (last, telling) = (config.last, said.clone());
+    // A task of its own: a policy that is being saved blocks this one, and a learner says only for seconds that the run is over.
+    let mut following = JoinSet::new();
+    following.spawn(async move { follow(announcements, learner, last, &telling).await });
     tokio::select! {
         done = measuring.run(heard, &shutdown) => done?,
-        Err(misfit) = follow(announcements, learner, config.last, &said) => return Err(misfit.into()),
+        Some(ended) = following.join_next() => {
+            let Err(misfit) = ended.context("nobody follows the learner any more")?;
+            return Err(misfit.into());
+        }
     }
     tracing::info!("evaluator done");
     Ok(())
@@ -139,7 +148,7 @@ impl Loaded {
         let search = hypereyes_search::open(&config.search, world);
         let search = search.map_err(|error| BadInput::new(format!("{}: {error}", error.key())))?;
         let pictures = Arc::new(Store::new(config.pictures_bytes, Limits::default()));
-        let Opened { chat, engine, base } = open_folder(&config.engine, &config.policy, &pictures)?;
+        let Opened { chat, engine, base } = open_folder(&config.engine, &config.policy, config.eval.max_picture_tokens, &pictures)?;
         let context = config.rollout.max_context_tokens.min(config.engine.max_context);
         // An episode that knows of the engine's limit ends as `context_full`; one that runs into it would be left out.
         let rollout = RolloutConfig { max_context_tokens: context, ..config.rollout.clone() };
@@ -151,6 +160,9 @@ impl Loaded {
 fn held_out(folder: &Path, most: usize) -> Result<TaskSet, BadInput> {
     let named = |error: hypereyes_dataset::DataError| BadInput::new(format!("tasks: {error}"));
     let mut tasks = load_tasks(folder).map_err(named)?;
+    if tasks.is_empty() {
+        return Err(BadInput::new(format!("tasks: {} holds no task", folder.display())));
+    }
     if most > 0 {
         tasks.truncate(most);
     }
@@ -160,6 +172,8 @@ fn held_out(folder: &Path, most: usize) -> Result<TaskSet, BadInput> {
 
 #[cfg(test)]
 mod tests {
+    use hypereyes_miniature::shipped::Shipped;
+
     use super::*;
 
     #[test]
@@ -175,6 +189,7 @@ mod tests {
         let usual = Config::default;
         let cases = [
             ("tasks: ", Config { tasks: "/nowhere/tasks".into(), ..usual() }),
+            ("eval.samples is 99", Config { eval: hypereyes_eval::EvalConfig { samples: 99, ..usual().eval }, ..usual() }),
             ("learner cannot be called", Config { learner: "learner".into(), ..usual() }),
             ("eval.every is 0", Config { eval: hypereyes_eval::EvalConfig { every: 0, ..usual().eval }, ..usual() }),
             ("engine.kind is openai", {
@@ -187,5 +202,38 @@ mod tests {
             assert_eq!(hypereyes_chassis::exit::code_of(error.as_ref()), hypereyes_chassis::exit::BAD_INPUT, "{error}");
             assert!(error.to_string().contains(part), "{part}: {error}");
         }
+    }
+
+    /// The start policy and one task.
+    fn made(folder: &Path) -> Config {
+        let config = Config { policy: folder.join("policy"), tasks: folder.join("tasks"), out: folder.join("out"), ..Config::default() };
+        Shipped::Policy.unpack(&config.policy).expect("is shipped");
+        std::fs::create_dir(&config.tasks).expect("a folder");
+        let row = r#"{"id": "a", "kind": "k", "question": "q", "answers": ["1"]}"#;
+        std::fs::write(config.tasks.join(hypereyes_dataset::TASKS), row).expect("written");
+        config
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pictures_are_no_larger_than_before_and_after_training() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut config = made(folder.path());
+        let most = |config: &Config| {
+            let processor = Loaded::new(config).expect("loads").setup.chat.processor().clone();
+            processor.max_pixels / (processor.factor() * processor.factor())
+        };
+        let usual = most(&config);
+        config.eval.max_picture_tokens = 4;
+        assert!(usual > 4);
+        assert_eq!(most(&config), 4);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_set_without_a_task_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = made(folder.path());
+        std::fs::write(config.tasks.join(hypereyes_dataset::TASKS), "").expect("written");
+        let error = run(config, Shutdown::new()).await.expect_err("nothing can be measured");
+        assert!(error.to_string().contains("holds no task"), "{error}");
     }
 }

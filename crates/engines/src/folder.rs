@@ -53,14 +53,15 @@ impl From<Error> for OpenError {
 
 /// Opens the engine that the settings name for the policy in `folder`. Servers are given what they had last: most of what the learner has
 /// by now is in it, or all. Otherwise it is that of the folder, which a learner that starts from the same files publishes, in its type.
+/// Pictures have at most `picture_tokens` visual tokens, 0 for what the folder says.
 /// Work for threads that may be busy, and for one that is in a runtime. To be [`ready`](Engine::ready) is waited for afterwards.
 ///
 /// # Errors
 /// [`OpenError`] that names the key.
-pub fn open_folder(config: &EngineConfig, folder: &Path, pictures: &Arc<Store>) -> Result<Opened, OpenError> {
+pub fn open_folder(config: &EngineConfig, folder: &Path, picture_tokens: usize, pictures: &Arc<Store>) -> Result<Opened, OpenError> {
     let of = |key: &'static str| move |error: Error| OpenError::named(key, error);
     config.device.admits_folder(folder).map_err(of("engine: "))?;
-    let chat = Chat::load(folder).map_err(|error| of("policy: ")(Error::Input(error.to_string())))?;
+    let chat = Chat::load(folder).map_err(|error| of("policy: ")(Error::Input(error.to_string())))?.seeing_at_most(picture_tokens);
     let (model, base) = begin(config, folder).map_err(of("policy: "))?;
     if chat.vocab_size() > model.text.vocab_size || chat.image_pad() != model.image_token_id {
         let reason = format!("tokenizer and config.json of {} do not belong together", folder.display());
