@@ -80,7 +80,7 @@ impl<E: SetWeights<Snapshot>> Measuring<E> {
 
     /// A step has its turn.
     async fn take(&mut self, Due { step, passed }: Due, newest: Published, said: &Receiver<Said>) -> Result<()> {
-        own::skipped(&passed, if std::mem::take(&mut self.fresh) { "down" } else { "overtaken" });
+        own::skipped(passed, step, if std::mem::take(&mut self.fresh) { "down" } else { "overtaken" });
         let mut held = self.hold(step, newest).await;
         if held.as_ref().is_err_and(|error| error.is_final().is_none()) && newest.version.0 != step {
             // It is published no more.
@@ -92,7 +92,7 @@ impl<E: SetWeights<Snapshot>> Measuring<E> {
                     return Ok(());
                 }
                 StandsIn::Nobody => {
-                    own::skipped(&[step], "gone");
+                    own::skipped(1, step, "gone");
                     return Ok(());
                 }
             }
@@ -104,7 +104,7 @@ impl<E: SetWeights<Snapshot>> Measuring<E> {
         self.backoff.reset();
         let now = self.held.now();
         if now.version.0 != step {
-            own::skipped(&[step], "gone");
+            own::skipped(1, step, "gone");
         }
         let weights = self.weights().await?;
         let digest = tokio::task::block_in_place(|| self.journal.digest_of(&weights))?;
@@ -115,7 +115,7 @@ impl<E: SetWeights<Snapshot>> Measuring<E> {
         tracing::info!(step = now.version.0, due = step, tasks = self.measure.set.tasks.len(), "measuring");
         let (report, seconds) = self.measure.report().await;
         if report.rollouts == 0 {
-            own::skipped(&[step], "failed");
+            own::skipped(1, step, "failed");
             return Ok(());
         }
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -140,7 +140,7 @@ impl<E: SetWeights<Snapshot>> Measuring<E> {
             return Err(BadInput::new(reason).into());
         }
         if over {
-            own::skipped(&[step], "ended");
+            own::skipped(1, step, "ended");
             return Ok(());
         }
         tracing::debug!(step, %error, "a version could not be had: it is tried again");
