@@ -61,7 +61,15 @@ impl Journal {
             }
             std::fs::remove_file(&next).with_context(|| format!("cannot remove {}", next.display()))?;
         }
-        let best = read_json::<Evaluation>(&named).ok();
+        let best = match read_json::<Evaluation>(&named) {
+            Ok(best) => Some(best),
+            Err(error) => {
+                if named.exists() {
+                    tracing::warn!(error = format!("{error:#}"), "it is not known what the best is: the next version takes its place");
+                }
+                None
+            }
+        };
         if best.as_ref().is_some_and(|best| !is_there(best)) {
             tracing::warn!(folder = %folder.display(), "it holds another policy than best.json says: the next version that is measured takes its place");
         }
@@ -93,7 +101,7 @@ impl Journal {
 
     /// The first step that may have to be measured: behind all that were due.
     pub fn next(&self) -> u64 {
-        self.all.iter().map(|one| one.due.max(one.step) + 1).max().unwrap_or(0)
+        self.all.iter().map(|one| one.due.max(one.step).saturating_add(1)).max().unwrap_or(0)
     }
 
     /// What a policy is called: the digest of its tensors.
@@ -108,29 +116,23 @@ impl Journal {
     /// said and counted, and the best before stays. Takes as long as the policy takes to be written.
     pub fn keep(&mut self, evaluation: Evaluation, weights: &HostWeights) -> bool {
         let is_best = self.best.as_ref().is_none_or(|best| self.by.prefers(&evaluation.report, &best.report));
-        let mut kept = false;
-        if is_best {
-            match self.save(&evaluation, weights) {
-                Ok(()) => {
-                    gauge!(BEST_STEP).set(evaluation.step as f64);
-                    self.best = Some(evaluation.clone());
-                    kept = true;
-                }
-                Err(error) => {
-                    counter!(BEST_FAILED).increment(1);
-                    tracing::error!(step = evaluation.step, error = format!("{error:#}"), "the best policy so far could not be saved");
-                }
-            }
+        let saved = if is_best { self.save(&evaluation, weights) } else { Ok(()) };
+        if let Err(error) = &saved {
+            counter!(BEST_FAILED).increment(1);
+            tracing::error!(step = evaluation.step, error = format!("{error:#}"), "the best policy so far could not be saved");
         }
         self.line(evaluation);
-        kept
+        is_best && saved.is_ok()
     }
 
-    fn save(&self, evaluation: &Evaluation, weights: &HostWeights) -> Result<()> {
+    fn save(&mut self, evaluation: &Evaluation, weights: &HostWeights) -> Result<()> {
         let next = self.out.join(NEXT);
         write_json(&next, evaluation)?;
         let saved = self.saver.save(&self.model, weights, DTYPE)?;
         anyhow::ensure!(saved.digest == evaluation.digest, "{BEST} holds other tensors than those that were measured");
+        // It is in `best/` from here on, and what comes must be better than it, even where `best.json` cannot say so yet.
+        self.best = Some(evaluation.clone());
+        gauge!(BEST_STEP).set(evaluation.step as f64);
         write_json(&self.out.join(BEST_JSON), evaluation)?;
         std::fs::remove_file(&next).with_context(|| format!("cannot remove {}", next.display()))
     }
@@ -240,6 +242,22 @@ mod tests {
             assert_eq!(journal.best().map(|best| best.step), Some(want.0));
             assert!(!run.out().join(NEXT).exists());
         }
+    }
+
+    #[test]
+    fn a_best_policy_that_best_json_could_not_name_is_the_best_and_is_named_later() {
+        let run = Run::new();
+        let mut journal = run.open();
+        run.keep(&mut journal, 10, 0.5);
+        let named = run.out().join(BEST_JSON);
+        std::fs::remove_file(&named).expect("there");
+        std::fs::create_dir(&named).expect("in its way");
+        assert!(!run.keep(&mut journal, 20, 0.75));
+        assert!(!run.keep(&mut journal, 30, 0.6), "no worse one takes its place");
+        drop(journal);
+        std::fs::remove_dir(&named).expect("empty");
+        let journal = run.open();
+        assert_eq!((run.best().step, run.lines(), journal.best().map(|best| best.step)), (20, vec![10, 20, 30], Some(20)));
     }
 
     #[test]
