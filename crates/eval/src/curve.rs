@@ -17,6 +17,8 @@ pub const EVALUATIONS: &str = "evaluations.jsonl";
 pub const BEST: &str = "best";
 /// What it was measured to be: an [`Evaluation`].
 pub const BEST_JSON: &str = "best.json";
+/// Rollouts of which one may have been left out: what more of them say may be luck.
+const ONE_OF: usize = 10;
 /// Longest line that is read.
 const MAX_LINE: usize = 1 << 20;
 
@@ -52,14 +54,17 @@ pub enum BestBy {
 }
 
 impl BestBy {
-    /// Whether `one` is better than `other`. Equals are not: the version that came first stays.
+    /// Whether `one` is better than `other`. Equals are not: the version that came first stays. Before all, what was measured as good as
+    /// whole is better than what was not: a server or a judge that fails leaves few rollouts, and those may all be right.
     pub fn prefers(self, one: &Report, other: &Report) -> bool {
+        let is_whole = |report: &Report| report.invalid.saturating_mul(ONE_OF) <= report.rollouts.saturating_add(report.invalid);
         let key = |report: &Report| match self {
             Self::Accuracy => [report.accuracy, report.cas],
             Self::Cas => [report.cas, report.accuracy],
         };
+        let whole = is_whole(one).cmp(&is_whole(other));
         let (one, other) = (key(one), key(other));
-        one[0].total_cmp(&other[0]).then(one[1].total_cmp(&other[1])).is_gt()
+        whole.then(one[0].total_cmp(&other[0])).then(one[1].total_cmp(&other[1])).is_gt()
     }
 
     /// Its name in settings and results.
@@ -112,6 +117,17 @@ mod tests {
         assert_eq!(best(&all, BestBy::Cas).map(|one| one.step), Some(0));
         assert_eq!(best(&[], BestBy::Cas), None);
         assert!(!BestBy::Accuracy.prefers(&all[2].report, &all[3].report), "an equal is not better");
+    }
+
+    #[test]
+    fn what_most_rollouts_are_missing_of_is_not_the_best() {
+        let of = |step, accuracy, rollouts, invalid| {
+            let evaluation = evaluation(step, accuracy, 1.0);
+            Evaluation { report: Report { rollouts, invalid, ..evaluation.report }, ..evaluation }
+        };
+        let all = [of(0, 0.5, 9, 1), of(10, 1.0, 1, 9), of(20, 0.75, 10, 0), of(30, 0.9, 8, 2)];
+        assert_eq!(best(&all, BestBy::Accuracy).map(|one| one.step), Some(20));
+        assert_eq!(best(&all[1..2], BestBy::Accuracy).map(|one| one.step), Some(10), "as long as there is no other");
     }
 
     #[test]
