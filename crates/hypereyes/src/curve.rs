@@ -6,11 +6,11 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use hypereyes_eval::run::outcome;
 use hypereyes_eval::{EvalConfig, Evaluation, Outcome, Report, TaskSet};
 use hypereyes_evaluator::Journal;
-use hypereyes_outside::jsonl::Lines;
+use hypereyes_outside::jsonl::{Lines, Row};
 use hypereyes_policy::checkpoint;
 use hypereyes_run::{Played, RunFolder};
 
@@ -50,12 +50,15 @@ pub fn note(config: &EvalConfig, folder: &RunFolder, start: &Path, set: &TaskSet
     Ok(())
 }
 
-/// The numbers on the first tasks of a set: each task has the seeds that it has when it is measured with fewer.
+/// The numbers on the first tasks of a set: each task has the seeds that it has when it is measured with fewer. A line that is damaged would
+/// be missing in every number, and is an error.
 fn of_first(played: &Path, set: &TaskSet, some: usize) -> Result<Report> {
     let cannot = || format!("cannot read {}", played.display());
     let mut by_task: Vec<Vec<Outcome>> = vec![vec![]; some];
     for row in Lines::open(played, MAX_LINE).with_context(cannot)?.values::<Played>() {
-        let Ok(Played { task, trajectory, accuracy, .. }) = row.with_context(cannot)?.value else { continue };
+        let Row { number, value } = row.with_context(cannot)?;
+        let value = value.map_err(|reason| anyhow!("line {number}: {reason}")).with_context(cannot)?;
+        let Played { task, trajectory, accuracy, .. } = value;
         if let Some(at) = set.tasks[..some].iter().position(|known| known.id == task.id) {
             by_task[at].push(outcome(&task, &trajectory, accuracy));
         }
