@@ -64,7 +64,7 @@ pub const FILLED_IN: &[(&str, &str)] = &[
     ("evaluator.learner", "services are found by the ports in up.ports"),
     ("evaluator.policy", "training starts from `policy`: set it there"),
     ("evaluator.world", "the evaluator searches `world`: set it there"),
-    ("evaluator.tasks", "held-out tasks are made from `synth` and `seed`"),
+    ("evaluator.tasks", "set up.held_out to a folder, or leave it out: tasks are made from `synth` and `seed`"),
     ("evaluator.out", "everything is written below run_dir"),
     ("evaluator.last", "the last policy is measured once it is trained"),
     ("evaluator.process.metrics_listen", "every service serves its metrics at a free port; services/*.json of the run says where"),

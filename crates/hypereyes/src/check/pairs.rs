@@ -6,6 +6,7 @@ use hypereyes_engines::EngineConfig;
 use hypereyes_environment::VISIT;
 use hypereyes_policy::config::ModelConfig;
 
+use super::leaves::{differences, is_in};
 use crate::config::Config;
 
 /// The deadline of an actor's call to have a group scored, in milliseconds.
@@ -180,6 +181,10 @@ pub fn of_evaluator(config: &Config) -> Findings {
         found.refuse(key, format!("is {shared}, which engine.url gives to an actor: the evaluator needs a server of its own"));
     }
     if every == 0 {
+        let of_measuring = |key: &str| ["evaluator", "eval.every_tasks", "eval.best"].iter().any(|table| is_in(key, table));
+        for said in differences(&Config::default(), config).into_iter().filter(|said| of_measuring(&said.key)) {
+            found.warn(said.key, format!("is {}, but eval.every = 0: nobody measures while the policy is trained", said.is));
+        }
         return found;
     }
     if engine.is_remote() && !engine.speaks_text() && engine.command.is_empty() {
@@ -240,8 +245,11 @@ pub fn of_up(config: &Config) -> Findings {
     // Encoded and decoded, with room for one that is used while another comes.
     let [width, height] = config.synth.canvas.map(|side| side as usize);
     let least = width.saturating_mul(height).saturating_mul(12);
-    let stores =
-        [("actor.pictures_bytes", actor.pictures_bytes), ("teacher_service.pictures_bytes", config.teacher_service.pictures_bytes)];
+    let stores = [
+        ("actor.pictures_bytes", actor.pictures_bytes),
+        ("evaluator.pictures_bytes", config.evaluator.pictures_bytes),
+        ("teacher_service.pictures_bytes", config.teacher_service.pictures_bytes),
+    ];
     for (key, bytes) in stores.into_iter().filter(|(_, bytes)| *bytes > 0 && *bytes < least) {
         found.refuse(key, format!("is {bytes}, but a picture of synth.canvas = [{width}, {height}] would not stay: give at least {least}"));
     }
@@ -430,6 +438,10 @@ mod tests {
         here.evaluator.engine.url.clear();
         (here.eval.every, here.learner.steps) = (80, 80);
         assert!(of_evaluator(&here).warned()[0].to_string().contains("nothing is measured on the way"));
+        let mut off = Config::default();
+        (off.eval.every_tasks, off.evaluator.threads) = (5, 4);
+        let inert: Vec<String> = of_evaluator(&off).warned().iter().map(|finding| finding.key.clone()).collect();
+        assert_eq!(inert, ["eval.every_tasks", "evaluator.threads"]);
     }
 
     #[test]
