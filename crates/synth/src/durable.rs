@@ -70,9 +70,12 @@ impl Durable {
     /// Appends a line; it is on disk when this returns.
     ///
     /// # Errors
-    /// Those of the file system. What was written of it is cut off again.
+    /// Those of the file system, and a line that is too long to be read again. What was written of it is cut off again.
     pub fn append(&mut self, value: &impl Serialize) -> Result<Place, SynthError> {
         let mut text = serde_json::to_vec(value).expect("lines are plain values");
+        if text.len() > MAX_LINE {
+            return Err(self.fault(&format!("a line has {} bytes, and {MAX_LINE} are read", text.len())));
+        }
         let place = Place { at: self.end, bytes: text.len() };
         text.push(b'\n');
         let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
@@ -119,6 +122,8 @@ mod tests {
         for value in 1000..1003 {
             durable.append(&value).expect("appended");
         }
+        let error = durable.append(&"x".repeat(MAX_LINE)).expect_err("nobody could open it again").to_string();
+        assert!(error.contains("are read"), "{error}");
         let error = open(folder.path()).expect_err("it is held").to_string();
         assert!(error.contains("lines.jsonl: another process"), "{error}");
         drop(durable);

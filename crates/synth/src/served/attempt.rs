@@ -54,6 +54,14 @@ impl Came {
     }
 }
 
+/// Letters of an answer that a line keeps: no server's reply makes a line that is too long to be read again.
+const MAX_ANSWER: usize = 1000;
+
+/// The beginning of an answer.
+pub(super) fn shortened(answer: &str) -> String {
+    answer.chars().take(MAX_ANSWER).collect()
+}
+
 /// Which try of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Try {
@@ -79,7 +87,7 @@ pub struct Attempt {
     /// How it ended; nothing where it did not begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
-    /// What was answered.
+    /// What was answered; the beginning of a long one, which `written.jsonl` has whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
     /// Tool rounds.
@@ -182,6 +190,9 @@ pub struct Line {
     pub task: TaskId,
     /// What came of it.
     pub ended: Ended,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// Without tools, where that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_heart: Option<ByHeart>,
@@ -196,11 +207,28 @@ pub struct Line {
 }
 
 impl Line {
+    /// A task that nothing is known of.
+    pub fn of(task: TaskId) -> Self {
+        let (reason, attempts, pictures) = (String::new(), vec![], vec![]);
+        Self { task, ended: Ended::Unsolved, reason, by_heart: None, attempts, kept: None, pictures }
+    }
+
+    /// Says that it failed, and why.
+    pub(super) fn failed(&mut self, reason: String) {
+        tracing::warn!(task = %self.task, reason, "a task failed for a reason outside");
+        (self.ended, self.reason) = (Ended::Failed, reason);
+    }
+
     /// What all of it cost.
     pub fn bill(&self) -> Bill {
         let mut bill = self.by_heart.map_or(Bill::default(), |by_heart| by_heart.bill);
         self.attempts.iter().for_each(|attempt| bill += attempt.bill);
         bill
+    }
+
+    /// What a try cost so far, whatever it came to.
+    pub fn bill_of(&self, which: Try) -> Bill {
+        self.attempts.iter().find(|attempt| attempt.which == which).map_or(Bill::default(), |attempt| attempt.bill)
     }
 
     /// A try that need not be made again.
@@ -258,6 +286,7 @@ mod tests {
         let line = Line {
             task: "t".into(),
             ended: Ended::Kept,
+            reason: "it failed before".into(),
             by_heart: Some(ByHeart { right: 1, of: 4, bill: Bill { sent: 1, said: 1 } }),
             attempts: vec![attempt.clone()],
             kept: Some(kept),
@@ -266,6 +295,8 @@ mod tests {
         let text = serde_json::to_string(&line).expect("plain data");
         assert_eq!(serde_json::from_str::<Line>(&text).expect("reads back"), line);
         assert_eq!((line.bill(), line.known(attempt.which)), (Bill { sent: 121, said: 13 }, None), "what failed is not known");
+        assert_eq!(line.bill_of(attempt.which), attempt.bill, "and was paid for");
+        assert_eq!(shortened(&"\u{e9}".repeat(5000)).chars().count(), 1000);
         assert!((line.bill().usd([2.0, 10.0]) - 372e-6).abs() < 1e-12);
     }
 }

@@ -75,7 +75,7 @@ mod tests {
         let kept =
             Kept { which: Try { budget: 1, sample: 0 }, reference: Reference { rounds: 1, searches: 1 }, trajectory: summary.into() };
         let kept = (ended == Ended::Kept).then_some(kept);
-        Line { task: task.into(), ended, by_heart: None, attempts: vec![], kept, pictures: vec![] }
+        Line { ended, kept, ..Line::of(task.into()) }
     }
 
     #[test]

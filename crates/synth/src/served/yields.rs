@@ -143,7 +143,7 @@ mod tests {
             bill: Bill { sent: 10, said: 1 },
         };
         let attempts = tries.iter().enumerate().map(attempt).collect();
-        Line { task: "t".into(), ended, by_heart: None, attempts, kept: None, pictures: vec![] }
+        Line { ended, attempts, ..Line::of("t".into()) }
     }
 
     #[test]
