@@ -50,6 +50,17 @@ pub struct Wrote<T> {
     pub bill: Bill,
 }
 
+/// A server that did not answer, which says nothing of the question; and what it had written until then.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// Why there is no answer.
+    pub missed: Miss,
+    /// Every reply before, and what it was asked for.
+    pub written: Vec<Value>,
+    /// What those cost.
+    pub bill: Bill,
+}
+
 impl Author {
     /// What it is called.
     pub fn model(&self) -> String {
@@ -59,7 +70,7 @@ impl Author {
     /// Asks for something of a form. `purpose` and `about` say what for, in what is kept.
     ///
     /// # Errors
-    /// [`Miss`]: the server did not answer, which says nothing of the question.
+    /// [`Unanswered`].
     pub async fn ask<T>(
         &self,
         purpose: &'static str,
@@ -68,11 +79,15 @@ impl Author {
         user: &str,
         seed: u64,
         read: impl Fn(Value) -> Result<T, &'static str>,
-    ) -> Result<Wrote<T>, Miss> {
+    ) -> Result<Wrote<T>, Unanswered> {
         let mut messages = vec![json!({"role": "system", "content": system}), json!({"role": "user", "content": user})];
         let mut wrote = Wrote { value: Err("nothing was asked"), written: vec![], bill: Bill::default() };
         for number in 0..self.replies.max(1) {
-            let completion = self.complete(&messages, seed.wrapping_add(u64::from(number))).await?;
+            let seed = seed.wrapping_add(u64::from(number));
+            let completion = match self.complete(&messages, seed).await {
+                Ok(completion) => completion,
+                Err(missed) => return Err(Unanswered { missed, written: wrote.written, bill: wrote.bill }),
+            };
             if let Some(usage) = completion.usage {
                 wrote.bill += Bill { sent: usage.prompt, said: usage.completion };
             }

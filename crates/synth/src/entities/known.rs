@@ -26,6 +26,8 @@ const MAX_DOCUMENT: usize = 4 << 20;
 const MAX_FACTS: u64 = 4 << 30;
 /// Files of a folder beyond which it is not one of entities.
 const MAX_FILES: usize = 1_000_000;
+/// Rows that make no entity beyond which the file is none of rows of facts.
+const MAX_REFUSED: usize = 1_000_000;
 /// Longest name, in letters: it is to be an answer.
 const MAX_NAME: usize = 200;
 
@@ -123,14 +125,14 @@ pub fn read(folder: &Path, most: usize) -> Result<(Vec<Known>, Vec<Refused>), Sy
             }
         } else if DOCUMENTS.contains(&ending.as_str()) {
             match files::read_to_string(&path, MAX_DOCUMENT as u64) {
-                Ok(text) => found.entry(name).or_insert_with(own).documents.push(text),
+                Ok(text) => found.entry(name).or_insert_with(own).documents.push(shown(&text, most)),
                 Err(error) => refused.push(refuse(&error.to_string())),
             }
         } else {
             refused.push(refuse("it is neither a picture (jpg, png) nor a document (txt, md)"));
         }
     }
-    rows(folder, &mut found, &mut refused)?;
+    rows(folder, most, &mut found, &mut refused)?;
     let mut entities = vec![];
     for (name, one) in found {
         let refuse = |reason: &str| Refused { file: one.file.clone(), line: one.line, reason: reason.to_owned() };
@@ -153,7 +155,7 @@ pub fn read(folder: &Path, most: usize) -> Result<(Vec<Known>, Vec<Refused>), Sy
     Ok((entities, refused))
 }
 
-fn rows(folder: &Path, found: &mut BTreeMap<String, Found>, refused: &mut Vec<Refused>) -> Result<(), SynthError> {
+fn rows(folder: &Path, most: usize, found: &mut BTreeMap<String, Found>, refused: &mut Vec<Refused>) -> Result<(), SynthError> {
     let path = folder.join(FACTS);
     let fault = |error: std::io::Error| SynthError::File { path: path.clone(), reason: error.to_string() };
     let file = match files::open(&path, MAX_FACTS) {
@@ -163,6 +165,10 @@ fn rows(folder: &Path, found: &mut BTreeMap<String, Found>, refused: &mut Vec<Re
     for row in Lines::new(file, MAX_DOCUMENT).values::<Row>() {
         let row = row.map_err(fault)?;
         let line = Some(row.number);
+        if refused.len() >= MAX_REFUSED {
+            let reason = format!("more than {MAX_REFUSED} files and rows make no entity");
+            return Err(SynthError::File { path, reason });
+        }
         let mut refuse = |reason: String| refused.push(Refused { file: FACTS.to_owned(), line, reason });
         let Row { name, class, aliases, facts, document, documents } = match row.value {
             Ok(row) => row,
@@ -181,21 +187,27 @@ fn rows(folder: &Path, found: &mut BTreeMap<String, Found>, refused: &mut Vec<Re
             one.class = class.trim().to_owned();
         }
         one.aliases.extend(aliases.into_iter().filter(|alias| !alias.trim().is_empty()));
-        let shown = |value: &Value| match value {
+        let said = |value: &Value| match value {
             Value::String(text) => text.clone(),
             Value::Array(parts) => {
                 parts.iter().map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned)).collect::<Vec<_>>().join(", ")
             }
             other => other.to_string(),
         };
-        one.facts.extend(facts.iter().map(|(key, value)| format!("{key}: {}", shown(value))));
-        one.documents.extend([document].into_iter().chain(documents).filter(|text| !text.trim().is_empty()));
+        one.facts.extend(facts.iter().map(|(key, value)| shown(&format!("{key}: {}", said(value)), most)));
+        let documents = [document].into_iter().chain(documents).filter(|text| !text.trim().is_empty());
+        one.documents.extend(documents.map(|text| shown(&text, most)));
     }
     Ok(())
 }
 
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().count() <= MAX_NAME && name.chars().any(char::is_alphanumeric) && !name.chars().any(char::is_control)
+}
+
+/// As much of a part as can be shown of the whole, and a letter more where there is one: it is not held, only to be cut.
+fn shown(part: &str, most: usize) -> String {
+    part.trim_start().chars().take(most.saturating_add(1)).collect()
 }
 
 /// The first letters of a text, up to the end of a line where there is one in the second half.

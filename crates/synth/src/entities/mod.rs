@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 pub use self::known::{Known, Refused};
 use self::question::{Asks, Question, Shortcut};
-use crate::author::Author;
+use crate::author::{Author, Unanswered};
 use crate::compose::compose;
 use crate::config::SynthConfig;
 use crate::metrics::{DROPPED, MADE};
@@ -79,6 +79,8 @@ pub struct Outside {
     pub reason: String,
     /// What the model wrote until then.
     pub written: Vec<Value>,
+    /// What that cost.
+    pub bill: Bill,
 }
 
 /// A draw: who is on the picture, who is meant, what is asked for.
@@ -107,7 +109,7 @@ impl Workshop {
         let order = question::order(&drawn.shown, drawn.target, drawn.asks, range);
         let accept = |reply: Value| question::accept(reply, &drawn.shown, drawn.target, drawn.asks, range);
         let wrote = self.author.ask("question", &about, question::SYSTEM, &order, seed, accept).await;
-        let wrote = wrote.map_err(|missed| Outside { reason: missed.to_string(), written: vec![] })?;
+        let wrote = wrote.map_err(|unanswered| made.unanswered(unanswered))?;
         made.written.extend(wrote.written);
         made.line.bill += wrote.bill;
         let question = match wrote.value {
@@ -141,7 +143,7 @@ impl Workshop {
         for number in 0..self.config.entities.shortcut_tries {
             let seed = seed.wrapping_add(1000 * (u64::from(number) + 1));
             let asked = self.author.ask(shortcut.label(), about, question::SYSTEM, &order, seed, question::answer).await;
-            let wrote = asked.map_err(|missed| Outside { reason: missed.to_string(), written: std::mem::take(&mut made.written) })?;
+            let wrote = asked.map_err(|unanswered| made.unanswered(unanswered))?;
             made.written.extend(wrote.written);
             made.line.bill += wrote.bill;
             // Who cannot be read has not been shown to need more than the shortcut.
@@ -150,10 +152,7 @@ impl Workshop {
             match verdict {
                 Some(Verdict::Correct) => return Ok(Some(shortcut.label())),
                 Some(_) => {}
-                None => {
-                    let written = std::mem::take(&mut made.written);
-                    return Err(Outside { reason: "the judge gave no verdict".into(), written });
-                }
+                None => return Err(made.outside("the judge gave no verdict".into())),
             }
         }
         Ok(None)
@@ -210,6 +209,17 @@ impl Workshop {
 }
 
 impl Made {
+    /// Whatever was written and spent so far, and why it comes to nothing.
+    fn outside(&mut self, reason: String) -> Outside {
+        Outside { reason, written: std::mem::take(&mut self.written), bill: self.line.bill }
+    }
+
+    fn unanswered(&mut self, Unanswered { missed, written, bill }: Unanswered) -> Outside {
+        self.written.extend(written);
+        self.line.bill += bill;
+        self.outside(missed.to_string())
+    }
+
     fn dropped(mut self, reason: &'static str) -> Self {
         counter!(DROPPED, "reason" => reason).increment(1);
         self.line.dropped = reason.to_owned();

@@ -1,14 +1,13 @@
 //! A question of a graph in better words. In: the question as the template has it, and a model. Out: another sentence that names the same
 //! things, or why the template's stays. What is asked was settled before: the model only words it.
 
-use hypereyes_openai::Miss;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::query::Query;
 use super::triples::Graph;
 use super::wording::says_any;
-use crate::author::{Author, Wrote};
+use crate::author::{Author, Unanswered, Wrote};
 
 /// Longest question, in letters.
 const MAX_QUESTION: usize = 1000;
@@ -35,7 +34,7 @@ pub async fn reword(
     question: &str,
     answers: &[String],
     seed: u64,
-) -> Result<Wrote<String>, Miss> {
+) -> Result<Wrote<String>, Unanswered> {
     let names: Vec<&str> = query.constraints.iter().map(|one| graph.name(one.end)).collect();
     let user = json!({"question": question, "names": names}).to_string();
     author.ask("reword", &json!({"question": question}), SYSTEM, &user, seed, |reply| accept(reply, &names, answers)).await

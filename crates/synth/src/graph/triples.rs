@@ -16,6 +16,8 @@ const MAX_LINE: usize = 64 << 10;
 const MAX_NAME: usize = 512;
 /// Triples beyond which a graph does not fit into memory.
 const MAX_TRIPLES: usize = 20_000_000;
+/// Lines that are no triples beyond which the file is none of triples.
+const MAX_REFUSED: usize = 1_000_000;
 /// A file above this is none of triples.
 const MAX_FILE: u64 = 64 << 30;
 
@@ -120,6 +122,9 @@ impl Graph {
                         return Err(format!("more than {MAX_TRIPLES} triples"));
                     }
                     builder.add(triple, alias);
+                }
+                Err(reason) if read.refused.len() >= MAX_REFUSED => {
+                    return Err(format!("more than {MAX_REFUSED} lines are no triples; line {number}: {reason}"));
                 }
                 Err(reason) => read.refused.push(Refused { line: number, reason }),
             }
@@ -331,6 +336,9 @@ pub(crate) mod tests {
         {
             assert!(said[at].1.contains(part), "{:?}", said[at]);
         }
+        let many = "a\n".repeat(MAX_REFUSED + 1);
+        let error = Graph::of(Lines::new(many.as_bytes(), MAX_LINE), "alias").expect_err("no end of them");
+        assert!(error.contains("are no triples; line 1000001: it has 1 columns"), "{error}");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("t.tsv");
         std::fs::write(&path, "a\tb\n").expect("written");

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, stream};
-use hypereyes_chassis::{BadInput, Shutdown};
+use hypereyes_chassis::{BadInput, Findings, Shutdown};
 use hypereyes_dataset::{Demonstration, Growing};
 use hypereyes_domain::Task;
-use hypereyes_run::{read_json, write_json};
+use hypereyes_run::write_json;
 use hypereyes_synth::Durable;
 use hypereyes_synth::entities::{Line, QUESTIONS, Refused, Workshop, known};
 use hypereyes_synth::served::Bill;
@@ -18,17 +18,14 @@ use hypereyes_trainer::sft::checkpoint::Terms;
 use serde::Serialize;
 
 use super::SynthArgs;
-use super::writer::{Written, author};
+use super::terms::{SETTINGS, agree};
+use super::writer::{FAILED_IN_A_ROW, Written, author};
 use crate::config::Config;
 use crate::progress::Bar;
 use crate::{output, parts};
 
-/// On what terms a folder's questions were written.
-const SETTINGS: &str = "settings.json";
 /// Refused files that are shown to people; all are in the JSON.
 const FILES_SHOWN: usize = 5;
-/// Numbers that may fail one after the other, where few are made at the same time.
-const FAILED_IN_A_ROW: usize = 4;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -55,8 +52,13 @@ struct Report<'a> {
 /// [`BadInput`] for what cannot work; an error where numbers are left that the same command takes up again.
 pub(super) fn run(config: &Config, args: &SynthArgs, folder: &Path, json: bool) -> Result<()> {
     let bad = |error: hypereyes_synth::SynthError| BadInput::new(error.to_string());
-    config.synth.check().map_err(bad)?;
+    let mut found = Findings::default();
+    found.told("", config.synth.check());
+    found.told("sampling.train", config.sampling.train.check());
+    found.under("reward_service", config.reward_service.judge.findings(&config.reward_service.judge_model));
+    found.result()?;
     parts::telemetry()?;
+    hypereyes_synth::metrics::describe();
     let runtime = parts::runtime()?;
     let shutdown = runtime.block_on(async { Shutdown::on_signal() }).context("cannot listen for signals")?;
     let author = runtime.block_on(author(config, "--entities"))?;
@@ -69,7 +71,7 @@ pub(super) fn run(config: &Config, args: &SynthArgs, folder: &Path, json: bool) 
     let (model, entities) = (author.model(), known.len());
     let judge = config.reward_service.judge.build(&config.reward_service.judge_model)?;
     let terms = terms(config, &known, author.client.model());
-    agree(&args.out, &terms)?;
+    agree(&args.out, QUESTIONS, &terms)?;
     let mut lines: BTreeMap<usize, Line> = BTreeMap::new();
     let mut durable = Durable::open(&args.out, QUESTIONS, |line: Line, _| drop(lines.insert(line.index, line))).map_err(bad)?;
     write_json(&args.out.join(SETTINGS), &terms)?;
@@ -77,7 +79,7 @@ pub(super) fn run(config: &Config, args: &SynthArgs, folder: &Path, json: bool) 
     let mut written = Written::open(&args.out)?;
     let (of, bar) = (config.synth.tasks, Bar::new("synth", "tasks"));
     let open: Vec<usize> = (0..of).filter(|index| !lines.contains_key(index)).collect();
-    let mut failed: Vec<String> = vec![];
+    let (mut failed, mut bill): (Vec<String>, Bill) = (vec![], Bill::default());
     let made = runtime.block_on(async {
         let at_once = config.synth.served.concurrency;
         let mut running = stream::iter(open).map(|index| workshop.make(index)).buffer_unordered(at_once);
@@ -105,6 +107,7 @@ pub(super) fn run(config: &Config, args: &SynthArgs, folder: &Path, json: bool) 
                 }
                 Err(outside) => {
                     failed.push(outside.reason);
+                    bill += outside.bill;
                     in_a_row += 1;
                     if in_a_row >= at_once.max(FAILED_IN_A_ROW) {
                         return Ok(());
@@ -119,8 +122,8 @@ pub(super) fn run(config: &Config, args: &SynthArgs, folder: &Path, json: bool) 
     made?;
     let tasks: Vec<Task> = lines.range(..of).filter_map(|(_, line)| line.task.clone()).collect();
     growing.finish(&tasks, std::iter::empty::<Result<Demonstration>>(), None)?;
-    let (mut bill, mut dropped) = (Bill::default(), BTreeMap::<String, usize>::new());
-    let (mut by_kind, tried) = (BTreeMap::<String, usize>::new(), lines.range(..of).count());
+    let (mut by_kind, mut dropped) = (BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
+    let tried = lines.range(..of).count();
     for (_, line) in lines.range(..of) {
         bill += line.bill;
         match &line.task {
@@ -181,22 +184,5 @@ fn terms(config: &Config, known: &[known::Known], model: &str) -> Terms {
         .with("synth.canvas", &synth.canvas.to_vec())
         .with("synth.level", &synth.level)
         .with("sampling.train", &config.sampling.train)
-        .with("reward_service.judge", &config.reward_service.judge.label())
-}
-
-/// Refuses to go on with questions that were written on other terms.
-fn agree(out: &Path, now: &Terms) -> Result<()> {
-    let path = out.join(SETTINGS);
-    if !path.exists() {
-        return Ok(());
-    }
-    let was: Terms = read_json(&path).map_err(|error| BadInput::new(format!("{error:#}")))?;
-    match was.changes(now).first() {
-        Some(first) => Err(BadInput::new(format!(
-            "--out {} was begun on other terms: {first}; go on with those, or give another --out",
-            out.display()
-        ))
-        .into()),
-        None => Ok(()),
-    }
+        .with("reward_service.judge", &config.reward_service.judge.about(&config.reward_service.judge_model))
 }

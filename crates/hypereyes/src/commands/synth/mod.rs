@@ -3,6 +3,7 @@
 
 mod entities;
 mod served;
+mod terms;
 mod triples;
 mod world;
 mod writer;

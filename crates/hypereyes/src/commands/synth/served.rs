@@ -14,8 +14,8 @@ use hypereyes_domain::{PolicyVersion, Reference, Task, TaskId};
 use hypereyes_environment::{BoxUnits, Search};
 use hypereyes_miniature::tokenizer;
 use hypereyes_pictures::{Limits, Picture};
-use hypereyes_rollout::{ChatPlayer, Player, Setup, TokenPlayer};
-use hypereyes_run::{read_json, write_json};
+use hypereyes_rollout::{ChatPlayer, Player, RolloutConfig, Setup, TokenPlayer};
+use hypereyes_run::write_json;
 use hypereyes_search::EmbeddedSearch;
 use hypereyes_synth::served::{self, ATTEMPTS, Ended, Keeper, Ledger, Players, Served, Standing, Yields};
 use hypereyes_synth::{Budgets, ClosedBook, SynthError, draw};
@@ -25,14 +25,12 @@ use hypereyes_world::World;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::terms::{SETTINGS, agree};
 use super::writer::Written;
 use super::{CLOSED_BOOK_TRIES, SynthArgs, split};
 use crate::config::Config;
 use crate::progress::Bar;
 use crate::{check, endpoint, output, parts};
-
-/// On what terms a folder's attempts were made.
-const SETTINGS: &str = "settings.json";
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -75,7 +73,7 @@ pub(super) fn run(config: &Config, args: &SynthArgs, json: bool) -> Result<()> {
         }
     };
     let terms = terms(config, args, &tasks, &learns, &name);
-    agree(&args.out, &terms)?;
+    agree(&args.out, ATTEMPTS, &terms)?;
     let mut ledger = Ledger::open(&args.out).map_err(bad)?;
     write_json(&args.out.join(SETTINGS), &terms)?;
     let judge = config.reward_service.judge.build(&config.reward_service.judge_model)?;
@@ -281,6 +279,8 @@ fn terms(config: &Config, args: &SynthArgs, tasks: &[Task], learns: &Learner, ex
     for task in tasks {
         hasher.update(&serde_json::to_vec(task).expect("plain values"));
     }
+    // How long one waits decides which tries fail, and those are made again.
+    let rollout = RolloutConfig { turn_timeout_s: 0, ..config.rollout.clone() };
     let model = if config.engine.speaks_text() { explorer.split(" at ").next().unwrap_or(explorer) } else { explorer };
     Terms::default()
         .with("seed", &config.seed)
@@ -291,39 +291,10 @@ fn terms(config: &Config, args: &SynthArgs, tasks: &[Task], learns: &Learner, ex
         .with("synth.max_budget", &config.synth.max_budget)
         .with("synth.samples", &config.synth.samples)
         .with("sampling.train", &config.sampling.train)
-        .with("rollout", &config.rollout)
+        .with("rollout", &rollout)
         .with("search.text.backend", &config.search.text.backend)
         .with("search.image.backend", &config.search.image.backend)
-        .with("reward_service.judge", &config.reward_service.judge.label())
-        .with("reward_service.judge_model.model", &config.reward_service.judge_model.model)
-}
-
-/// Refuses to go on with attempts that were made on other terms.
-fn agree(out: &Path, now: &Terms) -> Result<()> {
-    let path = out.join(SETTINGS);
-    // Attempts without a word on their terms are nobody's that can be gone on with.
-    if !path.exists() {
-        if out.join(ATTEMPTS).exists() {
-            let name = out.join(ATTEMPTS);
-            return Err(BadInput::new(format!(
-                "{} is there, but not {SETTINGS} beside it: move it away, or give another --out",
-                name.display()
-            ))
-            .into());
-        }
-        return Ok(());
-    }
-    let was: Terms = read_json(&path).map_err(|error| BadInput::new(format!("{error:#}")))?;
-    let changes: Vec<String> = was.changes(now).iter().map(ToString::to_string).collect();
-    match changes.first() {
-        Some(first) => {
-            let more = if changes.len() > 1 { format!(", and {} more", changes.len() - 1) } else { String::new() };
-            let out = out.display();
-            Err(BadInput::new(format!("--out {out} was begun on other terms: {first}{more}; go on with those, or give another --out"))
-                .into())
-        }
-        None => Ok(()),
-    }
+        .with("reward_service.judge", &config.reward_service.judge.about(&config.reward_service.judge_model))
 }
 
 /// Keeps what comes while a run goes on.
@@ -383,8 +354,7 @@ fn finish(growing: Growing, tasks: &[Task], ledger: &Ledger, tokenizer: Option<S
 /// Why the first task failed that did.
 fn failure(tasks: &[Task], ledger: &Ledger) -> Option<String> {
     let failed = tasks.iter().filter_map(|task| ledger.line(&task.id)).find(|line| line.ended == Ended::Failed)?;
-    let why = failed.attempts.iter().map(|attempt| &attempt.reason).rfind(|reason| !reason.is_empty());
-    Some(format!("task {}: {}", failed.task, why.map_or("its pictures cannot be had", |why| why)))
+    Some(format!("task {}: {}", failed.task, failed.reason))
 }
 
 fn say(yields: &Yields, tasks: usize, usd: f64, model: &str, out: &Path) {

@@ -6,17 +6,17 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use futures::{StreamExt, stream};
-use hypereyes_chassis::BadInput;
+use hypereyes_chassis::{BadInput, Findings};
 use hypereyes_dataset::{Demonstration, Growing};
 use hypereyes_domain::Task;
-use hypereyes_synth::author::Author;
+use hypereyes_synth::author::{Author, Unanswered};
 use hypereyes_synth::graph::{self, Drawn, Graph, Query, Read, Refused, reword};
 use hypereyes_synth::seeds;
 use hypereyes_synth::served::Bill;
 use serde::Serialize;
 
 use super::SynthArgs;
-use super::writer::{Written, author};
+use super::writer::{FAILED_IN_A_ROW, Written, author};
 use crate::commands::EngineArgs;
 use crate::config::Config;
 use crate::progress::Bar;
@@ -62,10 +62,16 @@ struct Reworded {
 pub(super) fn run(config: &Config, args: &SynthArgs, file: &Path, json: bool) -> Result<()> {
     let bad = |error: hypereyes_synth::SynthError| BadInput::new(error.to_string());
     config.synth.check().map_err(bad)?;
+    if args.reword {
+        let mut found = Findings::default();
+        found.told("sampling.train", config.sampling.train.check());
+        found.result()?;
+    }
     if !args.reword && args.engine != EngineArgs::default() {
         return Err(BadInput::new("--engine and --url say who words questions for --reword: add it, or leave them out").into());
     }
     parts::telemetry()?;
+    hypereyes_synth::metrics::describe();
     let runtime = parts::runtime()?;
     let author = if args.reword { Some(runtime.block_on(author(config, "--reword"))?) } else { None };
     let Read { graph, triples, duplicates, refused } = Graph::read(file, &config.synth.graph.alias).map_err(bad)?;
@@ -142,12 +148,14 @@ async fn words(config: &Config, author: &Author, graph: &Graph, tasks: &mut [(Ta
         }
     };
     let asked: Vec<_> = tasks.iter().enumerate().map(ask).collect();
-    let mut running = stream::iter(asked).buffer_unordered(config.synth.served.concurrency);
-    let (mut done, mut said) = (0, vec![]);
+    let at_once = config.synth.served.concurrency;
+    let mut running = stream::iter(asked).buffer_unordered(at_once);
+    let (mut done, mut in_a_row, mut said) = (0, 0, vec![]);
     while let Some((at, wrote)) = running.next().await {
         done += 1;
         match wrote {
             Ok(wrote) => {
+                in_a_row = 0;
                 wrote.written.iter().try_for_each(|one| written.keep(one)).map_err(anyhow::Error::msg)?;
                 result.bill += wrote.bill;
                 match wrote.value {
@@ -155,10 +163,18 @@ async fn words(config: &Config, author: &Author, graph: &Graph, tasks: &mut [(Ta
                     Err(why) => *result.kept.entry(why).or_default() += 1,
                 }
             }
-            Err(missed) => {
+            Err(Unanswered { missed, written: replies, bill }) => {
                 tracing::warn!(%missed, "a question was not worded");
+                replies.iter().try_for_each(|one| written.keep(one)).map_err(anyhow::Error::msg)?;
+                result.bill += bill;
                 result.failed += 1;
+                in_a_row += 1;
             }
+        }
+        if in_a_row >= at_once.max(FAILED_IN_A_ROW) {
+            // Nobody is there: the others stay as they are, too.
+            result.failed += of - done;
+            break;
         }
         bar.at(done, of, &format!("{} worded", said.len()));
     }

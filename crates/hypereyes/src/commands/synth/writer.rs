@@ -14,6 +14,8 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::endpoint;
 
+/// Questions that may fail one after the other, where few are asked at the same time: nobody is there then.
+pub(super) const FAILED_IN_A_ROW: usize = 4;
 /// Everything that models wrote.
 const WRITTEN: &str = "written.jsonl";
 
