@@ -53,9 +53,14 @@ impl Bench {
 
     /// A version; those of one number have the same weights, and so have the versions 0 and 2.
     fn version(&self, version: u64) -> Snapshot {
+        self.with_weights_of(version, version)
+    }
+
+    /// A version with the weights of another.
+    fn with_weights_of(&self, other: u64, version: u64) -> Snapshot {
         let mut weights = self.weights.clone();
-        if version != 0 && version != 2 {
-            weights.values_mut().for_each(|tensor| tensor.values.iter_mut().for_each(|value| *value *= 1.0 - version as f32 / 50.0));
+        if other != 0 && other != 2 {
+            weights.values_mut().for_each(|tensor| tensor.values.iter_mut().for_each(|value| *value *= 1.0 - other as f32 / 50.0));
         }
         Snapshot::new(&weights, PolicyVersion(version))
     }
@@ -116,6 +121,7 @@ async fn versions_are_measured_kept_gone_on_with_and_stood_in_for() {
     every_due_version_is_measured_once_and_the_best_is_kept().await;
     what_is_gone_is_stood_in_for_by_the_newest_and_counted().await;
     the_last_is_left_to_others_and_a_learner_that_reached_it_may_go().await;
+    a_step_that_is_taken_again_is_measured_again().await;
     another_model_ends_it_with_its_reason().await;
 }
 
@@ -173,6 +179,25 @@ async fn the_last_is_left_to_others_and_a_learner_that_reached_it_may_go() {
     learner.finish();
     end(task).await.expect("the run is over");
     assert!(bench.steps().iter().all(|(step, _)| *step < 4), "{:?}", bench.steps());
+}
+
+async fn a_step_that_is_taken_again_is_measured_again() {
+    let bench = Bench::new();
+    let (learner, address) = Learner::serve(bench.version(4), 3);
+    learner.finish();
+    let (_, task) = bench.spawn(&address, None);
+    end(task).await.expect("the run is over");
+    let first = bench.lines();
+    // It went back to a checkpoint, and came to other weights.
+    let (learner, address) = Learner::serve(bench.with_weights_of(7, 4), 3);
+    learner.finish();
+    let (_, task) = bench.spawn(&address, None);
+    end(task).await.expect("the run is over");
+    let lines = bench.lines();
+    assert_eq!(bench.steps(), [(4, 4)]);
+    assert_ne!(lines[0].digest, first[0].digest, "the later line of a step counts");
+    let best = bench.best();
+    assert!(best == lines[0] || best == first[0], "one of both, with its weights");
 }
 
 async fn another_model_ends_it_with_its_reason() {
