@@ -165,9 +165,9 @@ fn rows(folder: &Path, most: usize, found: &mut BTreeMap<String, Found>, refused
     for row in Lines::new(file, MAX_DOCUMENT).values::<Row>() {
         let row = row.map_err(fault)?;
         let line = Some(row.number);
-        if refused.len() >= MAX_REFUSED {
+        if refused.len() > MAX_REFUSED {
             let reason = format!("more than {MAX_REFUSED} files and rows make no entity");
-            return Err(SynthError::File { path, reason });
+            return Err(SynthError::File { path: path.clone(), reason });
         }
         let mut refuse = |reason: String| refused.push(Refused { file: FACTS.to_owned(), line, reason });
         let Row { name, class, aliases, facts, document, documents } = match row.value {
