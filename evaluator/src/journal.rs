@@ -113,8 +113,8 @@ impl Journal {
     }
 
     /// Keeps an evaluation of these weights, and the weights where it is the best; returns whether it is. A policy that cannot be saved is
-    /// said and counted, and the best before stays; one that is saved and cannot be named in `best.json` is named by the next process. Takes
-    /// as long as the policy takes to be written.
+    /// said and counted, and the best before stays; one that is saved and cannot be named in `best.json` is named by the next process.
+    /// Takes as long as the policy takes to be written.
     pub fn keep(&mut self, evaluation: Evaluation, weights: &HostWeights) -> bool {
         let is_best = self.best.as_ref().is_none_or(|best| self.by.prefers(&evaluation.report, &best.report));
         let saved = if is_best { self.save(&evaluation, weights) } else { Ok(()) };
