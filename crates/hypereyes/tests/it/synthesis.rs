@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 use self::server::{Asked, Reply, Server};
 use crate::support::{self, lines, wait_for};
 
-/// Settings with which a dialogue of a large model fits in, and nobody waits long for a server that fails.
-const LARGE: [&str; 6] =
-    ["--set", "rollout.max_context_tokens=38000", "--set", "rollout.max_turn_tokens=1524", "--set", "rollout.turn_timeout_s=2"];
+/// Settings with which a dialogue of a large model fits in.
+const LARGE: [&str; 4] = ["--set", "rollout.max_context_tokens=38000", "--set", "rollout.max_turn_tokens=1524"];
+/// Nobody waits long for a server that fails.
+const HASTY: [&str; 2] = ["--set", "rollout.turn_timeout_s=4"];
 const SMALL: [&str; 6] = ["--set", "synth.max_budget=3", "--set", "synth.samples=2", "--set", "synth.served.again=1"];
 
 async fn run(arguments: &[&str]) -> Output {
@@ -129,7 +130,7 @@ async fn the_first_right_and_shortest_is_kept_and_its_yield_is_exact() {
         "--json",
     ];
     let all = [&command[..], &LARGE, &SMALL, &["--set", "synth.served.prompt_usd=2", "--set", "synth.served.completion_usd=10"]].concat();
-    let output = run(&all).await;
+    let output = run(&[&all[..], &HASTY].concat()).await;
     let line = said(&output);
     assert!(output.status.code() == Some(1) && line.contains("1 tasks of 6 failed for reasons outside") && line.contains("t5"), "{line}");
     let first = report(&output);
@@ -174,7 +175,7 @@ async fn the_first_right_and_shortest_is_kept_and_its_yield_is_exact() {
     );
     assert!(written.iter().any(|one| one["turns"][0].as_str().is_some_and(|turn| turn.contains("Both at once."))));
 
-    // The same command: only what failed is asked for, and the set becomes whole.
+    // The same command, with more patience: only what failed is asked for, and the set becomes whole.
     ill.store(false, Ordering::SeqCst);
     let before = server.count();
     let output = run(&all).await;
@@ -456,4 +457,30 @@ async fn named_pictures_become_tasks_that_have_no_shortcut() {
     let output = run(&[&command[..], &small, &["--set", "synth.tasks=33"]].concat()).await;
     assert_eq!(report(&output)["tried"], 33);
     refused(&run(&[&command[..], &small, &["--set", "seed=5"]].concat()).await, &["other terms", "seed is 5 and was 0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_before_a_server_went_is_kept_and_paid_for() {
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let (folder, out) = (scratch.path().join("photos"), scratch.path().join("out"));
+    std::fs::create_dir_all(&folder).expect("made");
+    for name in ["Ant", "Bee"] {
+        RgbImage::new(80, 60).save(folder.join(format!("{name}.png"))).expect("written");
+        std::fs::write(folder.join(format!("{name}.txt")), "It is small.").expect("written");
+    }
+    // Prose, and then nothing: the second reply to a question does not come.
+    let server = Server::start(|asked| match asked.body["messages"].as_array().map(Vec::len) {
+        None => Reply::Json(json!({"data": [{"id": "writer"}]})),
+        Some(2) => Reply::say("What a nice picture!"),
+        Some(_) => Reply::refuse(500, "down"),
+    })
+    .await;
+    let command = ["synth", "--entities", text(&folder), "--engine", "openai", "--url", &server.url, "--out", text(&out), "--json"];
+    let output = run(&[&command[..], &["--set", "synth.tasks=1"], &HASTY].concat()).await;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let made = report(&output);
+    assert_eq!((&made["tried"], &made["failed"], &made["bill"]["sent"]), (&json!(0), &json!(1), &json!(100)));
+    let written = lines(&out.join("written.jsonl"));
+    assert!(written.len() == 1 && written[0]["said"] == "What a nice picture!", "{written:?}");
+    assert!(lines(&out.join("questions.jsonl")).is_empty() && lines(&out.join("tasks.jsonl")).is_empty());
 }
