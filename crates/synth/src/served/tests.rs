@@ -3,9 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
-use hypereyes_domain::{
-    Call, Ending, Failure, GenerateError, Reference, RolloutSummary, Round, Spoken, TaskKind, Trajectory,
-};
+use hypereyes_domain::{Call, Ending, Failure, GenerateError, Reference, RolloutSummary, Round, Spoken, TaskKind, Trajectory};
 use hypereyes_environment::Query;
 use hypereyes_rollout::Rollouts;
 use hypereyes_scoring::JudgeKind;
@@ -39,8 +37,7 @@ impl Fake {
         let answer = if self.budget >= from { "peso" } else { "sol" };
         spoken.turns.push(format!("<answer>{answer}</answer>"));
         spoken.count(100, 10, 0);
-        let (ending, answer) =
-            if fails { (Ending::Failed(Failure::Timeout), None) } else { (Ending::Answered, Some(answer.to_owned())) };
+        let (ending, answer) = if fails { (Ending::Failed(Failure::Timeout), None) } else { (Ending::Answered, Some(answer.to_owned())) };
         Trajectory { spoken: Some(Box::new(spoken)), ..Trajectory::from(RolloutSummary { rounds, ending, answer }) }
     }
 }
@@ -66,8 +63,7 @@ impl Player for Fake {
     ) -> BoxFuture<'a, Result<Vec<Trajectory>, GenerateError>> {
         let answer = if task.id.as_str().starts_with("known") { "peso" } else { "sol" };
         let fails = task.id.as_str().starts_with("mute") && self.ill.load(Ordering::SeqCst);
-        let (ending, answer) =
-            if fails { (Ending::Failed(Failure::Timeout), None) } else { (Ending::Answered, Some(answer.to_owned())) };
+        let (ending, answer) = if fails { (Ending::Failed(Failure::Timeout), None) } else { (Ending::Answered, Some(answer.to_owned())) };
         let summary = RolloutSummary { rounds: vec![], ending, answer };
         Box::pin(async move { Ok(seeds.iter().map(|_| summary.clone().into()).collect()) })
     }
@@ -112,8 +108,7 @@ fn task(id: &str) -> Task {
 async fn the_first_success_is_kept_and_nothing_is_asked_twice() {
     let (asked, ill) = (Arc::<Mutex<Vec<(String, u32, u64)>>>::default(), Arc::new(AtomicBool::new(true)));
     let (of_fake, of_ill) = (asked.clone(), ill.clone());
-    let players: Players =
-        Arc::new(move |budget, search| Arc::new(Fake { budget, search, asked: of_fake.clone(), ill: of_ill.clone() }));
+    let players: Players = Arc::new(move |budget, search| Arc::new(Fake { budget, search, asked: of_fake.clone(), ill: of_ill.clone() }));
     let judge: Arc<dyn Verdicts> = Arc::new(JudgeKind::Alias);
     let setup = workshop(1, 0).setup;
     let closed_book = ClosedBook {

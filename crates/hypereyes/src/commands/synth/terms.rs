@@ -22,10 +22,7 @@ pub(super) fn agree(out: &Path, lines: &str, now: &Terms) -> Result<()> {
         let lines = out.join(lines);
         if fs::metadata(&lines).is_ok_and(|file| file.len() > 0) {
             let name = lines.display();
-            return Err(BadInput::new(format!(
-                "{name} is there, but not {SETTINGS} beside it: move it away, or give another --out"
-            ))
-            .into());
+            return Err(BadInput::new(format!("{name} is there, but not {SETTINGS} beside it: move it away, or give another --out")).into());
         }
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! A model that writes questions. In: settings. Out: it, once its server has answered; and the file in which everything that it writes is
 //! kept.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,12 +61,13 @@ impl Written {
         Ok(Self { lines, path })
     }
 
-    /// Keeps something that a model wrote.
+    /// Keeps something that a model wrote; it is on disk when this returns, as what is said of it will be.
     ///
     /// # Errors
     /// A sentence, where it cannot be kept.
     pub(super) fn keep(&mut self, written: &Value) -> Result<(), String> {
         self.lines.append(written);
-        if self.lines.flush() { Ok(()) } else { Err(format!("{}: what the model wrote cannot be kept", self.path.display())) }
+        let kept = self.lines.flush() && File::open(&self.path).and_then(|file| file.sync_data()).is_ok();
+        if kept { Ok(()) } else { Err(format!("{}: what the model wrote cannot be kept", self.path.display())) }
     }
 }
