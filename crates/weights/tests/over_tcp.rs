@@ -1,5 +1,6 @@
 //! Weights over a real connection on the loopback: what arrives is what was published, or nothing.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,7 @@ use hypereyes_proto::v1::weights_part::Part;
 use hypereyes_proto::{client, server, v1};
 use hypereyes_weights::grpc::{self, VersionStream, WeightsStream};
 use hypereyes_weights::{Announcements, CHUNK_BYTES, Held, Published, Publisher, Shapes, WeightsError, fetch, newest, watch};
+use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tonic::transport::server::TcpIncoming;
@@ -415,16 +417,39 @@ async fn an_engine_holds_what_is_asked_for_and_keeps_it_when_that_fails() {
     assert!(misfit.is_final().is_some_and(|reason| reason.starts_with("policy: the learner trains another model")), "{misfit}");
 }
 
+/// A learner that goes with all its connections once this is dropped, as a process does.
+struct Incarnation(Option<Runtime>);
+
+impl Incarnation {
+    /// At an address, with a version 0; `None` where the address is not free.
+    fn serve(address: SocketAddr, number: u32) -> Option<(Self, SocketAddr)> {
+        let runtime = Runtime::new().expect("threads");
+        let bound = {
+            let _within = runtime.enter();
+            TcpIncoming::bind(address).ok()
+        };
+        // A runtime is not dropped where something may wait for it.
+        let this = Self(Some(runtime));
+        let incoming = bound?;
+        let address = incoming.local_addr().expect("it is bound");
+        let publisher = Publisher::new(Snapshot::new(&weights(0), PolicyVersion(0)), 2, number);
+        let serving = Serving { publisher, saboteur: Arc::default() };
+        let server = tonic::transport::Server::builder().add_service(server::learner(serving)).serve_with_incoming(incoming);
+        this.0.as_ref().expect("until it is dropped").spawn(server);
+        Some((this, address))
+    }
+}
+
+impl Drop for Incarnation {
+    fn drop(&mut self) {
+        self.0.take().expect("once").shutdown_background();
+    }
+}
+
 #[tokio::test]
 async fn announcements_go_on_with_the_next_learner_at_the_same_address() {
-    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
-    let address = incoming.local_addr().expect("it is bound");
-    let serve = |incoming: TcpIncoming, incarnation: u32| {
-        let publisher = Publisher::new(Snapshot::new(&weights(0), PolicyVersion(0)), 2, incarnation);
-        let serving = Serving { publisher, saboteur: Arc::default() };
-        tokio::spawn(tonic::transport::Server::builder().add_service(server::learner(serving)).serve_with_incoming(incoming))
-    };
-    let (served, client) = (serve(incoming, 5), client::learner(&address.to_string()).expect("a good address"));
+    let (first, address) = Incarnation::serve("127.0.0.1:0".parse().expect("an address"), 5).expect("a free port");
+    let client = client::learner(&address.to_string()).expect("a good address");
     let mut announcements = Announcements::new(client, &BackoffConfig::default());
     assert_eq!(announcements.next().await.expect("it is there").incarnation, 5);
     announcements.again();
@@ -438,15 +463,15 @@ async fn announcements_go_on_with_the_next_learner_at_the_same_address() {
         }
     };
     let another = async {
-        served.abort();
-        // The listener of a task that was aborted goes with it; its port is free a moment later.
+        drop(first);
+        // Its port is free a moment later.
         loop {
-            match TcpIncoming::bind(address) {
-                Ok(incoming) => return drop(serve(incoming, 6)),
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            if let Some((second, _)) = Incarnation::serve(address, 6) {
+                return second;
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let (heard, ()) = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(next, another) }).await.expect("in time");
+    let (heard, _second) = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(next, another) }).await.expect("in time");
     assert_eq!(heard, 6);
 }

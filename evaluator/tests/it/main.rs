@@ -203,7 +203,8 @@ async fn a_step_that_is_taken_again_is_measured_again() {
 async fn another_model_ends_it_with_its_reason() {
     let bench = Bench::new();
     let mut other = bench.weights.clone();
-    let (name, tensor) = other.pop_first().expect("there is one");
+    let (name, mut tensor) = other.pop_first().expect("there is one");
+    tensor.values[0] += 1.0;
     other.insert(format!("{name}.other"), tensor);
     let (_learner, address) = Learner::serve(Snapshot::new(&other, PolicyVersion(0)), 3);
     let (_, task) = bench.spawn(&address, None);

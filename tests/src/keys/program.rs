@@ -2,7 +2,7 @@
 //! fields, and functions with what they return. Tests are no part of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use syn::{Attribute, Expr, Fields, ImplItem, Item, Lit, Meta, Type};
 
@@ -199,16 +199,32 @@ impl Program {
     }
 }
 
+/// Folders of the product's packages: those of the workspace that are not for its tests.
+///
+/// # Panics
+/// When the workspace's manifest cannot be read.
+pub fn members(root: &Path) -> Vec<PathBuf> {
+    let manifest: toml::Table = std::fs::read_to_string(root.join("Cargo.toml")).expect("a manifest").parse().expect("TOML");
+    let named = manifest["workspace"]["members"].as_array().expect("a list").iter().map(|name| name.as_str().expect("a folder"));
+    let mut members = Vec::new();
+    for name in named.filter(|name| !Path::new(name).starts_with("tests")) {
+        match name.strip_suffix("/*") {
+            Some(around) => members.extend(std::fs::read_dir(root.join(around)).expect("a folder").flatten().map(|entry| entry.path())),
+            None => members.push(root.join(name)),
+        }
+    }
+    members.retain(|member| member.join("Cargo.toml").is_file());
+    members.sort();
+    members
+}
+
 /// Package, path and text of every product file.
 ///
 /// # Panics
 /// When a file cannot be read.
 pub fn texts(root: &Path) -> Vec<(String, String, String)> {
-    let mut members: Vec<_> = ["proto", "actor", "learner", "reward-service", "teacher-service"].map(|name| root.join(name)).to_vec();
-    members.extend(std::fs::read_dir(root.join("crates")).expect("there are crates").flatten().map(|entry| entry.path()));
-    members.sort();
     let mut found = Vec::new();
-    for member in members.iter().filter(|member| member.join("Cargo.toml").is_file()) {
+    for member in members(root) {
         let manifest: toml::Table = std::fs::read_to_string(member.join("Cargo.toml")).expect("a manifest").parse().expect("TOML");
         let package = manifest["package"]["name"].as_str().expect("a name").replace('-', "_");
         let mut folders = vec![member.join("src")];

@@ -81,8 +81,18 @@ fn nothing_cites_what_a_reader_cannot_open() {
 /// A file that a page or a comment names from the root, as in `crates/policy/src/frozen.rs`, is there. Files move.
 #[test]
 fn files_that_are_named_are_there() {
-    let roots =
-        ["crates/", "actor/src/", "learner/src/", "proto/", "reward-service/", "teacher-service/", "tests/kubesim/", "bench/", "k8s/"];
+    let roots = [
+        "crates/",
+        "actor/src/",
+        "evaluator/src/",
+        "learner/src/",
+        "proto/",
+        "reward-service/",
+        "teacher-service/",
+        "tests/kubesim/",
+        "bench/",
+        "k8s/",
+    ];
     let ends = [".rs", ".proto", ".py", ".sh", ".md"];
     let (mut wrong, mut count) = (vec![], 0);
     for (path, text) in texts(&["md", "rs"]).into_iter().filter(|(path, _)| path != "CHANGELOG.md") {

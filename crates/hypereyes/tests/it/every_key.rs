@@ -159,6 +159,7 @@ const TEXTS: &[&str] = &[
     "rollout.env.hint_one_left",
     "rollout.system_prompt",
     "run_dir",
+    "synth.graph.alias",
     "teacher",
     "teacher_service.id",
     "teacher_service.process.telemetry.filter",
