@@ -22,6 +22,7 @@ pub mod models;
 pub mod ops;
 pub mod probe;
 pub mod score;
+pub mod tape;
 
 use std::path::Path;
 

@@ -20,6 +20,7 @@ use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::models::{Model, Vlm};
 use hypereyes_policy::ops::Kernels;
 use hypereyes_policy::score::{self, Sample, Target};
+use hypereyes_policy::tape;
 
 use crate::layout::Gradients;
 
@@ -90,15 +91,18 @@ impl<B: Kernels> ModelRunner for Placed<B> {
     }
 
     fn gradients(&self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, loss: LossFn<'_>) -> Vec<Option<Gradients>> {
+        let recording = tape::recording();
         let passed = self.lanes.map(batches, |lane, batch| self.forward(lane, batch, temperature));
         let weighted = passed.into_iter().enumerate().map(|(number, passed)| {
             let (logprobs, values) = passed?;
-            Some((logprobs, loss(number, &values)))
+            self.weighted(logprobs, loss(number, &values))
         });
-        self.lanes.map(weighted.collect(), |lane, weighted| {
-            let (logprobs, coefficients) = weighted?;
+        let roots = weighted.collect();
+        drop(recording);
+        let _turn = tape::backward();
+        self.lanes.map(roots, |lane, root| {
             let mut gradients = Gradients::new();
-            self.backward(lane, logprobs, coefficients, &mut |name, gradient| {
+            self.backward(lane, root?, &mut |name, gradient| {
                 gradients.insert(name, faults::floats_or_panic(gradient));
             });
             (!gradients.is_empty()).then_some(gradients)
@@ -131,6 +135,8 @@ impl<B: Kernels> ModelRunner for Placed<B> {
 
 /// Log-probs of the targets, on the tape and on the host.
 pub(crate) type Passed<B> = (Tensor<Autodiff<B>, 1>, Vec<f32>);
+/// The end of a tape.
+pub(crate) type Root<B> = Tensor<Autodiff<B>, 1>;
 
 impl<B: Kernels> Placed<B> {
     /// # Errors
@@ -151,15 +157,19 @@ impl<B: Kernels> Placed<B> {
         Some((logprobs, values))
     }
 
-    /// Shows `sink` the gradient of every parameter to `sum(coefficient * log-prob)`, as one row; none where every coefficient
-    /// is 0.
-    pub(crate) fn backward(&self, lane: usize, logprobs: Tensor<Autodiff<B>, 1>, coefficients: Vec<f32>, sink: Sink<'_, B>) {
+    /// `sum(coefficient * log-prob)`, to go backward from; none where every coefficient is 0.
+    pub(crate) fn weighted(&self, logprobs: Tensor<Autodiff<B>, 1>, coefficients: Vec<f32>) -> Option<Root<B>> {
         if coefficients.iter().all(|coefficient| *coefficient == 0.0) {
-            return;
+            return None;
         }
         let shape = [coefficients.len()];
         let coefficients = Tensor::from_data(TensorData::new(coefficients, shape), (&self.device, DType::F32));
-        let tape = (logprobs * coefficients).sum().backward();
+        Some((logprobs * coefficients).sum())
+    }
+
+    /// Shows `sink` the gradient of every parameter of a lane, as one row.
+    pub(crate) fn backward(&self, lane: usize, root: Root<B>, sink: Sink<'_, B>) {
+        let tape = root.backward();
         self.models[lane].visit(&mut Show::<B> { path: ParamPath::default(), tape: &tape, sink });
     }
 

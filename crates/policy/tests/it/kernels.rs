@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use burn::tensor::{Distribution, Tensor, TensorPrimitive};
 use hypereyes_policy::backend::{Cpu, CpuTrain};
 use hypereyes_policy::ops::{self, Branches, Kernels, Segments, padded, plain};
+use hypereyes_policy::tape;
 
 fn random(rows: usize, width: usize, seed: u64) -> Tensor<Cpu, 2> {
     // The generator is the whole process's, and other tests draw from it.
@@ -94,6 +95,7 @@ fn gradients_on_the_tape_equal_those_of_the_plain_chain() {
     let segments = Segments::of_lengths(&[9, 4], true, 4, 2);
     let inputs = [random(13, 32, 1), random(13, 16, 2), random(13, 16, 3)];
     let run = |fused: bool| -> Vec<Vec<f32>> {
+        let recording = tape::recording();
         let [q, k, v] = inputs.clone().map(|x| Tensor::<CpuTrain, 2>::from_inner(x).require_grad());
         let out = if fused {
             ops::attention(q.clone(), k.clone(), v.clone(), &segments)
@@ -101,7 +103,10 @@ fn gradients_on_the_tape_equal_those_of_the_plain_chain() {
             let raw = |x: &Tensor<CpuTrain, 2>| x.clone().into_primitive().tensor();
             Tensor::from_primitive(TensorPrimitive::Float(padded::segment_attention::<CpuTrain>(raw(&q), raw(&k), raw(&v), &segments)))
         };
-        let tape = out.powi_scalar(2).sum().backward();
+        let root = out.powi_scalar(2).sum();
+        drop(recording);
+        let _turn = tape::backward();
+        let tape = root.backward();
         [q, k, v].map(|x| x.grad(&tape).unwrap().into_data().into_vec::<f32>().unwrap()).into()
     };
     for (fused, plain) in run(true).concat().iter().zip(run(false).concat()) {
@@ -111,10 +116,14 @@ fn gradients_on_the_tape_equal_those_of_the_plain_chain() {
 
 /// Gradients of `sum(out * grad)` to every input, on the tape.
 fn gradients(inputs: Vec<Tensor<CpuTrain, 2>>, out: impl Fn(&[Tensor<CpuTrain, 2>]) -> Tensor<CpuTrain, 1>) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let recording = tape::recording();
     let inputs: Vec<_> = inputs.into_iter().map(Tensor::require_grad).collect();
     let out = out(&inputs);
     let weights = Tensor::<CpuTrain, 1>::from_inner(random(1, out.dims()[0], 9).reshape([out.dims()[0]]));
-    let tape = (out.clone() * weights).sum().backward();
+    let root = (out.clone() * weights).sum();
+    drop(recording);
+    let _turn = tape::backward();
+    let tape = root.backward();
     let grads = inputs.iter().map(|input| input.grad(&tape).unwrap().into_data().into_vec::<f32>().unwrap()).collect();
     (out.into_data().into_vec::<f32>().unwrap(), grads)
 }

@@ -14,6 +14,7 @@ use hypereyes_policy::engine::{Engine, EngineConfig};
 use hypereyes_policy::models::{Model, VisualTokens, Vlm};
 use hypereyes_policy::ops::Segments;
 use hypereyes_policy::score::{self, Target};
+use hypereyes_policy::tape;
 
 fn logprobs<B: hypereyes_policy::ops::Kernels>(model: &Model<B>, config: &ModelConfig, case: &Case, device: &B::Device) -> Tensor<B, 1> {
     let mut batch = Batch::default();
@@ -123,14 +124,18 @@ fn gradient_norms_equal_torch() {
         let (config, model) = checkpoint::load::<CpuTrain>(&folder(name), &device).unwrap();
         let mut compared = 0;
         for (case, expected) in cases(name).iter().zip(expected(name)["cases"].as_array().unwrap()) {
+            let recording = tape::recording();
             let ours = logprobs(&model, &config, case, &device);
             let n = ours.dims()[0];
             let loss = ours.slice(n - 8..n).mean().neg();
+            drop(recording);
+            let turn = tape::backward();
             let value: f32 = loss.clone().into_scalar();
             let off = (f64::from(value) - expected["nll_last8"].as_f64().unwrap()).abs();
             assert!(off < 1e-5, "{name}: loss off by {off}");
             let mut norms = Norms::<CpuTrain> { path: ParamPath::default(), grads: &loss.backward(), norms: Default::default() };
             model.visit(&mut norms);
+            drop(turn);
             let total: f64 = norms.norms.values().map(|norm| norm * norm).sum::<f64>().sqrt();
             let want = expected["grad_norm_total"].as_f64().unwrap();
             assert!((total - want).abs() / want < 1e-4, "{name}: total {total} for {want}");

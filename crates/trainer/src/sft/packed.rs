@@ -95,13 +95,6 @@ fn packed_demonstrations_have_the_loss_and_the_gradients_of_single_ones() {
     let apart = norm(pairs().flat_map(|(_, one, other)| one.iter().zip(other).map(|(a, b)| f64::from(*a) - f64::from(*b))));
     let size = norm(gradients.values().flatten().map(|value| f64::from(*value)));
     eprintln!("loss {loss}, packed {packed_loss}; gradients of norm {size}, {:.2e} of it apart", apart / size);
-    let mut by_tensor: Vec<(f64, f64, &String)> = pairs()
-        .map(|(name, one, other)| {
-            (norm(one.iter().zip(other).map(|(a, b)| f64::from(*a) - f64::from(*b))), norm(one.iter().map(|v| f64::from(*v))), name)
-        })
-        .collect();
-    by_tensor.sort_by(|a, b| b.0.total_cmp(&a.0));
-    eprintln!("{by_tensor:#?}");
     assert!(apart / size < 1e-6, "gradients are {:.2e} of their norm apart", apart / size);
     // No tensor hides in the sum of all.
     for (name, one, other) in pairs() {

@@ -17,6 +17,7 @@ use hypereyes_policy::faults;
 use hypereyes_policy::lanes::Lanes;
 use hypereyes_policy::ops::{self, Kernels};
 use hypereyes_policy::score::Target;
+use hypereyes_policy::tape;
 
 use super::OptimizerBackend;
 use crate::config::OptimConfig;
@@ -110,8 +111,12 @@ impl<B: Kernels> OptimizerBackend for Resident<B> {
     fn accumulate(&mut self, batches: Vec<(Batch, Vec<Target>)>, temperature: f64, loss: LossFn<'_>) {
         let Self { runner, slots, .. } = self;
         for (number, batch) in batches.into_iter().enumerate() {
+            let recording = tape::recording();
             let Some((logprobs, values)) = runner.forward(0, batch, temperature) else { continue };
-            runner.backward(0, logprobs, loss(number, &values), &mut |name, gradient| {
+            let Some(root) = runner.weighted(logprobs, loss(number, &values)) else { continue };
+            drop(recording);
+            let _turn = tape::backward();
+            runner.backward(0, root, &mut |name, gradient| {
                 let Some(slot) = slots.get_mut(&name) else { return };
                 // One alone stays as it is; sums are in f32.
                 slot.gradient = Some(match slot.gradient.take() {
