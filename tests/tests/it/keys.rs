@@ -78,7 +78,7 @@ fn a_planted_key_that_nobody_reads_is_found() {
         plant("crates/rollout/src/config.rs", "pub struct RolloutConfig {", "    /// Warmth.\n    pub warmth: f32,", &accessor);
     rollout.sort();
     let want =
-        ["actor.rollout.warmth (hypereyes_rollout::RolloutConfig::warmth)", "rollout.warmth (hypereyes_rollout::RolloutConfig::warmth)"];
+        ["actor.rollout", "evaluator.rollout", "rollout"].map(|table| format!("{table}.warmth (hypereyes_rollout::RolloutConfig::warmth)"));
     assert_eq!(rollout, want);
 }
 
