@@ -1,8 +1,5 @@
 //! Tasks and demonstrations by models that are served, as users make them: `synth` with `--tasks`, `--triples` and `--entities`.
 
-#[path = "../../../openai/tests/support/mod.rs"]
-mod server;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -15,7 +12,7 @@ use hypereyes_pictures::RgbImage;
 use hypereyes_standin::{Dialect, Options, Standin};
 use serde_json::{Value, json};
 
-use self::server::{Asked, Reply, Server};
+use crate::chat_endpoint::server::{Asked, Reply, Server};
 use crate::support::{self, lines, wait_for};
 
 /// Settings with which a dialogue of a large model fits in.
