@@ -30,6 +30,13 @@ async fn two_servers_hold_the_same_weights_and_give_the_same_tokens() {
         let weights = stage.policy.scaled(1.0 + number as f32 / 50.0);
         if number > 0 {
             push(&engine, &weights, number).await.expect("taken");
+            // Who samples waits for one server, not for the slowest: until that has them too, all turns would be the other's.
+            let both = async {
+                while counts.of("server_swaps", "ok") < 2 * number {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(WAVE, both).await.expect("both take them");
         }
         // Each keeps to the server with the fewest sequences, so that the two of a seed are at different ones.
         let seeds = (0..ROLLOUTS).flat_map(|seed| [seed, seed]);
