@@ -31,7 +31,7 @@ fn said(output: &Output) -> String {
 }
 
 #[track_caller]
-fn refused(output: &Output, mentions: &[&str]) {
+pub(crate) fn refused(output: &Output, mentions: &[&str]) {
     let said = said(output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     let line = said.lines().last().unwrap_or_default();

@@ -12,6 +12,7 @@ use hypereyes_pictures::RgbImage;
 use hypereyes_standin::{Dialect, Options, Standin};
 use serde_json::{Value, json};
 
+use crate::chat_endpoint::refused;
 use crate::chat_endpoint::server::{Asked, Reply, Server};
 use crate::support::{self, lines, wait_for};
 
@@ -29,16 +30,6 @@ async fn run(arguments: &[&str]) -> Output {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-fn refused(output: &Output, mentions: &[&str]) {
-    let said = said(output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    let line = said.lines().last().unwrap_or_default();
-    for word in mentions {
-        assert!(line.contains(word), "{line:?} does not mention {word:?}");
-    }
 }
 
 fn report(output: &Output) -> Value {
