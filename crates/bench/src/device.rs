@@ -50,7 +50,7 @@ fn kernels(device: Device) -> Result<Map<String, Value>> {
 fn agreement(model: &ModelConfig, weights: &HostWeights, device: Device, seed: u64) -> Result<Map<String, Value>> {
     let sample = |number: u64| {
         let length = 40 + 25 * number as usize;
-        Sample { tokens: tokens(length, model.text.vocab_size, seed + number), pictures: vec![], asked: (1..length).collect(), trunk: 0 }
+        Sample { tokens: tokens(length, model, seed + number), pictures: vec![], asked: (1..length).collect(), trunk: 0 }
     };
     let samples: Vec<Sample> = (0..4).map(sample).collect();
     let on = |device: Device| -> Result<(Vec<f32>, f64, f64, HostWeights)> {

@@ -110,7 +110,7 @@ fn intake(model: &ModelConfig, load: Load, seed: u64) -> Result<Map<String, Valu
 /// A group of which every third rollout failed and was taught.
 fn group(model: &ModelConfig, load: Load, seed: u64, number: usize, actor: &str, id: &str, task: &str) -> Result<DistilledGroup> {
     let (prompt, response) = ((load.length / 4).max(1), (load.length - load.length / 4).max(1));
-    let of = |sibling: usize, count: usize| tokens(count, model.text.vocab_size, seed + (number * load.group_size + sibling) as u64);
+    let of = |sibling: usize, count: usize| tokens(count, model, seed + (number * load.group_size + sibling) as u64);
     let (mut rollouts, mut scores, mut teacher) = (vec![], vec![], vec![]);
     for sibling in 0..load.group_size {
         rollouts.push(Trajectory {

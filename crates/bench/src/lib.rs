@@ -196,9 +196,17 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values[(values.len() - 1) / 2]
 }
 
-/// Token ids that no model treats specially, the same for every seed and machine.
-pub fn tokens(count: usize, vocab: usize, seed: u64) -> Vec<u32> {
-    (0..count as u64).map(|at| ((at.wrapping_mul(7919).wrapping_add(seed.wrapping_mul(104_729))) % (vocab as u64 / 2)) as u32).collect()
+/// Token ids of the lower half of a model's vocabulary that are text to it, the same for a seed on every machine.
+pub fn tokens(count: usize, model: &ModelConfig, seed: u64) -> Vec<u32> {
+    let half = (model.text.vocab_size as u64 / 2).max(1);
+    let drawn = |at: u64| (at.wrapping_mul(7919).wrapping_add(seed.wrapping_mul(104_729)) % half) as u32;
+    (0..count as u64).map(|at| text(drawn(at), model)).collect()
+}
+
+/// A token id, or the lowest one that is text where this one stands for a picture: without its picture it has no meaning.
+pub fn text(token: u32, model: &ModelConfig) -> u32 {
+    let marks = [model.vision_start_token_id, model.image_token_id, model.vision_end_token_id];
+    std::iter::once(token).chain(0..).find(|token| !marks.contains(token)).unwrap_or(token)
 }
 
 #[cfg(test)]
@@ -215,6 +223,16 @@ mod tests {
     fn tables_show_small_numbers_and_ranges() {
         let said = [serde_json::json!([0.5, 2.25]), 3e-6.into(), 0.25.into(), 8.into(), "vllm".into(), Value::Null];
         assert_eq!(said.each_ref().map(shown), ["0.500..2.250", "3.0e-6", "0.250", "8", "\"vllm\"", "null"]);
+    }
+
+    #[test]
+    fn tokens_are_text_wherever_a_vocabulary_has_its_marks() {
+        let mut model = Size::Tiny.model();
+        (model.vision_start_token_id, model.image_token_id, model.vision_end_token_id) = (0, 26, 1);
+        let drawn = tokens(4096, &model, 3);
+        assert!(drawn.iter().all(|token| ![0, 1, 26].contains(token) && (*token as usize) < model.text.vocab_size / 2));
+        assert_eq!([text(26, &model), text(0, &model), text(25, &model)], [2, 2, 25]);
+        assert_eq!(drawn, tokens(4096, &model, 3));
     }
 
     #[test]

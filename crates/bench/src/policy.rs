@@ -28,7 +28,7 @@ pub struct Load {
 
 /// Measures log-probs without gradients, then steps: forward, backward, global norm, AdamW.
 pub fn measure(model: &ModelConfig, weights: &HostWeights, load: Load, seed: u64) -> Result<Map<String, Value>> {
-    let sequence = |number: usize| tokens(load.length, model.text.vocab_size, seed + number as u64);
+    let sequence = |number: usize| tokens(load.length, model, seed + number as u64);
     let sample = |number| Sample { tokens: sequence(number), pictures: vec![], asked: (1..load.length).collect(), trunk: 0 };
     let samples: Vec<Sample> = (0..load.sequences).map(sample).collect();
     let total = (load.sequences * load.length) as f64;

@@ -12,6 +12,7 @@ use hypereyes_chassis::ready::await_announcement;
 use hypereyes_chassis::{ProcessConfig, Shutdown, TelemetryConfig};
 use hypereyes_domain::{Question, ScoreSequence, TeacherId, TeacherVersion};
 use hypereyes_policy::checkpoint;
+use hypereyes_policy::config::ModelConfig;
 use hypereyes_policy::device::Device;
 use hypereyes_policy::frozen::{self, ScoreOptions};
 use hypereyes_policy::score::Sample;
@@ -68,10 +69,8 @@ fn scoring(folder: &Path, load: &Load, seed: u64) -> Result<Vec<Map<String, Valu
     let (config, weights) = checkpoint::read(folder)?;
     let model = frozen::freeze(&config, &weights, load.device, usize::MAX)?;
     let sample = |at: usize| {
-        let mut all = tokens(load.prompt, config.text.vocab_size, seed + (at / load.siblings) as u64);
-        all.extend(tokens(load.response, config.text.vocab_size, seed + 10_000 + at as u64));
-        // Placeholders without pictures have no meaning.
-        all.iter_mut().filter(|token| **token == config.image_token_id).for_each(|token| *token = 0);
+        let mut all = tokens(load.prompt, &config, seed + (at / load.siblings) as u64);
+        all.extend(tokens(load.response, &config, seed + 10_000 + at as u64));
         let asked = (load.prompt..load.prompt + load.response).collect();
         Sample { tokens: all, pictures: vec![], asked, trunk: load.prompt }
     };
@@ -122,8 +121,8 @@ async fn swapping(folder: &Path, load: &Load, seed: u64) -> Result<Vec<Map<Strin
     let server = tokio::spawn(hypereyes_teacher_service::run(config, shutdown.clone()));
     let said = await_announcement(&announce, tokio::time::Instant::now() + PATIENCE).await?;
     let peer = TeacherPeer::new(client::teacher(&said.addr.to_string())?);
-    let vocabulary = checkpoint::read(folder)?.0;
-    let mix = Arc::new(Mix { peer: peer.clone(), seed, vocabulary: vocabulary.text.vocab_size, image: vocabulary.image_token_id });
+    let model = checkpoint::read(folder)?.0;
+    let mix = Arc::new(Mix { peer: peer.clone(), seed, model });
     // As long as the swaps take, and never less than a few seconds.
     let pause = Duration::from_millis(200);
     let quiet = storm(&mix, load.rate, async { tokio::time::sleep(pause * load.swaps as u32).await }, 0).await?;
@@ -179,17 +178,14 @@ async fn swapping(folder: &Path, load: &Load, seed: u64) -> Result<Vec<Map<Strin
 struct Mix {
     peer: TeacherPeer,
     seed: u64,
-    vocabulary: usize,
-    image: u32,
+    model: ModelConfig,
 }
 
 impl Mix {
     /// Each group asks twice: what a promotion in between would show.
     async fn ask(&self, group: u64) -> Result<(TeacherVersion, f64)> {
         let (siblings, prompt, response) = UNDER_LOAD;
-        let draw = |count: usize, seed: u64| -> Vec<u32> {
-            tokens(count, self.vocabulary, self.seed + seed).into_iter().map(|token| if token == self.image { 0 } else { token }).collect()
-        };
+        let draw = |count: usize, seed: u64| tokens(count, &self.model, self.seed + seed);
         let sequence = |at: usize| ScoreSequence {
             prompt: draw(prompt, group),
             response: draw(response, group * 100 + at as u64),

@@ -13,7 +13,7 @@ use hypereyes_pictures::{Limits, Patches, Picture, Processor, RgbImage, Store};
 use hypereyes_policy::config::ModelConfig;
 
 use super::Load;
-use crate::tokens;
+use crate::{text, tokens};
 
 /// Sides of the squares of one colour in a picture, in pixels: as PNG a picture then has about as many bytes as a photograph as JPEG.
 const SQUARE: u32 = 4;
@@ -23,9 +23,7 @@ const SQUARE: u32 = 4;
 pub struct Prompts {
     pub processor: Processor,
     pub store: Arc<Store>,
-    vocabulary: usize,
-    /// What stands before a picture, in its place and after it.
-    special: [u32; 3],
+    model: ModelConfig,
     load: Load,
     seed: u64,
     drawn: u64,
@@ -48,10 +46,9 @@ impl Prompts {
             Some(folder) => Processor::load(folder).map_err(|error| BadInput::new(error.to_string()))?,
             None => Processor::default(),
         };
-        let special = [model.vision_start_token_id, model.image_token_id, model.vision_end_token_id];
         // Pictures are lent to it: they take no space there.
         let store = Arc::new(Store::new(1, Limits::default()));
-        Ok(Self { processor, store, vocabulary: model.text.vocab_size, special, load: load.clone(), seed, drawn: 0 })
+        Ok(Self { processor, store, model: model.clone(), load: load.clone(), seed, drawn: 0 })
     }
 
     /// Placeholders of a picture.
@@ -67,21 +64,20 @@ impl Prompts {
 
     /// Another one: what an engine remembers of those before is of no use.
     pub fn draw(&mut self) -> Result<Prompt> {
-        let (number, half) = (self.drawn, (self.vocabulary as u64 / 2).max(1));
+        let (number, half) = (self.drawn, (self.model.text.vocab_size as u64 / 2).max(1));
         self.drawn += 1;
-        let mut text = tokens(self.load.prompt, self.vocabulary, self.seed.wrapping_add(number));
+        let mut said = tokens(self.load.prompt, &self.model, self.seed.wrapping_add(number));
         // Their beginnings come round after as many as half of the vocabulary.
-        text[1] = (number / half % half) as u32;
-        text.iter_mut().filter(|token| self.special.contains(token)).for_each(|token| *token = 0);
+        said[1] = text((number / half % half) as u32, &self.model);
         let mut pictures = vec![];
         for at in 0..self.load.pictures as u64 {
             let picture = Picture::from_image(squares(self.load.picture_side, mixed(self.seed ^ mixed(number << 16 | at))))?;
             pictures.push(self.store.lend(picture));
         }
-        let [start, pad, end] = self.special;
+        let [start, pad, end] = [self.model.vision_start_token_id, self.model.image_token_id, self.model.vision_end_token_id];
         let shown = |_: &Arc<Picture>| std::iter::once(start).chain(std::iter::repeat_n(pad, self.placeholders())).chain([end]);
-        let rest = text.split_off(1);
-        let tokens = text.into_iter().chain(pictures.iter().flat_map(shown)).chain(rest).collect();
+        let rest = said.split_off(1);
+        let tokens = said.into_iter().chain(pictures.iter().flat_map(shown)).chain(rest).collect();
         Ok(Prompt { chunk: Chunk { tokens, pictures: pictures.iter().map(|picture| picture.id.clone()).collect() }, pictures })
     }
 
