@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::GAP;
 use crate::fleet::Turn;
 use crate::support::{Said, said};
 
@@ -60,13 +61,16 @@ impl Relay {
     /// The weights that sampled a turn, with the tokens that each did; `None` where it was not sampled here.
     pub fn weights(&self, turn: &Turn) -> Option<Vec<(String, usize, usize)>> {
         let told = self.told.lock();
-        // A policy that is sure says the same again, under other weights with other log-probs.
+        // A policy that is sure says the same under several versions, and a server's log-probs move a little with what else is in its
+        // batch: of what is as near as that, the newest is meant.
         let alike = |said: &Said| {
-            let logprobs = said.logprobs.iter().zip(&turn.sampled.logprobs);
-            let same = logprobs.filter(|(said, own)| said.map(|said| said as f32) == Some(**own)).count();
-            same == turn.sampled.tokens.len() && said.tokens == turn.sampled.tokens && said.prompt == turn.prompt
+            let own = &turn.sampled;
+            let gaps = said.logprobs.iter().zip(&own.logprobs).filter_map(|(said, own)| Some((said.as_ref()? - f64::from(*own)).abs()));
+            let gaps: Vec<f64> = gaps.collect();
+            let is_near = gaps.len() == own.tokens.len() && gaps.iter().sum::<f64>() < GAP * gaps.len() as f64;
+            said.tokens == own.tokens && said.prompt == turn.prompt && is_near
         };
-        let found = told.iter().find(|said| alike(said));
+        let found = told.iter().rev().find(|said| alike(said));
         found.map(|said| said.versions.clone())
     }
 }
