@@ -38,13 +38,13 @@ async fn two_servers_hold_the_same_weights_and_give_the_same_tokens() {
             };
             tokio::time::timeout(WAVE, both).await.expect("both take them");
         }
-        // Each keeps to the server with the fewest sequences, so that the two of a seed are at different ones.
+        // Each keeps to the server with the fewest sequences when it starts, so that most twos of a seed are at different ones.
         let seeds = (0..ROLLOUTS).flat_map(|seed| [seed, seed]);
         let rolling = join_all(seeds.map(|seed| play.roll_out(&engine, seed, TURNS, TOKENS)));
         let rollouts: Vec<Rollout> = tokio::time::timeout(WAVE, rolling).await.expect("in time");
         let forward = Forward::of(&stage.policy, &weights);
         let (mut own, mut between) = (Gaps::default(), Gaps::default());
-        let mut answered = [0; 2];
+        let (mut answered, mut by_both) = ([0; 2], 0);
         for pair in rollouts.chunks(2) {
             for rollout in pair {
                 assert!(rollout.error.is_none() && rollout.turns.len() as u64 == TURNS, "{:?}", rollout.error);
@@ -54,16 +54,21 @@ async fn two_servers_hold_the_same_weights_and_give_the_same_tokens() {
                 between.add(Gaps::between(&one.sampled.logprobs, &other.sampled.logprobs));
                 own.add(forward.of_turn(one, &play.seen(at)));
                 own.add(forward.of_turn(other, &play.seen(at)));
-                // The two are alike: each server has said it, with these weights.
+                // Whoever has said it did so with these weights; both have, where the two of a seed were at different servers.
+                let mut said = 0;
                 for (relay, answered) in relays.iter().zip(&mut answered) {
-                    let spans = relay.weights(one).expect("both servers were asked");
+                    let Some(spans) = relay.weights(one) else { continue };
                     assert!(spans.iter().all(|(label, ..)| version(label) == Some(number)), "{spans:?}");
                     *answered += 1;
+                    said += 1;
                 }
+                assert!(said > 0, "nobody has said it");
+                by_both += usize::from(said == relays.len());
             }
         }
-        println!("version {number}, {answered:?} turns at the two: to our pass {own}; to each other {between}");
+        println!("version {number}, {answered:?} turns at the two, {by_both} at both: to our pass {own}; to each other {between}");
         assert!(own.mean() < GAP, "{own}");
+        assert!(by_both > 0, "no two of a seed were at different servers");
     }
     assert_eq!(counts.of("server_swaps", "ok"), 2 * 2, "each server took both");
 }
