@@ -195,7 +195,8 @@ pub(crate) mod tests {
         let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
         let folder = tempfile::tempdir().expect("a temporary folder");
         let terms = ["Mexico".to_owned(), "peso".to_owned(), "euro".to_owned()];
-        tokenizer::write(folder.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
+        tokenizer::write(folder.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()], phrases: &[] })
+            .expect("sound words");
         let chat = Arc::new(Chat::load(folder.path()).expect("what was just written"));
         let pictures = Arc::new(Store::new(1 << 20, Limits::default()));
         Setup { chat, search: Arc::new(EmbeddedSearch::new(world)), pictures, config: RolloutConfig::default() }

@@ -28,6 +28,8 @@ pub struct TinyWords<'a> {
     pub terms: &'a [String],
     /// Relation labels such as `currency`.
     pub relations: &'a [String],
+    /// Parts of questions that are worded otherwise than usual.
+    pub phrases: &'a [String],
 }
 
 /// Writes the text side of a tiny policy's folder ([`bytelevel::write`]). The same words give the same files.
@@ -43,7 +45,11 @@ pub fn write(folder: &Path, words: TinyWords<'_>) -> Result<Summary, ChatError> 
         let forms = [format!(" {relation}"), format!("'s {relation}"), format!("{relation}: ")];
         forms.map(plain).into_iter().chain([single(relation)])
     });
-    bytelevel::write(folder, tags.chain(scaffolds().into_iter().map(plain)).chain(relations).chain(words.terms.iter().map(single)))
+    // Only a world with wordings of its own has them: the others keep their ids.
+    let joints = [" of the one ", " is the one "].into_iter().take(if words.phrases.is_empty() { 0 } else { 2 });
+    let phrases = joints.map(str::to_owned).chain(words.phrases.iter().cloned()).map(plain);
+    let scaffolds = scaffolds().into_iter().map(plain);
+    bytelevel::write(folder, tags.chain(scaffolds).chain(relations).chain(phrases).chain(words.terms.iter().map(single)))
 }
 
 /// The same with the names, values and relations of a world.
@@ -53,7 +59,8 @@ pub fn write(folder: &Path, words: TinyWords<'_>) -> Result<Summary, ChatError> 
 pub fn of_world(world: &World, folder: &Path) -> Result<Summary, ChatError> {
     let terms: Vec<String> = world.terms().into_iter().map(str::to_owned).collect();
     let relations: Vec<String> = world.relations().iter().map(|relation| relation.label.clone()).collect();
-    write(folder, TinyWords { terms: &terms, relations: &relations })
+    let phrases: Vec<String> = world.phrases().into_iter().map(str::to_owned).collect();
+    write(folder, TinyWords { terms: &terms, relations: &relations, phrases: &phrases })
 }
 
 /// Everything that is said again and again, in the order of ids.
@@ -107,7 +114,7 @@ fn scaffolds() -> Vec<String> {
 }
 
 fn check(words: TinyWords<'_>) -> Result<(), ChatError> {
-    let count = words.terms.len() + words.relations.len();
+    let count = words.terms.len() + words.relations.len() + words.phrases.len();
     if count > MAX_TERMS {
         return Err(ChatError::Words { reason: format!("{count} words; at most {MAX_TERMS} make a tiny vocabulary") });
     }
@@ -145,7 +152,7 @@ mod tests {
     fn folder() -> (tempfile::TempDir, Summary) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (terms, relations) = words();
-        let summary = write(folder.path(), TinyWords { terms: &terms, relations: &relations }).expect("sound words");
+        let summary = write(folder.path(), TinyWords { terms: &terms, relations: &relations, phrases: &[] }).expect("sound words");
         (folder, summary)
     }
 
@@ -293,7 +300,7 @@ mod tests {
     #[test]
     fn words_with_blanks_around_them_are_refused() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let wrong = write(folder.path(), TinyWords { terms: &[" Niger".into()], relations: &[] });
+        let wrong = write(folder.path(), TinyWords { terms: &[" Niger".into()], relations: &[], phrases: &[] });
         assert!(wrong.expect_err("a blank").to_string().contains("Niger"));
     }
 }

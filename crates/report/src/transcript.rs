@@ -304,7 +304,7 @@ pub(crate) mod tests {
         let world = World::embedded().expect("the embedded pack is sound");
         let terms: Vec<String> = world.terms().into_iter().map(str::to_owned).collect();
         let relations: Vec<String> = world.relations().iter().map(|relation| relation.label.clone()).collect();
-        tokenizer::write(folder, TinyWords { terms: &terms, relations: &relations }).expect("sound words");
+        tokenizer::write(folder, TinyWords { terms: &terms, relations: &relations, phrases: &[] }).expect("sound words");
         Chat::load(folder).expect("what was just written")
     }
 

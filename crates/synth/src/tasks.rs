@@ -87,14 +87,28 @@ pub enum Puzzle {
 }
 
 impl Puzzle {
-    /// The question, worded. `noun` is what the world calls an entity.
-    pub fn question(&self, noun: &str) -> String {
+    /// The question, in the words of the world where it has any.
+    pub fn question(&self, world: &World) -> String {
+        let of = |one: &Constraint, wording: fn(&Relation) -> Option<&String>| {
+            let relation = world.relations().iter().find(|relation| relation.label == one.label);
+            relation.and_then(wording).map(|wording| wording.replace("{value}", &one.value))
+        };
+        let clause = |one: &Constraint| of(one, |relation| relation.clause.as_ref());
+        let usual = |one: &Constraint| format!("whose {} is {}", one.label, one.value);
         match self {
-            Puzzle::Select(one) => format!("Which one has {} {}?", one.label, one.value),
-            Puzzle::Hop(one, asked) => format!("What is the {asked} of the one whose {} is {}?", one.label, one.value),
-            Puzzle::Both(one, other) => {
-                format!("Which {noun} has {} {} and {} {}?", one.label, one.value, other.label, other.value)
+            Puzzle::Select(one) => {
+                of(one, |relation| relation.question.as_ref()).unwrap_or_else(|| format!("Which one has {} {}?", one.label, one.value))
             }
+            Puzzle::Hop(one, asked) => format!("What is the {asked} of the one {}?", clause(one).unwrap_or_else(|| usual(one))),
+            Puzzle::Both(one, other) => match (clause(one), clause(other)) {
+                (None, None) => {
+                    format!("Which {} has {} {} and {} {}?", world.noun(), one.label, one.value, other.label, other.value)
+                }
+                (first, second) => {
+                    let (first, second) = (first.unwrap_or_else(|| usual(one)), second.unwrap_or_else(|| usual(other)));
+                    format!("Which {} is the one {first} and {second}?", world.noun())
+                }
+            },
         }
     }
 }
@@ -243,7 +257,7 @@ impl<'a> Drawer<'a> {
         shown: Vec<Shown>,
     ) -> Task {
         let pictures = picture.map(|picture| picture.id.clone()).into_iter().collect();
-        let question = puzzle.question(self.world.noun());
+        let question = puzzle.question(self.world);
         let layer = Some(layer.seed()).filter(|seed| *seed != 0);
         Task { id, kind, question, answers, pictures, layer, shown, reference: None, metadata: Default::default() }
     }

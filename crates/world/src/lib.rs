@@ -44,6 +44,10 @@ pub struct Relation {
     pub unique: bool,
     /// A question may ask for its exact value.
     pub askable: bool,
+    /// The question for who has a value, with `{value}` in it; none for `Which one has LABEL VALUE?`.
+    pub question: Option<String>,
+    /// What follows "the one" in a question that goes on, with `{value}` in it; none for `whose LABEL is VALUE`.
+    pub clause: Option<String>,
 }
 
 /// One entity as the pack describes it. What it is called in a layer, ask the [`Layer`].
@@ -87,15 +91,29 @@ pub struct World {
 
 impl World {
     /// Reads and checks the pack in `dir`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
     pub fn load(dir: &Path) -> Result<Self, WorldError> {
+        Self::check(dir).map_err(first)
+    }
+
+    /// The same, and everything that is wrong with it.
+    ///
+    /// # Errors
+    /// At least one problem; of many the first dozens.
+    pub fn check(dir: &Path) -> Result<Self, Vec<WorldError>> {
         load::from_dir(dir).map(Self::new)
     }
 
     /// The pack that is compiled in: the countries of the world.
     pub fn embedded() -> Result<Self, WorldError> {
         let (world, entities, pictures) = embedded::files();
-        let find = |id: &str| pictures.iter().find(|(name, _)| *name == id).map(|(_, bytes)| bytes.to_vec());
-        load::from_texts(Path::new("worlds/countries (embedded)"), world, entities, find).map(Self::new)
+        let find = |id: &str| {
+            let found = pictures.iter().find(|(name, _)| *name == id).map(|(_, bytes)| bytes.to_vec());
+            found.ok_or_else(|| format!("there is no picture of {id}"))
+        };
+        load::from_texts(Path::new("worlds/countries (embedded)"), world, entities, find).map(Self::new).map_err(first)
     }
 
     fn new(pack: Pack) -> Self {
@@ -138,7 +156,8 @@ impl World {
         let mut put = |text: &str| {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         };
-        for Relation { key, label, unique, askable } in self.relations() {
+        // How questions are worded is none of it.
+        for Relation { key, label, unique, askable, .. } in self.relations() {
             [key.as_str(), label, if *unique { "unique" } else { "" }, if *askable { "askable" } else { "" }]
                 .into_iter()
                 .for_each(&mut put);
@@ -183,10 +202,23 @@ impl World {
         names.chain(values).chain(labels).filter(|term| seen.insert(*term)).collect()
     }
 
+    /// What questions are worded with beyond labels and the usual words: the parts of a relation's own wording around its value, each
+    /// once. Empty where no relation has any.
+    pub fn phrases(&self) -> Vec<&str> {
+        let wordings = self.pack.relations.iter().flat_map(|relation| [&relation.question, &relation.clause]).flatten();
+        let mut seen = std::collections::HashSet::new();
+        wordings.flat_map(|wording| wording.split("{value}")).filter(|part| !part.trim().is_empty() && seen.insert(*part)).collect()
+    }
+
     /// The counterfactual layer of a seed; 0 is the world as it is. Kept, within a bound.
     pub fn layer(&self, seed: u64) -> Arc<Layer> {
         self.layers.get(seed, || Arc::new(Layer::new(self.pack.clone(), seed)))
     }
+}
+
+/// Of several problems the one that is told where there is room for one.
+fn first(mut problems: Vec<WorldError>) -> WorldError {
+    problems.swap_remove(0)
 }
 
 impl Pack {

@@ -33,7 +33,7 @@ pub struct Names {
 
 impl Names {
     /// Whether the tokenizer knows none of the words: to a policy with it, names are strings of letters that it never learned.
-    fn are_strange(&self) -> bool {
+    pub fn are_strange(&self) -> bool {
         self.mean > SPELT && self.of_byte > BYTE_BY_BYTE
     }
 }
@@ -76,7 +76,7 @@ pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) ->
     let mut values: Vec<&str> = world.entities().iter().filter_map(|entity| layer.fact(&entity.id, key)).collect();
     values.sort_by_key(|value| chat.encode(value).len());
     let value = values.get(values.len() / 2).copied().unwrap_or_default();
-    let question = Puzzle::Select(Constraint { label: label.to_owned(), value: value.to_owned() }).question(world.noun());
+    let question = Puzzle::Select(Constraint { label: label.to_owned(), value: value.to_owned() }).question(world);
     let tokens = |text: String| chat.encode(&text).len() + 1;
 
     let [width, height] = config.synth.canvas;
@@ -171,7 +171,8 @@ mod tests {
         let own = tempfile::tempdir().expect("a temporary folder");
         hypereyes_miniature::tokenizer::of_world(world, own.path()).expect("sound words");
         let other = tempfile::tempdir().expect("a temporary folder");
-        let words = hypereyes_miniature::tokenizer::TinyWords { terms: &["word".to_owned()], relations: &["colour".to_owned()] };
+        let words =
+            hypereyes_miniature::tokenizer::TinyWords { terms: &["word".to_owned()], relations: &["colour".to_owned()], phrases: &[] };
         hypereyes_miniature::tokenizer::write(other.path(), words).expect("sound words");
         [own, other].map(|folder| Chat::load(folder.path()).expect("what was just written"))
     }

@@ -137,7 +137,7 @@ fn write_tasks(folder: &Path) {
 fn write_policy(folder: &Path) -> ModelConfig {
     let terms = ["Mexico".to_owned(), "Peru".to_owned()];
     let words = tempfile::tempdir().unwrap();
-    let summary = tokenizer::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).unwrap();
+    let summary = tokenizer::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()], phrases: &[] }).unwrap();
     let tiny = TinyConfig { width: 32, layers: 1, heads: 2, inner: 64, vision_width: 32, vision_depth: 1 };
     let config = tiny.model(summary.vocab_size, summary.image, summary.vision_start, summary.vision_end);
     let weights = init::fresh(&config, &InitConfig::default(), 1);

@@ -24,7 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Shape and weights of a tiny model of these words.
 pub fn parts(folder: &Path, seed: u64, terms: &[&str]) -> (ModelConfig, HostWeights) {
     let terms: Vec<String> = terms.iter().map(|term| (*term).to_owned()).collect();
-    let words = TinyWords { terms: &terms, relations: &["capital".to_owned()] };
+    let words = TinyWords { terms: &terms, relations: &["capital".to_owned()], phrases: &[] };
     let summary = tokenizer::write(folder, words).expect("sound words");
     let tiny = TinyConfig { width: 64, layers: 2, heads: 4, inner: 96, vision_width: 32, vision_depth: 2 };
     let config = tiny.model(summary.vocab_size, summary.image, summary.vision_start, summary.vision_end);

@@ -43,8 +43,8 @@ impl Policy {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let terms = ["Mexico".to_owned(), "Peru".to_owned(), "peso".to_owned()];
         let words = tempfile::tempdir().expect("a temporary folder");
-        let summary =
-            tokenizer::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()] }).expect("sound words");
+        let summary = tokenizer::write(words.path(), TinyWords { terms: &terms, relations: &["currency".to_owned()], phrases: &[] })
+            .expect("sound words");
         let tiny = TinyConfig { width: 64, layers: 2, heads: 4, inner: 96, vision_width: 32, vision_depth: 2 };
         let model = tiny.model(summary.vocab_size, summary.image, summary.vision_start, summary.vision_end);
         let weights = init::fresh(&model, &InitConfig::default(), 1);
