@@ -47,6 +47,13 @@ pub(super) const KIND: Kind = Kind {
 const HITS: usize = 10;
 /// Text indexes kept: more than the tasks of one training step have layers.
 const INDEXES_KEPT: usize = 64;
+/// Crops whose nearest pictures are kept: rollouts of a task draw the same boxes again and again. A few hundred bytes each.
+const CROPS_KEPT: usize = 8192;
+
+/// Entities with their relevance, nearest first.
+type Nearest = Arc<[(usize, f64)]>;
+/// Which crop: a digest of its size and pixels.
+type CropKey = [u8; 32];
 
 /// The texts of one layer, to be searched. An index is a file beside `bm25.rs` and a line in [`index`].
 trait TextIndex: Send + Sync {
@@ -73,13 +80,15 @@ struct Inner {
     world: Arc<World>,
     images: ImageIndex,
     texts: Cache<Built>,
+    crops: Cache<Nearest, CropKey>,
 }
 
 impl EmbeddedSearch {
     /// Makes a world searchable: describes its pictures now, indexes its layers when asked.
     pub fn new(world: Arc<World>) -> Self {
         let images = ImageIndex::new(world.pictures());
-        Self { inner: Arc::new(Inner { world, images, texts: Cache::new(INDEXES_KEPT, "text_index") }) }
+        let (texts, crops) = (Cache::new(INDEXES_KEPT, "text_index"), Cache::new(CROPS_KEPT, "crop"));
+        Self { inner: Arc::new(Inner { world, images, texts, crops }) }
     }
 
     /// The world searched.
@@ -93,20 +102,22 @@ impl Inner {
         self.texts.get(layer, || index(self.world.layer(layer)))
     }
 
-    fn search_image(&self, layer: u64, picture: &RgbImage) -> Vec<Hit> {
+    /// What the nearest pictures are called in a layer.
+    fn named(&self, layer: u64, found: &[(usize, f64)]) -> Vec<Hit> {
         let layer = self.world.layer(layer);
-        let found = self.images.search(picture, HITS);
-        found
-            .into_iter()
-            .map(|(entity, relevance)| Hit { title: layer.name_at(entity).to_owned(), score: Some(relevance), ..Hit::default() })
-            .collect()
+        let hit = |(entity, relevance): &(usize, f64)| Hit {
+            title: layer.name_at(*entity).to_owned(),
+            score: Some(*relevance),
+            ..Hit::default()
+        };
+        found.iter().map(hit).collect()
     }
 }
 
 impl EmbeddedSearch {
     async fn text(&self, layer: u64, query: &str) -> Result<Vec<Hit>, String> {
         // A query takes far less than a millisecond; only the first one of a layer, which builds the index, leaves the runtime.
-        let built = match self.inner.texts.ready(layer) {
+        let built = match self.inner.texts.ready(&layer) {
             Some(built) => built,
             None => {
                 let inner = self.inner.clone();
@@ -117,8 +128,16 @@ impl EmbeddedSearch {
     }
 
     async fn image(&self, layer: u64, picture: Arc<RgbImage>) -> Result<Vec<Hit>, String> {
-        let inner = self.inner.clone();
-        tokio::task::spawn_blocking(move || inner.search_image(layer, &picture)).await.map_err(|error| error.to_string())
+        let key = key_of(&picture);
+        let found = match self.inner.crops.ready(&key) {
+            Some(found) => found,
+            None => {
+                let inner = self.inner.clone();
+                let search = move || inner.crops.get(key, || inner.images.search(&picture, HITS).into());
+                tokio::task::spawn_blocking(search).await.map_err(|error| error.to_string())?
+            }
+        };
+        Ok(self.inner.named(layer, &found))
     }
 
     /// An entity's page, by its name: everything that is said of it.
@@ -142,6 +161,12 @@ impl EmbeddedSearch {
     }
 }
 
+fn key_of(picture: &RgbImage) -> CropKey {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&picture.width().to_le_bytes()).update(&picture.height().to_le_bytes()).update(picture.as_raw());
+    hasher.finalize().into()
+}
+
 impl Search for EmbeddedSearch {
     fn search<'a>(&'a self, layer: u64, queries: &'a [Query]) -> SearchFuture<'a> {
         Box::pin(join_all(queries.iter().map(move |query| self.one(layer, query))))
@@ -161,6 +186,20 @@ mod tests {
             let hits = search.image(seed, picture.clone()).await.expect("searches");
             assert_eq!(Some(hits[0].title.as_str()), world.layer(seed).name(&"mx".into()));
         }
+    }
+
+    #[tokio::test]
+    async fn a_crop_that_was_searched_before_has_the_names_of_the_layer_that_asks() {
+        let world = Arc::new(World::embedded().expect("the embedded pack is sound"));
+        let (search, fresh) = (EmbeddedSearch::new(world.clone()), EmbeddedSearch::new(world.clone()));
+        let wide = Arc::new(world.picture(&"mx".into()).expect("has a picture").clone());
+        // The same pixels in another shape are another crop.
+        let tall = Arc::new(RgbImage::from_raw(wide.height(), wide.width(), wide.as_raw().clone()).expect("as many pixels"));
+        for (layer, picture) in [(3, &wide), (3, &wide), (8, &wide), (8, &tall), (3, &tall)] {
+            let again = search.image(layer, picture.clone()).await.expect("searches");
+            assert_eq!(again, EmbeddedSearch::new(world.clone()).image(layer, picture.clone()).await.expect("searches"));
+        }
+        assert_eq!(search.image(5, wide.clone()).await, fresh.image(5, wide).await);
     }
 
     #[tokio::test]
