@@ -1,5 +1,5 @@
-//! Curves as inline SVG. In: one or two series over steps. Out: an SVG with axes, a smoothed line over the faint raw one, or, where each
-//! value has its interval, the values in a band, and a title with the numbers under every step. It knows no metric.
+//! Curves as SVG, in a page or as a file. In: series over steps. Out: axes, a smoothed line over the faint raw one, or, where each value
+//! has its interval, the values in a band, and a title with the numbers under every step. It knows no metric.
 
 use std::fmt::Write as _;
 
@@ -13,6 +13,12 @@ const TOP: f64 = 10.0;
 const BOTTOM: f64 = 24.0;
 /// Most points that are drawn; longer runs are averaged in runs of neighbouring steps.
 const MAX_POINTS: usize = 240;
+/// Most values of a band that are marked one by one: more of them would hide the line.
+const MAX_DOTS: usize = 24;
+/// Height of a line of the legend of a file.
+const KEY: f64 = 14.0;
+/// Colours and strokes of series; those beyond the last come round again.
+const STYLES: usize = 10;
 
 /// One line.
 pub struct Series {
@@ -59,17 +65,68 @@ pub struct Chart {
     pub decimals: usize,
     /// True when the axis must begin at 0.
     pub from_zero: bool,
-    /// Lines; the second one is drawn dashed.
+    /// Lines, each in a style of its own; the second one is dashed.
     pub series: Vec<Series>,
+}
+
+/// The inside of a drawing, and the legend: style, name and last value of each line.
+struct Drawing {
+    svg: String,
+    keys: Vec<(usize, String, String)>,
 }
 
 impl Chart {
     /// The chart as a `<figure>`; empty when no series has two values.
     pub fn figure(&self, steps: &[u64]) -> String {
+        let Some(Drawing { svg, keys }) = self.draw(steps) else { return String::new() };
+        let key =
+            |(style, name, end): &(usize, String, String)| format!("<span class=\"key s{style}\">{}<b>{end}</b></span>", escape(name));
+        let keys: String = keys.iter().map(key).collect();
+        format!(
+            "<figure class=\"chart\"><figcaption><h3>{}</h3><div class=\"keys\">{keys}</div></figcaption>\
+             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">{svg}</svg><p>{}</p></figure>",
+            escape(self.title),
+            escape(self.title),
+            escape(self.note)
+        )
+    }
+
+    /// The chart as a file of its own, with its style and its legend inside; `None` when no series has two values.
+    pub fn file(&self, steps: &[u64], style: &str) -> Option<String> {
+        let Drawing { svg, keys } = self.draw(steps)?;
+        let (top, below) = (18.0, KEY * keys.len() as f64 + 6.0);
+        let mut text = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 {} {WIDTH} {}\" font-family=\"system-ui, sans-serif\"><style>{style}</style>\
+             <rect x=\"0\" y=\"{}\" width=\"{WIDTH}\" height=\"{}\" fill=\"var(--card)\"/>\
+             <text x=\"8\" y=\"-4\" font-size=\"12\" font-weight=\"600\" fill=\"var(--ink)\">{}</text>{svg}",
+            -top,
+            HEIGHT + top + below,
+            -top,
+            HEIGHT + top + below,
+            escape(self.title)
+        );
+        for (at, (style, name, end)) in keys.iter().enumerate() {
+            let y = HEIGHT + KEY * (at as f64 + 0.5);
+            put(
+                &mut text,
+                format_args!(
+                    "<path class=\"line s{style}\" d=\"M{LEFT} {y:.1}L{:.1} {y:.1}\"/><text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{} {end}</text>",
+                    LEFT + 22.0,
+                    LEFT + 28.0,
+                    y + 3.5,
+                    escape(name)
+                ),
+            );
+        }
+        text.push_str("</svg>\n");
+        Some(text)
+    }
+
+    fn draw(&self, steps: &[u64]) -> Option<Drawing> {
         let steps = thin(&steps.iter().map(|step| Some(*step as f64)).collect::<Vec<_>>());
         let lines: Vec<Line<'_>> = self.series.iter().map(Line::of).filter(|line| line.raw.iter().flatten().count() >= 2).collect();
         if lines.is_empty() {
-            return String::new();
+            return None;
         }
         let ticks = self.ticks(lines.iter().flat_map(Line::values));
         let (low, high) = (ticks[0], ticks[ticks.len() - 1]);
@@ -78,7 +135,7 @@ impl Chart {
         let x = |step: f64| LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT);
         let y = |value: f64| TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM);
 
-        let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(self.title));
+        let mut svg = String::new();
         for tick in &ticks {
             let (at, label) = (y(*tick), number(Some(*tick), tick_decimals(&ticks)));
             let right = WIDTH - RIGHT;
@@ -92,12 +149,13 @@ impl Chart {
             let (at, bottom) = (x(step), HEIGHT - 7.0);
             put(&mut svg, format_args!("<text class=\"tick\" x=\"{at:.1}\" y=\"{bottom}\" text-anchor=\"{anchor}\">{step:.0}</text>"));
         }
-        for (number, line) in lines.iter().enumerate() {
+        for (number, line) in lines.iter().enumerate().map(|(at, line)| (at % STYLES, line)) {
             if let Some(band) = &line.band {
                 if band[0].iter().any(Option::is_some) {
                     put(&mut svg, format_args!("<path class=\"band s{number}\" d=\"{}\"/>", area(&steps, band, &x, &y)));
                 }
-                for (step, value) in steps.iter().zip(&line.raw).filter_map(|(step, value)| Some(((*step)?, (*value)?))) {
+                let dots = if steps.len() <= MAX_DOTS { &line.raw[..] } else { &[] };
+                for (step, value) in steps.iter().zip(dots).filter_map(|(step, value)| Some(((*step)?, (*value)?))) {
                     put(&mut svg, format_args!("<circle class=\"dot s{number}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>", x(step), y(value)));
                 }
             } else {
@@ -129,17 +187,12 @@ impl Chart {
                 ),
             );
         }
-        svg.push_str("</svg>");
-        let key = |(number, line): (usize, &Line<'_>)| {
+        let key = |(at, line): (usize, &Line<'_>)| {
             let end = line.drawn.iter().rev().flatten().next().copied();
-            format!("<span class=\"key s{number}\">{}<b>{}</b></span>", escape(line.name), self::number(end, self.decimals))
+            (at % STYLES, line.name.to_owned(), number(end, self.decimals))
         };
-        let keys: String = lines.iter().enumerate().map(key).collect();
-        format!(
-            "<figure class=\"chart\"><figcaption><h3>{}</h3><div class=\"keys\">{keys}</div></figcaption>{svg}<p>{}</p></figure>",
-            escape(self.title),
-            escape(self.note)
-        )
+        let keys = lines.iter().enumerate().map(key).collect();
+        Some(Drawing { svg, keys })
     }
 
     /// Round numbers that enclose all values, at least two.
@@ -191,7 +244,7 @@ fn path(steps: &[Option<f64>], values: &[Option<f64>], x: &dyn Fn(f64) -> f64, y
 }
 
 /// An exponential mean with about a twelfth of the run in its window, corrected for its start.
-fn smooth(values: &[Option<f64>]) -> Vec<Option<f64>> {
+pub fn smooth(values: &[Option<f64>]) -> Vec<Option<f64>> {
     let keep = 1.0 - 1.0 / (values.len() as f64 / 12.0).max(1.5);
     let (mut sum, mut weight) = (0.0, 0.0);
     let next = |value: &Option<f64>| {
@@ -266,6 +319,17 @@ mod tests {
         assert_eq!((figure.matches("<circle").count(), figure.matches("class=\"raw").count()), (3, 0));
         let band = figure.split("class=\"band s0\" d=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a band");
         assert_eq!((band.matches('M').count(), band.matches('L').count(), band.ends_with('Z')), (1, 5, true), "{band}");
+    }
+
+    #[test]
+    fn a_file_stands_alone_with_a_legend_of_every_line() {
+        let series = |at: usize| Series { name: format!("arm <{at}>"), values: vec![Some(at as f64), Some(1.0)], band: None };
+        let chart = Chart { series: (0..12).map(series).collect(), ..chart(vec![]) };
+        let file = chart.file(&[1, 2], ".tick{}").expect("two values each");
+        assert!(file.starts_with("<svg xmlns=") && file.ends_with("</svg>\n") && file.contains("<style>.tick{}</style>"), "{file}");
+        assert_eq!(file.matches("arm &lt;").count(), 12 + 2 * 12, "the legend, and the titles of both steps");
+        assert!(file.contains("class=\"line s9\"") && !file.contains("s10"), "styles come round again");
+        assert_eq!(Chart { series: vec![], ..chart }.file(&[1, 2], ""), None);
     }
 
     #[test]

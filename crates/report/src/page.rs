@@ -15,7 +15,8 @@ use super::html::{number, templates};
 use super::outcome::Best;
 use super::{Material, episode};
 
-const STYLE: &str = include_str!("style.css");
+/// What pages and drawings look like.
+pub const STYLE: &str = include_str!("style.css");
 
 /// Renders the page.
 pub fn render(material: &Material) -> String {

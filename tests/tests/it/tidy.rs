@@ -52,8 +52,9 @@ const LAYERS: &[(u8, &[&str])] = &[
         ],
     ),
     (6, &["hypereyes-bench", "hypereyes-evaluator", "hypereyes-offline", "hypereyes-report"]),
-    (7, &["hypereyes"]),
-    (8, &["hypereyes-tests", "hypereyes-kubesim", "hypereyes-standin"]),
+    (7, &["hypereyes-study"]),
+    (8, &["hypereyes"]),
+    (9, &["hypereyes-tests", "hypereyes-kubesim", "hypereyes-standin"]),
 ];
 
 /// Of what was built for this machine: nothing is fetched for it.
