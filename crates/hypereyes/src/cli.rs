@@ -9,7 +9,10 @@ use hypereyes_chassis::service_process::Sources;
 use hypereyes_chassis::{BadInput, exit};
 use hypereyes_offline::{generate, logprobs, loss, score};
 
-use crate::commands::{ask, bench, compare, data, doctor, eval, index, prepare, report, search, service, sft, status, synth, teacher, up};
+use crate::commands::{
+    ask, bench, coldstart, compare, data, doctor, eval, index, prepare, report, search, service, sft, status, study, synth, teacher, up,
+    world,
+};
 use crate::config::Config;
 use crate::{parts, protocol};
 
@@ -41,10 +44,14 @@ pub enum Command {
     Up(up::UpArgs),
     /// Make tasks and cold-start demonstrations from a world pack.
     Synth(synth::SynthArgs),
+    /// World packs of your own: what is wrong with one, and who can use it.
+    World(world::WorldArgs),
     /// Bring data sets in (parquet, Arrow, JSON lines), look at them, and write task sets as parquet.
     Data(data::DataArgs),
     /// Train a policy on demonstrations (cold start).
     Sft(sft::SftArgs),
+    /// Make a policy and its teacher of a world pack, in so many minutes.
+    Coldstart(coldstart::ColdstartArgs),
     /// Measure a policy: accuracy, rounds, searches, tokens, CAS, closed book.
     Eval(eval::EvalArgs),
     /// Compare two evaluations item by item, or put several into one table.
@@ -55,6 +62,8 @@ pub enum Command {
     Search(search::SearchArgs),
     /// Serve what can be searched to others.
     Index(index::IndexArgs),
+    /// Run an experiment: arms by seeds of `up`, a table with intervals, curves, a verdict per claim.
+    Study(study::StudyArgs),
     /// Show what a run is doing, or what became of it.
     Status(status::StatusArgs),
     /// Make the report of a finished run again.
@@ -163,13 +172,16 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Service(args) => service::run(&cli.sources(), args),
         Command::Up(args) => up::run(&cli.sources(), args, cli.json),
         Command::Synth(args) => synth::run(&cli.settings()?, args, cli.json),
+        Command::World(args) => world::run(&cli.settings()?, args, cli.json),
         Command::Data(args) => data::run(args, cli.json),
         Command::Sft(args) => sft::run(&cli.settings()?, args, cli.json),
+        Command::Coldstart(args) => coldstart::run(&cli.settings()?, args, cli.json),
         Command::Eval(args) => eval::run(&cli.settings()?, args, cli.json),
         Command::Compare(args) => compare::run(args, cli.json),
         Command::Ask(args) => ask::run(&cli.settings()?, args, cli.json),
         Command::Search(args) => search::run(&cli.settings()?, args, cli.json),
         Command::Index(args) => index::run(&cli.settings()?, args, cli.json),
+        Command::Study(args) => study::run(&cli.sources(), args, cli.json),
         Command::Status(args) => status::run(&cli.settings()?, args, cli.json),
         Command::Teacher(args) => teacher::run(&cli.settings()?, args, cli.json),
         Command::Prepare(args) => prepare::run(&cli.settings()?, args, cli.json),

@@ -3,6 +3,7 @@
 //! In: a command line, settings. Out: results for people or as JSON, and an exit code. It is the only crate that knows every
 //! service; it starts them and asks them, and does none of their work.
 
+pub mod again;
 pub mod attempts;
 pub mod billed;
 pub mod check;
@@ -23,6 +24,7 @@ pub mod protocol;
 pub mod resume;
 pub mod services;
 pub mod shared_search;
+pub mod study;
 pub mod task_sets;
 pub mod troubles;
 

@@ -28,17 +28,37 @@ impl Bar {
         Self { bar, name, plain, last: Mutex::new(None) }
     }
 
+    /// One of which nobody knows how much there is: [`Bar::doing`] says what is being done.
+    pub fn open(name: &'static str) -> Self {
+        let bar = Self::new(name, "");
+        bar.bar.set_style(ProgressStyle::with_template(&format!("{name} {{elapsed}} {{wide_msg}}")).expect("a fixed template"));
+        bar
+    }
+
     /// Shows where it stands.
     pub fn at(&self, done: usize, of: usize, text: &str) {
         self.bar.set_length(of as u64);
         self.bar.set_position(done as u64);
         self.bar.set_message(text.to_owned());
         if self.plain {
-            let mut last = self.last.lock().expect("never poisoned: nothing inside panics");
-            if done == of || last.is_none_or(|last| last.elapsed() >= EVERY) {
-                *last = Some(Instant::now());
-                crate::output::note(&format!("{} {done}/{of} {text}", self.name));
-            }
+            self.now_and_then(done == of, &format!("{done}/{of} {text}"));
+        }
+    }
+
+    /// Shows what is being done, where nobody knows how much of it there is.
+    pub fn doing(&self, text: &str) {
+        self.bar.set_message(text.to_owned());
+        if self.plain {
+            self.now_and_then(false, text);
+        }
+    }
+
+    /// A plain line, unless there was one a moment ago.
+    fn now_and_then(&self, is_last: bool, text: &str) {
+        let mut last = self.last.lock().expect("never poisoned: nothing inside panics");
+        if is_last || last.is_none_or(|last| last.elapsed() >= EVERY) {
+            *last = Some(Instant::now());
+            crate::output::note(&format!("{} {text}", self.name));
         }
     }
 

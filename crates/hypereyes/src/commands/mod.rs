@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod bench;
+pub mod coldstart;
 pub mod compare;
 pub mod data;
 pub mod doctor;
@@ -14,9 +15,11 @@ pub mod search;
 pub mod service;
 pub mod sft;
 pub mod status;
+pub mod study;
 pub mod synth;
 pub mod teacher;
 pub mod teacher_check;
 pub mod up;
+pub mod world;
 
 pub use engine_args::EngineArgs;

@@ -21,3 +21,4 @@ mod own_corpus;
 mod score_contract;
 mod search;
 mod synthesis;
+mod worlds;

@@ -15,6 +15,7 @@ mod evaluating;
 mod kubernetes;
 mod learner_dies;
 mod searching;
+mod studies;
 mod teacher_swaps;
 
 /// The machine, for the one test that holds it.
