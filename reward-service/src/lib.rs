@@ -26,7 +26,7 @@ use hypereyes_chassis::{
 };
 use hypereyes_judge::{JudgeChoice, ModelConfig};
 use hypereyes_proto::ports;
-use hypereyes_scoring::{ReferenceMode, TraceConfig};
+use hypereyes_scoring::{Distilled, ReferenceMode, TraceConfig};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tonic::service::Routes;
@@ -52,6 +52,9 @@ pub struct Config {
     pub judge_model: ModelConfig,
     /// Constants of the efficiency bonus.
     pub trace: TraceConfig,
+    /// Which judged rollouts go to the teacher: `failed`, or `all`, right ones as well. Default `failed`, as in the paper; `all` is what it
+    /// is compared with.
+    pub distilled: Distilled,
     /// When a cheaper success becomes the reference: `epoch`, `immediate` or `static`. Default `epoch`, so that scoring
     /// within an epoch is a pure function.
     pub references: ReferenceMode,
@@ -78,6 +81,7 @@ impl Default for Config {
             judge: JudgeChoice::default(),
             judge_model: ModelConfig::default(),
             trace: TraceConfig::default(),
+            distilled: Distilled::default(),
             references: ReferenceMode::default(),
             store: None,
             backups: 3,
@@ -201,7 +205,7 @@ async fn work(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         tracing::info!(epoch, adopted = outcome.adopted, tightened = outcome.tightened, "backup taken in");
     }
     let label = judge.label();
-    let scorer = Arc::new(Scorer::new(judge, config.trace, references.clone(), config.remember_groups));
+    let scorer = Arc::new(Scorer::new(judge, config.trace, config.distilled, references.clone(), config.remember_groups));
     let service = Service::new(scorer, references.clone(), config.in_flight);
     watched.announce(Some(server.addr()))?;
     tracing::info!(addr = %server.addr(), judge = label, references = ?config.references, store = ?config.store, "reward service up");

@@ -12,7 +12,7 @@ use std::time::Instant;
 use hypereyes_chassis::Remembered;
 use hypereyes_domain::{Accuracy, Failure, GroupId, Reference, RolloutGroup, RolloutSummary, Score, Task, TaskId};
 use hypereyes_judge::Verdicts;
-use hypereyes_scoring::{Candidate, Tally, TraceConfig, candidate, score_tally};
+use hypereyes_scoring::{Candidate, Distilled, Tally, TraceConfig, candidate, score_tally};
 use metrics::{counter, histogram};
 use thiserror::Error;
 
@@ -67,14 +67,15 @@ pub enum ScoreError {
 pub struct Scorer {
     judge: Arc<dyn Verdicts>,
     trace: TraceConfig,
+    distilled: Distilled,
     references: References,
     recent: Mutex<Remembered<GroupId, (u64, Arc<Scored>)>>,
 }
 
 impl Scorer {
     /// `remember` is how many groups' answers are kept for repeats.
-    pub fn new(judge: Arc<dyn Verdicts>, trace: TraceConfig, references: References, remember: usize) -> Self {
-        Self { judge, trace, references, recent: Mutex::new(Remembered::new(remember)) }
+    pub fn new(judge: Arc<dyn Verdicts>, trace: TraceConfig, distilled: Distilled, references: References, remember: usize) -> Self {
+        Self { judge, trace, distilled, references, recent: Mutex::new(Remembered::new(remember)) }
     }
 
     /// Scores a group; what it shows of its task's reference is durable when this returns.
@@ -100,7 +101,8 @@ impl Scorer {
             tracing::warn!(task = %task.id, %place, "the reference of this task id belongs to another question; this one has its own");
         }
         let (reference, epoch) = self.references.for_task(task, &place);
-        let scores = score_tally(&self.trace, &tally, &accuracies, reference);
+        let mut scores = score_tally(&self.trace, &tally, &accuracies, reference);
+        scores.iter_mut().for_each(|score| score.route = self.distilled.route(score));
         if let Some(Candidate { rollout, reference: seen }) = candidate(&scores, &group.rollouts) {
             let by = Provenance { group: group.id.clone(), rollout: rollout as u32, actor: group.actor.clone() };
             self.references.observe(&place, Print::of(task), seen, by).await?;
@@ -206,7 +208,7 @@ mod tests {
 
     fn scorer(mode: ReferenceMode, remember: usize) -> Scorer {
         let references = References::open(mode, None, 0).expect("memory needs no disk");
-        Scorer::new(Arc::new(JudgeKind::Alias), TraceConfig::default(), references, remember)
+        Scorer::new(Arc::new(JudgeKind::Alias), TraceConfig::default(), Distilled::default(), references, remember)
     }
 
     #[tokio::test]

@@ -70,7 +70,7 @@ impl BonusBranch {
 pub enum Route {
     /// A success: the reward alone trains it.
     Reinforce,
-    /// A failure of the policy: the teacher's log-probs shape it as well.
+    /// The teacher's log-probs shape it as well: a failure of the policy, unless a reward service was told otherwise.
     Distill,
     /// No verdict: masked.
     Skip,

@@ -5,10 +5,32 @@
 //! lives, and when it moves, is not known here.
 
 use hypereyes_domain::{Accuracy, BonusBranch, Reference, RolloutSummary, Route, Score, Task};
+use serde::{Deserialize, Serialize};
 
 use crate::judge::{Judge, Verdict};
 use crate::tally::{Tally, said};
 use crate::trace::{TraceConfig, bonuses};
+
+/// Which judged rollouts the teacher's log-probs shape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Distilled {
+    /// Those that failed, as in the paper.
+    #[default]
+    Failed,
+    /// Right ones as well.
+    All,
+}
+
+impl Distilled {
+    /// Where a rollout goes that is scored so.
+    pub fn route(self, score: &Score) -> Route {
+        match (self, score.route) {
+            (Self::All, Route::Reinforce) => Route::Distill,
+            (_, route) => route,
+        }
+    }
+}
 
 /// Scores the rollouts of a group with a rule judge.
 pub fn score_group(
@@ -84,6 +106,18 @@ pub(crate) mod tests {
             rounds: searches.iter().map(|&searches| Round::counted(searches, 0)).collect(),
             ending: if answer.is_some() { Ending::Answered } else { Ending::NoAction },
             answer: answer.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn right_rollouts_go_to_the_teacher_where_all_of_them_do() {
+        let score = |accuracy| score(accuracy, 0.0, BonusBranch::None);
+        for (accuracy, failed, all) in [
+            (Accuracy::Correct, Route::Reinforce, Route::Distill),
+            (Accuracy::Wrong, Route::Distill, Route::Distill),
+            (Accuracy::Invalid(Failure::Judge), Route::Skip, Route::Skip),
+        ] {
+            assert_eq!([Distilled::Failed, Distilled::All].map(|which| which.route(&score(accuracy))), [failed, all], "{accuracy:?}");
         }
     }
 

@@ -22,7 +22,7 @@ pub mod tally;
 pub mod trace;
 
 pub use cas::cas;
-pub use group::{UNANSWERED, accuracy_of, score_group, score_tally};
+pub use group::{Distilled, UNANSWERED, accuracy_of, score_group, score_tally};
 pub use interval::{Interval, mean_interval, wilson, wilson_share};
 pub use judge::{AliasJudge, ContainsJudge, ExactJudge, Judge, JudgeKind, Verdict};
 pub use metric::Metric;

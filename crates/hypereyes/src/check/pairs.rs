@@ -8,6 +8,7 @@ use hypereyes_policy::config::ModelConfig;
 
 use super::leaves::{differences, is_in};
 use crate::config::Config;
+use hypereyes_scoring::Distilled;
 
 /// The deadline of an actor's call to have a group scored, in milliseconds.
 const SCORING_MS: u64 = 120_000;
@@ -260,6 +261,9 @@ pub fn of_up(config: &Config) -> Findings {
             reward.judge_model.deadline_ms
         );
         found.refuse("reward_service.judge_model.deadline_ms", message);
+    }
+    if !up.distill && config.reward_service.distilled != Distilled::default() {
+        found.refuse("reward_service.distilled", "says who is taught, but up.distill = false: there is no teacher; leave one of them out");
     }
     if !up.distill && !config.teacher.as_os_str().is_empty() {
         found.warn("teacher", format!("is {}, but up.distill = false: nobody is taught", config.teacher.display()));

@@ -25,8 +25,10 @@ const LEAST_STEPS: usize = 200;
 const MOST_STEPS: usize = 12_000;
 /// Steps by which the speed of this machine is measured, half of them without pictures.
 const TRIED: usize = 24;
-/// Share of the time that training of the teacher takes; the rest is demonstrations, habits and evaluations.
-const TEACHER_SHARE: f64 = 0.72;
+/// Seconds that are spent whatever the minutes: trying the speed, and both evaluations.
+const FIXED_SECONDS: f64 = 45.0;
+/// Share of the other time that training of the teacher takes; the rest is demonstrations and habits.
+const TEACHER_SHARE: f64 = 0.75;
 /// Part of the teacher's steps after which the policy goes its own way: it can see then, and is not yet sure.
 const PARTING: f64 = 0.8;
 /// Steps on mixed habits as a part of the teacher's, and the fewest.
@@ -240,6 +242,11 @@ struct Measured {
     closed_book_accuracy: f64,
 }
 
+/// Minutes in which the teacher has so many steps.
+fn minutes_for(steps: usize, step_seconds: f64) -> f64 {
+    ((steps as f64 * step_seconds / TEACHER_SHARE + FIXED_SECONDS) / 60.0).ceil()
+}
+
 fn advice(schedule: &Schedule, accuracy: f64) -> String {
     let known: Vec<String> = SEEN.iter().map(|(steps, right)| format!("{right} % after {steps}")).collect();
     let known = known.join(", ");
@@ -255,7 +262,7 @@ fn advice(schedule: &Schedule, accuracy: f64) -> String {
              --minutes {} would double them",
             schedule.teacher,
             schedule.step_seconds,
-            (2.0 * schedule.teacher as f64 * schedule.step_seconds / TEACHER_SHARE / 60.0).ceil()
+            minutes_for(2 * schedule.teacher, schedule.step_seconds)
         )
     }
 }
@@ -346,10 +353,10 @@ async fn scheduled(place: &Place, config: &Config, args: &ColdstartArgs, shutdow
         Ok(told["seconds"].as_f64().context("sft says its seconds")? / TRIED as f64)
     };
     let step_seconds = time(0).await?;
-    let seconds = f64::from(args.minutes) * 60.0 * TEACHER_SHARE;
+    let seconds = (f64::from(args.minutes) * 60.0 - FIXED_SECONDS) * TEACHER_SHARE;
     let teacher = ((seconds / step_seconds) as usize).min(MOST_STEPS);
     if teacher < LEAST_STEPS {
-        let needed = (LEAST_STEPS as f64 * step_seconds / TEACHER_SHARE / 60.0).ceil();
+        let needed = minutes_for(LEAST_STEPS, step_seconds);
         let text = format!(
             "--minutes {}: a step takes {step_seconds:.2} s here, and {teacher} of them teach nothing; give {needed} or more (a good policy \
              of the embedded world took 3200)",
