@@ -67,7 +67,7 @@ pub fn render(name: &str, plan: &Plan, lines: &Lines, summary: &Summary, panels:
 pub fn drawings(panels: &[Panel]) -> Vec<(String, String)> {
     let file = |panel: &Panel| {
         let (steps, chart) = panel.chart();
-        Some((format!("{}.svg", panel.name()), chart.file(&steps, STYLE)?))
+        Some((format!("{}.svg", panel.name()), chart.file(&steps)?))
     };
     panels.iter().filter_map(file).collect()
 }

@@ -128,6 +128,7 @@ const OTHERS: &[&str] = &[
     "\"exact\"",
     "\"hle\"",
     "\"static\"",
+    "\"all\"",
     "\"nccl\"",
     "\"s3\"",
     "\"cuda\"",
