@@ -366,7 +366,7 @@ async fn scheduled(place: &Place, config: &Config, args: &ColdstartArgs, shutdow
     }
     let parting = (teacher as f64 * PARTING) as usize;
     let habits = ((teacher as f64 * HABITS) as usize).max(LEAST_HABITS);
-    // A session on a larger batch shows more of them at a step.
+    // A larger batch shows more of them at a step.
     let shown = DEMONSTRATIONS * config.sft.batch_tokens.div_ceil(SftConfig::default().batch_tokens);
     let wide = (teacher * shown).clamp(400, 20_000);
     Ok(Schedule { step_seconds, teacher, parting, habits, wide })
