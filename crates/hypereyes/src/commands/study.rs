@@ -23,7 +23,7 @@ use crate::{output, parts};
 /// Arguments of `study`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  hypereyes study studies/quick.toml                 run it, or go on with it; a table at the end\n  \
-    hypereyes study studies/paper.toml --report        what the lines that are there come to; runs nothing\n  \
+    hypereyes study studies/quick.toml --report        what the lines that are there come to; runs nothing\n  \
     hypereyes study mine.toml --arm trace --arm plain  these arms only\n  hypereyes study mine.toml --at-once 4              on a large machine\n\n\
     Every run that is done is a line in FILE.jsonl beside the file: a study goes on from its lines alone, also elsewhere. Ctrl-C stops the \
     runs in order, and the same command goes on with them. docs/studies.md has the form of the file and how claims are judged.")]
