@@ -108,6 +108,9 @@ pub struct Line {
     pub version: String,
     /// BLAKE3 of the held-out tasks.
     pub tasks: String,
+    /// BLAKE3 of the start policy's tensors: the same recipe gives other weights on another processor. Not known of the first lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// Optimiser steps.
     pub steps: u64,
     /// Groups that were trained.
@@ -138,11 +141,11 @@ pub struct Machine {
 }
 
 impl Line {
-    /// The line of a finished run.
+    /// The line of a finished run that began with the policy of digest `start`.
     ///
     /// # Errors
     /// When a file of the run is missing or damaged.
-    pub fn of_run(arm: &str, seed: u64, terms: Terms, folder: &RunFolder, machine: Machine) -> Result<Self> {
+    pub fn of_run(arm: &str, seed: u64, terms: Terms, folder: &RunFolder, start: String, machine: Machine) -> Result<Self> {
         let outcome: Outcome = read_json(&folder.result())?;
         let (before, after) = (read_played(&folder.held_out_before())?, read_played(&folder.held_out_after())?);
         let kinds: Vec<TaskKind> = {
@@ -171,6 +174,7 @@ impl Line {
             terms,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             tasks: hasher.finalize().to_hex().to_string(),
+            start: Some(start),
             steps: outcome.summary.steps,
             groups_trained: outcome.summary.groups_trained,
             wall_seconds: (outcome.summary.wall_seconds * 10.0).round() / 10.0,
@@ -361,6 +365,7 @@ settings = { reward_service = { trace = { enabled = false } } }
             terms: Terms::of(plan, plan.arm(arm).expect("there")),
             version: "0".into(),
             tasks: format!("tasks of {seed}"),
+            start: Some("one".into()),
             steps: 4,
             groups_trained: 32,
             wall_seconds: 10.0,

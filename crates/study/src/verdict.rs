@@ -5,6 +5,8 @@
 //! difference, one with a number of the value. Of each seed both sides are of the same tasks. It is held when the whole 95 % interval
 //! ([`crate::spread`]) is on the side that is claimed, not held when all of it is on the other.
 
+use std::collections::BTreeMap;
+
 use hypereyes_eval::sums::Sums;
 use hypereyes_scoring::Interval;
 use rand::{Rng, SeedableRng};
@@ -201,9 +203,19 @@ pub fn spread(plan: &Plan, lines: &Lines, ours: &Quantity, theirs: Option<&Quant
     Spread::of(&values.collect::<Vec<_>>())
 }
 
-/// Pairs of arms that were measured on other tasks at the same seed, which nothing can be said of.
+/// What makes lines bad to compare: arms that were measured on other tasks at the same seed, of which nothing is said, and arms that
+/// name one start policy and began with several.
 pub fn apart(plan: &Plan, lines: &Lines) -> Vec<String> {
     let mut apart = vec![];
+    let mut starts: BTreeMap<Option<&String>, &Line> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.start.is_some()) {
+        let Some(arm) = plan.arm(&line.arm) else { continue };
+        let first = *starts.entry(arm.policy.as_ref()).or_insert(line);
+        if first.start != line.start {
+            let of = |line: &Line| format!("{} with seed {}", line.arm, line.seed);
+            apart.push(format!("{} and {} began with other weights of the same policy", of(first), of(line)));
+        }
+    }
     for base in lines.iter().filter(|line| line.arm == plan.base) {
         for other in lines.iter().filter(|line| line.seed == base.seed && line.tasks != base.tasks && plan.arm(&line.arm).is_some()) {
             apart.push(format!(
@@ -290,5 +302,12 @@ mod tests {
         }
         assert_eq!(of(&plan, &other, "rounds(trace) <= 0.8 x rounds(plain)").parts[0].seeds, 0);
         assert_eq!(apart(&plan, &other).len(), 3);
+        let mut moved = Lines::default();
+        for line in all.iter() {
+            let start = Some(if line.seed == 2 { "two" } else { "one" }.to_owned());
+            moved.add(&folder.path().join("t"), &plan, Line { start, ..line.clone() }).expect("written");
+        }
+        let said = apart(&plan, &moved);
+        assert!(said.len() == 2 && said[0].contains("plain with seed 1 and plain with seed 2 began with other weights"), "{said:?}");
     }
 }

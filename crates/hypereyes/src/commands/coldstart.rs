@@ -21,7 +21,7 @@ use crate::{again, check, output, parts};
 
 /// Steps of a cold start below which nothing is learned but to copy.
 const LEAST_STEPS: usize = 200;
-/// Steps after which more were not seen to help a policy of this size.
+/// Steps beyond which nobody has tried this recipe.
 const MOST_STEPS: usize = 12_000;
 /// Steps by which the speed of this machine is measured, half of them without pictures.
 const TRIED: usize = 24;
@@ -254,7 +254,8 @@ fn advice(schedule: &Schedule, accuracy: f64) -> String {
         "More time would buy little: the teacher is right in most tasks".to_owned()
     } else if schedule.teacher >= MOST_STEPS {
         format!(
-            "More steps than {MOST_STEPS} were not seen to help: fewer look-alikes, larger canvases (synth.canvas) or a larger policy (tiny) may"
+            "More steps than {MOST_STEPS} are not taken, nobody has tried them: fewer look-alikes, larger canvases (synth.canvas) or a larger policy \
+             (tiny) may help"
         )
     } else {
         format!(

@@ -11,7 +11,9 @@ use hypereyes_bench::Machine as Here;
 use hypereyes_chassis::backoff::BackoffConfig;
 use hypereyes_chassis::supervise::{Event, OnExit, Plan as Process, RestartConfig, Supervisor};
 use hypereyes_chassis::{BadInput, Shutdown};
+use hypereyes_miniature::shipped::Shipped;
 use hypereyes_outside::atomic;
+use hypereyes_policy::checkpoint;
 use hypereyes_run::{State, follow, read_json};
 use hypereyes_study::line::{Machine, Terms};
 use hypereyes_study::{Arm, Line, Plan};
@@ -101,7 +103,8 @@ pub async fn run(
                 Event::Done { name } => {
                     if let Some((arm, seed)) = running.remove(&name) {
                         let Here { cpu, cores, .. } = Here::here();
-                        let line = Line::of_run(&arm.name, seed, Terms::of(plan, arm), &folder.run(&arm.name, seed), Machine { cpu, cores })?;
+                        let start = checkpoint::digest(&start(arm, seed, folder))?;
+                        let line = Line::of_run(&arm.name, seed, Terms::of(plan, arm), &folder.run(&arm.name, seed), start, Machine { cpu, cores })?;
                         bar.note(&told(&line));
                         keep(line)?;
                         count += 1;
@@ -127,6 +130,12 @@ pub async fn run(
     }
     bar.done();
     Ok(done)
+}
+
+/// The policy that a run began with.
+fn start(arm: &Arm, seed: u64, folder: &StudyFolder) -> PathBuf {
+    let shipped = || folder.run(&arm.name, seed).models().join(Shipped::Policy.label());
+    arm.policy.as_ref().map_or_else(shipped, |name| folder.model(name))
 }
 
 /// One line on a run that is done.

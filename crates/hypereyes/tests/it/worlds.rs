@@ -154,3 +154,34 @@ fn a_cold_start_is_refused_before_anything_is_made() {
     let (code, said) = start(&folder, &[]);
     assert!(code == Some(2) && said.contains("holds files that are no cold start"), "{said}");
 }
+
+#[test]
+#[ignore = "slow: three minutes; cargo test --release -p hypereyes --test it -- --ignored a_world_of_ones_own"]
+fn a_world_of_ones_own_becomes_a_policy_and_its_teacher() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (folder, out) = (scratch.path().join("shed"), scratch.path().join("out"));
+    pack(&folder, 160);
+    let (world, place) = (folder.display().to_string(), out.display().to_string());
+    let line = ["coldstart", "--world", &world, "--minutes", "2", "--out", &place, "--json", "--set", "synth.held_out=60"];
+    // Cut in the middle of the teacher: the same command goes on.
+    let mut cut = crate::support::hypereyes(&line).spawn().unwrap();
+    crate::support::wait_for("a checkpoint of the teacher", &mut cut, || out.join("teacher.checkpoint").exists().then_some(()));
+    cut.kill().unwrap();
+    cut.wait().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let output = run(&line);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for key in ["policy", "teacher", "accuracy", "rounds", "steps", "seconds", "advice"] {
+        assert!(!said[key].is_null(), "{key}: {said}");
+    }
+    println!("{said}");
+    let other = run(&["coldstart", "--world", &world, "--minutes", "3", "--out", &place]);
+    assert!(String::from_utf8_lossy(&other.stderr).contains("was begun with --minutes 2"));
+    // Both are policies that `up` takes.
+    let sets = [format!("world={world}"), format!("policy={place}/policy"), format!("teacher={place}/teacher")];
+    let mut line = vec!["up", "--dry-run", "--json"];
+    sets.iter().for_each(|set| line.extend(["--set", set.as_str()]));
+    let planned = run(&line);
+    assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
+}
