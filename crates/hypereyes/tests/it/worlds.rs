@@ -58,7 +58,7 @@ askable = false
 /// A word that is like no other.
 fn word(at: usize) -> String {
     const PARTS: [&str; 8] = ["ba", "do", "fi", "gu", "ke", "lo", "mi", "nu"];
-    format!("{}{}{}", PARTS[at % 8], PARTS[at / 8 % 8], PARTS[(at + 3) % 8])
+    format!("{}{}{}", PARTS[at % 8], PARTS[at / 8 % 8], PARTS[(at / 64 + at + 3) % 8])
 }
 
 fn checked(folder: &Path) -> (Option<i32>, Value, String) {
