@@ -1,6 +1,7 @@
 //! What is made, how much of it and how it is mixed. In: a configuration. Out: defaults and a check.
 
 use hypereyes_dataset::MAX_TASKS;
+use hypereyes_domain::TaskKind;
 use serde::{Deserialize, Serialize};
 
 use crate::SynthError;
@@ -175,6 +176,17 @@ impl Default for KindMix {
     }
 }
 
+impl KindMix {
+    /// Each kind with its key in `synth` and its share.
+    pub fn shares(&self) -> [(TaskKind, &'static str, f64); 3] {
+        [
+            (TaskKind::VISUAL_SELECT, "kinds.visual_select", self.visual_select),
+            (TaskKind::VISUAL_HOP, "kinds.visual_hop", self.visual_hop),
+            (TaskKind::TEXTUAL_CONSTRAINTS, "kinds.textual", self.textual),
+        ]
+    }
+}
+
 /// A run of counterfactual layers `first..first + count`.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -270,9 +282,7 @@ impl SynthConfig {
         if let Some((key, chance)) = chances.iter().find(|(_, chance)| !(0.0..=1.0).contains(chance)) {
             return refuse(key, format!("{chance} is no chance within 0..=1"));
         }
-        let kinds = &self.kinds;
-        let kinds =
-            [("kinds.visual_select", kinds.visual_select), ("kinds.visual_hop", kinds.visual_hop), ("kinds.textual", kinds.textual)];
+        let kinds = self.kinds.shares().map(|(_, key, share)| (key, share));
         let habits = [("explorer.serial", explorer.serial), ("explorer.pairs", explorer.pairs), ("explorer.parallel", explorer.parallel)];
         for (table, shares) in [("kinds", kinds), ("explorer", habits)] {
             if let Some((key, share)) = shares.iter().find(|(_, share)| !(0.0..=MOST_SHARE).contains(share)) {

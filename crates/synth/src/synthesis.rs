@@ -65,7 +65,7 @@ struct Made {
 /// Makes the training or the held-out set, on all threads of the runtime. `progress` is called after each task.
 pub async fn synthesise(workshop: &Workshop, seed: u64, split: Split, mut progress: impl FnMut(Progress)) -> Result<DataSet, SynthError> {
     workshop.config.check()?;
-    Drawer::new(&workshop.world, &workshop.config, split)?;
+    Drawer::new(&workshop.world, &workshop.config, split)?.check_kinds()?;
     let of = match split {
         Split::Train => workshop.config.tasks,
         Split::HeldOut => workshop.config.held_out,
@@ -119,6 +119,7 @@ pub fn draw(
 ) -> Result<BTreeMap<&'static str, usize>, SynthError> {
     config.check()?;
     let drawer = Drawer::new(world, config, split)?;
+    drawer.check_kinds()?;
     let of = match split {
         Split::Train => config.tasks,
         Split::HeldOut => config.held_out,

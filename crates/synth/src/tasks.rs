@@ -3,14 +3,17 @@
 //! In: a world, a configuration, a random source. Out: a task with its picture and the puzzle behind its question, or the
 //! reason why this draw is dropped. It knows no search and no agent.
 
+use std::collections::BTreeMap;
+
 use hypereyes_domain::{EntityId, Shown, Task, TaskId, TaskKind};
 use hypereyes_pictures::Picture;
 use hypereyes_world::{Layer, Relation, World};
-use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::SynthError;
 use crate::compose::compose;
 use crate::config::SynthConfig;
 use crate::seeds::mixed;
@@ -134,20 +137,49 @@ pub struct Drawer<'a> {
 
 impl<'a> Drawer<'a> {
     /// Fails when the world lacks a relation that the configuration names, or has too few that can be asked for.
-    pub fn new(world: &'a World, config: &'a SynthConfig, split: Split) -> Result<Self, crate::SynthError> {
+    pub fn new(world: &'a World, config: &'a SynthConfig, split: Split) -> Result<Self, SynthError> {
         let wanted = |relation: &&Relation| relation.askable && (config.relations.is_empty() || config.relations.contains(&relation.label));
         let relations: Vec<&Relation> = world.relations().iter().filter(wanted).collect();
         if let Some(label) = config.relations.iter().find(|label| relations.iter().all(|relation| relation.label != **label)) {
-            return Err(crate::SynthError::World(format!("{label:?} is no relation of {} that questions may ask for", world.name())));
+            return Err(SynthError::World(format!("{label:?} is no relation of {} that questions may ask for", world.name())));
         }
         if relations.len() < 2 {
-            return Err(crate::SynthError::World(format!("{} relations can be asked for; questions need two", relations.len())));
+            return Err(SynthError::World(format!("{} relations can be asked for; questions need two", relations.len())));
         }
         if config.kinds.textual > 0.0 && relations.iter().filter(|relation| !relation.unique).count() < 2 {
             let message = "textual tasks need two askable relations whose values are shared; set kinds.textual to 0";
-            return Err(crate::SynthError::World(message.into()));
+            return Err(SynthError::World(message.into()));
         }
         Ok(Self { world, config, split, relations })
+    }
+
+    /// Makes sure that every kind which is asked for can be drawn at all, as often as a task would be tried.
+    ///
+    /// # Errors
+    /// [`SynthError::Config`] that names the kind's share.
+    pub fn check_kinds(&self) -> Result<(), SynthError> {
+        let attempts = self.config.max_attempts;
+        for (kind, key, share) in self.config.kinds.shares().into_iter().filter(|(.., share)| *share > 0.0) {
+            let mut random = ChaCha8Rng::seed_from_u64(0);
+            let mut reasons: BTreeMap<Dropped, usize> = BTreeMap::new();
+            let is_drawn = (0..attempts).any(|at| match self.draw(TaskId::new("check"), &kind, self.layer(at, attempts), &mut random) {
+                Ok(_) => true,
+                Err(dropped) => {
+                    *reasons.entry(dropped).or_default() += 1;
+                    false
+                }
+            });
+            if !is_drawn {
+                let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{} {count}", reason.label())).collect();
+                let reason = format!(
+                    "{share} asks for {kind} questions, of which {attempts} draws of world {:?} gave none ({}): set synth.{key} = 0",
+                    self.world.name(),
+                    reasons.join(", ")
+                );
+                return Err(SynthError::Config { key, reason });
+            }
+        }
+        Ok(())
     }
 
     /// The kind of the next task, by the configured shares.

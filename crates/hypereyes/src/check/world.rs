@@ -104,7 +104,7 @@ pub fn shortest(config: &Config, world: &World, chat: &Chat, pictures: usize) ->
 pub fn tasks(config: &Config, world: &World) -> Findings {
     let mut found = Findings::default();
     for split in [Split::Train, Split::HeldOut] {
-        if let Err(error) = Drawer::new(world, &config.synth, split)
+        if let Err(error) = Drawer::new(world, &config.synth, split).and_then(|drawer| drawer.check_kinds())
             && !found.is_refused()
         {
             found.refuse("synth", format!("asks for tasks that world {:?} does not have: {error}", world.name()));

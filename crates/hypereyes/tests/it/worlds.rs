@@ -116,6 +116,20 @@ fn what_is_wrong_with_a_pack_is_said_at_once_and_stops() {
 }
 
 #[test]
+fn a_kind_of_question_that_a_pack_has_not_is_said_by_its_key() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("shed");
+    pack(&folder, 160);
+    let (code, said, _) = checked(&folder);
+    assert_eq!((code, &said["questions"]["textual_constraints"]), (Some(0), &json!(0)), "{said}");
+    assert!(said["problems"].to_string().contains("say --set synth.kinds.textual=0 wherever tasks are made"), "{said}");
+    let (world, out) = (format!("world={}", folder.display()), scratch.path().join("data").display().to_string());
+    let output = run(&["synth", "--out", &out, "--set", &world, "--set", "synth.tasks=4"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("set synth.kinds.textual = 0"), "{stderr}");
+}
+
+#[test]
 fn what_is_ambiguous_is_noted_and_stops_nobody() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path().join("shed");
@@ -162,7 +176,12 @@ fn a_world_of_ones_own_becomes_a_policy_and_its_teacher() {
     let (folder, out) = (scratch.path().join("shed"), scratch.path().join("out"));
     pack(&folder, 160);
     let (world, place) = (folder.display().to_string(), out.display().to_string());
-    let line = ["coldstart", "--world", &world, "--minutes", "2", "--out", &place, "--json", "--set", "synth.held_out=60"];
+    // So many things share five homes and three stuffs that no two of these single one out: it is said by the key, before anything is made.
+    let refused = run(&["coldstart", "--world", &world, "--minutes", "2", "--out", &place]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("set synth.kinds.textual = 0") && !out.exists(), "{said}");
+    let sets = ["--set", "synth.held_out=60", "--set", "synth.kinds.textual=0"];
+    let line = [&["coldstart", "--world", &world, "--minutes", "2", "--out", &place, "--json"][..], &sets].concat();
     // Cut in the middle of the teacher: the same command goes on.
     let mut cut = crate::support::hypereyes(&line).spawn().unwrap();
     crate::support::wait_for("a checkpoint of the teacher", &mut cut, || out.join("teacher.checkpoint").exists().then_some(()));
@@ -180,7 +199,7 @@ fn a_world_of_ones_own_becomes_a_policy_and_its_teacher() {
     assert!(String::from_utf8_lossy(&other.stderr).contains("was begun with --minutes 2"));
     // Both are policies that `up` takes.
     let sets = [format!("world={world}"), format!("policy={place}/policy"), format!("teacher={place}/teacher")];
-    let mut line = vec!["up", "--dry-run", "--json"];
+    let mut line = vec!["up", "--dry-run", "--json", "--set", "synth.kinds.textual=0"];
     sets.iter().for_each(|set| line.extend(["--set", set.as_str()]));
     let planned = run(&line);
     assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));

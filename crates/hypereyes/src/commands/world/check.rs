@@ -12,7 +12,7 @@ use anyhow::Result;
 use clap::Args;
 use hypereyes_chassis::BadInput;
 use hypereyes_chat::Chat;
-use hypereyes_domain::{TaskId, TaskKind};
+use hypereyes_domain::TaskId;
 use hypereyes_environment::{Hit, Query, Search};
 use hypereyes_miniature::tokenizer;
 use hypereyes_pictures::{Filter, RgbImage, resize};
@@ -206,22 +206,19 @@ fn unread(world: &World, checked: &mut Checked) {
 
 /// Draws questions of each kind, for training and held out.
 fn questions(config: &SynthConfig, world: &World, checked: &mut Checked) {
-    let kinds = [
-        (TaskKind::VISUAL_SELECT, KindMix { visual_select: 1.0, visual_hop: 0.0, textual: 0.0 }),
-        (TaskKind::VISUAL_HOP, KindMix { visual_select: 0.0, visual_hop: 1.0, textual: 0.0 }),
-        (TaskKind::TEXTUAL_CONSTRAINTS, KindMix { visual_select: 0.0, visual_hop: 0.0, textual: 1.0 }),
-    ];
-    for (kind, mix) in kinds {
+    let none = KindMix { visual_select: 0.0, visual_hop: 0.0, textual: 0.0 };
+    let alone =
+        [KindMix { visual_select: 1.0, ..none.clone() }, KindMix { visual_hop: 1.0, ..none.clone() }, KindMix { textual: 1.0, ..none }];
+    for (mix, (kind, key, _)) in alone.into_iter().zip(config.kinds.shares()) {
         let asked = SynthConfig { kinds: mix, ..config.clone() };
         let mut held_out = 0;
         for split in [Split::Train, Split::HeldOut] {
             let drawer = match Drawer::new(world, &asked, split) {
                 Ok(drawer) => drawer,
                 Err(error) => {
-                    let problem = format!("no question of the kind {kind} can be made: {error}");
                     // The kind can be left out, as long as another is left.
                     checked.questions.insert(kind.to_string(), 0);
-                    checked.problems.push(problem);
+                    checked.problems.push(format!("of the kind {kind}: {error}"));
                     break;
                 }
             };
@@ -238,8 +235,12 @@ fn questions(config: &SynthConfig, world: &World, checked: &mut Checked) {
                 Split::HeldOut => held_out = different.len(),
             }
         }
-        if checked.questions[kind.as_str()] > 0 && held_out == 0 {
-            checked.problems.push(format!("no question of the kind {kind} can be held out: the world is too small"));
+        let made = checked.questions[kind.as_str()];
+        if made == 0 || held_out == 0 {
+            let which = if made == 0 { "made" } else { "held out" };
+            let problem =
+                format!("no question of the kind {kind} can be {which} in {DRAWS} draws: say --set synth.{key}=0 wherever tasks are made");
+            checked.problems.push(problem);
         }
     }
     if checked.questions.values().all(|count| *count == 0) {
