@@ -195,12 +195,12 @@ fn a_world_of_ones_own_becomes_a_policy_and_its_teacher() {
         assert!(!said[key].is_null(), "{key}: {said}");
     }
     println!("{said}");
-    let other = run(&["coldstart", "--world", &world, "--minutes", "3", "--out", &place]);
+    let other = run(&[&["coldstart", "--world", &world, "--minutes", "3", "--out", &place][..], &sets].concat());
     assert!(String::from_utf8_lossy(&other.stderr).contains("was begun with --minutes 2"));
     // Both are policies that `up` takes.
-    let sets = [format!("world={world}"), format!("policy={place}/policy"), format!("teacher={place}/teacher")];
+    let own = [format!("world={world}"), format!("policy={place}/policy"), format!("teacher={place}/teacher")];
     let mut line = vec!["up", "--dry-run", "--json", "--set", "synth.kinds.textual=0"];
-    sets.iter().for_each(|set| line.extend(["--set", set.as_str()]));
+    own.iter().for_each(|set| line.extend(["--set", set.as_str()]));
     let planned = run(&line);
     assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
 }
